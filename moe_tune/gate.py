@@ -1,0 +1,303 @@
+"""Putting router heads into a base model: attach, freeze, count and prove what is trainable, detach."""
+
+import hashlib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from moe_tune.errors import ConfigError, ModelError
+from moe_tune.heads.base import BaseGate, RouterHead, decide
+from moe_tune.routing import RouterOutput, RoutingTrace, Scope, ScoringRule
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from moe_tune.models.family import ModelFamily
+
+RoutingDtype = Literal["float32", "native"]
+"""``float32`` routes in float32 with ties towards the lower index; ``native`` has the base model's own numerics."""
+
+
+class Session:
+    """What the tuned gates of one model share: the trace of the forward pass, the scope and the numerics."""
+
+    def __init__(self, scope: Scope, routing_dtype: RoutingDtype, needs: frozenset[str]) -> None:
+        self.scope = scope
+        self.routing_dtype = routing_dtype
+        self.needs = needs
+        self.trace: RoutingTrace | None = None
+        self.bypassed = False
+        """True while the pretrained router decides everywhere (calibration)."""
+
+
+class TunedGate(nn.Module):
+    """A stock gate with a router head on it; returns what the stock gate returns, ``(logits, weights, experts)``.
+
+    Its class is mixed with the family's own gate class (``tuned_gate``), so that features of transformers that look for
+    that class still find it. Outside the scope, and where no head is given, the pretrained router decides.
+
+    Args:
+        stock: The gate it replaces; the weight is shared, not copied.
+        rule: The family's scoring rule.
+        layer: Index of the layer in the model.
+        head: A head prototype, or ``None`` for a layer that is only observed.
+        session: Shared with the other gates of the model.
+    """
+
+    weight: Tensor
+
+    def _adopt(
+        self, stock: nn.Module, rule: ScoringRule, layer: int, head: RouterHead | None, session: Session
+    ) -> None:
+        self.__dict__.update({key: value for key, value in stock.__dict__.items() if not key.startswith("_")})
+        # transformers hooks the gates of a model once; sharing the hooks lets it find whichever gate is in place.
+        self._forward_hooks = stock._forward_hooks
+        self.weight = stock.weight
+        self.stock_class = type(stock)
+        self.rule, self.layer, self.session = rule, layer, session
+        self.head = None if head is None else head.bound_to(BaseGate(self.weight, rule, layer))
+
+    def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Route a batch.
+
+        Args:
+            hidden_states: The router's input, (..., D).
+
+        Shape:
+            - returns ``logits_TE``, ``weights_TK`` in the input's dtype, ``experts_TK``.
+        """
+        session = self.session
+        hidden_TD = hidden_states.reshape(-1, hidden_states.shape[-1])
+        native = session.routing_dtype == "native"
+        reading_TD = hidden_TD if native else hidden_TD.float()
+        logits_TE = functional.linear(reading_TD, self.weight.to(reading_TD.dtype))
+        trace = session.trace
+        if trace is None or len(trace.real_T) != len(hidden_TD):
+            raise ModelError(
+                f"expected a batch seen by the model's own forward call but got {len(hidden_TD)} other tokens "
+                f"(gate of layer {self.layer}). Hint: call the whole model, not a part of it."
+            )
+        base = decide(_NO_HEAD, self.rule, reading_TD, logits_TE, stock_ties=native)
+        decided_TE, probs_TE, weights_TK = base.logits_TE, base.probs_TE, base.weights_TK
+        experts_TK, used_TK = base.experts_TK, base.used_TK
+        if self.head is not None and not session.bypassed:
+            acts_T = trace.mask(session.scope)
+            tuned = decide(self.head, self.rule, reading_TD[acts_T], logits_TE[acts_T], stock_ties=native)
+            place = (acts_T.nonzero().squeeze(-1),)
+            decided_TE = decided_TE.index_put(place, tuned.logits_TE.to(decided_TE.dtype))
+            probs_TE = probs_TE.index_put(place, tuned.probs_TE)
+            weights_TK = weights_TK.index_put(place, tuned.weights_TK)
+            experts_TK = experts_TK.index_put(place, tuned.experts_TK)
+            if tuned.used_TK is not None:
+                used_TK = torch.ones_like(experts_TK, dtype=torch.bool).index_put(place, tuned.used_TK)
+        trace.record(
+            RouterOutput(
+                logits_TE=decided_TE,
+                probs_TE=probs_TE,
+                weights_TK=weights_TK,
+                experts_TK=experts_TK,
+                mask_T=trace.real_T,
+                layer=self.layer,
+                used_TK=used_TK,
+                base_logits_TE=logits_TE if "base_logits" in trace.needs else None,
+                hidden_TD=hidden_TD if "hidden" in trace.needs else None,
+            )
+        )
+        return decided_TE, weights_TK.to(hidden_TD.dtype), experts_TK
+
+
+class _NoHead(RouterHead):
+    """The pretrained router's own decision, for tokens that no head acts on."""
+
+    traits = None  # type: ignore[assignment]
+
+
+_NO_HEAD = _NoHead()
+_CLASSES: dict[type, type] = {}
+
+
+def tuned_gate(stock: nn.Module, rule: ScoringRule, layer: int, head: RouterHead | None, session: Session) -> TunedGate:
+    """Return a ``TunedGate`` whose class also inherits the stock gate's class."""
+    stock_class = type(stock)
+    if stock_class not in _CLASSES:
+        _CLASSES[stock_class] = type(f"Tuned{stock_class.__name__}", (TunedGate, stock_class), {})
+    gate: TunedGate = _CLASSES[stock_class].__new__(_CLASSES[stock_class])
+    nn.Module.__init__(gate)
+    gate._adopt(stock, rule, layer, head, session)
+    return gate
+
+
+class TunedRouters:
+    """The routers of a base model, with heads on chosen layers and everything else frozen.
+
+    Every MoE layer gets a ``TunedGate``, so that a trace covers the whole model; only the chosen ones carry a head.
+    A forward call of the model opens and closes the trace by itself.
+
+    Args:
+        model: A causal language model of transformers; changed in place until ``detach``.
+        family: Its family.
+        head: The head prototype.
+        layers: ``all``, ``last-N``, or layer indices.
+        scope: Where the heads act.
+        routing_dtype: Numerics of the routing.
+        needs: Costly extras that losses and metrics declared.
+
+    Raises:
+        ConfigError: The layers do not exist.
+    """
+
+    def __init__(
+        self,
+        model: "PreTrainedModel",
+        family: "ModelFamily",
+        head: RouterHead,
+        layers: str | list[int] = "last-5",
+        scope: Scope = "answer",
+        routing_dtype: RoutingDtype = "float32",
+        needs: Iterable[str] = (),
+    ) -> None:
+        self.model, self.family = model, family
+        self.session = Session(scope, routing_dtype, frozenset(needs))
+        blocks = family.moe_layers(model)
+        self.layers = choose_layers(layers, list(blocks))
+        self.gates: dict[int, TunedGate] = {}
+        self._stock: dict[int, tuple[nn.Module, str, nn.Module]] = {}
+        self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        model.requires_grad_(False)
+        for index, block in blocks.items():
+            parent, _, name = family.gate_path.rpartition(".")
+            owner = block.get_submodule(parent)
+            stock = getattr(owner, name)
+            self._stock[index] = (owner, name, stock)
+            chosen = head if index in self.layers else None
+            self.gates[index] = tuned_gate(stock, family.rule(stock), index, chosen, self.session)
+            setattr(owner, name, self.gates[index])
+        self._hooks = (
+            model.base_model.register_forward_pre_hook(self._open, with_kwargs=True),
+            model.base_model.register_forward_hook(self._close, always_call=True),
+        )
+
+    @property
+    def heads(self) -> dict[int, RouterHead]:
+        """The bound heads by layer."""
+        return {index: gate.head for index, gate in self.gates.items() if gate.head is not None}
+
+    @property
+    def rule(self) -> ScoringRule:
+        """The scoring rule of the routers (the same in every layer of the supported families)."""
+        return next(iter(self.gates.values())).rule
+
+    @property
+    def trace(self) -> RoutingTrace:
+        """The trace of the last forward call."""
+        if self.session.trace is None:
+            raise ModelError("expected a forward call before its trace is read but there was none.")
+        return self.session.trace
+
+    def detach(self) -> None:
+        """Put the stock gates back; the model is then what it was."""
+        for owner, name, stock in self._stock.values():
+            setattr(owner, name, stock)
+        for parameter in self._trained:
+            parameter.requires_grad_(True)
+        for hook in self._hooks:
+            hook.remove()
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Return the trainable parameters by their checkpoint name, ``layers.<index>.<parameter>``."""
+        return {
+            f"layers.{index}.{name}": parameter
+            for index, head in self.heads.items()
+            for name, parameter in head.named_parameters()
+            if parameter.requires_grad
+        }
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the heads' parameters and buffers by checkpoint name."""
+        return {
+            f"layers.{index}.{name}": value
+            for index, head in self.heads.items()
+            for name, value in head.state_dict().items()
+        }
+
+    def load_state(self, state: dict[str, Tensor], where: str) -> None:
+        """Load the heads' state; names and shapes must be exactly those of the heads.
+
+        Args:
+            state: Tensors by checkpoint name.
+            where: The file they came from, for messages.
+
+        Raises:
+            ModelError: A name is missing or unknown, or a shape differs.
+        """
+        mine = self.state()
+        missing, unknown = sorted(mine.keys() - state.keys()), sorted(state.keys() - mine.keys())
+        if missing or unknown:
+            raise ModelError(
+                f"expected the router tensors of the configured heads but got others ({where}): missing {missing[:6]}, "
+                f"unknown {unknown[:6]}. Hint: use the head and layers the checkpoint was made with (its config.yaml)."
+            )
+        for name, value in state.items():
+            if mine[name].shape != value.shape:
+                raise ModelError(
+                    f"expected shape {tuple(mine[name].shape)} but got {tuple(value.shape)} for {name} ({where}). "
+                    "Hint: the checkpoint belongs to another base model."
+                )
+        with torch.no_grad():
+            for name, value in state.items():
+                mine[name].copy_(value)
+
+    def frozen_hashes(self) -> dict[str, str]:
+        """Return sha256 of every frozen tensor of the base model by name; equal before and after a fit, they prove it."""
+        heads = {id(value) for head in self.heads.values() for value in [*head.parameters(), *head.buffers()]}
+        return {
+            name: hashlib.sha256(value.detach().cpu().contiguous().view(torch.uint8).numpy().data).hexdigest()
+            for name, value in [*self.model.named_parameters(), *self.model.named_buffers()]
+            if id(value) not in heads
+        }
+
+    def _open(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        tokens = kwargs.get("input_ids", args[0] if args else None)
+        tokens = kwargs["inputs_embeds"] if tokens is None else tokens
+        mask = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
+        if mask is None:
+            mask = torch.ones(tokens.shape[:2], dtype=torch.long, device=tokens.device)
+        # In generation the mask also covers the cached positions; the current ones are the last.
+        self.session.trace = RoutingTrace.of_batch(mask[:, -tokens.shape[1] :], self.session.needs)
+
+    def _close(self, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
+        if self.session.trace is not None:
+            self.session.trace.is_open = False
+
+
+def choose_layers(layers: str | list[int], available: list[int]) -> tuple[int, ...]:
+    """Return the layer indices a setting names.
+
+    Args:
+        layers: ``all``, ``last-N``, or indices.
+        available: The model's MoE layers.
+
+    Raises:
+        ConfigError: A layer does not exist, or the setting is not understood.
+
+    Example:
+        >>> choose_layers("last-2", [0, 1, 2, 3])
+        (2, 3)
+    """
+    if layers == "all":
+        return tuple(available)
+    if isinstance(layers, str):
+        count = layers.removeprefix("last-")
+        if not layers.startswith("last-") or not count.isdecimal() or int(count) < 1:
+            raise ConfigError(f"expected all, last-N or a list but got {layers!r} (model.layers). Hint: last-5.")
+        # A model with fewer MoE layers than asked gives all it has: last-5 then means every layer.
+        return tuple(available[-int(count) :])
+    unknown = sorted(set(layers) - set(available))
+    if unknown or not layers or len(set(layers)) != len(layers):
+        raise ConfigError(
+            f"expected distinct MoE layers of {available} but got {layers} (model.layers). Hint: all, or last-5."
+        )
+    return tuple(sorted(layers))

@@ -1,0 +1,150 @@
+"""Accuracy-biased gating: lean towards the experts whose training questions were answered correctly."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from moe_tune.errors import ConfigError
+from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead
+from moe_tune.heads.train_table import LayerTable
+from moe_tune.routing import Decision
+
+
+class AccuracyBiasHead(RouterHead):
+    r"""Biases the gate towards experts that did better on the training split, after shrinking noisy accuracies.
+
+    Formula: ``A_i = (r_i + k A) / (n_i + k)`` with ``n_i`` the training questions whose answer token chose expert i,
+    ``r_i`` the correct ones and ``A = sum r / sum n``; ``b_i = clip(beta (A_i - A) / sd(A_i), -b_max, b_max)``, zero
+    where ``n_i < n_min`` and everywhere when the sd over the other experts is below 1e-8. Modes: ``logit`` selects and weighs
+    from ``z + b``; ``select`` selects from ``z + b`` and weighs from ``z``; ``weight`` keeps the choice and uses
+    ``w_i e^{b_i} (m / m')`` with the mass ``m = sum_S w`` kept. All three ignore a constant added to ``b``.
+
+    Args:
+        mode: Where the bias enters: ``logit``, ``select`` or ``weight``.
+        beta: Bias per standard deviation of accuracy, in nats; 0 is the pretrained router.
+        b_max: Largest bias, > 0, in nats.
+        n_min: Experts chosen by fewer training questions than this get no bias.
+        shrinkage: Pseudo-count k that pulls an expert's accuracy to the layer's; ``null`` fits it to the layer by the
+            beta-binomial method of moments (all experts alike gives no bias at all).
+
+    Shape:
+        - ``bias_E``: (E,), a frozen buffer.
+
+    Raises:
+        ConfigError: ``b_max`` is not above 0, ``beta`` is not finite, or ``shrinkage`` is below 0.
+
+    Reference:
+        Chernov 2025, https://arxiv.org/abs/2502.17187 (the suggestion); the formula is this project's.
+    """
+
+    bias_E: Tensor
+
+    def __init__(
+        self,
+        mode: Literal["logit", "select", "weight"] = "logit",
+        beta: float = 0.25,
+        b_max: float = 1.0,
+        n_min: int = 30,
+        shrinkage: float | None = None,
+    ) -> None:
+        super().__init__()
+        if not b_max > 0:
+            raise ConfigError(f"expected a bound above 0 but got {b_max} (head.b_max). Hint: the default is 1.0.")
+        if not math.isfinite(beta):
+            raise ConfigError(f"expected a finite number but got {beta} (head.beta). Hint: the default is 0.25.")
+        if shrinkage is not None and not shrinkage >= 0:
+            raise ConfigError(
+                f"expected a pseudo-count of at least 0 but got {shrinkage} (head.shrinkage). Hint: null fits it."
+            )
+        self.mode, self.beta, self.b_max, self.n_min, self.shrinkage = mode, beta, b_max, n_min, shrinkage
+
+    @property
+    def traits(self) -> HeadTraits:
+        """Exact before calibration (the bias is 0); nothing to train by gradient."""
+        return HeadTraits(needs_calibration=True)
+
+    def bind(self, gate: BaseGate) -> None:
+        """Start with no bias."""
+        self.register_buffer("bias_E", torch.zeros(gate.rule.num_experts, device=gate.weight_ED.device))
+
+    def calibrate(self, table: LayerTable) -> None:
+        """Set the bias from a table of the training split."""
+        bias_E = accuracy_bias(table.chosen_E, table.correct_E, self.beta, self.b_max, self.n_min, self.shrinkage)
+        self.bias_E.copy_(bias_E)
+
+    def score(self, hidden_TD: Tensor, logits_TE: Tensor) -> Tensor:
+        """Add the bias to the logits in mode ``logit``."""
+        return logits_TE + self.bias_E.to(logits_TE.dtype) if self.mode == "logit" else logits_TE
+
+    def select(self, scores_TE: Tensor) -> Tensor:
+        """Add the bias to the selection scores in mode ``select``."""
+        return scores_TE + self.bias_E if self.mode == "select" else scores_TE
+
+    def changes_selection(self) -> bool:
+        """Only mode ``select`` ranks by something other than the logits."""
+        return self.mode == "select"
+
+    def weigh(self, decision: Decision) -> Decision:
+        """Scale the chosen experts' weights by ``e^b`` at unchanged mass in mode ``weight``."""
+        if self.mode != "weight":
+            return decision
+        factor_TK = self.bias_E[decision.experts_TK].exp()
+        weights_TK = decision.weights_TK
+        mass_T1 = weights_TK.sum(-1, keepdim=True) / (weights_TK * factor_TK).sum(-1, keepdim=True)
+        return decision.scaled(factor_TK * mass_T1)
+
+
+def accuracy_bias(
+    chosen_E: Tensor, correct_E: Tensor, beta: float, b_max: float, n_min: int, shrinkage: float | None
+) -> Tensor:
+    """Return the bias of each expert from its counts; the formula stands in ``AccuracyBiasHead``.
+
+    Args:
+        chosen_E: Questions routed to each expert.
+        correct_E: Those answered correctly.
+        beta: Nats per standard deviation.
+        b_max: Largest bias in nats.
+        n_min: Fewest questions for a bias.
+        shrinkage: Pseudo-count, or ``None`` to fit it.
+
+    Example:
+        >>> accuracy_bias(torch.tensor([100, 100]), torch.tensor([90, 10]), 0.25, 1.0, 30, 50.0)
+        tensor([ 0.2500, -0.2500])
+    """
+    chosen, correct = chosen_E.double(), correct_E.double()
+    total = chosen.sum()
+    enough_E = chosen >= n_min
+    if total == 0 or not enough_E.any():
+        return torch.zeros_like(chosen, dtype=torch.float32)
+    mean = correct.sum() / total
+    k = moment_shrinkage(chosen, correct) if shrinkage is None else shrinkage
+    accuracy_E = torch.full_like(chosen, float(mean)) if k is None else (correct + k * mean) / (chosen + k)
+    spread = accuracy_E[enough_E].std(correction=0)
+    if spread < 1e-8:
+        return torch.zeros_like(chosen, dtype=torch.float32)
+    bias_E = (beta * (accuracy_E - mean) / spread).clamp(-b_max, b_max)
+    return torch.where(enough_E, bias_E, 0.0).float()
+
+
+def moment_shrinkage(chosen_E: Tensor, correct_E: Tensor) -> float | None:
+    """Return the beta-binomial pseudo-count M by moments, or ``None`` when experts differ by no more than chance.
+
+    ``s2 = [sum n (r - p)^2 - (E - 1) p (1 - p)] / [N - sum n^2 / N - (E - 1)]``, ``M = p (1 - p) / s2 - 1`` in
+    [1, 1e6], over the experts with n > 0.
+
+    Args:
+        chosen_E: n, questions routed to each expert.
+        correct_E: Correct ones among them.
+    """
+    n, k = chosen_E[chosen_E > 0].double(), correct_E[chosen_E > 0].double()
+    total, experts = n.sum(), len(n)
+    p = k.sum() / total
+    denominator = total - (n * n).sum() / total - (experts - 1)
+    if experts < 2 or denominator <= 0:
+        return None
+    s2 = ((n * (k / n - p) ** 2).sum() - (experts - 1) * p * (1 - p)) / denominator
+    if s2 <= 0:
+        return None
+    return float((p * (1 - p) / s2 - 1).clamp(1.0, 1e6))

