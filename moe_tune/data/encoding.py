@@ -1,0 +1,230 @@
+"""Prompts to token ids, with the answer letters proven to be single tokens."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from moe_tune.data.protocol import AUXILIARY, PromptProtocol
+from moe_tune.data.question import Question
+from moe_tune.data.validation import BadRow, OnBadRow, bad_rows_message
+from moe_tune.errors import ConfigError, DataError, ModelError
+
+CHUNK = 256
+"""Prompts per tokeniser call: enough to keep its threads busy, few enough to stay small in memory."""
+LINE_START = re.compile(r"\S\n(?=\S)")
+TAIL = 8
+WHOLE = 64
+"""The letter tokens are checked behind the last characters of every prompt, and behind this many whole prompts."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PromptedQuestion:
+    """A question as the model sees it.
+
+    Args:
+        question: The question asked.
+        ids_S: Token ids of the prompt up to, and without, the answer letter; int32. The last predicts it.
+        shots: Worked examples in the prompt.
+
+    Shape:
+        ids_S: ``(S,)``, S tokens.
+    """
+
+    question: Question
+    ids_S: torch.Tensor
+    shots: int
+
+    @property
+    def gold(self) -> int:
+        """Index of the right choice, from 0."""
+        return self.question.answer
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedSplit:
+    """A split's prompts and what was noticed about them.
+
+    Args:
+        prompts: One per question that fits the context, in the order of the split.
+        letter_ids: Token of each answer letter, up to the largest number of choices.
+        dropped: Questions left out because their prompt is too long even without examples.
+        shortened: Question id to the number of examples kept, where whole examples were left out to fit.
+    """
+
+    prompts: list[PromptedQuestion]
+    letter_ids: list[int]
+    dropped: tuple[BadRow, ...]
+    shortened: dict[str, int]
+
+
+class PromptEncoder:
+    """Turns questions into token ids under one protocol, the way lm-evaluation-harness does.
+
+    Nothing is ever truncated: a prompt that is too long loses whole examples, the last first. Control tokens that occur
+    in a question's text are encoded as plain text.
+
+    Args:
+        tokenizer: A fast tokenizer of transformers.
+        protocol: How a question becomes text.
+        max_length: Most tokens a prompt may have.
+        few_shot: Worked examples before the question, from 0.
+        examples: The examples of each subject; the first ``few_shot`` are taken.
+
+    Raises:
+        ModelError: The tokenizer is not a fast one.
+
+    Reference:
+        Hendrycks et al. 2021 (examples are left out until the prompt fits); lm-evaluation-harness 0.4.13 (first_n).
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        protocol: PromptProtocol,
+        max_length: int,
+        few_shot: int = 0,
+        examples: Mapping[str, Sequence[Question]] | None = None,
+    ) -> None:
+        if not getattr(tokenizer, "is_fast", False):
+            raise ModelError(
+                f"expected a fast tokenizer but got {type(tokenizer).__name__} (model.base). "
+                "Hint: use a model with a tokenizer.json; only those can encode control tokens as text."
+            )
+        self.tokenizer = tokenizer
+        self.protocol = protocol
+        self.max_length = max_length
+        self.few_shot = few_shot
+        self.examples = dict(examples or {})
+
+    def encode(self, questions: Sequence[Question], on_bad_row: OnBadRow = "error") -> EncodedSplit:
+        """Encode the questions of a split.
+
+        Args:
+            questions: At least one question.
+            on_bad_row: ``error`` stops at prompts that are too long without examples; ``drop`` leaves them out.
+
+        Raises:
+            ConfigError: A subject has fewer examples than ``few_shot``.
+            DataError: A prompt is too long without examples under ``error``, or none fits.
+            ModelError: An answer letter is not one token of its own after every prompt.
+        """
+        ids: dict[int, torch.Tensor] = {}
+        shots = {index: self._shots(one) for index, one in enumerate(questions)}
+        lengths: dict[int, int] = {}
+        pending = list(shots)
+        while pending:
+            groups: dict[tuple[str, int], list[int]] = {}
+            for index in pending:
+                groups.setdefault((questions[index].subject, shots[index]), []).append(index)
+            pending = []
+            for group in track(groups.values(), "prompts", console=Console(stderr=True), transient=True):
+                texts = [self._text(questions[index], shots[index]) for index in group]
+                for index, ids_S in zip(group, self._tokens_of_group(texts), strict=True):
+                    lengths[index] = len(ids_S)
+                    if len(ids_S) <= self.max_length:
+                        ids[index] = ids_S
+                    elif shots[index]:
+                        shots[index] -= 1
+                        pending.append(index)
+        dropped = [
+            BadRow(one.id, f"prompt longer than {self.max_length} tokens ({lengths[index]})")
+            for index, one in enumerate(questions)
+            if index not in ids
+        ]
+        if dropped and (on_bad_row == "error" or not ids):
+            raise DataError(bad_rows_message(dropped, f"protocol {self.protocol.name}, data.max_length"))
+        kept = {index: questions[index] for index in sorted(ids)}
+        return EncodedSplit(
+            [PromptedQuestion(one, ids[index], shots[index]) for index, one in kept.items()],
+            self.letter_ids(list(kept.values())),
+            tuple(dropped),
+            {one.id: shots[index] for index, one in kept.items() if shots[index] < self._shots(one)},
+        )
+
+    def letter_ids(self, questions: Sequence[Question]) -> list[int]:
+        """Return the token of each answer letter, after checking it behind every prompt.
+
+        ``tokens(prompt + letter) == tokens(prompt) + [token]`` must hold, with another token for each letter. It is
+        checked behind the end of every prompt, as no tokenizer looks far back to split a letter, and behind some whole.
+
+        Args:
+            questions: The questions whose prompts are checked.
+
+        Raises:
+            ModelError: A letter is several tokens, merges with the prompt, is unknown, or shares its token.
+        """
+        letters = self.protocol.letters(max(len(one.choices) for one in questions))
+        prompts = [self.protocol.prompt(one) for one in questions]
+        tails = sorted({one[-TAIL:] for one in prompts} | set(prompts[:: -(-len(prompts) // WHOLE)]))
+        plain = list(self._tokens(tails))
+        found: list[int] = []
+        for letter in letters:
+            added = []
+            for before_S, after_S in zip(plain, self._tokens(tail + letter for tail in tails), strict=True):
+                same = torch.equal(after_S[: len(before_S)], before_S)
+                added.append(after_S[len(before_S) :].tolist() if same else after_S.tolist())
+            for tail, got in zip(tails, added, strict=True):
+                if len(got) != 1 or got != added[0]:
+                    raise ModelError(
+                        f"expected the answer {letter!r} to be one token, the same after every prompt, but got {got} "
+                        f"after {tail[-20:]!r} (protocol {self.protocol.name}). "
+                        "Hint: choose a protocol made for this tokenizer."
+                    )
+            found += added[0]
+        if len(set(found)) != len(letters) or self.tokenizer.unk_token_id in found:
+            raise ModelError(
+                f"expected a known token per answer letter but got {dict(zip(letters, found, strict=True))} "
+                f"(protocol {self.protocol.name}). Hint: choose a protocol made for this tokenizer."
+            )
+        return found
+
+    def _shots(self, question: Question) -> int:
+        # Questions without a subject have no examples of their subject.
+        return 0 if question.subject == AUXILIARY else self.few_shot
+
+    def _text(self, question: Question, shots: int) -> str:
+        examples = self.examples.get(question.subject, ())
+        if shots > len(examples):
+            raise ConfigError(
+                f"expected {shots} examples of {question.subject!r} in the split dev but got {len(examples)} "
+                "(data.few_shot). Hint: lower data.few_shot."
+            )
+        return self.protocol.prompt(question, examples[:shots])
+
+    def _tokens_of_group(self, texts: list[str]) -> Iterator[torch.Tensor]:
+        # Prompts of a subject begin with the same examples, at five shots most of the text: those are encoded once, up
+        # to the start of a line well before the prompts part, where that is shown to change nothing.
+        first, last = min(texts), max(texts)
+        same = next((at for at, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))
+        cut = max((match.end() for match in LINE_START.finditer(first[: max(same - TAIL, 0)])), default=0)
+        ends = [texts[0], texts[-1]]
+        head_S, *parts = self._tokens([first[:cut], *(text[cut:] for text in ends), *ends])
+        if all(torch.equal(torch.cat([head_S, parts[end]]), parts[end + 2]) for end in (0, 1)):
+            yield from (torch.cat([head_S, rest_S]) for rest_S in self._tokens(text[cut:] for text in texts))
+        else:
+            yield from self._tokens(texts)
+
+    def _tokens(self, texts: Iterator[str] | Sequence[str]) -> Iterator[torch.Tensor]:
+        # As lm-evaluation-harness: no special tokens unless the tokenizer itself asks for a beginning of sequence.
+        add_special_tokens = bool(getattr(self.tokenizer, "add_bos_token", False))
+        chunk: list[str] = []
+        for text in texts:
+            chunk.append(text)
+            if len(chunk) == CHUNK:
+                yield from self._call(chunk, add_special_tokens)
+                chunk = []
+        if chunk:
+            yield from self._call(chunk, add_special_tokens)
+
+    def _call(self, texts: list[str], add_special_tokens: bool) -> Iterator[torch.Tensor]:
+        encoded = self.tokenizer(
+            texts, add_special_tokens=add_special_tokens, split_special_tokens=True, return_attention_mask=False
+        )
+        for ids in encoded["input_ids"]:
+            yield torch.from_numpy(np.asarray(ids, dtype=np.int32))

@@ -1,0 +1,246 @@
+"""The data module: from a question source to the batches of every stage."""
+
+import warnings
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
+
+from moe_tune.data.batching import Batch, BucketBatchSampler, PromptDataset
+from moe_tune.data.encoding import EncodedSplit, PromptEncoder
+from moe_tune.data.protocol import PromptProtocol, load_protocol
+from moe_tune.data.question import Question
+from moe_tune.data.source import QuestionSource
+from moe_tune.data.splits import Splits
+from moe_tune.data.validation import drop_list_hash
+from moe_tune.errors import ConfigError, did_you_mean
+
+
+class QuizDataModule(LightningDataModule):
+    """A quiz: its questions, split and checked, as prompts in batches.
+
+    Questions are read when a stage needs them and encoded when they are first used.
+
+    Args:
+        source: Where the questions come from.
+        protocol: How a question becomes a prompt: a shipped name such as ``lm_eval``, or a YAML file.
+        few_shot: Worked examples before each question, from 0; they come from the ``dev`` split of its subject.
+        test_protocols: Further protocols the test split is evaluated under, each reported on its own.
+        batch_size: Questions per training batch and process.
+        eval_batch_size: Questions per evaluation batch and process; ``null`` takes ``batch_size``.
+        max_length: Most tokens a prompt may have; ``null`` takes the model's context. Longer prompts lose examples.
+        train_split: ``train`` takes the source's own; ``validation`` carves validation 80/20 into train and validation.
+        limit_train: At most this many training questions, sampled by subject; ``null`` takes all.
+        limit_validation: The same for validation.
+        limit_test: The same for test.
+        on_bad_row: ``error`` stops at rows that are no questions or do not fit; ``drop`` leaves them out, recorded.
+        official: Published sizes must match and no training question may occur in test, or the run stops.
+        seed: Seed of the training order, from 0.
+        num_workers: Processes that collate batches, from 0.
+    """
+
+    def __init__(
+        self,
+        source: QuestionSource,
+        protocol: str = "lm_eval",
+        few_shot: int = 0,
+        test_protocols: list[str] | None = None,
+        batch_size: int = 32,
+        eval_batch_size: int | None = None,
+        max_length: int | None = None,
+        train_split: str = "train",
+        limit_train: int | None = None,
+        limit_validation: int | None = None,
+        limit_test: int | None = None,
+        on_bad_row: Literal["error", "drop"] = "error",
+        official: bool = False,
+        seed: int = 0,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        limits = {"train": limit_train, "validation": limit_validation, "test": limit_test}
+        self.splits = Splits(
+            source,
+            train_split,
+            on_bad_row,
+            official,
+            {key: value for key, value in limits.items() if value is not None},
+        )
+        if few_shot < 0:
+            raise ConfigError(f"expected 0 or more but got {few_shot} (data.few_shot). Hint: 0 and 5 are usual.")
+        self.protocol = load_protocol(protocol)
+        self.test_protocols = {f"test_{one.name}": one for one in map(load_protocol, test_protocols or [])}
+        self.few_shot = few_shot
+        self.batch_size = batch_size
+        self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
+        self.max_length = max_length
+        self.on_bad_row: Literal["error", "drop"] = on_bad_row
+        self.seed = seed
+        self.num_workers = num_workers
+        self._tokenizer: Any = None
+        self._context_length = 0
+        self._encoded: dict[str, EncodedSplit] = {}
+
+    @property
+    def test_names(self) -> list[str]:
+        """The names of the test loaders, in order: ``test``, then ``test_<protocol>`` for each further protocol."""
+        return ["test", *self.test_protocols]
+
+    @property
+    def subjects(self) -> list[str]:
+        """The subjects ``subject_B`` points into: sorted, and ``auxiliary`` last once such questions are read."""
+        return self.splits.subjects
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What was read and encoded so far, as plain values for JSON."""
+        prompts = {
+            name: {
+                "protocol": self._protocol(name).name,
+                "few_shot": self.few_shot,
+                "n": len(encoded.prompts),
+                "longest": max(len(one.ids_S) for one in encoded.prompts),
+                "tokens": sum(len(one.ids_S) for one in encoded.prompts),
+                "letter_ids": encoded.letter_ids,
+                "shortened": encoded.shortened,
+                "dropped": [{"where": one.where, "reason": one.reason} for one in encoded.dropped],
+                "dropped_sha256": drop_list_hash(encoded.dropped),
+            }
+            for name, encoded in self._encoded.items()
+        }
+        return {**self.splits.manifest(), "prompts": prompts}
+
+    def prepare(self, tokenizer: Any, context_length: int) -> None:
+        """Tell the module which model the prompts are for.
+
+        Args:
+            tokenizer: The model's fast tokenizer.
+            context_length: Most tokens the model takes.
+
+        Raises:
+            ConfigError: ``max_length`` is more than that.
+        """
+        if self.max_length is not None and not 0 < self.max_length <= context_length:
+            raise ConfigError(
+                f"expected 1 to {context_length} tokens but got {self.max_length} (data.max_length). "
+                "Hint: leave it out to take the model's context."
+            )
+        if tokenizer is not self._tokenizer:
+            self._encoded.clear()
+        self._tokenizer = tokenizer
+        self._context_length = context_length
+
+    def setup(self, stage: str) -> None:
+        """Read the splits of a stage for the trainer's model.
+
+        Args:
+            stage: Lightning's ``fit``, ``validate``, ``test`` or ``predict``.
+        """
+        assert self.trainer is not None
+        tuner: Any = self.trainer.lightning_module
+        self.prepare(tuner.tokenizer, tuner.context_length)
+        for split in {"fit": ("train", "validation"), "validate": ("validation",)}.get(stage, ("test",)):
+            self.splits.questions(split)
+
+    def encoded(self, name: str) -> EncodedSplit:
+        """Return the prompts of a split, encoding them on first use.
+
+        Args:
+            name: ``train``, ``validation``, ``dev`` or one of ``test_names``.
+        """
+        if name not in self._encoded:
+            if self._tokenizer is None:
+                raise ConfigError(
+                    f"expected a model before the prompts of {name!r} are asked for. Hint: call prepare first."
+                )
+            examples: dict[str, list[Question]] = {}
+            for one in self.splits.questions("dev") if self.few_shot else ():
+                examples.setdefault(one.subject, []).append(one)
+            encoder = PromptEncoder(
+                self._tokenizer, self._protocol(name), self.max_length or self._context_length, self.few_shot, examples
+            )
+            self._encoded[name] = encoder.encode(self.splits.questions(self._split(name)), self.on_bad_row)
+        return self._encoded[name]
+
+    def questions(self, name: str) -> list[Question]:
+        """Return the questions that ``question_B`` points into.
+
+        Args:
+            name: ``train``, ``validation``, ``dev`` or one of ``test_names``. Before ``prepare`` these are all the
+                split's questions, afterwards those whose prompt fits the context.
+        """
+        if self._tokenizer is None:
+            return self.splits.questions(self._split(name))
+        return [one.question for one in self.encoded(name).prompts]
+
+    def letter_token_ids(self, name: str) -> list[int]:
+        """Return the token of each answer letter, up to the split's largest number of choices.
+
+        Args:
+            name: ``train``, ``validation``, ``dev`` or one of ``test_names``.
+        """
+        return self.encoded(name).letter_ids
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Return the shuffled training batches, from where an interrupted epoch stopped."""
+        # Lightning takes every loader without a state of its own for one that replays; the sampler does not.
+        warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
+        loader = self._loader("train", self.batch_size, shuffle=True)
+        if self.trainer is not None:
+            loader.sampler.load_state_dict(self._position())  # type: ignore[attr-defined]
+        return loader
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Return the validation batches."""
+        return self._loader("validation", self.eval_batch_size)
+
+    def test_dataloader(self) -> list[DataLoader[Batch]]:
+        """Return the test batches under each protocol, in the order of ``test_names``."""
+        return [self._loader(name, self.eval_batch_size) for name in self.test_names]
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        """Return the test batches under the main protocol."""
+        return self._loader("test", self.eval_batch_size)
+
+    def calibration_dataloader(self) -> DataLoader[Batch]:
+        """Return the training batches unshuffled, for heads that are calibrated instead of trained."""
+        return self._loader("train", self.eval_batch_size)
+
+    def _loader(self, name: str, batch_size: int, shuffle: bool = False) -> DataLoader[Batch]:
+        prompts = self.encoded(name).prompts
+        sampler = BucketBatchSampler(
+            [len(one.ids_S) for one in prompts],
+            batch_size,
+            shuffle,
+            self.seed,
+            num_replicas=self.trainer.world_size if self.trainer is not None else 1,
+            rank=self.trainer.global_rank if self.trainer is not None else 0,
+        )
+        pad_id = self._tokenizer.pad_token_id
+        return DataLoader(
+            PromptDataset(prompts, self.subjects, pad_id if pad_id is not None else 0),
+            sampler=sampler,
+            batch_size=None,
+            num_workers=self.num_workers,
+            # Else each new iterator draws its base seed from the global random state, and a resumed run drifts.
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+
+    def _position(self) -> dict[str, int]:
+        # Only the trainer knows it: with workers the sampler runs ahead of training.
+        assert self.trainer is not None
+        epochs = self.trainer.fit_loop.epoch_progress.current
+        batches = self.trainer.fit_loop.epoch_loop.batch_progress
+        if batches.is_last_batch:
+            return {"epoch": epochs.ready, "next_batch": 0}
+        return {"epoch": max(epochs.ready - 1, 0), "next_batch": batches.current.processed}
+
+    def _split(self, name: str) -> str:
+        known = ("train", "validation", "dev", *self.test_names)
+        if name not in known:
+            raise ConfigError(f"expected a split but got {name!r}. Hint: {did_you_mean(name, known)}")
+        return "test" if name in self.test_names else name
+
+    def _protocol(self, name: str) -> PromptProtocol:
+        return self.test_protocols.get(name, self.protocol)

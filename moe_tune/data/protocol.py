@@ -1,0 +1,98 @@
+"""Prompt protocols: how a question becomes text, kept as data in ``protocols/*.yaml``."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import yaml
+
+from moe_tune.data.question import LETTERS, Question
+from moe_tune.errors import ConfigError, did_you_mean
+
+FOLDER = Path(__file__).parent / "protocols"
+AUXILIARY = "auxiliary"
+"""The subject of questions that have none, such as MMLU's ``auxiliary_train``."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptProtocol:
+    """The text around a question; every field is a template and the prompt is their plain concatenation.
+
+    ``prompt = header + example + separator + ... + question + choices + answer_cue``
+
+    Args:
+        name: Short name, also the file's stem.
+        description: Where the format comes from, in a sentence.
+        header: Opening line; may hold ``{subject}`` (underscores become spaces).
+        header_without_subject: The same for questions without a subject.
+        question: Holds ``{stem}`` (stripped of surrounding white space).
+        choice: One line per choice; holds ``{letter}`` and ``{choice}``.
+        answer_cue: What stands right before the answer letter.
+        letter: The continuation that is scored; holds ``{letter}``.
+        separator: What follows each worked example.
+    """
+
+    name: str
+    description: str
+    header: str
+    header_without_subject: str
+    question: str
+    choice: str
+    answer_cue: str
+    letter: str
+    separator: str
+
+    def prompt(self, question: Question, examples: Sequence[Question] = ()) -> str:
+        """Return the prompt text up to, and without, the answer letter.
+
+        Args:
+            question: The question asked.
+            examples: Worked examples (few-shot), in the order they appear.
+        """
+        shown = "".join(self._body(one) + self.letters(len(one.choices))[one.answer] + self.separator for one in examples)
+        return self.opening(question.subject) + shown + self._body(question)
+
+    def opening(self, subject: str) -> str:
+        """Return the header for a subject."""
+        if subject == AUXILIARY:
+            return self.header_without_subject
+        return self.header.replace("{subject}", subject.replace("_", " "))
+
+    def letters(self, count: int) -> list[str]:
+        """Return the continuations that stand for the first ``count`` answers."""
+        return [self.letter.replace("{letter}", letter) for letter in LETTERS[:count]]
+
+    def _body(self, question: Question) -> str:
+        choices = "".join(
+            self.choice.replace("{letter}", letter).replace("{choice}", choice)
+            for letter, choice in zip(LETTERS, question.choices, strict=False)
+        )
+        return self.question.replace("{stem}", question.stem.strip()) + choices + self.answer_cue
+
+
+def known_protocols() -> dict[str, Path]:
+    """Return the shipped protocols by name."""
+    return {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
+
+
+def load_protocol(name: str) -> PromptProtocol:
+    """Load a protocol by short name, or from a YAML file of the user's own.
+
+    Args:
+        name: A shipped name such as ``lm_eval``, or a path ending in ``.yaml``.
+
+    Raises:
+        ConfigError: There is no such protocol, or the file lacks a field or has an unknown one.
+    """
+    known = known_protocols()
+    path = Path(name) if name.endswith((".yaml", ".yml")) else known.get(name)
+    if path is None or not path.is_file():
+        raise ConfigError(
+            f"expected a prompt protocol but got {name!r} (data.protocol). Hint: {did_you_mean(name, known)}"
+        )
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    wanted = [field.name for field in fields(PromptProtocol)]
+    if not isinstance(values, dict) or sorted(values) != sorted(wanted):
+        came = sorted(values) if isinstance(values, dict) else type(values).__name__
+        raise ConfigError(f"expected the fields {wanted} but got {came} ({path}). Hint: copy {FOLDER / 'lm_eval.yaml'}.")
+    return PromptProtocol(**values)

@@ -1,0 +1,69 @@
+"""The question: what every source yields and everything downstream refers to by its id."""
+
+import hashlib
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+LETTERS = "ABCDEFGH"
+"""The answer letters; a question has 2 to 8 choices."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One multiple-choice question.
+
+    Args:
+        subject: The subject it belongs to, such as ``anatomy``.
+        stem: The question's text without its choices.
+        choices: 2 to 8 answer texts; the first is letter A.
+        answer: Index of the right choice, from 0.
+        id: First 16 hex digits of sha256 over the NFC text of subject, stem and choices, plus an occurrence ordinal
+            (``-1``, ``-2`` ...) for exact repeats within a split.
+        content_hash: The same hash without the subject: equal hashes are the same question, for leakage,
+            duplicates and clusters.
+    """
+
+    subject: str
+    stem: str
+    choices: tuple[str, ...]
+    answer: int
+    id: str
+    content_hash: str
+
+    @property
+    def letter(self) -> str:
+        """The letter of the right choice."""
+        return LETTERS[self.answer]
+
+
+def text_hash(*texts: str) -> str:
+    """Return the first 16 hex digits of sha256 over NFC-normalised texts, each ended by a unit separator.
+
+    Example:
+        >>> text_hash("cafe\\u0301") == text_hash("caf\\u00e9")
+        True
+    """
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(unicodedata.normalize("NFC", text).encode())
+        digest.update(b"\x1f")
+    return digest.hexdigest()[:16]
+
+
+def number_questions(rows: Iterable[tuple[str, str, tuple[str, ...], int]]) -> list[Question]:
+    """Give ids and content hashes to (subject, stem, choices, answer) rows, in order.
+
+    Args:
+        rows: Valid rows of one split; an exact repeat gets the next occurrence ordinal.
+    """
+    seen: Counter[str] = Counter()
+    questions = []
+    for subject, stem, choices, answer in rows:
+        key = text_hash(subject, stem, *choices)
+        ordinal = seen[key]
+        seen[key] += 1
+        identifier = f"{key}-{ordinal}" if ordinal else key
+        questions.append(Question(subject, stem, choices, answer, identifier, text_hash(stem, *choices)))
+    return questions

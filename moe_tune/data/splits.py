@@ -1,0 +1,216 @@
+"""Which questions train, select and test, and the manifest that proves it."""
+
+import hashlib
+import inspect
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from moe_tune.data.protocol import AUXILIARY
+from moe_tune.data.question import Question
+from moe_tune.data.source import QuestionSource
+from moe_tune.data.validation import OnBadRow, ValidSplit, drop_list_hash, validate_split
+from moe_tune.errors import ConfigError, DataError, did_you_mean
+
+SPLITS = ("train", "validation", "test", "dev")
+CARVED_OUT_OF = 5
+"""One in five content hashes of a carved validation split selects, the other four train."""
+
+
+class Splits:
+    """The splits of a source: carved where needed, free of test questions, read only when asked for.
+
+    Training questions are the source's own ``train`` split, or validation alone carved 80/20 into train and validation.
+    Questions that also occur in test are removed from train, and from validation where it was carved; never from test.
+
+    Args:
+        source: Where the questions come from.
+        train_split: ``train`` takes the source's own (carved from validation if it has none); ``validation`` carves.
+        on_bad_row: ``error`` stops at rows that are no questions; ``drop`` leaves them out and records them.
+        official: Published sizes must match and no training question may occur in test, or the run stops.
+        limits: At most this many questions of a split, as a sample that is stratified by subject.
+
+    Raises:
+        ConfigError: ``train_split`` is ``test``, ``dev`` or unknown, or a limit is not positive.
+    """
+
+    def __init__(
+        self,
+        source: QuestionSource,
+        train_split: str = "train",
+        on_bad_row: OnBadRow = "error",
+        official: bool = False,
+        limits: Mapping[str, int] | None = None,
+    ) -> None:
+        _check_train_split(train_split)
+        self.source = source
+        self.on_bad_row: OnBadRow = on_bad_row
+        self.official = official
+        self.limits = dict(limits or {})
+        for split, limit in self.limits.items():
+            if limit < 1:
+                raise ConfigError(
+                    f"expected a positive number but got {limit} (data.limit_{split}). Hint: leave it out."
+                )
+        self.carved = train_split == "validation" or "train" not in source.splits()
+        self._raw: dict[str, ValidSplit] = {}
+        self._used: dict[str, list[Question]] = {}
+        self._removed: dict[str, list[Question]] = {}
+
+    def questions(self, split: str) -> list[Question]:
+        """Return the questions of a split, reading it on first use.
+
+        Args:
+            split: ``train``, ``validation``, ``test`` or ``dev``.
+
+        Raises:
+            DataError: Rows are bad, the split does not exist or is empty, or training questions occur in test under
+                ``official``.
+        """
+        if split not in SPLITS:
+            raise ConfigError(f"expected a split but got {split!r}. Hint: {did_you_mean(split, SPLITS)}")
+        if split not in self._used:
+            self._used[split] = stratified_sample(self._assigned(split), self.limits.get(split))
+        return self._used[split]
+
+    @property
+    def subjects(self) -> list[str]:
+        """The subjects the source declares, or else (which reads all splits) those that occur, sorted.
+
+        ``auxiliary`` comes last once training questions without a subject are read, so that no other index moves.
+        """
+        declared = self.source.declared_subjects
+        splits = self.source.splits() if declared is None else self._raw
+        found = {one.subject for split in splits for one in self._read(split).questions}
+        named = sorted((found if declared is None else declared) - {AUXILIARY})
+        return [*named, AUXILIARY] if AUXILIARY in found else named
+
+    def manifest(self) -> dict[str, Any]:
+        """Return what was read so far, as plain values for JSON.
+
+        ``sha256`` of a split is over one line ``id<TAB>letter`` per question, in order: equal hashes mean the same
+        questions with the same answers.
+        """
+        return {
+            "source": {
+                "class": type(self.source).__name__,
+                "arguments": _arguments(self.source),
+                "revision": self.source.revision(),
+            },
+            "carved_from_validation": self.carved,
+            "removed_because_in_test": {name: [one.id for one in found] for name, found in self._removed.items()},
+            "dev_in_test": self._dev_in_test(),
+            "read": {name: _describe_read(read) for name, read in self._raw.items()},
+            "splits": {name: _describe_split(used, self.limits.get(name)) for name, used in self._used.items()},
+        }
+
+    def _read(self, split: str) -> ValidSplit:
+        if split not in self._raw:
+            self._raw[split] = validate_split(self.source, split, self.on_bad_row, self.official)
+        return self._raw[split]
+
+    def _assigned(self, split: str) -> list[Question]:
+        if not self.carved:
+            questions = self._read(split).questions
+            return self._without_test(split, questions) if split == "train" else questions
+        if split not in ("train", "validation"):
+            return self._read(split).questions
+        # A function of the content alone, so that repeats of a question stay on one side.
+        part = [
+            one
+            for one in self._read("validation").questions
+            if (int(one.content_hash, 16) % CARVED_OUT_OF == 0) == (split == "validation")
+        ]
+        return self._without_test(split, part)
+
+    def _without_test(self, split: str, questions: list[Question]) -> list[Question]:
+        held_out = set()
+        if "test" in self.source.splits():
+            held_out = {one.content_hash for one in self._read("test").questions}
+        self._removed[split] = [one for one in questions if one.content_hash in held_out]
+        kept = [one for one in questions if one.content_hash not in held_out]
+        if self._removed[split] and self.official:
+            first = self._removed[split][0].id
+            raise DataError(
+                f"expected no question of {split!r} in test but got {len(self._removed[split])}, the first is {first} "
+                f"({self.source.revision()}). Hint: without data.official they are removed."
+            )
+        if not kept:
+            raise DataError(
+                f"expected questions in {split!r} that are not in test but got none ({self.source.revision()}). "
+                "Hint: give the source more training questions."
+            )
+        return kept
+
+    def _dev_in_test(self) -> list[str]:
+        if not {"dev", "test"} <= set(self._raw):
+            return []
+        held_out = {one.content_hash for one in self._raw["test"].questions}
+        return [one.id for one in self._raw["dev"].questions if one.content_hash in held_out]
+
+
+def stratified_sample(questions: Sequence[Question], limit: int | None) -> list[Question]:
+    """Return at most ``limit`` questions with each subject's share kept, in their original order.
+
+    A pure function of the questions: within a subject the smallest content hashes come first, and a smaller sample is
+    part of every larger one.
+
+    Args:
+        questions: The questions to choose from.
+        limit: How many, from 1; ``None`` takes all.
+    """
+    if limit is None or limit >= len(questions):
+        return list(questions)
+    by_subject: defaultdict[str, list[Question]] = defaultdict(list)
+    for one in questions:
+        by_subject[one.subject].append(one)
+    order: list[tuple[float, str, str]] = []
+    for members in by_subject.values():
+        ranked = sorted(members, key=lambda one: (one.content_hash, one.id))
+        order += [((rank + 0.5) / len(ranked), one.content_hash, one.id) for rank, one in enumerate(ranked)]
+    chosen = {identifier for _, _, identifier in sorted(order)[:limit]}
+    return [one for one in questions if one.id in chosen]
+
+
+def questions_hash(questions: Sequence[Question]) -> str:
+    """Return the sha256 over the ids and answers of questions, in order.
+
+    Args:
+        questions: The questions of a split.
+    """
+    return hashlib.sha256("".join(f"{one.id}\t{one.letter}\n" for one in questions).encode()).hexdigest()
+
+
+def _check_train_split(train_split: str) -> None:
+    reasons = {"test": "test questions are never trained on", "dev": "dev serves few-shot examples only"}
+    if train_split not in ("train", "validation"):
+        reason = reasons.get(train_split, did_you_mean(train_split, ("train", "validation")))
+        raise ConfigError(
+            f"expected 'train' or 'validation' but got {train_split!r} (data.train_split): {reason}. "
+            "Hint: 'validation' is carved 80/20 into train and validation."
+        )
+
+
+def _arguments(source: QuestionSource) -> dict[str, Any]:
+    # Plug-ins keep their arguments under the same names; what they keep in another form is covered by the revision.
+    values = {name: getattr(source, name, None) for name in inspect.signature(type(source)).parameters}
+    return {name: value for name, value in values.items() if isinstance(value, str | int | float | list)}
+
+
+def _describe_read(read: ValidSplit) -> dict[str, Any]:
+    return {
+        "rows": read.rows,
+        "warnings": list(read.warnings),
+        "dropped": [{"where": one.where, "reason": one.reason} for one in read.dropped],
+        "dropped_sha256": drop_list_hash(read.dropped),
+    }
+
+
+def _describe_split(questions: list[Question], limit: int | None) -> dict[str, Any]:
+    return {
+        "n": len(questions),
+        "limit": limit,
+        "sha256": questions_hash(questions),
+        "repeated": len(questions) - len({one.content_hash for one in questions}),
+        "subjects": dict(sorted(Counter(one.subject for one in questions).items())),
+    }

@@ -1,0 +1,225 @@
+"""Strict checks between a source's raw rows and questions."""
+
+import hashlib
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from moe_tune.data.protocol import AUXILIARY
+from moe_tune.data.question import LETTERS, Question, number_questions, text_hash
+from moe_tune.data.source import QuestionSource, RawRow
+from moe_tune.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+COLUMNS = ("question", "subject", "choices", "answer")
+MAX_BYTES = 1_000_000
+"""A question larger than this, choices included, is taken for a damaged row."""
+SHOWN = 20
+"""At most this many places are listed in a message; the manifest lists all."""
+
+OnBadRow = Literal["error", "drop"]
+ParsedRow = tuple[str, str, tuple[str, ...], int]
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that is no question.
+
+    Args:
+        where: Its place in the source.
+        reason: What was expected and what came.
+    """
+
+    where: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ValidSplit:
+    """The questions of a split and what was noticed about them.
+
+    Args:
+        split: The split's name.
+        questions: The valid questions, in the order of the source.
+        rows: Number of rows read, bad ones included.
+        dropped: The bad rows that were left out.
+        warnings: Findings that do not stop a run.
+    """
+
+    split: str
+    questions: list[Question]
+    rows: int
+    dropped: tuple[BadRow, ...]
+    warnings: tuple[str, ...]
+
+
+def validate_split(
+    source: QuestionSource, split: str, on_bad_row: OnBadRow = "error", official: bool = False
+) -> ValidSplit:
+    """Read a split and return its questions.
+
+    Args:
+        source: Where the rows come from.
+        split: One of the source's splits.
+        on_bad_row: ``error`` stops at bad rows and lists them; ``drop`` leaves them out and records them.
+        official: A size that differs from the published one is an error instead of a warning.
+
+    Raises:
+        DataError: Columns are missing or unknown, rows are bad under ``error``, fewer than two questions are left, a
+            declared subject has none, or the size differs under ``official``.
+    """
+    valid: list[ParsedRow] = []
+    places: list[str] = []
+    bad: list[BadRow] = []
+    rows = 0
+    for rows, row in enumerate(source.rows(split), start=1):  # noqa: B007
+        _check_columns(row)
+        reason = _fault(row.values, source)
+        if reason:
+            bad.append(BadRow(row.where, reason))
+        else:
+            valid.append(_parse(row.values))
+            places.append(row.where)
+    contradictory = _contradictions(valid)
+    bad += [BadRow(places[index], "the same question has another answer in this split") for index in contradictory]
+    questions = number_questions(row for index, row in enumerate(valid) if index not in contradictory)
+    if bad and on_bad_row == "error":
+        raise DataError(bad_rows_message(bad, f"{source.revision()}, split {split}"))
+    warnings = _findings(questions)
+    known = source.known_sizes.get(split)
+    if known is not None and rows != known:
+        finding = f"expected {known} rows in the split {split!r} but got {rows} ({source.revision()})"
+        if official:
+            raise DataError(f"{finding}. Hint: use the published data, or leave data.official off.")
+        warnings.append(finding)
+    _check_coverage(questions, source, split)
+    for finding in warnings:
+        logger.warning("%s: %s", split, finding)
+    return ValidSplit(split, questions, rows, tuple(bad), tuple(warnings))
+
+
+def bad_rows_message(bad: list[BadRow], where: str) -> str:
+    """Return the message that lists bad rows by place and counts them by reason.
+
+    Args:
+        bad: At least one bad row.
+        where: The split they are in.
+    """
+    counts = Counter(one.reason for one in bad)
+    listed = "".join(f"\n  {one.where}: {one.reason}" for one in bad[:SHOWN])
+    more = f"\n  ... and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
+    summary = "; ".join(f"{count} x {reason}" for reason, count in counts.most_common(SHOWN))
+    return (
+        f"expected valid rows but got {len(bad)} bad ones ({where}): {summary}{listed}{more}\n"
+        "Hint: mend them, or leave them out and record it with --data.on_bad_row drop."
+    )
+
+
+def drop_list_hash(dropped: Iterable[BadRow]) -> str:
+    """Return the sha256 that pins which rows were left out and why.
+
+    Args:
+        dropped: The rows left out, in order.
+    """
+    return hashlib.sha256("\n".join(f"{one.where}\t{one.reason}" for one in dropped).encode()).hexdigest()
+
+
+def _check_columns(row: RawRow) -> None:
+    if set(row.values) != set(COLUMNS):
+        raise DataError(
+            f"expected the columns {list(COLUMNS)} but got {sorted(row.values)} ({row.where}). "
+            "Hint: choices is a list of texts, answer an index from 0 or a letter."
+        )
+
+
+def _fault(values: dict[str, Any], source: QuestionSource) -> str | None:
+    choices, subject = values["choices"], values["subject"]
+    if not isinstance(choices, list | tuple):
+        return f"choices is {type(choices).__name__}, not a list"
+    if len(choices) not in source.choice_counts:
+        return f"{len(choices)} choices, not {' or '.join(map(str, sorted(source.choice_counts)))}"
+    texts = {"question": values["question"], "subject": subject}
+    texts |= {f"choice {LETTERS[index]}": choice for index, choice in enumerate(choices)}
+    for name, text in texts.items():
+        fault = _text_fault(text)
+        if fault:
+            return f"{name} {fault}"
+    if sum(len(text.encode()) for text in texts.values()) > MAX_BYTES:
+        return f"more than {MAX_BYTES} bytes"
+    if source.declared_subjects is not None and subject not in source.declared_subjects | {AUXILIARY}:
+        return f"unknown subject {subject!r}"
+    if not _is_answer(values["answer"], len(choices)):
+        return f"answer is {values['answer']!r}, not 0 to {len(choices) - 1} or A to {LETTERS[len(choices) - 1]}"
+    return None
+
+
+def _text_fault(text: Any) -> str | None:
+    if not isinstance(text, str):
+        return f"is {type(text).__name__}, not text"
+    if not text.strip():
+        return "is empty"
+    if "\x00" in text:
+        return "holds a NUL character"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "holds a lone surrogate"
+    return None
+
+
+def _is_answer(answer: Any, count: int) -> bool:
+    if isinstance(answer, str):
+        return len(answer) == 1 and answer in LETTERS[:count]
+    return type(answer) is int and 0 <= answer < count
+
+
+def _parse(values: dict[str, Any]) -> ParsedRow:
+    answer = values["answer"]
+    index = LETTERS.index(answer) if isinstance(answer, str) else answer
+    return values["subject"], values["question"], tuple(values["choices"]), index
+
+
+def _contradictions(valid: list[ParsedRow]) -> dict[int, None]:
+    keys = [text_hash(stem, *choices) for _, stem, choices, _ in valid]
+    answers: defaultdict[str, set[int]] = defaultdict(set)
+    for key, (_, _, _, answer) in zip(keys, valid, strict=True):
+        answers[key].add(answer)
+    # A dict keeps the order of the source, for the drop list and its hash.
+    return {index: None for index, key in enumerate(keys) if len(answers[key]) > 1}
+
+
+def _findings(questions: list[Question]) -> list[str]:
+    findings = []
+    double = sum(len(set(one.choices)) < len(one.choices) for one in questions)
+    if double:
+        findings.append(f"{double} questions have two equal choices (their answer is ambiguous)")
+    repeats = len(questions) - len({one.content_hash for one in questions})
+    if repeats:
+        findings.append(f"{repeats} questions repeat an earlier one (statistics must cluster by content_hash)")
+    permuted = len({one.content_hash for one in questions}) - len(
+        {text_hash(one.stem, *sorted(one.choices)) for one in questions}
+    )
+    if permuted:
+        findings.append(f"{permuted} questions repeat an earlier one with the choices in another order")
+    letter, count = Counter(one.letter for one in questions).most_common(1)[0] if questions else ("", 0)
+    if len(questions) >= 20 and count > 0.9 * len(questions):
+        findings.append(f"{count} of {len(questions)} answers are {letter}")
+    return findings
+
+
+def _check_coverage(questions: list[Question], source: QuestionSource, split: str) -> None:
+    if len(questions) < 2:
+        raise DataError(
+            f"expected at least 2 questions in the split {split!r} but got {len(questions)} ({source.revision()}). "
+            "Hint: check the source's files and data.on_bad_row."
+        )
+    # Training questions may come without subjects; everything that is averaged per subject must have them all.
+    missing = (source.declared_subjects or frozenset()) - {one.subject for one in questions}
+    if missing and split != "train":
+        raise DataError(
+            f"expected all declared subjects in the split {split!r} but got none of {sorted(missing)} "
+            f"({source.revision()}). Hint: complete the data; macro averages need every subject."
+        )
