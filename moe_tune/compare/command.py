@@ -1,0 +1,75 @@
+"""The ``compare`` verb: finished run directories in, tables and one HTML report out."""
+
+import argparse
+import hashlib
+import sys
+from pathlib import Path
+
+from moe_tune.errors import ConfigError, MoeTuneError
+
+
+def main(argv: list[str]) -> int:
+    """Compare run directories and print the tables and where the report lies.
+
+    Args:
+        argv: Arguments after ``moe-tune compare``.
+
+    Returns:
+        The exit code: 0, or that of the fault, which is printed as one message.
+    """
+    options = build_parser().parse_args(argv)
+    try:
+        baseline, others = _split_runs(options.runs, options.baseline)
+        out = options.out or default_out(baseline, others)
+        # Imported here so that --help answers at once.
+        from rich.console import Console
+
+        from moe_tune.compare.report import compare_runs
+        from moe_tune.compare.table import render_terminal
+
+        comparison = compare_runs(baseline, others, out)
+    except MoeTuneError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    console = Console()
+    console.print(render_terminal(comparison))
+    console.print(f"report: {out / 'report.html'}", soft_wrap=True)
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the verb's argument parser."""
+    parser = argparse.ArgumentParser(
+        prog="moe-tune compare",
+        description="Compare finished runs with a baseline, paired question by question.",
+        epilog="example: moe-tune compare runs/nano-IdentityHead-s1-* runs/nano-RetunedHead-s*",
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories, two or more")
+    parser.add_argument("--baseline", type=Path, metavar="RUN", help="run compared against (default: the first RUN)")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder for the report (default: compare/ beside the last RUN)"
+    )
+    return parser
+
+
+def default_out(baseline: Path, others: list[Path]) -> Path:
+    """Return ``compare/<baseline>-<8 hex of the runs>`` beside the last run: the same runs, the same folder.
+
+    Args:
+        baseline: Run directory of the baseline.
+        others: The other run directories.
+    """
+    names = "\n".join(path.resolve().name for path in (baseline, *others))
+    digest = hashlib.sha256(names.encode()).hexdigest()[:8]
+    return others[-1].resolve().parent / "compare" / f"{baseline.resolve().name}-{digest}"
+
+
+def _split_runs(runs: list[Path], baseline: Path | None) -> tuple[Path, list[Path]]:
+    chosen = baseline or runs[0]
+    others = list(dict.fromkeys(path for path in runs if path.resolve() != chosen.resolve()))
+    if not others:
+        raise ConfigError(
+            f"expected a baseline and at least one other run but got only {chosen} (compare). "
+            f"Hint: moe-tune compare BASELINE_RUN OTHER_RUN."
+        )
+    return chosen, others

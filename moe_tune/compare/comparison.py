@@ -1,0 +1,168 @@
+"""The comparison of several arms with one baseline over the splits they all answered."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from statsmodels.stats.multitest import multipletests
+
+from moe_tune.compare.decision import decide
+from moe_tune.compare.paired import PairedResult, compare_paired
+from moe_tune.compare.routing_summary import RoutingSummary, summarise_routing
+from moe_tune.compare.runs import Run, require_same_items
+from moe_tune.compare.subjects import SubjectDifferences, subject_differences
+from moe_tune.errors import DataError, did_you_mean
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Arm:
+    """One arm of a comparison.
+
+    Attributes:
+        name: Its name.
+        manifest: Manifest of its first run: head, scope, layers, trainable parameters.
+        runs: Names of its run directories, by seed.
+        results: Paired result by split; the baseline's compare it with itself.
+        p_holm: Exact p value by split, corrected after Holm over the arms.
+        subjects: Differences by subject, by split.
+        routing: Routing at the answer position, by split.
+    """
+
+    name: str
+    manifest: dict[str, Any]
+    runs: tuple[str, ...]
+    results: dict[str, PairedResult]
+    p_holm: dict[str, float]
+    subjects: dict[str, SubjectDifferences | None]
+    routing: dict[str, RoutingSummary | None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Comparison:
+    """All arms against the baseline; the first split is the primary one.
+
+    Attributes:
+        baseline: Name of the baseline arm.
+        splits: Split name to label, the primary first.
+        arms: The arms by name, the baseline first.
+    """
+
+    baseline: str
+    splits: dict[str, str]
+    arms: dict[str, Arm]
+
+    @property
+    def primary(self) -> str:
+        """The split that the headline figures belong to."""
+        return next(iter(self.splits))
+
+    @property
+    def challengers(self) -> list[Arm]:
+        """Every arm but the baseline."""
+        return [arm for name, arm in self.arms.items() if name != self.baseline]
+
+
+def compare_arms(arms: Mapping[str, list[Run]], baseline: str, splits: Mapping[str, str] | None = None) -> Comparison:
+    """Compare every arm with the baseline, question by question.
+
+    A baseline with one run serves every seed; with several it is paired seed by seed.
+
+    Args:
+        arms: Runs of each arm.
+        baseline: The arm compared against.
+        splits: Split name to label, the primary first; by default every ``test`` split all runs have, or
+            ``validation`` if there is none.
+
+    Raises:
+        DataError: Runs answered different questions, lack a split, or have no baseline run to be paired with.
+    """
+    reference = arms[baseline]
+    everyone = [run for runs in arms.values() for run in runs]
+    chosen = _choose_splits(everyone, splits)
+    for split in chosen:
+        for run in everyone:
+            require_same_items(reference[0], run, split)
+    built = {
+        name: _build_arm(name, arms[name], _partners(reference, name, arms[name]), chosen, name == baseline)
+        for name in (baseline, *(name for name in arms if name != baseline))
+    }
+    return Comparison(baseline, chosen, _correct_for_arms(built, baseline, chosen))
+
+
+def _build_arm(name: str, runs: list[Run], partners: list[Run], splits: Mapping[str, str], is_baseline: bool) -> Arm:
+    runs = sorted(runs, key=lambda run: run.seed)
+    results, subjects = {}, {}
+    for split in splits:
+        questions = runs[0].questions[split]
+        arm_SQ, baseline_SQ = _correct(runs, split), _correct(partners, split)
+        results[split] = compare_paired(
+            baseline_SQ, arm_SQ, list(questions["content_hash"]), list(questions["subject"]), [run.seed for run in runs]
+        )
+        diff_SQ = arm_SQ.astype(np.float64) - baseline_SQ
+        subjects[split] = None if is_baseline else subject_differences(diff_SQ, list(questions["subject"]))
+    protocols = [result.diff for split, result in results.items() if split.startswith("test")]
+    for split, result in results.items():
+        word, note = decide(result.ci95, result.ci90, result.midp, len(result.seeds), protocols)
+        results[split] = (
+            replace(result, decision="baseline", note="") if is_baseline else replace(result, decision=word, note=note)
+        )
+    routing = {split: summarise_routing([run.routing[split] for run in runs]) for split in splits}
+    return Arm(name, runs[0].manifest, tuple(run.path.resolve().name for run in runs), results, {}, subjects, routing)
+
+
+def _correct(runs: list[Run], split: str) -> NDArray[np.bool_]:
+    return np.stack(
+        [(run.questions[split]["prediction"] == run.questions[split]["gold"]).to_numpy(dtype=bool) for run in runs]
+    )
+
+
+def _partners(reference: list[Run], name: str, runs: list[Run]) -> list[Run]:
+    if len(reference) == 1:
+        return reference
+    by_seed = {run.seed: run for run in reference}
+    missing = sorted(run.seed for run in runs if run.seed not in by_seed)
+    if missing:
+        raise DataError(
+            f"expected a baseline run for each seed of {name!r} but got none for {missing}; the baseline has "
+            f"{sorted(by_seed)}. Hint: run the baseline with these seeds, or give a single baseline run."
+        )
+    return [by_seed[seed] for seed in sorted(run.seed for run in runs)]
+
+
+def _choose_splits(runs: list[Run], wanted: Mapping[str, str] | None) -> dict[str, str]:
+    shared = set.intersection(*(set(run.questions) for run in runs))
+    if wanted:
+        for split in wanted:
+            if split not in shared:
+                lacking = next(run for run in runs if split not in run.questions) if shared else runs[0]
+                raise DataError(
+                    f"expected the split {split!r} but got none in {lacking.path.name}. Hint: "
+                    f"{did_you_mean(split, lacking.questions)}"
+                )
+        return dict(wanted)
+    names = sorted(split for split in shared if split.startswith("test")) or sorted(shared & {"validation"})
+    if not names:
+        raise DataError(
+            f"expected a split that all {len(runs)} runs evaluated but got none in common "
+            f"({'; '.join(f'{run.path.name}: {sorted(run.questions)}' for run in runs[:4])}). "
+            f"Hint: evaluate them on the same split with `moe-tune test`."
+        )
+    return {name: _label(name, runs[0].manifest["protocols"].get(name)) for name in names}
+
+
+def _label(split: str, protocol: str | None) -> str:
+    return f"{split.removesuffix(f'_{protocol}')} ({protocol})" if protocol else split
+
+
+def _correct_for_arms(arms: dict[str, Arm], baseline: str, splits: Mapping[str, str]) -> dict[str, Arm]:
+    names = [name for name in arms if name != baseline]
+    corrected: dict[str, dict[str, float]] = {name: {} for name in arms}
+    for split in splits:
+        corrected[baseline][split] = 1.0
+        if names:
+            p_values = multipletests([arms[name].results[split].p for name in names], method="holm")[1]
+            for name, p in zip(names, p_values, strict=True):
+                corrected[name][split] = float(p)
+    return {name: replace(arm, p_holm=corrected[name]) for name, arm in arms.items()}

@@ -1,0 +1,50 @@
+"""The decision rule: four words, fixed before anyone looks at the result."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+Word = Literal["baseline", "improved", "worse", "equivalent", "inconclusive"]
+
+MARGIN = 0.01
+"""Differences smaller than this, one point, count as equivalent."""
+
+
+def decide(
+    ci95: tuple[float, float],
+    ci90: tuple[float, float],
+    midp: float,
+    seeds: int,
+    protocol_diffs: Sequence[float] = (),
+) -> tuple[Word, str]:
+    """Return the decision word and a note that belongs beside it.
+
+    *improved*: the 95 % interval lies above 0, the median seed's mid-p is below 0.05 and, where three or more prompt
+    protocols were run, at least two thirds of them agree in sign. *worse*: its mirror. *equivalent*: the 90 % interval
+    lies inside one point around 0. Otherwise *inconclusive*.
+
+    Args:
+        ci95: 95 % interval of the difference, as fractions.
+        ci90: 90 % interval of the difference.
+        midp: Mid-p value of McNemar's test for the median seed.
+        seeds: Number of seeds; a single one is labelled "this router only".
+        protocol_diffs: Difference under each prompt protocol that was run.
+
+    Example:
+        >>> decide((0.004, 0.008), (0.005, 0.007), 0.001, seeds=5)
+        ('improved', 'below 1 point')
+        >>> decide((-0.02, 0.03), (-0.01, 0.02), 0.4, seeds=1)
+        ('inconclusive', 'this router only')
+    """
+    equivalent = max(abs(ci90[0]), abs(ci90[1])) < MARGIN
+    word: Word = "equivalent" if equivalent else "inconclusive"
+    notes = []
+    sign = 1 if ci95[0] > 0 else -1 if ci95[1] < 0 else 0
+    if sign and midp < 0.05:
+        agreeing = sum(sign * diff > 0 for diff in protocol_diffs)
+        if len(protocol_diffs) >= 3 and 3 * agreeing < 2 * len(protocol_diffs):
+            notes.append(f"sign holds under {agreeing} of {len(protocol_diffs)} protocols")
+        else:
+            word = "improved" if sign > 0 else "worse"
+            notes += ["below 1 point"] if equivalent else []
+    notes += ["this router only"] if seeds == 1 else []
+    return word, "; ".join(notes)

@@ -1,0 +1,74 @@
+"""What an arm's routers did on a split: entropies by layer and how often each expert was used. Associational."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+SCOPE = "answer"
+"""Routing is summed up at the position where the letter is predicted."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RoutingSummary:
+    """Routing at the answer position, averaged over an arm's seeds.
+
+    Attributes:
+        layers: Layer numbers.
+        entropy_all_L: Entropy over all experts per layer, nats.
+        entropy_topk_L: Entropy over the chosen experts per layer, nats.
+        usage_LE: Share of questions routed to each expert, 0 to 1.
+        never_share: Share of (layer, expert) pairs that no question was routed to, mean over seeds.
+        never_bound: How often, as a share of questions, such an expert may still fire: simultaneous 95 % bound.
+        tokens: Answer positions per seed, one per question.
+    """
+
+    layers: tuple[int, ...]
+    entropy_all_L: NDArray[np.float64]
+    entropy_topk_L: NDArray[np.float64]
+    usage_LE: NDArray[np.float64]
+    never_share: float
+    never_bound: float
+    tokens: int
+
+    @property
+    def entropy_topk(self) -> float:
+        """Entropy over the chosen experts, mean over layers, nats."""
+        return float(self.entropy_topk_L.mean())
+
+    @property
+    def top_k(self) -> int:
+        """Experts per question and layer."""
+        return round(float(self.usage_LE.sum(axis=1).max()))
+
+
+def summarise_routing(tables: Sequence[pd.DataFrame]) -> RoutingSummary | None:
+    """Average the routing records of an arm's seeds at the answer position.
+
+    Args:
+        tables: One table per seed, a row per layer, scope and expert.
+
+    Returns:
+        ``None`` if the records do not cover the answer position.
+    """
+    seeds = [table[table["scope"] == SCOPE] for table in tables]
+    if any(table.empty for table in seeds):
+        return None
+    by_layer = [table.groupby("layer").first() for table in seeds]
+    counts = [table.pivot_table(index="layer", columns="expert", values="count", fill_value=0) for table in seeds]
+    usage = [
+        count.to_numpy(dtype=np.float64) / layer["tokens"].to_numpy()[:, None]
+        for count, layer in zip(counts, by_layer, strict=True)
+    ]
+    tokens = int(by_layer[0]["tokens"].iloc[0])
+    return RoutingSummary(
+        layers=tuple(int(layer) for layer in by_layer[0].index),
+        entropy_all_L=np.mean([layer["entropy_all_mean"] for layer in by_layer], axis=0),
+        entropy_topk_L=np.mean([layer["entropy_topk_mean"] for layer in by_layer], axis=0),
+        usage_LE=np.mean(usage, axis=0),
+        never_share=float(np.mean([(count.to_numpy() == 0).mean() for count in counts])),
+        never_bound=1 - (0.05 / counts[0].size) ** (1 / tokens),
+        tokens=tokens,
+    )

@@ -1,0 +1,186 @@
+"""Reading run directories: what a run was, which questions it answered, where its routers sent them."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import yaml
+
+from moe_tune.errors import DataError
+
+MANIFEST_KEYS = ("name", "head", "scope", "layers", "trainable_parameters", "seed", "base", "protocols")
+QUESTION_COLUMNS = ("id", "content_hash", "subject", "gold", "prediction")
+CONTENT_COLUMNS = ["content_hash", "subject", "gold"]
+ROUTING_COLUMNS = ("layer", "scope", "expert", "count", "tokens", "entropy_all_mean", "entropy_topk_mean")
+SETTINGS = ("model", "optimizer", "lr_scheduler")
+"""Parts of a configuration that make two runs different arms, rather than seeds of one."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """One finished run, as its directory tells it.
+
+    Attributes:
+        path: The run directory.
+        manifest: What ``manifest.json`` records.
+        settings: The parts of ``config.yaml`` that define the arm.
+        questions: By split: one row per question, ordered by id.
+        routing: By split: one row per layer, scope and expert.
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+    settings: dict[str, Any]
+    questions: dict[str, pd.DataFrame]
+    routing: dict[str, pd.DataFrame]
+
+    @property
+    def name(self) -> str:
+        """Short name of the arm."""
+        return str(self.manifest["name"])
+
+    @property
+    def seed(self) -> int:
+        """Seed of everything random in the run."""
+        return int(self.manifest["seed"])
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """What has to agree for two runs to be seeds of one arm."""
+        described = {key: self.manifest[key] for key in MANIFEST_KEYS if key not in ("name", "seed")}
+        return self.name, json.dumps([described, self.settings], sort_keys=True, default=str)
+
+
+def load_run(path: Path) -> Run:
+    """Read a run directory.
+
+    Args:
+        path: The directory that holds ``manifest.json``.
+
+    Raises:
+        DataError: A file is missing, unreadable or lacks columns; the message names it and what makes it.
+    """
+    if not path.is_dir():
+        raise DataError(
+            f"expected a run directory but got {str(path)!r}. Hint: `moe-tune fit` prints where it wrote its run."
+        )
+    manifest = _read_manifest(path)
+    try:
+        config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise _unreadable(path / "config.yaml", path, error) from error
+    settings = {key: config.get(key) for key in SETTINGS} if isinstance(config, dict) else {}
+    files = sorted((path / "questions").glob("*.parquet"))
+    if not files:
+        raise DataError(
+            f"expected per-question records but got none ({path / 'questions'}). Hint: run `{_remedy(path)}`."
+        )
+    questions = {file.stem: _read_questions(file, path) for file in files}
+    routing = {split: _read_table(path / "routing" / f"{split}.parquet", path, ROUTING_COLUMNS) for split in questions}
+    return Run(path, manifest, settings, questions, routing)
+
+
+def group_arms(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Group runs into arms by name, each with its seeds in ascending order.
+
+    Runs of one name are seeds of one arm only if their configurations agree and their seeds differ; otherwise each is
+    an arm of its own, named by its directory.
+
+    Args:
+        runs: Runs in the order their arms are to be shown.
+    """
+    named: dict[str, list[Run]] = {}
+    for run in runs:
+        named.setdefault(run.name, []).append(run)
+    arms: dict[str, list[Run]] = {}
+    for name, members in named.items():
+        distinct = len({run.seed for run in members}) == len(members)
+        if distinct and len({run.identity for run in members}) == 1:
+            arms[name] = sorted(members, key=lambda run: run.seed)
+        else:
+            arms |= {run.path.resolve().name: [run] for run in members}
+    return arms
+
+
+def require_same_items(reference: Run, other: Run, split: str) -> None:
+    """Refuse to compare runs that answered different questions.
+
+    Args:
+        reference: The run compared against.
+        other: The other run.
+        split: A split both runs have.
+
+    Raises:
+        DataError: Questions, their content or their right answers differ.
+    """
+    ours, theirs = reference.questions[split], other.questions[split]
+    missing, extra = set(ours["id"]) - set(theirs["id"]), set(theirs["id"]) - set(ours["id"])
+    if missing or extra:
+        raise DataError(
+            f"expected the same {len(ours):,} questions but got {len(missing) + len(extra):,} that differ: "
+            f"{len(missing):,} only in {reference.path.name} {_some(missing)}, "
+            f"{len(extra):,} only in {other.path.name} {_some(extra)} (split {split}). "
+            f"Hint: evaluate both runs with the same data source, split and limits."
+        )
+    changed = ours.loc[(ours[CONTENT_COLUMNS] != theirs[CONTENT_COLUMNS]).any(axis=1), "id"]
+    if len(changed):
+        raise DataError(
+            f"expected equal content, subject and right answer but got {len(changed):,} questions that differ "
+            f"{_some(set(changed))} ({reference.path.name} and {other.path.name}, split {split}). "
+            f"Hint: evaluate both runs with the same revision of the data."
+        )
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    file = path / "manifest.json"
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise _unreadable(file, path, error) from error
+    missing = [key for key in MANIFEST_KEYS if not isinstance(manifest, dict) or key not in manifest]
+    if missing:
+        raise DataError(f"expected the keys {missing} but they are missing ({file}). Hint: run `{_remedy(path)}`.")
+    return dict(manifest)
+
+
+def _read_questions(file: Path, run: Path) -> pd.DataFrame:
+    table = _read_table(file, run, QUESTION_COLUMNS)
+    repeated = table.loc[table["id"].duplicated(), "id"]
+    if len(repeated):
+        raise DataError(
+            f"expected each question once but got {len(repeated):,} repeated ids {_some(set(repeated))} ({file}). "
+            f"Hint: run `{_remedy(run)} --fresh`."
+        )
+    return table.sort_values("id", ignore_index=True)
+
+
+def _read_table(file: Path, run: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+    try:
+        table = pd.read_parquet(file)
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(file, run, error) from error
+    missing = [column for column in columns if column not in table.columns]
+    if missing or table.empty or table[list(columns)].isna().any(axis=None):
+        came = f"no {', '.join(missing)}" if missing else "no rows" if table.empty else "empty cells"
+        raise DataError(
+            f"expected rows with the columns {', '.join(columns)} but got {came} ({file}). Hint: run `{_remedy(run)}`."
+        )
+    return table
+
+
+def _unreadable(file: Path, run: Path, error: Exception) -> DataError:
+    came = "nothing" if isinstance(error, FileNotFoundError) else f"{type(error).__name__}"
+    return DataError(f"expected a readable file but got {came} ({file}). Hint: make it with `{_remedy(run)}`.")
+
+
+def _remedy(run: Path) -> str:
+    return f"moe-tune test --config {run / 'config.yaml'}"
+
+
+def _some(ids: set[str], shown: int = 5) -> str:
+    listed = ", ".join(sorted(map(str, ids))[:shown])
+    return f"({listed}{', ...' if len(ids) > shown else ''})" if ids else ""

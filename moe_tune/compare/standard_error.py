@@ -1,0 +1,109 @@
+"""Standard errors of a mean paired difference: independent, cluster-robust, over seeds, and with few clusters."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as student
+
+FEW_CLUSTERS = 30
+"""Below this many clusters the t quantile is replaced by a wild cluster bootstrap."""
+
+
+def paired_se(diff_Q: NDArray[np.float64]) -> float:
+    """Return the standard error of the mean of independent paired differences.
+
+    Formula: ``sqrt(sum_i (d_i - D)^2 / (n (n - 1)))``
+
+    Args:
+        diff_Q: Difference of correctness per question, in -1 to 1, averaged over seeds.
+    """
+    return float(np.std(diff_Q, ddof=1) / math.sqrt(len(diff_Q)))
+
+
+def cluster_sums(diff_Q: NDArray[np.float64], cluster_Q: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Return the influence of each cluster on the mean difference: ``sum_{i in g} (d_i - D) / n``.
+
+    Args:
+        diff_Q: Difference per question.
+        cluster_Q: Cluster number of each question, 0 to C - 1.
+    """
+    return _sum_by(cluster_Q, (diff_Q - diff_Q.mean()) / len(diff_Q))
+
+
+def macro_sums(
+    diff_Q: NDArray[np.float64], cluster_Q: NDArray[np.intp], subject_Q: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    """Return the influence of each cluster on the mean of subject means: ``sum_{i in g} (d_i - D_j(i)) / (J n_j(i))``.
+
+    Args:
+        diff_Q: Difference per question.
+        cluster_Q: Cluster number of each question, 0 to C - 1.
+        subject_Q: Subject number of each question, 0 to J - 1.
+    """
+    size_J = np.bincount(subject_Q)
+    mean_J = _sum_by(subject_Q, diff_Q) / size_J
+    return _sum_by(cluster_Q, (diff_Q - mean_J[subject_Q]) / (len(size_J) * size_J[subject_Q]))
+
+
+def cluster_se(sums_C: NDArray[np.float64]) -> float:
+    """Return the cluster-robust standard error ``sqrt(C / (C - 1) * sum_g u_g^2)``.
+
+    Args:
+        sums_C: Influence of each cluster, as ``cluster_sums`` or ``macro_sums`` returns it; at least two clusters.
+    """
+    clusters = len(sums_C)
+    return math.sqrt(clusters / (clusters - 1) * float(np.sum(sums_C**2)))
+
+
+def total_se(se_clusters: float, clusters: int, diff_S: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the standard error over questions and seeds together, and its degrees of freedom.
+
+    Formula: ``SE^2 = SE_c^2 + sd(D_s)^2 / S``, Welch-Satterthwaite degrees of freedom
+    ``SE^4 / (SE_c^4 / (C - 1) + SE_s^4 / (S - 1))``. It counts the interaction of question and seed twice, so it errs
+    on the wide side. One seed: ``SE_c`` with ``C - 1``.
+
+    Args:
+        se_clusters: Cluster-robust standard error of the mean over seeds.
+        clusters: Number of clusters C, at least 2.
+        diff_S: Difference of each seed's run.
+    """
+    seeds = len(diff_S)
+    if seeds == 1:
+        return se_clusters, float(clusters - 1)
+    se_seeds = float(np.std(diff_S, ddof=1)) / math.sqrt(seeds)
+    total = math.hypot(se_clusters, se_seeds)
+    if total == 0:
+        return 0.0, float(clusters - 1)
+    share_clusters, share_seeds = (se_clusters / total) ** 4, (se_seeds / total) ** 4
+    return total, 1 / (share_clusters / (clusters - 1) + share_seeds / (seeds - 1))
+
+
+def critical_value(level: float, df: float, sums_C: NDArray[np.float64]) -> float:
+    """Return how many standard errors an interval reaches to each side.
+
+    Args:
+        level: Coverage, such as 0.95.
+        df: Degrees of freedom of the t distribution.
+        sums_C: Influence of each cluster; with fewer than ``FEW_CLUSTERS`` the wild bootstrap's value is used if it
+            is larger.
+    """
+    quantile = float(student.ppf((1 + level) / 2, df))
+    if len(sums_C) >= FEW_CLUSTERS:
+        return quantile
+    return max(quantile, _wild_quantile(level, sums_C))
+
+
+def _sum_by(group_Q: NDArray[np.intp], value_Q: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.bincount(group_Q, weights=value_Q), dtype=np.float64)
+
+
+def _wild_quantile(level: float, sums_C: NDArray[np.float64], draws: int = 9_999) -> float:
+    """Quantile of |t*| when every cluster's influence keeps its size and takes a random sign (Cameron et al., 2008)."""
+    clusters = len(sums_C)
+    sign_BC = np.random.default_rng(0).choice(np.array([-1.0, 1.0]), size=(draws, clusters))
+    drawn_BC = sign_BC * sums_C
+    shift_B = drawn_BC.sum(axis=1)
+    spread_B = np.sqrt(clusters / (clusters - 1) * np.sum((drawn_BC - shift_B[:, None] / clusters) ** 2, axis=1))
+    t_B = np.divide(np.abs(shift_B), spread_B, out=np.zeros(draws), where=spread_B > 0)
+    return float(np.quantile(t_B, level))

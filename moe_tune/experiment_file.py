@@ -1,0 +1,177 @@
+"""Reading ``experiment.yaml`` strictly: a misspelt key, a missing overlay or a repeated seed is said at once."""
+
+import re
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from moe_tune.errors import ConfigError, did_you_mean
+
+REQUIRED = ("name", "claim", "base", "seeds", "arms")
+OPTIONAL = ("baseline", "full_arms", "splits")
+ASSIGNMENT = re.compile(r"[A-Za-z_][\w.]*\+?=")
+"""A ``key=value`` setting, as opposed to the path of an overlay."""
+SHORT_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """One claim and the arms that test it.
+
+    Attributes:
+        name: Short name.
+        claim: The claim, in a sentence.
+        base: Configuration files every arm starts from.
+        seeds: Distinct seeds; an arm with nothing to train uses the first only.
+        baseline: The arm all others are compared with.
+        arms: Overlay files and ``key=value`` texts by arm, in order.
+        full_arms: Arms added by ``--full``.
+        splits: Split name to label in the order of the tables, the primary first; empty for all test splits.
+    """
+
+    name: str
+    claim: str
+    base: list[str]
+    seeds: list[int]
+    baseline: str
+    arms: dict[str, list[str]]
+    full_arms: dict[str, list[str]] = field(default_factory=dict)
+    splits: dict[str, str] = field(default_factory=dict)
+
+
+def load_experiment(folder: Path) -> Experiment:
+    """Read and check a folder's ``experiment.yaml``.
+
+    Paths of configurations are looked up in the current directory, then in the folder, then in the repository around
+    it.
+
+    Args:
+        folder: Folder that holds the file.
+
+    Raises:
+        ConfigError: The file is missing or not valid; the message names the key and the remedy.
+    """
+    file = folder / "experiment.yaml"
+    values = _read(file)
+    unknown = [key for key in values if key not in REQUIRED + OPTIONAL]
+    if unknown:
+        raise _fault(file, "known keys", repr(unknown[0]), did_you_mean(str(unknown[0]), REQUIRED + OPTIONAL))
+    for key in REQUIRED:
+        if not values.get(key):
+            raise _fault(file, f"a value for {key!r}", repr(values.get(key)), f"add `{key}:`.")
+    for key in ("name", "claim"):
+        if not isinstance(values[key], str):
+            raise _fault(file, f"text for {key!r}", repr(values[key]), "quote it.")
+    _short_name(file, "name", values["name"])
+    base = [values["base"]] if isinstance(values["base"], str) else values["base"]
+    if not isinstance(base, list) or not all(isinstance(path, str) for path in base):
+        raise _fault(file, "a configuration file or a list of them for 'base'", repr(base), "base: configs/nano.yaml")
+    arms = _arms(file, "arms", values["arms"])
+    full_arms = _arms(file, "full_arms", values.get("full_arms") or {})
+    twice = sorted(set(arms) & set(full_arms))
+    if twice:
+        raise _fault(file, "each arm once", f"{twice[0]!r} under arms and full_arms", "rename one.")
+    if len(arms) < 2:
+        raise _fault(file, "a baseline and at least one more arm", f"{len(arms)} arm", "add an arm under `arms:`.")
+    baseline = values.get("baseline", next(iter(arms)))
+    if baseline not in arms:
+        raise _fault(file, "an arm for 'baseline'", repr(baseline), did_you_mean(str(baseline), arms))
+    return Experiment(
+        name=values["name"],
+        claim=values["claim"].strip(),
+        base=[_find(file, path) for path in base],
+        seeds=_seeds(file, values["seeds"]),
+        baseline=baseline,
+        arms=arms,
+        full_arms=full_arms,
+        splits=_splits(file, values.get("splits") or {}),
+    )
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """A safe loader that refuses repeated keys, where YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        values = yaml.load(file.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506 a SafeLoader
+    except OSError as error:
+        raise ConfigError(
+            f"expected an experiment folder but got no {file.name} ({file.parent}). "
+            f"Hint: give a folder that holds experiment.yaml, such as those under experiments/."
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise _fault(file, "valid YAML", " ".join(str(error).split()), "mend the line named.") from error
+    if not isinstance(values, dict):
+        raise _fault(file, "keys and values", type(values).__name__, f"start with {', '.join(REQUIRED)}.")
+    return values
+
+
+def _seeds(file: Path, seeds: Any) -> list[int]:
+    valid = isinstance(seeds, list) and all(type(seed) is int and 0 <= seed < 2**32 for seed in seeds)
+    if not valid:
+        raise _fault(file, "a list of whole numbers from 0 for 'seeds'", repr(seeds), "seeds: [1, 2, 3, 4, 5]")
+    repeated = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+    if repeated:
+        raise _fault(file, "distinct seeds", f"{repeated} more than once", "a repeated seed is no new evidence.")
+    return list(seeds)
+
+
+def _arms(file: Path, key: str, arms: Any) -> dict[str, list[str]]:
+    if not isinstance(arms, dict) or not all(isinstance(name, str) for name in arms):
+        raise _fault(file, f"arm names with their settings for {key!r}", repr(arms), "name: [overlay.yaml, key=value]")
+    checked = {}
+    for name, settings in arms.items():
+        _short_name(file, key, name)
+        listed = [] if settings is None else [settings] if isinstance(settings, str) else settings
+        if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
+            raise _fault(file, f"a list of texts for {key}.{name}", repr(settings), "name: [overlay.yaml, key=value]")
+        checked[name] = [_setting(file, f"{key}.{name}", one) for one in listed]
+    return checked
+
+
+def _short_name(file: Path, place: str, name: str) -> None:
+    # It becomes part of a run directory's name.
+    if not SHORT_NAME.fullmatch(name):
+        raise _fault(file, f"letters, digits and . _ + - in {place}", repr(name), "such as balance_loss.")
+
+
+def _setting(file: Path, place: str, setting: str) -> str:
+    if ASSIGNMENT.match(setting):
+        return setting
+    if setting.endswith((".yaml", ".yml")):
+        return _find(file, setting)
+    raise _fault(file, f"an overlay file or key=value in {place}", repr(setting), "such as model.head.tau=0.5")
+
+
+def _splits(file: Path, splits: Any) -> dict[str, str]:
+    if not isinstance(splits, dict) or not all(isinstance(text, str) for pair in splits.items() for text in pair):
+        raise _fault(file, "a label for each split under 'splits'", repr(splits), "splits: {test: quiz layout}")
+    return dict(splits)
+
+
+def _find(file: Path, path: str) -> str:
+    if Path(path).is_file():
+        return path
+    folder = file.parent.resolve()
+    places = [folder, *folder.parents]
+    root = next((i for i, place in enumerate(places) if (place / "pyproject.toml").is_file()), 0)
+    for place in places[: root + 1]:
+        if (place / path).is_file():
+            return str(place / path)
+    near = [other.name for place in places[: root + 1] for other in (place / path).parent.glob("*.y*ml")]
+    raise _fault(file, "a configuration file", repr(path), did_you_mean(Path(path).name, near) if near else "check it.")
+
+
+def _fault(file: Path, expected: str, came: str, hint: str) -> ConfigError:
+    return ConfigError(f"expected {expected} but got {came} ({file}). Hint: {hint}")

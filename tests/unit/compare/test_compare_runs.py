@@ -1,0 +1,118 @@
+"""Run directories: what is read, grouped and refused."""
+
+import json
+import math
+import shutil
+
+import pandas as pd
+import pytest
+from synthetic_runs import write_run
+
+from moe_tune.compare.comparison import compare_arms
+from moe_tune.compare.runs import group_arms, load_run, require_same_items
+from moe_tune.errors import DataError
+
+
+def test_seeds_of_one_name_are_one_arm(run_dirs):
+    runs = [load_run(path) for path in (run_dirs["baseline"], *run_dirs["retuned"], run_dirs["fixed"])]
+    arms = group_arms(runs)
+    assert {name: [run.seed for run in members] for name, members in arms.items()} == {
+        "untouched": [1],
+        "retuned": [1, 2, 3],
+        "fixed": [1],
+    }
+
+
+def test_one_name_with_two_configurations_or_equal_seeds_is_never_pooled(tmp_path):
+    first = write_run(tmp_path / "a-s1", name="nano", seed=1)
+    other_head = write_run(tmp_path / "b-s2", name="nano", seed=2, gain=0.1, trainable=64)
+    same_seed = write_run(tmp_path / "c-s1", name="nano", seed=1, gain=0.05)
+    assert list(group_arms([load_run(first), load_run(other_head)])) == ["a-s1", "b-s2"]
+    assert list(group_arms([load_run(first), load_run(same_seed)])) == ["a-s1", "c-s1"]
+
+
+def test_accuracy_agrees_with_pandas(run_dirs):
+    paths = [run_dirs["baseline"], *run_dirs["retuned"]]
+    comparison = compare_arms(group_arms([load_run(path) for path in paths]), "untouched")
+    tables = [pd.read_parquet(path / "questions" / "test.parquet") for path in paths]
+    shares = [(table["gold"] == table["prediction"]).mean() for table in tables]
+    result = comparison.arms["retuned"].results["test"]
+    assert result.baseline_accuracy == pytest.approx(shares[0])
+    assert result.accuracy == pytest.approx(sum(shares[1:]) / 3)
+    assert result.seeds == (1, 2, 3)
+    assert list(comparison.splits) == ["test", "test_nano_textbook"]
+
+
+def test_different_item_sets_are_refused_with_their_ids(run_dirs, tmp_path):
+    fewer = load_run(write_run(tmp_path / "fewer", name="fewer", n=237))
+    with pytest.raises(DataError, match=r"3 that differ: 3 only in .*\(q00237, q00238, q00239\)") as caught:
+        require_same_items(load_run(run_dirs["baseline"]), fewer, "test")
+    assert caught.value.exit_code == 3
+
+
+def test_same_ids_with_other_answers_are_refused(run_dirs, tmp_path):
+    other = load_run(write_run(tmp_path / "other", name="other", item_seed=5))
+    with pytest.raises(DataError, match="equal content, subject and right answer"):
+        compare_arms({"untouched": [load_run(run_dirs["baseline"])], "other": [other]}, "untouched")
+
+
+@pytest.mark.parametrize("file", ["manifest.json", "config.yaml", "questions/test.parquet", "routing/test.parquet"])
+def test_a_corrupt_or_missing_file_is_named_with_the_command_that_makes_it(run_dirs, tmp_path, file):
+    copy = shutil.copytree(run_dirs["baseline"], tmp_path / "run")
+    (copy / file).write_text("{: broken")
+    with pytest.raises(DataError, match=f"{file}.*moe-tune test --config"):
+        load_run(copy)
+    if file != "questions/test.parquet":
+        (copy / file).unlink()
+        with pytest.raises(DataError, match=f"got nothing .*{file}"):
+            load_run(copy)
+
+
+def test_missing_columns_keys_and_repeated_ids_are_named(run_dirs, tmp_path):
+    copy = shutil.copytree(run_dirs["baseline"], tmp_path / "run")
+    table = pd.read_parquet(copy / "questions/test.parquet")
+    table.drop(columns="gold").to_parquet(copy / "questions/test.parquet")
+    with pytest.raises(DataError, match="no gold"):
+        load_run(copy)
+    pd.concat([table, table.head(2)]).to_parquet(copy / "questions/test.parquet")
+    with pytest.raises(DataError, match="2 repeated ids"):
+        load_run(copy)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    (copy / "manifest.json").write_text(json.dumps({key: manifest[key] for key in manifest if key != "seed"}))
+    with pytest.raises(DataError, match="seed"):
+        load_run(copy)
+    with pytest.raises(DataError, match="a run directory"):
+        load_run(tmp_path / "nowhere")
+
+
+def test_validation_is_compared_only_without_a_test_split(tmp_path):
+    def arms(splits):
+        folder = tmp_path / "-".join(splits)
+        one = write_run(folder / "one", name="one", splits=splits)
+        return group_arms([load_run(one), load_run(write_run(folder / "two", name="two", gain=0.1, splits=splits))])
+
+    assert list(compare_arms(arms(("validation", "test")), "one").splits) == ["test"]
+    assert list(compare_arms(arms(("validation",)), "one").splits) == ["validation"]
+    with pytest.raises(DataError, match="split"):
+        compare_arms(arms(("train",)), "one")
+    with pytest.raises(DataError, match="Did you mean test"):
+        compare_arms(arms(("test",)), "one", {"tests": "quiz"})
+
+
+def test_a_baseline_with_several_seeds_needs_each_seed_of_an_arm(tmp_path):
+    runs = [load_run(write_run(tmp_path / f"base{seed}", name="base", seed=seed)) for seed in (1, 2)]
+    arm = [load_run(write_run(tmp_path / f"arm{seed}", name="arm", seed=seed, gain=0.1)) for seed in (1, 3)]
+    assert compare_arms({"base": runs, "arm": arm[:1]}, "base").arms["arm"].results["test"].seeds == (1,)
+    with pytest.raises(DataError, match=r"got none for \[3\]"):
+        compare_arms({"base": runs, "arm": arm}, "base")
+
+
+def test_routing_summary_counts_experts_at_the_answer_position(run_dirs):
+    run = load_run(run_dirs["baseline"])
+    summary = compare_arms({"a": [run], "b": [run]}, "a").arms["a"].routing["test"]
+    table = run.routing["test"].query("scope == 'answer'")
+    assert summary.never_share == pytest.approx((table["count"] == 0).mean())
+    assert summary.entropy_topk == pytest.approx(table.groupby("layer")["entropy_topk_mean"].first().mean())
+    assert summary.usage_LE.shape == (4, 16)
+    assert summary.top_k == 2
+    assert summary.never_bound == pytest.approx(math.log(64 / 0.05) / 240, rel=0.02)

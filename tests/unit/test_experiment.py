@@ -1,0 +1,163 @@
+"""Experiments: strict reading of the file, the runs it asks for, the results it writes."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from moe_tune.errors import ConfigError
+from moe_tune.experiment import run_experiment
+from moe_tune.experiment_file import load_experiment
+
+sys.path.insert(0, str(Path(__file__).parent / "compare"))
+from synthetic_runs import write_run
+
+VALID = {
+    "name": "nano_quiz",
+    "claim": "Retuning the routers helps on the quiz layout.",
+    "base": "base.yaml",
+    "seeds": [1, 2],
+    "arms": {"untouched": [], "retuned": ["overlay.yaml", "model.head.tau=0.5"]},
+    "full_arms": {"all_tokens": ["model.scope=all"]},
+    "splits": {"test": "quiz layout", "test_nano_textbook": "textbook layout"},
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "overlay.yaml").touch()
+    folder = tmp_path / "experiments" / "nano"
+    folder.mkdir(parents=True)
+    (folder / "base.yaml").touch()
+    write(folder)
+    return folder
+
+
+def write(folder, **changes):
+    values = {key: value for key, value in (VALID | changes).items() if value is not ...}
+    (folder / "experiment.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+
+
+class Executor:
+    """Writes a tiny run for each request, as the command line would."""
+
+    def __init__(self, root):
+        self.root, self.requests = root, []
+
+    def __call__(self, request):
+        self.requests.append(request)
+        trained = request.arm != "untouched"
+        return write_run(
+            self.root / f"{request.name}-s{request.seed}-{len(self.requests)}",
+            name=request.name,
+            seed=request.seed,
+            gain=0.15 if trained else 0.0,
+            trainable=4096 if trained else 0,
+        )
+
+
+def test_paths_are_found_in_the_folder_and_in_the_repository(folder):
+    experiment = load_experiment(folder)
+    assert experiment.base == [str(folder / "base.yaml")]
+    assert experiment.arms["retuned"] == [str(folder.parents[1] / "overlay.yaml"), "model.head.tau=0.5"]
+    assert experiment.baseline == "untouched"
+
+
+def test_the_current_directory_comes_first(folder, monkeypatch):
+    (folder.parents[1] / "base.yaml").touch()
+    monkeypatch.chdir(folder.parents[1])
+    assert load_experiment(folder).base == ["base.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": [1]}, "Did you mean seeds"),
+        ({"seeds": [1, 2, 1]}, r"\[1\] more than once"),
+        ({"seeds": []}, "a value for 'seeds'"),
+        ({"seeds": ...}, "a value for 'seeds'"),
+        ({"seeds": [True]}, "whole numbers"),
+        ({"seeds": 3}, "whole numbers"),
+        ({"seeds": [-1]}, "whole numbers"),
+        ({"claim": ""}, "a value for 'claim'"),
+        ({"base": "bases.yaml"}, "Did you mean base.yaml"),
+        ({"arms": {"a": [], "b": ["overlai.yaml"]}}, "Did you mean overlay.yaml"),
+        ({"arms": {"a": [], "b": ["tau 0.5"]}}, "an overlay file or key=value in arms.b"),
+        ({"arms": {"a": [], "b": [{"tau": 0.5}]}}, "a list of texts for arms.b"),
+        ({"arms": {"a": []}}, "at least one more arm"),
+        ({"arms": {"a": [], "b/c": []}}, "letters, digits"),
+        ({"arms": ["a", "b"]}, "arm names"),
+        ({"full_arms": {"retuned": []}}, "each arm once"),
+        ({"baseline": "untuched"}, "Did you mean untouched"),
+        ({"splits": ["test"]}, "a label for each split"),
+    ],
+)
+def test_faults_are_named_before_anything_runs(folder, changes, message):
+    write(folder, **changes)
+    with pytest.raises(ConfigError, match=message) as caught:
+        run_experiment(folder, lambda request: pytest.fail("ran"))
+    assert caught.value.exit_code == 2
+    assert "experiment.yaml" in str(caught.value)
+
+
+def test_repeated_keys_broken_yaml_and_a_missing_file_are_faults(folder, tmp_path):
+    file = folder / "experiment.yaml"
+    file.write_text(file.read_text() + "seeds: [5]\n")
+    with pytest.raises(ConfigError, match="the key 'seeds' twice"):
+        load_experiment(folder)
+    file.write_text("arms: [")
+    with pytest.raises(ConfigError, match="valid YAML"):
+        load_experiment(folder)
+    file.write_text("just text")
+    with pytest.raises(ConfigError, match="keys and values"):
+        load_experiment(folder)
+    with pytest.raises(ConfigError, match="an experiment folder"):
+        load_experiment(tmp_path / "nowhere")
+
+
+def test_runs_compares_and_writes_results(folder, tmp_path, capsys):
+    execute = Executor(tmp_path / "runs")
+    comparison = run_experiment(folder, execute)
+    # Nothing to train: the first seed only.
+    assert [(one.arm, one.seed) for one in execute.requests] == [("untouched", 1), ("retuned", 1), ("retuned", 2)]
+    assert execute.requests[2].argv == [
+        "--config",
+        str(folder / "base.yaml"),
+        "--config",
+        str(tmp_path / "overlay.yaml"),
+        "--model.head.tau=0.5",
+        "--seed_everything=2",
+    ]
+    assert execute.requests[2].name == "nano_quiz-retuned"
+    assert not execute.requests[2].fresh
+    results = folder / "results"
+    assert sorted(path.name for path in results.iterdir()) == ["report.html", "summary.json", "table.csv", "table.md"]
+    summary = json.loads((results / "summary.json").read_text())
+    assert summary["claim"] == VALID["claim"]
+    assert summary["machine"]["cpu_count"] >= 1
+    assert {"date", "git_commit", "versions"} <= set(summary)
+    assert summary["arms"]["retuned"]["seeds"] == [1, 2]
+    assert summary["arms"]["retuned"]["diff"] == comparison.arms["retuned"].results["test"].diff
+    shown = capsys.readouterr().out
+    assert "quiz layout" in shown
+    assert "report.html" in shown
+    for file in results.iterdir():
+        assert str(tmp_path) not in file.read_text(), f"a machine path in {file.name}"
+
+
+def test_full_adds_arms_and_fresh_is_passed_on(folder, tmp_path):
+    execute = Executor(tmp_path / "runs")
+    comparison = run_experiment(folder, execute, full=True, fresh=True)
+    assert list(comparison.arms) == ["untouched", "retuned", "all_tokens"]
+    assert all(one.fresh for one in execute.requests)
+    assert execute.requests[-1].argv[-2:] == ["--model.scope=all", "--seed_everything=2"]
+
+
+def test_another_baseline_is_shown_first(folder, tmp_path):
+    write(folder, baseline="retuned")
+    comparison = run_experiment(folder, Executor(tmp_path / "runs"))
+    assert list(comparison.arms) == ["retuned", "untouched"]
+    assert comparison.arms["untouched"].results["test"].diff < 0
