@@ -1,0 +1,6 @@
+"""python -m moe_tune."""
+
+from moe_tune.cli import entry
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,126 @@
+"""QuestionRecords: how every single question was answered."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from scipy.stats import binomtest
+
+from moe_tune.data.question import Question
+from moe_tune.module import RouterTuner
+from moe_tune.runs.atomic import published
+from moe_tune.runs.directory import RunDirectory
+
+
+class QuestionRecords(Callback):
+    """Writes ``questions/<split>.parquet``: id, content_hash, subject, gold, log_probs, prediction, one row a question.
+
+    After a test it prints each split's accuracy with its Wilson interval, and says ``chance`` when the interval holds
+    the accuracy of guessing. Every evaluation of a test split is recorded in the ledger.
+
+    Args:
+        directory: The run directory.
+    """
+
+    def __init__(self, directory: RunDirectory) -> None:
+        self.directory = directory
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the validation split's records."""
+        self._write(trainer, pl_module)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the records of every test loader, and say how it went."""
+        for split, frame in self._write(trainer, pl_module).items():
+            self.directory.record_opening(split, len(frame))
+            rank_zero_info(accuracy_line(split, frame))
+
+    def _write(self, trainer: Trainer, tuner: LightningModule) -> dict[str, pd.DataFrame]:
+        assert isinstance(tuner, RouterTuner)
+        frames = {}
+        for split, results in tuner.results.items():
+            frame = question_frame(
+                tuner.quiz.questions(split), torch.cat(results.question_Q), torch.cat(results.log_probs_QA)
+            )
+            frames[split] = frame
+            write_parquet(frame, self.directory.path / "questions" / f"{split}.parquet")
+        return frames
+
+
+class PredictionRecords(Callback):
+    """Writes ``questions/predictions.parquet`` at the end of ``predict``, in the columns of the other records.
+
+    Args:
+        directory: The run directory.
+    """
+
+    def __init__(self, directory: RunDirectory) -> None:
+        self.directory = directory
+        self.seen: list[dict[str, torch.Tensor]] = []
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *args: Any
+    ) -> None:
+        """Keep a batch's predictions."""
+        self.seen.append(outputs)
+
+    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write them."""
+        assert isinstance(pl_module, RouterTuner)
+        index_Q = torch.cat([one["question_B"] for one in self.seen])
+        log_probs_QA = torch.cat([one["log_probs_BA"] for one in self.seen])
+        file = self.directory.path / "questions" / "predictions.parquet"
+        write_parquet(question_frame(pl_module.quiz.questions("test"), index_Q, log_probs_QA), file)
+        rank_zero_info(f"predictions of {len(index_Q):,} questions: {file}")
+
+
+def question_frame(questions: Sequence[Question], index_Q: torch.Tensor, log_probs_QA: torch.Tensor) -> pd.DataFrame:
+    """Return one row per answered question, in the split's order.
+
+    Args:
+        questions: The split's questions.
+        index_Q: Index of each answered question.
+        log_probs_QA: Log-probabilities of its letters, -inf beyond its choices.
+    """
+    order_Q = index_Q.argsort()
+    rows = []
+    for index, log_probs_A in zip(index_Q[order_Q].tolist(), log_probs_QA[order_Q].double(), strict=True):
+        one = questions[index]
+        letters = log_probs_A[: len(one.choices)]
+        rows.append(
+            (one.id, one.content_hash, one.subject, one.answer, letters.tolist(), int(letters.argmax()), one.choices)
+        )
+    frame = pd.DataFrame(rows, columns=["id", "content_hash", "subject", "gold", "log_probs", "prediction", "choices"])
+    frame["choices"] = frame["choices"].map(len)
+    return frame
+
+
+def accuracy_line(split: str, frame: pd.DataFrame) -> str:
+    """Return a split's accuracy with interval and n, and whether it is what guessing gives.
+
+    Args:
+        split: The split's name.
+        frame: Its question records.
+
+    Example:
+        >>> accuracy_line("test", pd.DataFrame({"gold": [0, 1, 2, 3], "prediction": [0, 0, 0, 0], "choices": [4] * 4}))
+        'test: accuracy 25.0 % (n 4, 95 % Wilson interval 4.6 to 69.9): chance is 25.0'
+    """
+    right, n = int((frame["gold"] == frame["prediction"]).sum()), len(frame)
+    interval = binomtest(right, n).proportion_ci(0.95, method="wilson")
+    guess = float((1 / frame["choices"]).mean())
+    verdict = f": chance is {100 * guess:.1f}" if interval.low <= guess <= interval.high else ""
+    return (
+        f"{split}: accuracy {100 * right / n:.1f} % (n {n:,}, 95 % Wilson interval {100 * interval.low:.1f} to "
+        f"{100 * interval.high:.1f}){verdict}"
+    )
+
+
+def write_parquet(frame: pd.DataFrame, file: Path) -> None:
+    """Write a table as parquet, atomically."""
+    with published(file) as draft:
+        frame.to_parquet(draft, index=False)

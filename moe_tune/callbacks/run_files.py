@@ -1,0 +1,85 @@
+"""RunFiles: the configuration, the manifest and the start-up line of a run."""
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+
+from moe_tune.module import RouterTuner
+from moe_tune.runs.directory import RunDirectory, environment, now, to_yaml
+
+
+class RunFiles(Callback):
+    """Writes ``config.yaml`` and ``manifest.json`` once the model is loaded and everything measured is known.
+
+    Args:
+        directory: The run directory.
+        config: The resolved configuration.
+        name: Short name of the run in comparisons.
+        plugins: sha256 of the user's plug-in files, by path.
+    """
+
+    def __init__(self, directory: RunDirectory, config: dict[str, Any], name: str, plugins: dict[str, str]) -> None:
+        self.directory, self.config, self.name, self.plugins = directory, config, name, plugins
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the files before training."""
+        self._write(trainer, pl_module, "fit")
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the files before a validation that no fit asked for."""
+        if trainer.state.fn == "validate":
+            self._write(trainer, pl_module, "validate")
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the files before a test."""
+        self._write(trainer, pl_module, "test")
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the files before predicting."""
+        self._write(trainer, pl_module, "predict")
+
+    def _write(self, trainer: Trainer, tuner: LightningModule, verb: str) -> None:
+        assert isinstance(tuner, RouterTuner)
+        if self.directory.manifest:
+            return
+        base = tuner.base
+        self.config["model"]["base"]["experts_implementation"] = base.experts_implementation
+        rank_zero_info(tuner.summary_line())
+        if not trainer.is_global_zero:
+            return
+        self.directory.write_config(to_yaml(self.config))
+        quiz = tuner.quiz
+        self.directory.update_manifest(
+            name=self.name,
+            verb=verb,
+            status="started",
+            started=now(),
+            head=type(tuner.head).__name__,
+            scope=tuner.scope,
+            layers=list(tuner.routers.layers),
+            moe_layers=list(tuner.routers.gates),
+            routing_dtype=tuner.routing_dtype,
+            trainable_parameters=sum(one.numel() for one in tuner.routers.trainable().values()),
+            losses={name: type(loss).__name__ for name, loss in tuner.losses.items()},
+            seed=quiz.seed,
+            base={
+                "path": base.path,
+                "revision": base.revision,
+                "dtype": base.dtype,
+                "frozen_sha256": tuner.proof_of_freezing(),
+            },
+            protocols={"validation": quiz.protocol.name, "test": quiz.protocol.name}
+            | {name: one.name for name, one in quiz.test_protocols.items()},
+            plugins=self.plugins,
+            **environment(),
+        )
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Record what was read of the data, and what the calibration saw."""
+        assert isinstance(pl_module, RouterTuner)
+        if not trainer.is_global_zero or not self.directory.manifest or trainer.interrupted:
+            return
+        table = pl_module.table
+        seen = {"questions": table.questions, "questions_hash": table.questions_hash} if table is not None else None
+        self.directory.update_manifest(data=pl_module.quiz.manifest, calibration=seen)

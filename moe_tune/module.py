@@ -1,0 +1,358 @@
+"""RouterTuner: the LightningModule that answers questions with tuned routers."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import Optimizer
+
+from moe_tune.data.batching import Batch
+from moe_tune.errors import ConfigError, ModelError, NumericsError
+from moe_tune.gate import RoutingDtype, TunedRouters
+from moe_tune.heads.base import RouterHead
+from moe_tune.heads.identity import IdentityHead
+from moe_tune.heads.train_table import LayerTable, TrainTable, ids_hash
+from moe_tune.losses.base import AuxLoss, LossContext
+from moe_tune.metrics.base import MetricShape, Outcome
+from moe_tune.metrics.evidence import RoutingEvidence
+from moe_tune.models.base_model import BaseModel
+from moe_tune.models.experts_choice import measured_choice
+from moe_tune.routing import Scope
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from moe_tune.data.module import QuizDataModule
+
+
+@dataclass(slots=True)
+class SplitResults:
+    """What an evaluated split has gathered so far.
+
+    Args:
+        evidence: The routing metrics.
+        question_Q: Index of each answered question within the split.
+        log_probs_QA: Log-probabilities of its letters, padded with -inf.
+        loss_Q: Task loss of each question.
+    """
+
+    evidence: RoutingEvidence
+    question_Q: list[Tensor] = field(default_factory=list)
+    log_probs_QA: list[Tensor] = field(default_factory=list)
+    loss_Q: list[Tensor] = field(default_factory=list)
+
+
+class RouterTuner(LightningModule):
+    """Wraps a mixture-of-experts language model, puts router heads on chosen layers, and trains nothing else.
+
+    Args:
+        base: The base model and its tokenizer.
+        head: The router head; one copy is bound to each chosen layer.
+        losses: Auxiliary losses by a name of your choice, logged under it.
+        layers: Layers that get a head: ``all``, ``last-N``, or a list of indices.
+        scope: Tokens the heads act on: ``answer`` (the last prompt token) or ``all`` (every real token).
+        task_loss: Cross-entropy over the answer ``letters``, or over the full ``vocabulary``; at the answer position.
+        task_weight: Factor on the task loss, at least 0.
+        routing_dtype: ``float32`` routes in float32, ties towards the lower index; ``native`` has the model's numerics.
+
+    Raises:
+        ConfigError: A loss name is not a plain word, or there is nothing to optimise.
+    """
+
+    def __init__(
+        self,
+        base: BaseModel = BaseModel(),  # noqa: B008 - a dataclass default is what jsonargparse reads
+        head: RouterHead = IdentityHead(),  # noqa: B008 - a prototype: copied before it gets any state
+        losses: dict[str, AuxLoss] = {},  # noqa: B006 - never changed; an optional dict has unreadable messages
+        layers: str | list[int] = "last-5",
+        scope: Scope = "answer",
+        task_loss: Literal["letters", "vocabulary"] = "letters",
+        task_weight: float = 1.0,
+        routing_dtype: RoutingDtype = "float32",
+    ) -> None:
+        super().__init__()
+        for name in losses:
+            if not name.isidentifier():
+                raise ConfigError(
+                    f"expected a plain word as loss name but got {name!r} (model.losses). "
+                    "Hint: --model.losses.balance LoadBalanceLoss."
+                )
+        self.base, self.losses, self.scope = base, losses, scope
+        self.prototype = [head]  # in a list, so that the prototype is not a submodule
+        self.layer_choice, self.task_loss, self.task_weight = layers, task_loss, task_weight
+        self.routing_dtype = routing_dtype
+        self.strict_loading = True
+        self.make_optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None
+        self.make_scheduler: Callable[[Optimizer], Any] | None = None
+        self.results: dict[str, SplitResults] = {}
+        self.calibrated = False
+        self.table: TrainTable | None = None
+        self.language_model: PreTrainedModel | None = None
+        self._tokenizer: PreTrainedTokenizerBase | None = None
+
+    # What the base model is
+
+    @property
+    def head(self) -> RouterHead:
+        """The head prototype."""
+        return self.prototype[0]
+
+    @property
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """The base model's tokenizer, loaded on first use."""
+        if self._tokenizer is None:
+            self._tokenizer = self.base.load_tokenizer()
+        return self._tokenizer
+
+    @property
+    def context_length(self) -> int:
+        """The longest prompt the base model takes, in tokens."""
+        return int(self.base.load_config().max_position_embeddings)
+
+    @property
+    def quiz(self) -> "QuizDataModule":
+        """The data module of the running trainer."""
+        quiz: QuizDataModule = self.trainer.datamodule
+        return quiz
+
+    def configure_model(self) -> None:
+        """Load the base model and attach the heads, once."""
+        if self.language_model is not None:
+            return
+        model, family = self.base.load()
+        model.to(self.device)
+        if self.base.experts_implementation == "auto":
+            self.base.experts_implementation = measured_choice(model, family)  # type: ignore[assignment]
+            model.set_experts_implementation(self.base.experts_implementation)
+        self.language_model = model
+        self.routers = TunedRouters(model, family, self.head, self.layer_choice, self.scope, self.routing_dtype)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "RouterTuner":
+        """Put the heads into a mode; the base model stays in evaluation mode."""
+        super().train(mode)
+        if self.language_model is not None:
+            self.language_model.eval()
+            for head in self.routers.heads.values():
+                head.train(mode)
+        return self
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Return the heads' tensors only: a checkpoint never holds the base model."""
+        return self.routers.state()
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> None:
+        """Load the heads' tensors; every name must fit, whatever ``strict`` says."""
+        self.routers.load_state(dict(state_dict), "checkpoint")
+        self.calibrated = True
+
+    # The way of a batch
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the logits over the vocabulary at the answer position, (B, V), computed nowhere else."""
+        assert self.language_model is not None
+        hidden_BSD = self.language_model.base_model(
+            input_ids=batch.input_ids_BS, attention_mask=batch.attention_mask_BS, use_cache=False
+        ).last_hidden_state
+        place_B = torch.arange(len(hidden_BSD), device=hidden_BSD.device)
+        logits_BV: Tensor = self.language_model.get_output_embeddings()(hidden_BSD[place_B, batch.answer_position_B])
+        return logits_BV
+
+    def answer(self, batch: Batch, split: str) -> tuple[Tensor, Tensor]:
+        """Return letter log-probabilities (B, A) and the task loss of each question (B,).
+
+        Args:
+            batch: A batch of the data module.
+            split: The split's name, which says how its letters are tokenised.
+        """
+        logits_BV = self(batch).float()
+        letters = torch.tensor(self.quiz.letter_token_ids(split), device=logits_BV.device)
+        letters_BA = logits_BV[:, letters]
+        beyond_BA = torch.arange(len(letters), device=logits_BV.device)[None] >= batch.choice_count_B[:, None]
+        log_probs_BA = functional.log_softmax(letters_BA.masked_fill(beyond_BA, -torch.inf), dim=-1)
+        if self.task_loss == "letters":
+            loss_B = functional.nll_loss(log_probs_BA, batch.gold_B, reduction="none")
+        else:
+            loss_B = functional.cross_entropy(logits_BV, letters[batch.gold_B], reduction="none")
+        return log_probs_BA, loss_B
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """Return the task loss plus the weighted auxiliary losses of a batch."""
+        progress = self.global_step / max(1, self.planned_steps)
+        for head in self.routers.heads.values():
+            head.set_progress(progress)
+        log_probs_BA, loss_B = self.answer(batch, "train")
+        trace = self.routers.trace
+        context = LossContext(self.routers.rule, self.routers.layers, self.scope, progress, log_probs_BA, batch.gold_B)
+        parts = {"task": (self.task_weight, loss_B.mean())}
+        for name, loss in self.losses.items():
+            parts[name] = (loss.current_weight(progress), loss.compute(trace, context))
+        self._refuse(parts)
+        total = torch.stack([weight * value for weight, value in parts.values()]).sum()
+        size = len(loss_B)
+        correct = (log_probs_BA.argmax(-1) == batch.gold_B).float().mean()
+        self.log("train/loss", total, prog_bar=True, batch_size=size)
+        self.log("train/accuracy", correct, prog_bar=True, batch_size=size)
+        for name, (weight, value) in parts.items():
+            if name != "task":
+                self.log(f"train/loss_{name}", weight * value, batch_size=size)
+                self.log(f"train/loss_{name}_unscaled", value, batch_size=size)
+        return total
+
+    def _refuse(self, parts: dict[str, tuple[float, Tensor]]) -> None:
+        for name, (_, value) in parts.items():
+            if not value.requires_grad:
+                raise ConfigError(
+                    f"expected every loss to reach a trainable parameter but {name!r} does not (model.losses). "
+                    f"Hint: {type(self.head).__name__} at scope {self.scope} gives it no gradient path; drop the loss."
+                )
+            if not torch.isfinite(value):
+                raise NumericsError(
+                    f"expected finite losses but {name!r} is {float(value)} at step {self.global_step} "
+                    f"(epoch {self.current_epoch}). Nothing was updated. "
+                    "Hint: lower the learning rate or the loss weight."
+                )
+
+    @property
+    def planned_steps(self) -> int:
+        """Optimiser steps of the whole fit."""
+        return int(self.trainer.estimated_stepping_batches)
+
+    def configure_optimizers(self) -> Any:
+        """Return the configured optimiser over the heads' parameters only, and its scheduler."""
+        parameters = list(self.routers.trainable().values())
+        if not parameters:
+            raise ConfigError(
+                f"expected something to train but {type(self.head).__name__} has no parameters (model.head). "
+                "Hint: RetunedHead trains the router weight."
+            )
+        optimizer = self.make_optimizer(parameters) if self.make_optimizer else torch.optim.AdamW(parameters, lr=3e-3)
+        if self.make_scheduler is None:
+            return optimizer
+        schedule = {"scheduler": self.make_scheduler(optimizer), "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    # Evaluation
+
+    def new_results(self) -> SplitResults:
+        """Return empty results sized for the model and the quiz."""
+        rule, layers = self.routers.rule, tuple(self.routers.gates)
+        shape = MetricShape(layers, rule.num_experts, rule.top_k, len(self.quiz.subjects))
+        return SplitResults(RoutingEvidence(shape).to(self.device))
+
+    def evaluate(self, batch: Batch, split: str) -> None:
+        """Answer a batch and add it to the split's results."""
+        log_probs_BA, loss_B = self.answer(batch, split)
+        results = self.results.setdefault(split, self.new_results())
+        outcome = Outcome(log_probs_BA.argmax(-1) == batch.gold_B, batch.subject_B)
+        results.evidence.update(self.routers.trace, outcome)
+        results.question_Q.append(batch.question_B.cpu())
+        results.log_probs_QA.append(log_probs_BA.cpu())
+        results.loss_Q.append(loss_B.cpu())
+        means = {f"{split}/loss": loss_B.mean(), f"{split}/accuracy": outcome.correct_B.float().mean()}
+        options: dict[str, Any] = {"batch_size": len(loss_B), "add_dataloader_idx": False, "sync_dist": True}
+        self.log_dict(means, on_epoch=True, prog_bar=True, **options)
+
+    def log_evidence(self) -> None:
+        """Log the routing numbers of every split evaluated in this epoch."""
+        for split, results in self.results.items():
+            for name, value in results.evidence.summary().items():
+                self.log(f"{split}/{name}", value, prog_bar=name == "entropy_topk", rank_zero_only=True)
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        """Evaluate a validation batch."""
+        self.evaluate(batch, "validation")
+
+    def test_step(self, batch: Batch, batch_index: int, dataloader_idx: int = 0) -> None:
+        """Evaluate a test batch."""
+        self.evaluate(batch, self.quiz.test_names[dataloader_idx])
+
+    def predict_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
+        """Return each question's index and letter log-probabilities."""
+        log_probs_BA, _ = self.answer(batch, "test")
+        return {"question_B": batch.question_B.cpu(), "log_probs_BA": log_probs_BA.cpu()}
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the last epoch's results."""
+        self.results = {}
+
+    def on_test_epoch_start(self) -> None:
+        """Forget earlier results."""
+        self.results = {}
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the routing numbers."""
+        self.log_evidence()
+
+    def on_test_epoch_end(self) -> None:
+        """Log the routing numbers."""
+        self.log_evidence()
+
+    # Calibration
+
+    def on_fit_start(self) -> None:
+        """Calibrate heads that need it."""
+        self.calibrate()
+
+    def on_validation_start(self) -> None:
+        """Calibrate heads that need it."""
+        self.calibrate()
+
+    def on_test_start(self) -> None:
+        """Calibrate heads that need it."""
+        self.calibrate()
+
+    def on_predict_start(self) -> None:
+        """Calibrate heads that need it."""
+        self.calibrate()
+
+    @torch.no_grad()
+    def calibrate(self) -> None:
+        """Pass the training split through the pretrained router once and let the heads read the table of it."""
+        if self.calibrated or not self.head.traits.needs_calibration:
+            return
+        layers = tuple(self.routers.gates)
+        questions = self.quiz.questions("train")
+        metric = self.new_results().evidence.metrics["ExpertAccuracy_answer"]
+        self.routers.session.bypassed = True
+        for cpu_batch in self.quiz.calibration_dataloader():
+            batch = Batch(*(value.to(self.device) for value in cpu_batch))
+            log_probs_BA, _ = self.answer(batch, "train")
+            metric.update(  # type: ignore[operator]
+                self.routers.trace, Outcome(log_probs_BA.argmax(-1) == batch.gold_B, batch.subject_B)
+            )
+        self.routers.session.bypassed = False
+        tables = metric.compute()  # type: ignore[operator]
+        self.table = TrainTable(
+            "train",
+            len(questions),
+            ids_hash(question.id for question in questions),
+            {
+                layer: LayerTable(tables["questions"][index], tables["correct"][index])
+                for index, layer in enumerate(layers)
+            },
+        )
+        for layer, head in self.routers.heads.items():
+            head.calibrate(self.table.layers[layer])
+        self.calibrated = True
+
+    def proof_of_freezing(self) -> str:
+        """Return one hash over the hashes of all frozen tensors."""
+        return ids_hash(f"{name} {value}" for name, value in self.routers.frozen_hashes().items())
+
+    def summary_line(self) -> str:
+        """Return the start-up line: what is trained, where, and how."""
+        if self.language_model is None:
+            raise ModelError("expected a loaded model but it is not loaded yet. Hint: call configure_model().")
+        trained = sum(parameter.numel() for parameter in self.routers.trainable().values())
+        heads = {id(value) for value in self.routers.state().values()}
+        total = sum(value.numel() for value in self.language_model.parameters() if id(value) not in heads)
+        return (
+            f"trainable {trained:,} of {total:,} ({100 * trained / total:.4f} %), {len(self.routers.layers)} of "
+            f"{len(self.routers.gates)} routers, head {type(self.head).__name__}, scope {self.scope}, "
+            f"experts {self.base.experts_implementation}, routing {self.routing_dtype}, full prompts"
+        )

@@ -1,0 +1,29 @@
+"""Keeps advertisements, loading bars and known-harmless warnings of the libraries out of a run's output."""
+
+import logging
+import warnings
+
+HARMLESS = (
+    ".*isinstance.treespec, LeafSpec.*",  # lightning 2.6 with torch 2.13
+    ".*module\\(s\\) in eval mode at the start of training.*",  # the base model belongs in eval mode
+    ".*smaller than the logging interval.*",
+    ".*does not have many workers.*",
+    ".*Checkpoint directory .* exists and is not empty.*",
+    ".*anonymous.*has no effect.*",
+    ".*your dataloader is not resumable.*",  # its sampler is
+)
+
+
+class _NoTips(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "Tip:" not in str(record.msg) and "TPU available" not in str(record.msg)
+
+
+def quieten() -> None:
+    """Filter the known noise; call before a trainer is made."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    for message in HARMLESS:
+        warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_NoTips())

@@ -1,0 +1,55 @@
+"""Writing files and folders so that a reader sees all of it or nothing."""
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def published(target: Path) -> Iterator[Path]:
+    """Give a draft path beside a target; on success the draft, a file or a folder, takes the target's place.
+
+    The draft is a sibling, so that the final rename never crosses a filesystem; it is flushed to disk first.
+
+    Args:
+        target: Where the finished file or folder shall be.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f"{target.name}.tmp-{uuid.uuid4().hex[:8]}")
+    try:
+        yield draft
+        for path in [draft, *draft.rglob("*")] if draft.is_dir() else [draft]:
+            _flush(path)
+        if target.is_dir():
+            # A folder cannot be replaced in one step: the old one steps aside, and is removed when the new one stands.
+            old = target.with_name(f"{target.name}.old-{uuid.uuid4().hex[:8]}")
+            os.replace(target, old)
+            os.replace(draft, target)
+            shutil.rmtree(old)
+        else:
+            os.replace(draft, target)
+        _flush(target.parent)
+    finally:
+        if draft.is_dir():
+            shutil.rmtree(draft)
+        else:
+            draft.unlink(missing_ok=True)
+
+
+def write_json(target: Path, value: Any) -> None:
+    """Write a value as indented JSON, atomically."""
+    with published(target) as draft:
+        draft.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

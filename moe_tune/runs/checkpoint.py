@@ -1,0 +1,91 @@
+"""Checkpoints: a folder of router tensors, trainer state and a manifest of hashes, published by rename."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io import CheckpointIO
+from safetensors.torch import load_file, save_file
+
+from moe_tune.errors import ModelError
+from moe_tune.runs.atomic import published
+
+ROUTER, STATE, CONFIG, MANIFEST = "router.safetensors", "trainer.pt", "config.yaml", "manifest.json"
+
+
+class RouterCheckpointIO(CheckpointIO):
+    """Writes and reads checkpoints as folders: the heads' tensors only, never the base model, never a pickle.
+
+    ``router.safetensors`` holds the heads, ``trainer.pt`` the optimiser and loop state as plain types,
+    ``config.yaml`` the resolved configuration, ``manifest.json`` the sha256 of each. A folder without a manifest is
+    not a checkpoint.
+
+    Args:
+        config: The resolved configuration as YAML text, stored in every checkpoint.
+    """
+
+    def __init__(self, config: str = "") -> None:
+        self.config = config
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint.
+
+        Args:
+            checkpoint: What Lightning collected; ``state_dict`` holds the heads.
+            path: The folder to write.
+            storage_options: Unused.
+        """
+        state = dict(checkpoint)
+        router = {name: value.detach().cpu().contiguous() for name, value in state.pop("state_dict").items()}
+        with published(Path(path)) as draft:
+            draft.mkdir()
+            save_file(router, draft / ROUTER)
+            torch.save(state, draft / STATE)
+            (draft / CONFIG).write_text(self.config, encoding="utf-8")
+            hashes = {name: _sha256(draft / name) for name in (ROUTER, STATE, CONFIG)}
+            (draft / MANIFEST).write_text(json.dumps({"format": 1, "sha256": hashes}, indent=2), encoding="utf-8")
+
+    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Read a checkpoint, after checking every file against the manifest.
+
+        Raises:
+            ModelError: It is not a checkpoint of this program, or a file was changed.
+        """
+        folder = checked_folder(path)
+        state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+        state["state_dict"] = load_file(folder / ROUTER)
+        return state
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Delete a checkpoint folder."""
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def checked_folder(path: Any) -> Path:
+    """Return a checkpoint folder whose files are what its manifest says.
+
+    Raises:
+        ModelError: It is not a checkpoint of this program, or a file was changed.
+    """
+    folder = Path(str(path))
+    manifest = folder / MANIFEST
+    if not manifest.is_file():
+        raise ModelError(
+            f"expected a checkpoint folder with a {MANIFEST} but got {str(path)!r} (ckpt_path). "
+            "Hint: give runs/<name>/checkpoints/last.ckpt."
+        )
+    for name, wanted in json.loads(manifest.read_text(encoding="utf-8"))["sha256"].items():
+        came = _sha256(folder / name) if (folder / name).is_file() else "no file"
+        if came != wanted:
+            raise ModelError(
+                f"expected {name} with sha256 {wanted[:12]} but got {came[:12]} ({folder}): the checkpoint is corrupt. "
+                "Hint: use another checkpoint of the run."
+            )
+    return folder
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()

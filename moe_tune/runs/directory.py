@@ -1,0 +1,130 @@
+"""The run directory: its name, its state, its configuration and its manifest."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from moe_tune.errors import ConfigError
+from moe_tune.runs.atomic import published, write_json
+
+VERSIONED = ("moe-tune", "torch", "lightning", "transformers", "peft", "datasets", "torchmetrics", "wandb")
+NOT_IDENTITY = ("runs_root", "name", "fresh", "ckpt_path", "test_after_fit", "weights_only", "verbose")
+"""Arguments that do not make another run of a configuration."""
+
+
+class RunDirectory:
+    """One run's folder, ``<root>/<config>-<head>-s<seed>-<8 hex of the configuration>``.
+
+    Args:
+        path: The folder; made when first written to.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def of(cls, root: Path, label: str, head: str, seed: int, config: dict[str, Any]) -> "RunDirectory":
+        """Return the directory that belongs to a resolved configuration.
+
+        Args:
+            root: Folder of all runs.
+            label: Short name of the configuration.
+            head: Class name of the router head.
+            seed: The run's seed.
+            config: The resolved configuration.
+
+        Raises:
+            ConfigError: The root is not a folder that can be written to.
+        """
+        if root.exists() and (not root.is_dir() or not os.access(root, os.W_OK)):
+            raise ConfigError(
+                f"expected a writable folder for runs but got {str(root)!r} (runs_root). Hint: --runs_root FOLDER."
+            )
+        identity = {key: value for key, value in config.items() if key not in NOT_IDENTITY}
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:8]
+        return cls(root / f"{label}-{head}-s{seed}-{digest}")
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What the manifest holds; empty before the first write."""
+        file = self.path / "manifest.json"
+        if not file.is_file():
+            return {}
+        loaded: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return loaded
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether a fit ran to its end here."""
+        return self.manifest.get("status") == "finished"
+
+    @property
+    def last_checkpoint(self) -> Path | None:
+        """The newest checkpoint, if there is one."""
+        path = self.path / "checkpoints" / "last.ckpt"
+        return path if path.is_dir() else None
+
+    def clear(self) -> None:
+        """Remove what an earlier run left."""
+        if self.path.is_dir():
+            shutil.rmtree(self.path)
+
+    def write_config(self, text: str) -> None:
+        """Write the resolved configuration."""
+        with published(self.path / "config.yaml") as draft:
+            draft.write_text(text, encoding="utf-8")
+
+    def update_manifest(self, **values: Any) -> None:
+        """Add values to the manifest, atomically."""
+        write_json(self.path / "manifest.json", {**self.manifest, **values})
+
+    def record_opening(self, split: str, questions: int) -> None:
+        """Append to the ledger of the runs' folder that a test split was evaluated.
+
+        Args:
+            split: The split's name.
+            questions: How many questions were answered.
+        """
+        entry = {"time": now(), "run": self.path.name, "split": split, "questions": questions}
+        with (self.path.parent / "test_ledger.jsonl").open("a", encoding="utf-8") as handle:
+            handle.write(json.dumps(entry) + "\n")
+
+
+def now() -> str:
+    """Return the time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def environment() -> dict[str, Any]:
+    """Return versions and hardware, as recorded in every manifest."""
+    import torch
+
+    return {
+        "versions": {name: _version(name) for name in VERSIONED} | {"python": platform.python_version()},
+        "hardware": {
+            "machine": platform.machine(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def to_yaml(config: dict[str, Any]) -> str:
+    """Return a configuration as YAML, keys in order."""
+    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100)

@@ -1,0 +1,55 @@
+"""metrics.jsonl: every logged value, one JSON line per step; the record that needs no other program to read."""
+
+import json
+import math
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+
+class MetricsFile(Logger):
+    """A Lightning logger that appends to ``metrics.jsonl``.
+
+    Each line holds ``step``, ``time`` (seconds since the epoch) and the logged values; NaN and infinities become null,
+    so that every line is strict JSON.
+
+    Args:
+        folder: The run directory.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.file = folder / "metrics.jsonl"
+
+    @property
+    def name(self) -> str:
+        """The logger's name."""
+        return "metrics_file"
+
+    @property
+    def version(self) -> str:
+        """Runs are told apart by their directory."""
+        return ""
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Append a line.
+
+        Args:
+            metrics: Values by key.
+            step: Optimiser steps done.
+        """
+        if rank_zero_only.rank != 0:
+            return
+        values = {key: float(value) for key, value in sorted(metrics.items())}
+        line = {"step": step, "time": round(time.time(), 3)} | {
+            key: value if math.isfinite(value) else None for key, value in values.items()
+        }
+        with self.file.open("a", encoding="utf-8") as handle:
+            handle.write(json.dumps(line, allow_nan=False) + "\n")
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Leave the configuration to ``config.yaml``."""

@@ -1,0 +1,280 @@
+"""fit, validate, test and predict: LightningCLI, with this project's run directories, checkpoints and messages."""
+
+import difflib
+import re
+import sys
+import warnings
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, instantiate_class
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+
+import moe_tune.data
+import moe_tune.heads
+import moe_tune.losses
+import moe_tune.models  # noqa: F401 - importing the folders makes their classes known by short name
+from moe_tune.callbacks.evidence_log import EvidenceLog
+from moe_tune.callbacks.freezing_proof import FreezingProof
+from moe_tune.callbacks.question_records import PredictionRecords, QuestionRecords
+from moe_tune.callbacks.run_files import RunFiles
+from moe_tune.config_files import checked_arguments, config_arguments, with_checkpoint_config
+from moe_tune.data.module import QuizDataModule
+from moe_tune.errors import ConfigError, did_you_mean
+from moe_tune.listing import KINDS
+from moe_tune.module import RouterTuner
+from moe_tune.quiet import quieten
+from moe_tune.runs.checkpoint import RouterCheckpointIO
+from moe_tune.runs.directory import RunDirectory, to_yaml
+from moe_tune.runs.metrics_file import MetricsFile
+
+
+class AlreadyComplete(Exception):
+    """The same fit ran to its end before.
+
+    Args:
+        path: Its run directory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"already complete: {path}. Hint: --fresh true runs it again.")
+        self.path = path
+
+
+class ParseFault(Exception):
+    """What jsonargparse had to say about an argument."""
+
+
+class TunerParser(LightningArgumentParser):
+    """A parser that raises instead of printing its whole usage."""
+
+    def error(self, message: str, ex: Exception | None = None) -> None:
+        """Raise what was wrong.
+
+        Raises:
+            ParseFault: Always.
+        """
+        raise ParseFault(message) from ex
+
+
+class TunerCLI(LightningCLI):
+    """LightningCLI over ``RouterTuner`` and ``QuizDataModule``.
+
+    Args:
+        argv: The verb and its arguments.
+        plugins: sha256 of the user's plug-in files, by path.
+    """
+
+    def __init__(self, argv: list[str], plugins: dict[str, str] | None = None) -> None:
+        self.plugins = plugins or {}
+        self.argv = argv
+        self.directory: RunDirectory
+        # Lightning warns when arguments are given beside sys.argv; here they always are.
+        warnings.filterwarnings("ignore", message=".*args parameter is intended to run from within Python.*")
+        super().__init__(
+            RouterTuner,
+            QuizDataModule,
+            save_config_callback=None,
+            seed_everything_default=0,
+            parser_class=TunerParser,
+            load_from_checkpoint_support=False,
+            args=with_checkpoint_config(checked_arguments(argv)),
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add where runs go, and what a fit ends with."""
+        parser.add_argument("--runs_root", type=str, default="runs", help="Folder of all runs.")
+        parser.add_argument("--name", type=str | None, default=None, help="Short name of the run in comparisons.")
+        parser.add_argument("--fresh", type=bool, default=False, help="Start anew although the same run exists.")
+        parser.add_argument(
+            "--test_after_fit", type=bool, default=False, help="Evaluate the test split once when a fit has ended."
+        )
+        parser.link_arguments("seed_everything", "data.seed")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, and say what was wrong in one message.
+
+        Raises:
+            ConfigError: An argument or a key of a configuration file has a fault.
+        """
+        try:
+            super().parse_arguments(parser, args)
+        except ParseFault as fault:
+            keys = {action.dest for one in self._subcommand_parsers.values() for action in one._actions}
+            raise ConfigError(readable(str(fault), keys)) from fault
+
+    def _parse_ckpt_path(self) -> None:
+        """Leave the checkpoint's configuration to ``with_checkpoint_config``: the command line wins over it."""
+
+    @property
+    def settings(self) -> Any:
+        """The parsed arguments of the verb."""
+        return self.config[self.subcommand]
+
+    def before_instantiate_classes(self) -> None:
+        """Find the run directory, and what an earlier run of the same command left there."""
+        settings = self.settings
+        config: dict[str, Any] = yaml.safe_load(self._parser(self.subcommand).dump(settings, skip_none=False))
+        for key in ("fresh", "ckpt_path"):
+            config.pop(key, None)
+        head = str(config["model"]["head"]["class_path"]).rpartition(".")[2]
+        seed = int(config["seed_everything"])
+        self.directory = RunDirectory.of(Path(settings.runs_root), self._label(), head, seed, config)
+        given = settings.get("ckpt_path")
+        if given and Path(given).parent.name == "checkpoints" and self.subcommand != "fit":
+            self.directory = RunDirectory(Path(given).parent.parent)
+        elif self.subcommand != "fit":
+            self.directory = RunDirectory(
+                self.directory.path.with_name(f"{self.directory.path.name}-{self.subcommand}")
+            )
+        if self.subcommand == "fit":
+            self._continue_or_start(settings)
+        self.resolved = config
+        self._place_loggers(settings)
+
+    def _continue_or_start(self, settings: Any) -> None:
+        if settings.fresh:
+            self.directory.clear()
+        if self.directory.is_finished:
+            raise AlreadyComplete(self.directory.path)
+        if settings.ckpt_path is None and self.directory.last_checkpoint is not None:
+            settings.ckpt_path = str(self.directory.last_checkpoint)
+            rank_zero_info(f"resuming {self.directory.path} from {settings.ckpt_path}")
+        elif settings.ckpt_path is None:
+            self.directory.clear()
+
+    def _label(self) -> str:
+        files = config_arguments(self.argv)
+        return self.settings.name or (Path(files[0]).stem if files else "default")
+
+    def _place_loggers(self, settings: Any) -> None:
+        """Loggers without a folder of their own write into the run directory."""
+        loggers = settings.trainer.logger
+        for logger in loggers if isinstance(loggers, list) else [loggers]:
+            if hasattr(logger, "init_args"):
+                arguments = logger.init_args
+                if "save_dir" in arguments and arguments.save_dir in (None, "."):
+                    arguments.save_dir = str(self.directory.path)
+                    # W&B falls back to the system's temporary folder if its own does not exist.
+                    self.directory.path.mkdir(parents=True, exist_ok=True)
+                if arguments.get("name", "") is None:
+                    arguments.name = self.directory.path.name
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Return the trainer with this project's checkpoints, records and metrics file."""
+        config = dict(self._get(self.config_init, "trainer", default={}))
+        folder = self.directory.path
+        head = type(self.model.head).__name__
+        name = self.settings.name or head
+        callbacks = [
+            RunFiles(self.directory, self.resolved, name, self.plugins),
+            FreezingProof(self.directory),
+            QuestionRecords(self.directory),
+            EvidenceLog(self.directory),
+            PredictionRecords(self.directory),
+        ]
+        plugins = [*(config.get("plugins") or []), RouterCheckpointIO(to_yaml(self.resolved))]
+        trainer = super().instantiate_trainer(**{**kwargs, "plugins": plugins, "default_root_dir": str(folder)})
+        trainer.callbacks[:0] = callbacks
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+                callback.dirpath = str(folder / "checkpoints")
+        folder.mkdir(parents=True, exist_ok=True)
+        trainer.loggers = [*trainer.loggers, MetricsFile(folder)]
+        return trainer
+
+    def _add_configure_optimizers_method_to_model(self, subcommand: str | None) -> None:
+        """Hand the optimiser's configuration to the tuner, whose parameters exist only once the model is loaded."""
+        optimizer = self._get(self.config_init, "optimizer")
+        scheduler = self._get(self.config_init, "lr_scheduler")
+        if optimizer:
+            self.model.make_optimizer = partial(instantiate_class, init=optimizer)
+        if scheduler:
+            self.model.make_scheduler = partial(instantiate_class, init=scheduler)
+
+    def fit(self, model: LightningModule, **kwargs: Any) -> None:
+        """Train, or calibrate and evaluate a head with nothing to train; then test once if asked for."""
+        if self.model.head.traits.trainable:
+            self.trainer.fit(model, **kwargs)
+        else:
+            kwargs.pop("ckpt_path", None)
+            self.validate(model, **kwargs)
+            self.trainer.save_checkpoint(self.directory.path / "checkpoints" / "last.ckpt")
+        if self.trainer.interrupted:
+            return
+        if self.settings.test_after_fit:
+            self.test(model, datamodule=self.datamodule, ckpt_path=self._best())
+        self.directory.update_manifest(status="finished", tested_checkpoint=self._best() or "last")
+        rank_zero_info(f"run: {self.directory.path}")
+
+    def validate(self, model: LightningModule, **kwargs: Any) -> None:
+        """Evaluate the validation split; the numbers are printed by the callbacks, not as Lightning's table."""
+        self.trainer.validate(model, **{**kwargs, "verbose": False})
+
+    def test(self, model: LightningModule, **kwargs: Any) -> None:
+        """Evaluate the test split under every protocol."""
+        self.trainer.test(model, **{**kwargs, "verbose": False})
+
+    def _best(self) -> str | None:
+        callback = self.trainer.checkpoint_callback
+        return str(callback.best_model_path) or None if isinstance(callback, ModelCheckpoint) else None
+
+
+SLOTS = {"model.head": "heads", "model.losses": "losses", "data.source": "sources"}
+"""Configuration keys that take a class of a plug-in folder."""
+
+
+def readable(message: str, keys: Iterable[str]) -> str:
+    """Return jsonargparse's complaint as one message with a remedy.
+
+    Args:
+        message: What jsonargparse said, often over many lines.
+        keys: The keys that are known.
+    """
+    text = " ".join(message.split())
+    foreign = re.search(r"dot import path string: (\w+)", text)
+    if foreign:
+        kind = next((folder for key, folder in SLOTS.items() if f'"{key}' in text), None)
+        known = [entry["name"] for entry in KINDS[kind]()] if kind else []
+        hint = did_you_mean(foreign.group(1), known) if kind else "give a class path that can be imported."
+        return f"expected a class but got {foreign.group(1)!r} ({text[:60]}). Hint: {hint}"
+    option = re.search(r"Option '([\w.]+)' is not accepted", text)
+    if option:
+        place = re.search(r'[Pp]arser key "([\w.]+)"', text)
+        where = place.group(1) if place else "a class's options"
+        return (
+            f"expected an option of the class but got {option.group(1)!r} ({where}). "
+            f"Hint: python -m moe_tune fit --{where if place else 'model.head'}.help CLASS names its options."
+        )
+    mistyped = re.search(r'[Pp]arser key "([\w.]+)".*?Given value: (.*)$', text)
+    if mistyped:
+        kinds = [kind for kind in re.findall(r"Expected an? <class '([\w.]+)'>", text) if kind != "NoneType"]
+        wanted = " or ".join(dict.fromkeys(kinds)) or "another type of value"
+        return (
+            f"expected {wanted} but got {mistyped.group(2)!r} ({mistyped.group(1)}). "
+            "Hint: python -m moe_tune fit --help shows the type of every key."
+        )
+    unknown = re.search(r"(?:nrecognized arguments: --|[Kk]ey '|Subcommand ')([\w.]+)", text)
+    if unknown:
+        name = unknown.group(1)
+        close = difflib.get_close_matches(name, list(keys), n=1, cutoff=0.5)
+        hint = f"Did you mean {close[0]}?" if close else "python -m moe_tune fit --help names every key."
+        return f"expected a known key but got {name!r} ({text[:160]}). Hint: {hint}"
+    return f"{text[:600]} Hint: python -m moe_tune fit --help names every key."
+
+
+def run(argv: list[str], plugins: dict[str, str] | None = None) -> Path:
+    """Run one of Lightning's verbs and return the run directory.
+
+    Args:
+        argv: The verb and its arguments.
+        plugins: sha256 of the user's plug-in files, by path.
+    """
+    quieten()
+    sys.argv = ["moe_tune", *argv]  # what Lightning hands to the processes it starts
+    return TunerCLI(argv, plugins).directory.path
