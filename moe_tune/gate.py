@@ -55,7 +55,7 @@ class TunedGate(nn.Module):
         self.__dict__.update({key: value for key, value in stock.__dict__.items() if not key.startswith("_")})
         # transformers hooks the gates of a model once; sharing the hooks lets it find whichever gate is in place.
         self._forward_hooks = stock._forward_hooks
-        self.weight = stock.weight
+        self.weight = stock.get_parameter("weight")
         self.stock_class = type(stock)
         self.rule, self.layer, self.session = rule, layer, session
         self.head = None if head is None else head.bound_to(BaseGate(self.weight, rule, layer))
@@ -93,19 +93,12 @@ class TunedGate(nn.Module):
             experts_TK = experts_TK.index_put(place, tuned.experts_TK)
             if tuned.used_TK is not None:
                 used_TK = torch.ones_like(experts_TK, dtype=torch.bool).index_put(place, tuned.used_TK)
-        trace.record(
-            RouterOutput(
-                logits_TE=decided_TE,
-                probs_TE=probs_TE,
-                weights_TK=weights_TK,
-                experts_TK=experts_TK,
-                mask_T=trace.real_T,
-                layer=self.layer,
-                used_TK=used_TK,
-                base_logits_TE=logits_TE if "base_logits" in trace.needs else None,
-                hidden_TD=hidden_TD if "hidden" in trace.needs else None,
-            )
-        )
+        output = RouterOutput(decided_TE, probs_TE, weights_TK, experts_TK, trace.real_T, self.layer, used_TK)
+        if "base_logits" in trace.needs:
+            output.base_logits_TE = logits_TE
+        if "hidden" in trace.needs:
+            output.hidden_TD = hidden_TD
+        trace.record(output)
         return decided_TE, weights_TK.to(hidden_TD.dtype), experts_TK
 
 
@@ -116,7 +109,7 @@ class _NoHead(RouterHead):
 
 
 _NO_HEAD = _NoHead()
-_CLASSES: dict[type, type] = {}
+_CLASSES: dict[type, type[TunedGate]] = {}
 
 
 def tuned_gate(stock: nn.Module, rule: ScoringRule, layer: int, head: RouterHead | None, session: Session) -> TunedGate:
@@ -147,6 +140,7 @@ class TunedRouters:
 
     Raises:
         ConfigError: The layers do not exist.
+        ModelError: The model has tuned gates already.
     """
 
     def __init__(
@@ -163,6 +157,8 @@ class TunedRouters:
         self.session = Session(scope, routing_dtype, frozenset(needs))
         blocks = family.moe_layers(model)
         self.layers = choose_layers(layers, list(blocks))
+        if any(isinstance(module, TunedGate) for module in model.modules()):
+            raise ModelError("expected stock gates but the model has tuned ones already. Hint: detach them first.")
         self.gates: dict[int, TunedGate] = {}
         self._stock: dict[int, tuple[nn.Module, str, nn.Module]] = {}
         self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -251,7 +247,7 @@ class TunedRouters:
                 mine[name].copy_(value)
 
     def frozen_hashes(self) -> dict[str, str]:
-        """Return sha256 of every frozen tensor of the base model by name; equal before and after a fit, they prove it."""
+        """Return sha256 of every frozen tensor of the model by name; equal before and after a fit, they prove it."""
         heads = {id(value) for head in self.heads.values() for value in [*head.parameters(), *head.buffers()]}
         return {
             name: hashlib.sha256(value.detach().cpu().contiguous().view(torch.uint8).numpy().data).hexdigest()

@@ -212,7 +212,7 @@ class RouterTuner(LightningModule):
                 )
             if not torch.isfinite(value):
                 raise NumericsError(
-                    f"expected finite losses but {name!r} is {float(value)} at step {self.global_step} "
+                    f"expected finite losses but {name!r} is {value.item()} at step {self.global_step} "
                     f"(epoch {self.current_epoch}). Nothing was updated. "
                     "Hint: lower the learning rate or the loss weight."
                 )

@@ -20,7 +20,7 @@ from moe_tune.errors import ConfigError, did_you_mean
 class QuizDataModule(LightningDataModule):
     """A quiz: its questions, split and checked, as prompts in batches.
 
-    Questions are read when a stage needs them and encoded when they are first used.
+    Questions are read and encoded when a stage first needs them.
 
     Args:
         source: Where the questions come from.
@@ -132,7 +132,7 @@ class QuizDataModule(LightningDataModule):
         self._context_length = context_length
 
     def setup(self, stage: str) -> None:
-        """Read the splits of a stage for the trainer's model.
+        """Read and encode the splits of a stage for the trainer's model, before anything of the run is written.
 
         Args:
             stage: Lightning's ``fit``, ``validate``, ``test`` or ``predict``.
@@ -140,8 +140,9 @@ class QuizDataModule(LightningDataModule):
         assert self.trainer is not None
         tuner: Any = self.trainer.lightning_module
         self.prepare(tuner.tokenizer, tuner.context_length)
-        for split in {"fit": ("train", "validation"), "validate": ("validation",)}.get(stage, ("test",)):
-            self.splits.questions(split)
+        needed = {"fit": ["train", "validation"], "validate": ["validation"], "test": self.test_names}
+        for name in needed.get(stage, ["test"]):
+            self.encoded(name)
 
     def encoded(self, name: str) -> EncodedSplit:
         """Return the prompts of a split, encoding them on first use.

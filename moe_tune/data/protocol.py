@@ -49,7 +49,9 @@ class PromptProtocol:
             question: The question asked.
             examples: Worked examples (few-shot), in the order they appear.
         """
-        shown = "".join(self._body(one) + self.letters(len(one.choices))[one.answer] + self.separator for one in examples)
+        shown = "".join(
+            self._body(one) + self.letters(len(one.choices))[one.answer] + self.separator for one in examples
+        )
         return self.opening(question.subject) + shown + self._body(question)
 
     def opening(self, subject: str) -> str:
@@ -94,5 +96,7 @@ def load_protocol(name: str) -> PromptProtocol:
     wanted = [field.name for field in fields(PromptProtocol)]
     if not isinstance(values, dict) or sorted(values) != sorted(wanted):
         came = sorted(values) if isinstance(values, dict) else type(values).__name__
-        raise ConfigError(f"expected the fields {wanted} but got {came} ({path}). Hint: copy {FOLDER / 'lm_eval.yaml'}.")
+        raise ConfigError(
+            f"expected the fields {wanted} but got {came} ({path}). Hint: copy {FOLDER / 'lm_eval.yaml'}."
+        )
     return PromptProtocol(**values)

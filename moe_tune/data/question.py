@@ -39,10 +39,10 @@ class Question:
 
 
 def text_hash(*texts: str) -> str:
-    """Return the first 16 hex digits of sha256 over NFC-normalised texts, each ended by a unit separator.
+    r"""Return the first 16 hex digits of sha256 over NFC-normalised texts, each ended by a unit separator.
 
     Example:
-        >>> text_hash("cafe\\u0301") == text_hash("caf\\u00e9")
+        >>> text_hash("cafe\u0301") == text_hash("caf\u00e9")
         True
     """
     digest = hashlib.sha256()

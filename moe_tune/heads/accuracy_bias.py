@@ -17,8 +17,8 @@ class AccuracyBiasHead(RouterHead):
 
     Formula: ``A_i = (r_i + k A) / (n_i + k)`` with ``n_i`` the training questions whose answer token chose expert i,
     ``r_i`` the correct ones and ``A = sum r / sum n``; ``b_i = clip(beta (A_i - A) / sd(A_i), -b_max, b_max)``, zero
-    where ``n_i < n_min`` and everywhere when the sd over the other experts is below 1e-8. Modes: ``logit`` selects and weighs
-    from ``z + b``; ``select`` selects from ``z + b`` and weighs from ``z``; ``weight`` keeps the choice and uses
+    where ``n_i < n_min`` and everywhere when the sd over the other experts is below 1e-8. Modes: ``logit`` selects and
+    weighs from ``z + b``; ``select`` selects from ``z + b`` and weighs from ``z``; ``weight`` keeps the choice and uses
     ``w_i e^{b_i} (m / m')`` with the mass ``m = sum_S w`` kept. All three ignore a constant added to ``b``.
 
     Args:

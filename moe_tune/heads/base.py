@@ -3,7 +3,7 @@
 import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -138,7 +138,9 @@ def combined_traits(parts: list[HeadTraits]) -> HeadTraits:
         >>> combined_traits([HeadTraits(trainable=True), HeadTraits(needs_calibration=True)]).trainable
         True
     """
-    anyone = {field.name: any(getattr(part, field.name) for part in parts) for field in fields(HeadTraits)}
+    anyone: dict[str, Any] = {
+        field.name: any(getattr(part, field.name) for part in parts) for field in fields(HeadTraits)
+    }
     anyone["exact_start"] = all(part.exact_start for part in parts)
     anyone["foldable"] = all(part.foldable for part in parts)
     return HeadTraits(**{**anyone, "reason": "; ".join(part.reason for part in parts if part.reason)})

@@ -11,8 +11,8 @@ class PooledLoadBalanceLoss(AuxLoss):
     """Hugging Face's load-balancing loss, kept to reproduce runs made with it; prefer ``LoadBalanceLoss``.
 
     Formula: ``E sum_i f_i P_i`` with ``f_i`` the choices of expert i per token and ``P_i`` its mean probability, both
-    over the tokens of all layers in one pool. Value K at balance (8 for OLMoE), and still K when layers collapse on disjoint
-    sets of experts, which it cannot see.
+    over the tokens of all layers in one pool. Value K at balance (8 for OLMoE), and still K when layers collapse on
+    disjoint sets of experts, which it cannot see.
 
     Args:
         weight: Factor on the loss; 0.01 here weighs as much as K times that in ``LoadBalanceLoss``.

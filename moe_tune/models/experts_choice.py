@@ -1,5 +1,6 @@
 """Which experts implementation is fastest here: measured once per machine, device, dtype and shape, then remembered."""
 
+import contextlib
 import json
 import os
 import platform
@@ -35,22 +36,32 @@ def measured_choice(model: "PreTrainedModel", family: "ModelFamily", tokens: int
     block = next(iter(family.moe_layers(model).values()))
     experts = block.get_submodule(family.gate_path.rpartition(".")[0]).experts
     assert isinstance(experts, torch.nn.Module)
-    sizes = "x".join(str(size) for size in experts.gate_up_proj.shape)
+    sizes = "x".join(str(size) for size in experts.get_parameter("gate_up_proj").shape)
     weight = next(experts.parameters())
     key = "|".join(
         [platform.node(), str(torch.get_num_threads()), torch.__version__, str(weight.device), str(weight.dtype), sizes]
     )
     file = cache_file()
-    known: dict[str, str] = json.loads(file.read_text()) if file.is_file() else {}
+    known = _remembered(file)
     if known.get(key) in CANDIDATES:
         return known[key]
     seconds = {name: _seconds(model, family, name, tokens, repeats) for name in CANDIDATES}
     known[key] = min(seconds, key=lambda name: seconds[name])
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(f"{file.name}.tmp-{os.getpid()}")
-    draft.write_text(json.dumps(known, indent=1, sort_keys=True))
-    os.replace(draft, file)
+    with contextlib.suppress(OSError):  # a folder that cannot be written only means measuring again
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draft = file.with_name(f"{file.name}.tmp-{os.getpid()}")
+        draft.write_text(json.dumps(known, indent=1, sort_keys=True))
+        os.replace(draft, file)
     return known[key]
+
+
+def _remembered(file: Path) -> dict[str, str]:
+    """Return the kept measurements; a file that cannot be read is none."""
+    try:
+        known = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
 
 
 @torch.no_grad()

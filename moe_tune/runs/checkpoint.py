@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,13 @@ class RouterCheckpointIO(CheckpointIO):
             ModelError: It is not a checkpoint of this program, or a file was changed.
         """
         folder = checked_folder(path)
-        state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+        try:
+            state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError) as fault:
+            raise ModelError(
+                f"expected plain tensors and values but got: refused untrusted object ({folder / STATE}). "
+                "Hint: load only checkpoints this program wrote."
+            ) from fault
         state["state_dict"] = load_file(folder / ROUTER)
         return state
 
@@ -77,7 +84,7 @@ def checked_folder(path: Any) -> Path:
             f"expected a checkpoint folder with a {MANIFEST} but got {str(path)!r} (ckpt_path). "
             "Hint: give runs/<name>/checkpoints/last.ckpt."
         )
-    for name, wanted in json.loads(manifest.read_text(encoding="utf-8"))["sha256"].items():
+    for name, wanted in _hashes(manifest).items():
         came = _sha256(folder / name) if (folder / name).is_file() else "no file"
         if came != wanted:
             raise ModelError(
@@ -85,6 +92,19 @@ def checked_folder(path: Any) -> Path:
                 "Hint: use another checkpoint of the run."
             )
     return folder
+
+
+def _hashes(manifest: Path) -> dict[str, str]:
+    try:
+        hashes = json.loads(manifest.read_text(encoding="utf-8"))["sha256"]
+        if sorted(hashes) != sorted((ROUTER, STATE, CONFIG)):
+            raise KeyError(f"files {sorted(hashes)}")
+    except (ValueError, TypeError, KeyError) as fault:
+        raise ModelError(
+            f"expected a manifest with a sha256 for {ROUTER}, {STATE} and {CONFIG} but got: {fault} ({manifest}). "
+            "Hint: use another checkpoint of the run."
+        ) from fault
+    return dict(hashes)
 
 
 def _sha256(file: Path) -> str:

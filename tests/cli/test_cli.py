@@ -1,0 +1,102 @@
+"""The command line: help is light, mistakes get one message and the right exit code."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from moe_tune.cli import main
+
+NANO = ["--config", "configs/nano.yaml", "--config", "configs/debug/tiny.yaml", "--config", "configs/logger/none.yaml"]
+
+
+def test_help_loads_neither_torch_nor_transformers():
+    code = (
+        "import sys, moe_tune.cli as cli; cli.main(['--help']); "
+        "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'lightning', 'wandb')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for verb in ("fit", "validate", "test", "predict", "experiment", "compare", "list", "doctor"):
+        assert verb in done.stdout
+
+
+MISTAKES = {
+    "unknown verb": (["fitt"], 2, "Did you mean fit?"),
+    "unknown key": (["fit", *NANO, "--model.haed", "X"], 2, "Did you mean model.head?"),
+    "unknown head": (["fit", *NANO, "--model.head", "TemperatureHaed"], 2, "Did you mean TemperatureHead?"),
+    "unknown loss": (["fit", *NANO, "--model.losses.b", "LoadBalanceLos"], 2, "Did you mean LoadBalanceLoss?"),
+    "unknown source": (["fit", *NANO, "--data.source", "NanoQuizz"], 2, "Did you mean NanoQuiz?"),
+    "unknown option": (["fit", *NANO, "--model.head", "TemperatureHead", "--model.head.taux", "1"], 2, "taux"),
+    "wrong type": (["fit", *NANO, "--trainer.max_epochs", "two"], 2, "expected int but got 'two'"),
+    "not a number": (["fit", *NANO, "--model.head", "TemperatureHead", "--model.head.tau", "nan"], 2, "tau"),
+    "missing config": (["fit", "--config", "configs/nope.yaml"], 2, "configs/nope.yaml"),
+    "unknown protocol": (["fit", *NANO, "--data.protocol", "lm_evil"], 2, "Did you mean lm_eval?"),
+    "tau at zero": (["fit", *NANO, "--model.head", "TemperatureHead", "--model.head.tau", "0"], 2, "above 0"),
+    "no such layer": (["fit", *NANO, "--model.layers", "[9]"], 2, "expected distinct MoE layers of [0, 1, 2, 3]"),
+    "layers misspelt": (["fit", *NANO, "--model.layers", "last5"], 2, "last-N"),
+    "training on dev": (["fit", *NANO, "--data.train_split", "dev"], 2, "dev"),
+    "training on test": (["fit", *NANO, "--data.train_split", "test"], 2, "test"),
+    "prompt too long": (["fit", *NANO, "--data.max_length", "5"], 3, "5"),
+    "no such model": (["fit", *NANO, "--model.base.path", "no/such-model"], 2, "revision"),
+    "unknown list": (["list", "haeds"], 2, ""),
+    "nothing to compare": (["compare", "runs/none", "runs/nothing"], 3, "runs/none"),
+    "not an experiment": (["experiment", "configs"], 2, "experiment.yaml"),
+    "no checkpoint": (["test", "--ckpt_path", "runs/none/checkpoints/last.ckpt"], 4, "checkpoint folder"),
+    "missing plugin": (["--plugins", "no_such.py", "list", "heads"], 2, "no_such.py"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_get_one_message_and_an_exit_code(mistake, capsys, tmp_path):
+    argv, code, words = MISTAKES[mistake]
+    if argv[0] == "fit":
+        argv = [*argv, "--runs_root", str(tmp_path / "runs")]
+    try:
+        came = main(argv)
+    except SystemExit as end:  # argparse of the small verbs
+        came = end.code
+    message = capsys.readouterr().err
+    assert came == code, message
+    assert words in message
+    assert "Traceback" not in message
+    assert not list(tmp_path.glob("runs/*/manifest.json")), "nothing half-written"
+
+
+def test_a_duplicate_key_is_refused(tmp_path, capsys):
+    file = tmp_path / "twice.yaml"
+    file.write_text("trainer:\n  max_epochs: 1\n  max_epochs: 2\n")
+    assert main(["fit", "--config", str(file)]) == 2
+    assert "'max_epochs' twice" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["heads", "losses", "metrics", "families", "sources", "protocols"])
+def test_list_names_everything_with_a_sentence(kind, capsys):
+    assert main(["list", kind, "--format", "json"]) == 0
+    entries = json.loads(capsys.readouterr().out)
+    assert entries
+    assert all(entry["name"] and entry["summary"].endswith(".") for entry in entries)
+
+
+def test_a_plugin_file_adds_a_head(tmp_path, capsys):
+    file = tmp_path / "my_head.py"
+    file.write_text(
+        "from moe_tune.heads.base import HeadTraits, RouterHead\n\n"
+        "class HalvedHead(RouterHead):\n"
+        '    """Halves the logits.\n\n    Reference:\n        Mine.\n    """\n\n'
+        "    @property\n    def traits(self):\n        return HeadTraits(exact_start=False, reason='halves')\n\n"
+        "    def score(self, hidden_TD, logits_TE):\n        return logits_TE / 2\n"
+    )
+    assert main(["--plugins", str(file), "list", "heads", "--format", "json"]) == 0
+    assert "HalvedHead" in {entry["name"] for entry in json.loads(capsys.readouterr().out)}
+
+
+def test_doctor_finds_nothing_in_the_way(capsys):
+    assert main(["doctor"]) == 0
+    assert "nothing stands in the way" in capsys.readouterr().out
+
+
+def test_list_prints_text_for_people(capsys):
+    assert main(["list", "heads"]) == 0
+    assert "RetunedHead" in capsys.readouterr().out

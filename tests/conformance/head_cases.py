@@ -1,0 +1,66 @@
+"""Which heads, in which modes, the conformance tests hold to the contract, and what they measure of a model."""
+
+import inspect
+from typing import Literal, get_args, get_origin, get_type_hints
+
+import pytest
+import torch
+
+import moe_tune.heads  # noqa: F401 (finds the heads)
+from moe_tune.heads.base import RouterHead
+from moe_tune.plugins import concrete_subclasses
+from moe_tune.schedule import ScheduleKind
+
+HEADS = {name: kind for name, kind in concrete_subclasses(RouterHead).items() if kind.__module__.startswith("moe_tune")}
+
+
+def inner_heads():
+    """Return one of every other head, in the order a stack takes them."""
+    kinds = [kind for name, kind in HEADS.items() if name not in REQUIRED]
+    return {kind.__name__: kind() for kind in sorted(kinds, key=lambda kind: not kind().traits.replaces_logits)}
+
+
+REQUIRED = {"Stack": lambda: {"parts": inner_heads()}}
+"""Arguments of the heads that cannot be built without any."""
+
+
+def required(kind):
+    return REQUIRED[kind.__name__]() if kind.__name__ in REQUIRED else {}
+
+
+def modes(kind):
+    """Return the settings of a head worth a test: its defaults, and every other value of each choice."""
+    found = [{}]
+    hints = get_type_hints(kind.__init__)
+    for name, parameter in inspect.signature(kind.__init__).parameters.items():
+        if get_origin(hints.get(name)) is Literal and hints[name] != ScheduleKind:
+            found += [{name: value} for value in get_args(hints[name]) if value != parameter.default]
+    return found
+
+
+CASES = [(kind, mode) for kind in HEADS.values() for mode in modes(kind)]
+each_head = pytest.mark.parametrize(
+    ("kind", "mode"),
+    CASES,
+    ids=["-".join([kind.__name__, *(f"{key}={value}" for key, value in mode.items())]) for kind, mode in CASES],
+)
+
+
+def shake(routers, seed=0, by=0.3):
+    """Move every tensor of the heads away from its exact start."""
+    draw = torch.Generator().manual_seed(seed)
+    routers.load_state(
+        {name: value + by * torch.randn(value.shape, generator=draw) for name, value in routers.state().items()}, "test"
+    )
+
+
+def answers(model, batch):
+    """Return the logits at each question's answer position."""
+    mask_BS = batch["attention_mask"]
+    last_B = torch.where(mask_BS.bool(), torch.arange(mask_BS.shape[1]), -1).amax(1)
+    return model(**batch).logits[torch.arange(len(mask_BS)), last_B]
+
+
+def decisions(routers, scope="all"):
+    """Return what every layer decided for the tokens of a scope."""
+    return [(output.logits_TE, output.weights_TK, output.experts_TK) for output in routers.trace.at(scope)]

@@ -1,0 +1,97 @@
+"""Every model family finds its routers, scores as the stock gate does, and brings models small enough for tests."""
+
+import inspect
+
+import pytest
+import torch
+
+from moe_tune.errors import ModelError
+from moe_tune.gate import TunedRouters
+from moe_tune.heads.base import decide
+from moe_tune.heads.identity import IdentityHead
+from moe_tune.models.family import ModelFamily, family_of
+from moe_tune.plugins import concrete_subclasses
+
+FAMILIES = concrete_subclasses(ModelFamily)
+
+
+def test_a_family_is_found_by_its_model_type(family):
+    assert family.tiny_config().model_type == family.model_type == family.small_config(1000).model_type
+    assert family.small_config(1000).vocab_size == 1000
+
+
+def test_an_unknown_family_is_refused_with_a_guess():
+    with pytest.raises(ModelError, match="Did you mean olmoe"):
+        family_of("olmo")
+
+
+def test_the_tiny_model_is_tiny_and_the_small_one_small(family, build_model):
+    assert sum(p.numel() for p in build_model(family).parameters()) < 100_000
+    with torch.device("meta"):
+        from transformers import AutoModelForCausalLM
+
+        small = AutoModelForCausalLM.from_config(family.small_config(1000))
+    assert 100_000 < sum(p.numel() for p in small.parameters()) < 10_000_000
+
+
+def test_routers_are_found_in_layer_order(family, tiny_model):
+    layers = family.moe_layers(tiny_model)
+    assert list(layers) == [0, 1, 2]
+    for layer in layers.values():
+        rule = family.rule(layer.get_submodule(family.gate_path))
+        config = tiny_model.config
+        assert (rule.top_k, rule.num_experts) == (config.num_experts_per_tok, config.num_experts)
+        assert rule.renormalise == config.norm_topk_prob
+
+
+def test_a_model_without_routers_is_refused(family, build_model):
+    model = build_model(family)
+    for layer in model.model.layers:
+        layer.mlp = torch.nn.Linear(16, 16)
+    with pytest.raises(ModelError, match="routers"):
+        family.moe_layers(model)
+
+
+@pytest.mark.parametrize("renormalise", [False, True])
+def test_the_rule_decides_as_the_stock_gate(family, build_model, renormalise):
+    model = build_model(family, norm_topk_prob=renormalise)
+    gate = family.moe_layers(model)[1].get_submodule(family.gate_path)
+    hidden_TD = torch.randn(40, 16)
+    with torch.no_grad():
+        logits_TE, weights_TK, experts_TK = gate(hidden_TD)
+        came = decide(IdentityHead(), family.rule(gate), hidden_TD, logits_TE, stock_ties=True)
+    assert torch.equal(came.experts_TK, experts_TK)
+    assert torch.equal(came.weights_TK, weights_TK)
+    assert not torch.allclose(logits_TE.sum(-1), torch.ones(40)), "raw logits, not probabilities"
+
+
+def test_a_tuned_gate_is_still_a_gate_of_the_family(family, tiny_model):
+    stock_class = type(family.moe_layers(tiny_model)[0].get_submodule(family.gate_path))
+    routers = TunedRouters(tiny_model, family, IdentityHead())
+    assert all(isinstance(gate, stock_class) for gate in routers.gates.values())
+
+
+def test_dense_layers_are_left_out():
+    family = family_of("qwen3_moe")
+    model = build_model_with_dense_layer(family)
+    assert list(family.moe_layers(model)) == [0, 2]
+    routers = TunedRouters(model, family, IdentityHead(), "last-5")
+    assert routers.layers == (0, 2)
+    model(torch.ones(1, 4, dtype=torch.long))
+    assert sorted(routers.trace.outputs) == [0, 2]
+
+
+def build_model_with_dense_layer(family):
+    from transformers import AutoModelForCausalLM
+
+    config = family.tiny_config()
+    config.mlp_only_layers = [1]
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+@pytest.mark.parametrize("kind", FAMILIES.values(), ids=FAMILIES)
+def test_documentation_is_complete(kind):
+    text = inspect.getdoc(kind)
+    assert text.split("\n\n")[0].endswith(".")
+    assert "Reference:" in text
+    assert kind.model_type

@@ -1,0 +1,278 @@
+"""Every router head, in every mode, keeps the laws of the contract; a head added later is found and held to them."""
+
+import copy
+import inspect
+import pickle
+from dataclasses import replace
+
+import pytest
+import torch
+from head_cases import HEADS, REQUIRED, answers, decisions, each_head, required, shake
+from torch.nn import functional
+
+from moe_tune.errors import ModelError
+from moe_tune.gate import TunedRouters
+from moe_tune.heads.base import BaseGate, decide
+from moe_tune.heads.identity import IdentityHead
+from moe_tune.heads.train_table import LayerTable
+from moe_tune.routing import ScoringRule
+
+
+@each_head
+@pytest.mark.parametrize("scope", ["answer", "all"])
+def test_an_exact_start_is_exact(kind, mode, scope, family, build_model, batch):
+    """Bit for bit at native numerics; at width 512, where a matrix product over fewer rows rounds differently."""
+    head = kind(**required(kind), **mode)
+    if not head.traits.exact_start:
+        assert head.traits.reason
+        return
+    model = build_model(family, hidden_size=512, num_hidden_layers=2)
+    with torch.no_grad():
+        stock = model(**batch).logits
+        routers = TunedRouters(model, family, IdentityHead(), "all", scope)
+        model(**batch)
+        identity = decisions(routers)
+        routers.detach()
+        routers = TunedRouters(model, family, head, "all", scope, "native")
+        assert torch.equal(model(**batch).logits, stock)
+        routers.detach()
+        routers = TunedRouters(model, family, head, "all", scope)
+        torch.testing.assert_close(model(**batch).logits, stock, atol=1e-5, rtol=0)
+    for (logits, weights, experts), (same_logits, same_weights, same_experts) in zip(
+        decisions(routers), identity, strict=True
+    ):
+        assert torch.equal(experts, same_experts)
+        torch.testing.assert_close(logits, same_logits, atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(weights, same_weights, atol=1e-6, rtol=1e-6)
+
+
+@each_head
+def test_an_exact_start_is_exact_in_half_precision(kind, mode, family, build_model, batch):
+    """bfloat16 logits tie often; ties fall as the stock gate lets them fall."""
+    head = kind(**required(kind), **mode)
+    model = build_model(family, dtype=torch.bfloat16, num_experts=64, num_experts_per_tok=8)
+    with torch.no_grad():
+        stock = model(**batch).logits
+        TunedRouters(model, family, head, "all", "all", "native")
+        assert torch.equal(model(**batch).logits, stock) or not head.traits.exact_start
+
+
+@each_head
+def test_gradient_reaches_the_declared_parameters_and_no_other(kind, mode, family, tiny_model, batch):
+    head = kind(**required(kind), **mode)
+    routers = TunedRouters(tiny_model, family, head, [0, 2])
+    trainable = routers.trainable()
+    assert bool(trainable) == head.traits.trainable
+    assert set(map(id, trainable.values())) == {id(p) for p in tiny_model.parameters() if p.requires_grad}
+    if not trainable:
+        return
+    functional.cross_entropy(answers(tiny_model, batch), torch.arange(5)).backward()
+    assert {id(p) for p in tiny_model.parameters() if p.grad is not None} == set(map(id, trainable.values()))
+    for name, parameter in trainable.items():
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().max() > 0, name
+
+
+@each_head
+def test_state_survives_a_round_trip(kind, mode, family, build_model, batch):
+    head = kind(**required(kind), **mode)
+    model, other = build_model(family), build_model(family)
+    routers, same = TunedRouters(model, family, head), TunedRouters(other, family, head)
+    shake(routers)
+    same.load_state(copy.deepcopy(routers.state()), "test")
+    with torch.no_grad():
+        assert torch.equal(model(**batch).logits, other(**batch).logits)
+    assert routers.trainable().keys() <= routers.state().keys()
+
+
+@each_head
+def test_a_foreign_state_is_refused(kind, mode, family, tiny_model):
+    routers = TunedRouters(tiny_model, family, kind(**required(kind), **mode))
+    state = routers.state()
+    with pytest.raises(ModelError, match=r"unknown \['layers.0.nothing'\]"):
+        routers.load_state({**state, "layers.0.nothing": torch.zeros(1)}, "somewhere")
+    for name, value in list(state.items())[:1]:
+        with pytest.raises(ModelError, match="missing"):
+            routers.load_state({key: tensor for key, tensor in state.items() if key != name}, "somewhere")
+        with pytest.raises(ModelError, match="shape"):
+            routers.load_state({**state, name: torch.zeros(3, *value.shape)}, "somewhere")
+
+
+@each_head
+@pytest.mark.parametrize("scope", ["answer", "all"])
+def test_padding_changes_nothing(kind, mode, scope, family, tiny_model, batch):
+    routers = TunedRouters(tiny_model, family, kind(**required(kind), **mode), "all", scope)
+    shake(routers)
+    left = {key: value.clone() for key, value in batch.items()}
+    for row, length in enumerate(batch["attention_mask"].sum(1).tolist()):
+        for value in left.values():
+            value[row] = value[row].roll(value.shape[1] - length)
+    wide = {key: functional.pad(value, (3, 2)) for key, value in batch.items()}
+    with torch.no_grad():
+        expected, rows = answers(tiny_model, batch), decisions(routers)
+        for padded in (left, wide):
+            torch.testing.assert_close(answers(tiny_model, padded), expected, atol=1e-5, rtol=1e-5)
+            for row, same in zip(decisions(routers), rows, strict=True):
+                torch.testing.assert_close(row, same, atol=1e-5, rtol=1e-5)
+
+
+@each_head
+def test_renaming_the_experts_renames_the_choices(kind, mode, family, build_model, batch):
+    model, renamed = (build_model(family, num_experts=7, num_experts_per_tok=3) for _ in range(2))
+    order = torch.randperm(7)
+    for block in family.moe_layers(renamed).values():
+        for tensor in (block.mlp.gate.weight, block.mlp.experts.gate_up_proj, block.mlp.experts.down_proj):
+            tensor.data = tensor.data[order]
+    head = kind(**required(kind), **mode)
+    routers, others = TunedRouters(model, family, head), TunedRouters(renamed, family, head)
+    shake(routers)
+    state = routers.state()
+    for axis in range(2):  # the axes of length E of a head's tensors are its experts
+        state = {
+            k: v.index_select(axis, order) if v.dim() > axis and v.shape[axis] == 7 else v for k, v in state.items()
+        }
+    others.load_state(state, "test")
+    with torch.no_grad():
+        torch.testing.assert_close(renamed(**batch).logits, model(**batch).logits, atol=1e-5, rtol=1e-5)
+    for (logits, weights, experts), (new_logits, new_weights, new_experts) in zip(
+        decisions(routers), decisions(others), strict=True
+    ):
+        assert torch.equal(order[new_experts], experts)
+        torch.testing.assert_close(new_logits, logits[:, order], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(new_weights, weights, atol=1e-5, rtol=1e-5)
+
+
+@each_head
+def test_tokens_outside_the_scope_keep_the_pretrained_decision(kind, mode, family, tiny_model, batch):
+    """Bit for bit in the layer itself; in later layers up to the rounding of other batches of tokens per expert."""
+    with torch.no_grad():
+        routers = TunedRouters(tiny_model, family, IdentityHead())
+        tiny_model(**batch)
+        base = routers.trace
+        routers.detach()
+        routers = TunedRouters(tiny_model, family, kind(**required(kind), **mode))
+        shake(routers)
+        tiny_model(**batch)
+    other_T = base.real_T & ~base.answer_T
+    for layer, output in base.outputs.items():
+        tuned = routers.trace.outputs[layer].rows(other_T)
+        base_rows = output.rows(other_T)
+        for key in ("logits_TE", "probs_TE", "weights_TK", "experts_TK"):
+            came, wanted = getattr(tuned, key), getattr(base_rows, key)
+            if layer == 0:
+                assert torch.equal(came, wanted), key
+            else:
+                torch.testing.assert_close(came, wanted, atol=1e-6, rtol=1e-5)
+
+
+@each_head
+def test_decisions_are_well_formed(kind, mode, family, tiny_model, batch):
+    head = kind(**required(kind), **mode)
+    routers = TunedRouters(tiny_model, family, head, "all", "all")
+    shake(routers)
+    with torch.no_grad():
+        first = tiny_model(**batch).logits
+        assert torch.equal(tiny_model(**batch).logits, first), "the same input must give the same bits"
+    assert not routers.trace.is_open
+    for output in routers.trace.at("all"):
+        assert output.probs_TE.dtype == output.weights_TK.dtype == torch.float32
+        torch.testing.assert_close(output.probs_TE.sum(-1), torch.ones(len(output.mask_T)))
+        assert output.weights_TK.isfinite().all()
+        assert ((output.experts_TK >= 0) & (output.experts_TK < 8)).all()
+        if not head.traits.variable_k:
+            assert output.used_TK is None
+            assert (output.experts_TK.sort(-1).values.diff() > 0).all(), "an expert is chosen once"
+
+
+@each_head
+def test_gradient_checkpointing_changes_nothing(kind, mode, family, build_model, batch):
+    head = kind(**required(kind), **mode)
+    results = []
+    for checkpointing in (False, True):
+        model = build_model(family).train()
+        routers = TunedRouters(model, family, head)
+        shake(routers)
+        if checkpointing:
+            model.base_model.gradient_checkpointing_enable({"use_reentrant": False})
+        loss = answers(model, batch).logsumexp(-1).sum()
+        trace = decisions(routers)
+        if routers.trainable():
+            loss.backward()
+        recorded, again = ([tensor for row in rows for tensor in row] for rows in (trace, decisions(routers)))
+        results.append([loss, *recorded, *(parameter.grad for parameter in routers.trainable().values())])
+        assert all(torch.equal(a, b) for a, b in zip(recorded, again, strict=True))
+    assert all(torch.equal(plain, again) for plain, again in zip(*results, strict=True))
+
+
+@each_head
+def test_a_half_precision_body_works(kind, mode, family, build_model, batch):
+    model = build_model(family, dtype=torch.bfloat16)
+    routers = TunedRouters(model, family, kind(**required(kind), **mode))
+    shake(routers)
+    logits = answers(model, batch)
+    assert logits.dtype == torch.bfloat16
+    assert logits.isfinite().all()
+    assert all(value.dtype == torch.float32 for value in routers.state().values())
+    if routers.trainable():
+        logits.float().logsumexp(-1).sum().backward()
+        assert all(parameter.grad.isfinite().all() for parameter in routers.trainable().values())
+
+
+@each_head
+def test_a_prototype_can_be_copied_and_sent(kind, mode, family, build_model, batch):
+    head = kind(**required(kind), **mode)
+    assert not list(head.parameters())
+    assert not list(head.buffers())
+    logits = []
+    for twin in (head, copy.deepcopy(head), pickle.loads(pickle.dumps(head))):  # noqa: S301 (our own bytes)
+        model = build_model(family)
+        TunedRouters(model, family, twin)
+        with torch.no_grad():
+            logits.append(model(**batch).logits)
+        assert twin.traits == head.traits
+        assert not list(twin.parameters()), "binding must not touch the prototype"
+    assert torch.equal(logits[0], logits[1])
+    assert torch.equal(logits[0], logits[2])
+
+
+@each_head
+def test_calibration_acts_where_it_is_declared(kind, mode):
+    head = kind(**required(kind), **mode)
+    gate = BaseGate(torch.randn(8, 16), ScoringRule(2, 8, False), 0)
+    bound = head.bound_to(gate)
+    before = copy.deepcopy(bound.state_dict())
+    bound.calibrate(LayerTable(torch.full((8,), 100), torch.arange(10, 90, 10)))
+    changed = any(not torch.equal(value, before[name]) for name, value in bound.state_dict().items())
+    assert changed == head.traits.needs_calibration
+
+
+@each_head
+def test_a_foldable_head_is_a_linear_router(kind, mode):
+    """Its logits on the unit vectors are a router weight, and the stock router with that weight decides alike."""
+    head = kind(**required(kind), **mode)
+    if not head.traits.foldable:
+        return
+    base_ED, hidden_TD = torch.randn(8, 16), torch.randn(50, 16)
+    rule = ScoringRule(2, 8, False)
+    bound = head.bound_to(BaseGate(base_ED, rule, 0))
+    for value in bound.state_dict().values():
+        value.add_(0.3 * torch.randn(value.shape))
+    with torch.no_grad():
+        folded_ED = bound.score(torch.eye(16), base_ED.T).T
+        wanted = decide(bound, rule, hidden_TD, functional.linear(hidden_TD, base_ED))
+        came = decide(IdentityHead(), rule, hidden_TD, functional.linear(hidden_TD, folded_ED))
+    assert torch.equal(came.experts_TK, wanted.experts_TK)
+    torch.testing.assert_close(came.weights_TK, wanted.weights_TK, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", HEADS.values(), ids=HEADS)
+def test_documentation_is_complete(kind):
+    text = inspect.getdoc(kind)
+    summary = text.split("\n\n")[0]
+    assert summary.endswith(".")
+    assert len(summary) < 200
+    arguments = list(inspect.signature(kind.__init__).parameters)[1:] if "__init__" in vars(kind) else []
+    _, _, described = text.partition("Args:")
+    assert [name for name in arguments if f"\n    {name}: " not in described] == []
+    assert "Reference:" in text or kind.__name__ in REQUIRED
+    assert replace(kind(**required(kind)).traits) == kind(**required(kind)).traits

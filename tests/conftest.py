@@ -1,0 +1,119 @@
+"""What every test shares: no network, one seed, tiny models with routers that discriminate, and made-up traces."""
+
+import os
+
+os.environ.update(WANDB_MODE="disabled", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+
+import logging
+import random
+
+import lightning.pytorch  # noqa: F401 - sets up its handlers, which are taken away below
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+
+from moe_tune.models.family import ModelFamily, family_of
+from moe_tune.plugins import concrete_subclasses
+from moe_tune.routing import RouterOutput, RoutingTrace, ScoringRule, stable_top_k
+
+settings.register_profile("moe_tune", deadline=None, derandomize=True, database=None, max_examples=50)
+settings.load_profile("moe_tune")
+
+# Models this small gain nothing from threads, and on a busy machine threads that wait for one another cost tenfold.
+torch.set_num_threads(1)
+
+
+# Lightning writes to the standard error it found when it was imported, which pytest has closed by the next test.
+for _name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+    logging.getLogger(_name).handlers.clear()
+    logging.getLogger(_name).propagate = True
+
+
+@pytest.fixture(autouse=True)
+def _clean_torch():
+    """Start every test from one seed, and undo what Lightning sets for the whole process."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    dtype, deterministic = torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.set_default_dtype(dtype)
+    torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.fixture(params=[kind.model_type for kind in concrete_subclasses(ModelFamily).values()])
+def family(request):
+    return family_of(request.param)
+
+
+@pytest.fixture
+def build_model():
+    """Give a function that builds a fresh tiny model of a family, the same for the same seed."""
+    from transformers import AutoModelForCausalLM
+
+    def build(family, seed=0, dtype=torch.float32, experts="eager", **changes):
+        config = family.tiny_config()
+        for key, value in changes.items():
+            setattr(config, key, value)
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, experts_implementation=experts)
+        for block in family.moe_layers(model).values():
+            # A gate that hardly prefers any expert would let faults pass; logits of a spread of about 1 do not.
+            torch.nn.init.normal_(block.get_submodule(family.gate_path).weight, std=4 / config.hidden_size**0.5)
+        return model.eval()
+
+    return build
+
+
+@pytest.fixture
+def tiny_model(family, build_model):
+    return build_model(family)
+
+
+@pytest.fixture
+def batch():
+    """Give five questions of different lengths, padded on the right."""
+    ids_BS = torch.randint(1, 64, (5, 9), generator=torch.Generator().manual_seed(1))
+    lengths = (9, 6, 3, 8, 1)
+    mask_BS = torch.tensor([[1] * length + [0] * (9 - length) for length in lengths])
+    return {"input_ids": ids_BS * mask_BS, "attention_mask": mask_BS}
+
+
+def made_up_trace(lengths, positions, layers=(0, 1, 2), experts=8, top_k=2, seed=0, renormalise=False, spare=False):
+    """Return a trace of random routing whose logits are leaves that want a gradient.
+
+    Args:
+        lengths: Real tokens of each question; the rest up to ``positions`` is padding on the right.
+        positions: Length of the padded batch.
+        layers: MoE layers.
+        experts: E.
+        top_k: K.
+        seed: The routing of question i depends on the seed and i alone, so that batches can be cut and joined.
+        renormalise: The family's rule.
+        spare: Leave some slots unused.
+    """
+    rule = ScoringRule(top_k, experts, renormalise)
+    mask_BS = torch.tensor([[1] * length + [0] * (positions - length) for length in lengths])
+    trace = RoutingTrace.of_batch(mask_BS)
+    for layer in layers:
+        rows = []
+        for question in range(len(lengths)):
+            draw = torch.Generator().manual_seed(1000 * seed + 10 * question + layer)
+            rows.append(2 * torch.randn(positions, experts, generator=draw))
+        logits_TE = torch.cat(rows).requires_grad_()
+        probs_TE = rule.probabilities(logits_TE)
+        experts_TK = stable_top_k(logits_TE, top_k)
+        weights_TK, used_TK = rule.weights(probs_TE, experts_TK), None
+        if spare:
+            used_TK = torch.ones_like(experts_TK, dtype=torch.bool)
+            used_TK[logits_TE[:, 0] > 0, -1] = False
+            experts_TK = torch.where(used_TK, experts_TK, experts_TK[:, :1])
+            weights_TK = torch.where(used_TK, weights_TK, 0.0)
+        trace.record(RouterOutput(logits_TE, probs_TE, weights_TK, experts_TK, trace.real_T, layer, used_TK))
+    return trace
+
+
+@pytest.fixture
+def random_trace():
+    return made_up_trace

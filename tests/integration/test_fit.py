@@ -1,0 +1,151 @@
+"""A fit leaves a complete, small, truthful run directory, and can be run again from it."""
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+import yaml
+from safetensors.torch import load_file
+
+from moe_tune.cli import main
+
+HISTORY = {
+    "accuracy",
+    "loss",
+    "entropy_all",
+    "entropy_topk",
+    "activated_experts",
+    "never_activated_share",
+    "load_imbalance",
+    "expert_accuracy_spread",
+}
+
+
+def lines(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def without_time(run):
+    return [{key: value for key, value in line.items() if key != "time"} for line in lines(run)]
+
+
+def test_history_holds_the_few_keys_every_epoch_and_test_once(finished):
+    validated = [line for line in lines(finished) if "validation/accuracy" in line]
+    assert len(validated) == 2
+    assert all({f"validation/{key}" for key in HISTORY} <= set(line) for line in validated)
+    tested = [line for line in lines(finished) if "test/accuracy" in line]
+    assert len(tested) == 1
+    assert {f"{split}/{key}" for split in ("test", "test_nano_textbook") for key in HISTORY} <= set(tested[0])
+
+
+def test_records_recompute_the_history(finished):
+    tested = next(line for line in lines(finished) if "test/accuracy" in line)
+    for split in ("test", "test_nano_textbook"):
+        questions = pd.read_parquet(finished / "questions" / f"{split}.parquet")
+        assert len(questions) == 64
+        assert questions["id"].is_unique
+        assert (questions["gold"] == questions["prediction"]).mean() == pytest.approx(tested[f"{split}/accuracy"])
+        assert (
+            questions["log_probs"].map(lambda one: abs(sum(2.718281828459045**value for value in one) - 1)).max() < 1e-5
+        )
+        routing = pd.read_parquet(finished / "routing" / f"{split}.parquet")
+        answer = routing[routing["scope"] == "answer"]
+        assert (answer.groupby("layer")["count"].sum() == 64 * 8).all()
+        assert (answer["count"] == 0).mean() == pytest.approx(tested[f"{split}/never_activated_share"])
+        per_layer = answer.groupby("layer").first()
+        assert per_layer["entropy_topk_mean"].mean() == pytest.approx(tested[f"{split}/entropy_topk"])
+        by_subject = pd.read_parquet(finished / "routing" / f"{split}_by_subject.parquet")
+        assert by_subject["questions"].sum() == answer["count"].sum()
+
+
+def test_checkpoint_holds_the_heads_alone(finished):
+    for name in ("last.ckpt", "best.ckpt"):
+        folder = finished / "checkpoints" / name
+        assert set(load_file(folder / "router.safetensors")) == {f"layers.{layer}.weight" for layer in range(4)}
+        assert sum(file.stat().st_size for file in folder.iterdir()) < 300_000
+
+
+def test_manifest_proves_that_the_rest_is_frozen(finished):
+    manifest = json.loads((finished / "manifest.json").read_text())
+    assert manifest["status"] == "finished"
+    assert manifest["trainable_parameters"] == 4 * 64 * 64
+    assert manifest["frozen"]["sha256_before_and_after"] == manifest["base"]["frozen_sha256"]
+    assert manifest["data"]["splits"]
+
+
+def test_every_opening_of_the_test_split_is_recorded(finished):
+    ledger = [json.loads(line) for line in (finished.parent / "test_ledger.jsonl").read_text().splitlines()]
+    assert [(entry["split"], entry["questions"]) for entry in ledger][:2] == [("test", 64), ("test_nano_textbook", 64)]
+
+
+def test_a_finished_fit_is_not_run_again(finished, fit, capsys):
+    before = (finished / "metrics.jsonl").read_bytes()
+    assert fit(finished.parent) == finished
+    assert "already complete" in capsys.readouterr().out
+    assert (finished / "metrics.jsonl").read_bytes() == before
+
+
+def test_one_seed_one_history(finished, fit, tmp_path):
+    again = fit(tmp_path / "again")
+    assert without_time(again) == without_time(finished)
+    other = fit(tmp_path / "other", "--seed_everything", "1")
+    assert without_time(other) != without_time(finished)
+
+
+def test_the_saved_config_reruns_the_run(finished, tmp_path):
+    root = tmp_path / "rerun"
+    assert main(["fit", "--config", str(finished / "config.yaml"), "--runs_root", str(root)]) == 0
+    (run,) = [path for path in root.iterdir() if path.is_dir()]
+    assert without_time(run) == without_time(finished)
+
+
+def test_validate_test_and_predict_on_a_checkpoint(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    last = str(run / "checkpoints" / "best.ckpt")
+    before = pd.read_parquet(run / "questions" / "test.parquet")
+    (run / "questions" / "test.parquet").unlink()
+    assert main(["validate", "--ckpt_path", last]) == 0
+    assert main(["test", "--ckpt_path", last]) == 0
+    assert main(["predict", "--ckpt_path", last]) == 0
+    after = pd.read_parquet(run / "questions" / "test.parquet")
+    pd.testing.assert_frame_equal(before, after)
+    predicted = pd.read_parquet(run / "questions" / "predictions.parquet")
+    assert (predicted.set_index("id")["prediction"] == after.set_index("id")["prediction"]).all()
+
+
+def test_the_command_line_wins_over_the_checkpoint(finished, tmp_path, capsys):
+    last = str(finished / "checkpoints" / "last.ckpt")
+    with pytest.raises(SystemExit):
+        main(["test", "--ckpt_path", last, "--data.limit_test", "8", "--print_config"])
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config["data"]["limit_test"] == 8
+    assert config["data"]["limit_train"] == 64
+
+
+def test_a_checkpoint_of_another_head_is_refused(finished, tmp_path, capsys):
+    last = str(finished / "checkpoints" / "last.ckpt")
+    argv = ["test", "--ckpt_path", last, "--model.head", "TemperatureHead", "--model.head.mode", "learned"]
+    assert main([*argv, "--runs_root", str(tmp_path)]) == 4
+    assert "missing ['layers.0.theta'" in capsys.readouterr().err
+
+
+def test_an_interrupted_fit_ends_where_an_undisturbed_one_does(finished, fit, tmp_path, monkeypatch):
+    from moe_tune.module import RouterTuner
+
+    steps = RouterTuner.training_step
+
+    def dies(self, batch, batch_index):
+        if self.global_step == 6:
+            raise RuntimeError("power cut")
+        return steps(self, batch, batch_index)
+
+    monkeypatch.setattr(RouterTuner, "training_step", dies)
+    with pytest.raises(AssertionError):
+        fit(tmp_path)
+    monkeypatch.setattr(RouterTuner, "training_step", steps)
+    resumed = fit(tmp_path)
+    wanted = load_file(finished / "checkpoints" / "last.ckpt" / "router.safetensors")
+    came = load_file(resumed / "checkpoints" / "last.ckpt" / "router.safetensors")
+    assert all(came[name].equal(wanted[name]) for name in wanted)

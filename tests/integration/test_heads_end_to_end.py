@@ -1,0 +1,93 @@
+"""Heads and losses through the whole program: calibrated, learned, stacked, refused."""
+
+import json
+
+import pandas as pd
+import pytest
+from safetensors.torch import load_file
+
+from moe_tune.cli import main
+
+HEADS = {
+    "identity": ["--model.head", "IdentityHead"],
+    "temperature at 1": ["--model.head", "TemperatureHead"],
+    "no bias": ["--model.head", "AccuracyBiasHead", "--model.head.beta", "0"],
+}
+
+
+@pytest.fixture(scope="module")
+def baseline(tmp_path_factory, fit):
+    return fit(tmp_path_factory.mktemp("baseline"), *HEADS["identity"])
+
+
+@pytest.mark.parametrize("name", list(HEADS)[1:])
+def test_heads_that_change_nothing_answer_as_the_baseline(name, baseline, fit, tmp_path):
+    run = fit(tmp_path, *HEADS[name])
+    for split in ("test", "test_nano_textbook"):
+        came, wanted = (pd.read_parquet(path / "questions" / f"{split}.parquet") for path in (run, baseline))
+        pd.testing.assert_frame_equal(came, wanted)
+
+
+def test_learning_rate_zero_changes_nothing(baseline, fit, tmp_path):
+    run = fit(tmp_path, "--optimizer.lr", "0")
+    came, wanted = (pd.read_parquet(path / "questions" / "test.parquet") for path in (run, baseline))
+    pd.testing.assert_frame_equal(came, wanted)
+
+
+@pytest.mark.parametrize("mode", ["logit", "select", "weight"])
+def test_accuracy_bias_is_calibrated_on_training_questions(mode, fit, tmp_path):
+    head = ["--model.head", "AccuracyBiasHead", "--model.head.mode", mode, "--model.head.n_min", "5"]
+    run = fit(tmp_path, *head, "--model.head.shrinkage", "5", "--data.limit_train", "256")
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["trainable_parameters"] == 0
+    assert manifest["calibration"]["questions"] == 256
+    saved = load_file(run / "checkpoints" / "last.ckpt" / "router.safetensors")
+    assert any(bias_E.abs().max() > 0 for bias_E in saved.values())
+    before = pd.read_parquet(run / "questions" / "test.parquet")
+    assert main(["test", "--ckpt_path", str(run / "checkpoints" / "last.ckpt")]) == 0
+    pd.testing.assert_frame_equal(before, pd.read_parquet(run / "questions" / "test.parquet"))
+
+
+def test_a_stack_learns_all_its_parts(fit, tmp_path):
+    overlay = ["--config", "configs/head/retuned_temperature.yaml", "--config", "configs/losses/balance_z.yaml"]
+    run = fit(tmp_path, *overlay, "--trainer.log_every_n_steps", "1")
+    saved = load_file(run / "checkpoints" / "last.ckpt" / "router.safetensors")
+    assert {name.split(".", 2)[2] for name in saved} == {"parts.retuned.weight", "parts.temperature.theta"}
+    assert all(value != 0 for name, value in saved.items() if name.endswith("theta"))
+    logged = set().union(*(json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()))
+    assert {"train/loss_balance", "train/loss_balance_unscaled", "train/loss_z", "train/loss_z_unscaled"} <= logged
+
+
+def test_a_scheduled_temperature_moves_while_something_else_trains(fit, tmp_path):
+    overlay = ["--config", "configs/head/retuned_temperature.yaml"]
+    moving = ["--model.head.parts.temperature.mode", "scheduled", "--model.head.parts.temperature.tau_end", "0.5"]
+    run = fit(tmp_path, *overlay, *moving)
+    saved = load_file(run / "checkpoints" / "last.ckpt" / "router.safetensors")
+    assert all(-0.7 < float(value) < -0.4 for name, value in saved.items() if name.endswith("theta"))
+
+
+def test_a_loss_that_reaches_no_parameter_is_refused(tmp_path, capsys):
+    # At the answer position of the last layer alone, the raw logits do not depend on that layer's temperature.
+    argv = ["fit", "--config", "configs/nano.yaml", "--config", "configs/debug/tiny.yaml"]
+    argv += ["--config", "configs/logger/none.yaml", "--model.head", "TemperatureHead", "--model.head.mode", "learned"]
+    argv += ["--model.layers", "[3]", "--model.losses.z", "ZLoss", "--runs_root", str(tmp_path)]
+    assert main(argv) == 2
+    assert "'z' does not" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_before_an_update(tmp_path, capsys):
+    argv = ["fit", "--config", "configs/nano.yaml", "--config", "configs/debug/tiny.yaml"]
+    argv += [
+        "--config",
+        "configs/logger/none.yaml",
+        "--runs_root",
+        str(tmp_path),
+        "--optimizer.lr",
+        "1e30",
+        "--model.losses.z",
+        "ZLoss",
+    ]
+    assert main(argv) == 5
+    message = capsys.readouterr().err
+    assert "'z' is inf" in message
+    assert "step 1" in message

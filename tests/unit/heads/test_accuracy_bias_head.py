@@ -1,0 +1,161 @@
+"""The accuracy bias against slow references in plain Python, and the laws of its three modes."""
+
+import math
+import statistics
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moe_tune.errors import ConfigError
+from moe_tune.heads.accuracy_bias import AccuracyBiasHead, accuracy_bias, moment_shrinkage
+from moe_tune.heads.base import BaseGate, decide
+from moe_tune.heads.identity import IdentityHead
+from moe_tune.heads.train_table import LayerTable
+from moe_tune.routing import ScoringRule
+
+MODES = ("logit", "select", "weight")
+HIDDEN_TD = torch.zeros(30, 4)
+counts = st.lists(st.tuples(st.integers(0, 400), st.floats(0, 1)), min_size=2, max_size=12).map(
+    lambda rows: ([n for n, _ in rows], [round(n * share) for n, share in rows])
+)
+
+
+def slow_shrinkage(n, r):
+    """Return M of the beta-binomial by moments, or None when the spread between experts is no more than chance."""
+    used = [(n_i, r_i) for n_i, r_i in zip(n, r, strict=True) if n_i > 0]
+    total = sum(n_i for n_i, _ in used)
+    p = sum(r_i for _, r_i in used) / total
+    below = total - sum(n_i**2 for n_i, _ in used) / total - (len(used) - 1)
+    if len(used) < 2 or below <= 0:
+        return None
+    s2 = (sum(n_i * (r_i / n_i - p) ** 2 for n_i, r_i in used) - (len(used) - 1) * p * (1 - p)) / below
+    return None if s2 <= 0 else min(max(p * (1 - p) / s2 - 1, 1.0), 1e6)
+
+
+def slow_bias(n, r, beta, b_max, n_min, k):
+    """Return b_i = clip(beta (A_i - A) / sd(A), b_max) over the experts with enough questions."""
+    mean = sum(r) / sum(n)
+    shrunk = [(r_i + k * mean) / (n_i + k) for n_i, r_i in zip(n, r, strict=True)]
+    enough = [n_i >= n_min for n_i in n]
+    kept = [a for a, keep in zip(shrunk, enough, strict=True) if keep]
+    if not kept or statistics.pstdev(kept) < 1e-8:
+        return [0.0] * len(n)
+    sd = statistics.pstdev(kept)
+    return [
+        max(-b_max, min(b_max, beta * (a - mean) / sd)) if keep else 0.0 for a, keep in zip(shrunk, enough, strict=True)
+    ]
+
+
+@given(table=counts, k=st.floats(0.5, 200), beta=st.floats(-2, 2), b_max=st.floats(0.1, 3), n_min=st.integers(1, 60))
+def test_the_bias_equals_the_slow_reference(table, k, beta, b_max, n_min):
+    n, r = table
+    came = accuracy_bias(torch.tensor(n), torch.tensor(r), beta, b_max, n_min, k)
+    wanted = slow_bias(n, r, beta, b_max, n_min, k) if sum(n) else [0.0] * len(n)
+    assert came.tolist() == pytest.approx(wanted, abs=1e-5)
+
+
+@given(table=counts)
+def test_the_fitted_shrinkage_equals_the_slow_reference(table):
+    n, r = table
+    if sum(n):
+        came, wanted = moment_shrinkage(torch.tensor(n), torch.tensor(r)), slow_shrinkage(n, r)
+        assert (came is None) == (wanted is None)
+        assert came is None or came == pytest.approx(wanted, rel=1e-6)
+
+
+def test_the_fitted_shrinkage_finds_the_spread_that_data_were_drawn_with():
+    draw = np.random.default_rng(0)
+    n = draw.integers(50, 500, 1024)
+    r = draw.binomial(n, draw.beta(0.54 * 40, 0.46 * 40, 1024))
+    assert moment_shrinkage(torch.tensor(n), torch.tensor(r)) == pytest.approx(40, rel=0.15)
+
+
+def test_experts_that_are_alike_get_no_bias():
+    alike = torch.full((8,), 100), torch.full((8,), 54)
+    assert moment_shrinkage(*alike) is None
+    for shrinkage in (None, 0.0, 50.0):
+        assert not accuracy_bias(*alike, 0.25, 1.0, 30, shrinkage).any()
+    assert not accuracy_bias(torch.zeros(8), torch.zeros(8), 0.25, 1.0, 0, None).any()
+
+
+def test_rarely_chosen_experts_get_no_bias():
+    bias = accuracy_bias(torch.tensor([100, 100, 29, 30]), torch.tensor([90, 10, 29, 30]), 0.25, 1.0, 30, 10.0)
+    assert bias[2] == 0
+    assert bias[3] > 0
+
+
+def slow_decision(z, b, mode, top_k, renormalise):
+    """Return experts and weights of one token in double precision."""
+
+    def softmax(values):
+        top = max(values)
+        powers = [math.exp(value - top) for value in values]
+        return [power / sum(powers) for power in powers]
+
+    biased = [z_i + b_i for z_i, b_i in zip(z, b, strict=True)]
+    ranked = z if mode == "weight" else biased
+    chosen = sorted(range(len(z)), key=lambda i: (-ranked[i], i))[:top_k]
+    p = softmax(biased if mode == "logit" else z)
+    w = [p[i] for i in chosen]
+    if renormalise:
+        w = [value / sum(w) for value in w]
+    if mode == "weight":
+        tilted = [value * math.exp(b[i]) for value, i in zip(w, chosen, strict=True)]
+        w = [value * sum(w) / sum(tilted) for value in tilted]
+    return chosen, w
+
+
+def decision(mode, bias_E, logits_TE, renormalise):
+    rule = ScoringRule(4, 16, renormalise)
+    head = AccuracyBiasHead(mode=mode).bound_to(BaseGate(torch.zeros(16, 4), rule, 0))
+    head.bias_E.copy_(bias_E)
+    return decide(head, rule, HIDDEN_TD, logits_TE)
+
+
+@pytest.mark.parametrize("renormalise", [False, True])
+@pytest.mark.parametrize("mode", MODES)
+def test_each_mode_equals_the_slow_reference(mode, renormalise):
+    logits_TE, bias_E = torch.randn(30, 16), 0.5 * torch.randn(16)
+    came = decision(mode, bias_E, logits_TE, renormalise)
+    for token in range(30):
+        experts, weights = slow_decision(logits_TE[token].tolist(), bias_E.tolist(), mode, 4, renormalise)
+        assert came.experts_TK[token].tolist() == experts
+        assert came.weights_TK[token].tolist() == pytest.approx(weights, abs=1e-6)
+
+
+@pytest.mark.parametrize("renormalise", [False, True])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_constant_added_to_the_bias_is_ignored(mode, renormalise):
+    logits_TE, bias_E = torch.randn(30, 16), 0.5 * torch.randn(16)
+    one, other = (decision(mode, bias_E + shift, logits_TE, renormalise) for shift in (0.0, 3.0))
+    assert torch.equal(one.experts_TK, other.experts_TK)
+    torch.testing.assert_close(one.weights_TK, other.weights_TK)
+
+
+def test_selecting_otherwise_never_adds_mass():
+    logits_TE = torch.randn(30, 16)
+    base = decision("select", torch.zeros(16), logits_TE, False)
+    tuned = decision("select", torch.randn(16), logits_TE, False)
+    assert (tuned.weights_TK.sum(-1) <= base.weights_TK.sum(-1) + 1e-6).all()
+    assert not torch.equal(tuned.experts_TK, base.experts_TK)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_beta_of_zero_is_the_pretrained_router(mode):
+    rule, logits_TE = ScoringRule(4, 16, False), torch.randn(30, 16)
+    head = AccuracyBiasHead(mode=mode, beta=0.0).bound_to(BaseGate(torch.zeros(16, 4), rule, 0))
+    head.calibrate(LayerTable(torch.full((16,), 100), torch.arange(20, 84, 4)))
+    came, base = (decide(one, rule, HIDDEN_TD, logits_TE) for one in (head, IdentityHead()))
+    assert torch.equal(came.experts_TK, base.experts_TK)
+    assert torch.equal(came.weights_TK, base.weights_TK)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("b_max", 0.0), ("b_max", math.nan), ("beta", math.inf), ("beta", math.nan), ("shrinkage", -1.0)]
+)
+def test_impossible_settings_are_refused(key, value):
+    with pytest.raises(ConfigError, match=rf"head\.{key}"):
+        AccuracyBiasHead(**{key: value})

@@ -1,0 +1,147 @@
+"""Each routing metric against a naive reference in numpy, and the table they make together."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+
+from moe_tune.metrics.base import MetricShape, Outcome
+from moe_tune.metrics.evidence import RoutingEvidence
+from moe_tune.metrics.expert_accuracy import FEWEST, ExpertAccuracy
+from moe_tune.metrics.expert_activation import ExpertActivation
+from moe_tune.metrics.gate_entropy import GateEntropy
+
+SHAPE = MetricShape(layers=(0, 1, 2), num_experts=8, top_k=2, num_subjects=3)
+LENGTHS = (4, 1, 3, 5, 2)
+OUTCOME = Outcome(torch.tensor([True, False, True, True, False]), torch.tensor([0, 2, 2, 1, 0]))
+each_scope = pytest.mark.parametrize("scope", ["answer", "all"])
+each_filling = pytest.mark.parametrize("spare", [False, True])
+
+
+def choices(trace, scope):
+    """Yield (layer, token, question, expert, weight) of every slot in use, one at a time."""
+    counts = trace.answer_T if scope == "answer" else trace.real_T
+    for layer, output in trace.outputs.items():
+        for token in np.flatnonzero(counts.numpy()):
+            for slot in range(output.experts_TK.shape[1]):
+                if output.used_TK is None or output.used_TK[token, slot]:
+                    expert, weight = int(output.experts_TK[token, slot]), output.weights_TK[token, slot].item()
+                    yield layer, token, int(trace.question_T[token]), expert, weight
+
+
+def computed(kind, scope, trace):
+    metric = kind(SHAPE, scope)
+    metric.update(trace, OUTCOME)
+    tables = metric.compute()
+    return {name: table.detach().numpy() for name, table in tables.items()}, kind.summary(tables)
+
+
+@each_scope
+@each_filling
+def test_expert_activation(scope, spare, random_trace):
+    trace = random_trace(LENGTHS, 5, spare=spare)
+    tables, summary = computed(ExpertActivation, scope, trace)
+    count, mass = np.zeros((3, 8)), np.zeros((3, 8))
+    for layer, _, _, expert, weight in choices(trace, scope):
+        count[layer, expert] += 1
+        mass[layer, expert] += weight
+    np.testing.assert_array_equal(tables["count"], count)
+    np.testing.assert_allclose(tables["weight_mass"], mass, rtol=1e-6)
+    assert tables["tokens"].tolist() == [5 if scope == "answer" else sum(LENGTHS)] * 3
+    assert summary["activated_experts"] == pytest.approx((count > 0).sum(1).mean())
+    assert summary["never_activated_share"] == pytest.approx((count == 0).mean())
+    assert summary["load_imbalance"] == pytest.approx((count.max(1) / count.mean(1)).mean())
+
+
+@each_scope
+@each_filling
+def test_expert_accuracy_counts_a_question_once(scope, spare, random_trace):
+    trace = random_trace(LENGTHS, 5, spare=spare)
+    tables, _ = computed(ExpertAccuracy, scope, trace)
+    questions, correct = np.zeros((3, 8, 3)), np.zeros((3, 8, 3))
+    for layer, question, expert in {
+        (layer, question, expert) for layer, _, question, expert, _ in choices(trace, scope)
+    }:
+        subject = OUTCOME.subject_B[question]
+        questions[layer, expert, subject] += 1
+        correct[layer, expert, subject] += bool(OUTCOME.correct_B[question])
+    np.testing.assert_array_equal(tables["questions_by_subject"], questions)
+    np.testing.assert_array_equal(tables["correct_by_subject"], correct)
+    np.testing.assert_array_equal(tables["questions"], questions.sum(-1))
+    np.testing.assert_array_equal(tables["correct"], correct.sum(-1))
+
+
+@each_scope
+@each_filling
+def test_gate_entropy(scope, spare, random_trace):
+    trace = random_trace(LENGTHS, 5, spare=spare)
+    tables, summary = computed(GateEntropy, scope, trace)
+    counts = (trace.answer_T if scope == "answer" else trace.real_T).numpy()
+    for key, distribution in (("entropy_all", "probs_TE"), ("entropy_topk", "weights_TK")):
+        for layer, output in trace.outputs.items():
+            values = scipy.stats.entropy(getattr(output, distribution).detach().double().numpy()[counts], axis=-1)
+            assert tables[f"{key}_mean"][layer] == pytest.approx(values.mean(), abs=1e-6)
+            assert tables[f"{key}_std"][layer] == pytest.approx(values.std(), abs=1e-5)
+        assert summary[key] == pytest.approx(tables[f"{key}_mean"].mean())
+    assert (tables["entropy_all_mean"] <= math.log(8) + 1e-6).all()
+    assert (tables["entropy_topk_mean"] <= math.log(2) + 1e-6).all()
+
+
+def test_the_spread_takes_experts_with_enough_questions():
+    """Layer one: 0.9 to 0.4; layer two: one such expert only; the few questions of the last expert do not count."""
+    questions = torch.tensor([[FEWEST, 100, 50, FEWEST - 1], [100, 0, 0, 0]])
+    correct = torch.tensor([[27, 40, 30, 0], [90, 0, 0, 0]])
+    tables = {"questions": questions, "correct": correct}
+    assert ExpertAccuracy.summary(tables)["expert_accuracy_spread"] == pytest.approx(0.5)
+    assert math.isnan(
+        ExpertAccuracy.summary({name: table[1:] for name, table in tables.items()})["expert_accuracy_spread"]
+    )
+
+
+@pytest.fixture
+def evidence(random_trace):
+    evidence = RoutingEvidence(SHAPE)
+    evidence.update(random_trace(LENGTHS, 5), OUTCOME)
+    return evidence
+
+
+def test_the_frame_holds_every_table_under_both_scopes(evidence, random_trace):
+    frame = evidence.frame()
+    assert len(frame) == 2 * 3 * 8
+    assert not frame.duplicated(["scope", "layer", "expert"]).any()
+    for scope in ("answer", "all"):
+        rows = frame[frame["scope"] == scope].set_index(["layer", "expert"])
+        for kind in (ExpertActivation, ExpertAccuracy, GateEntropy):
+            for name, table in computed(kind, scope, random_trace(LENGTHS, 5))[0].items():
+                if table.ndim == 2:
+                    np.testing.assert_array_equal(rows[name].to_numpy().reshape(3, 8), table)
+                elif table.ndim == 1:
+                    np.testing.assert_array_equal(rows[name].to_numpy().reshape(3, 8), np.tile(table[:, None], 8))
+
+
+def test_the_summary_is_that_of_the_answer_scope(evidence, random_trace):
+    wanted = {}
+    for kind in (ExpertAccuracy, ExpertActivation, GateEntropy):
+        wanted |= computed(kind, "answer", random_trace(LENGTHS, 5))[1]
+    assert evidence.summary() == pytest.approx(wanted, nan_ok=True)
+
+
+def test_the_subject_frame_adds_up_to_the_frame(evidence):
+    by_subject = evidence.subject_frame(["anatomy", "law", "virology"])
+    assert (by_subject["questions"] > 0).all()
+    assert (by_subject["correct"] <= by_subject["questions"]).all()
+    frame = evidence.frame()
+    answer = frame[frame["scope"] == "answer"].set_index(["layer", "expert"])
+    sums = by_subject.groupby(["layer", "expert"])[["questions", "correct"]].sum()
+    for name in ("questions", "correct"):
+        assert sums[name].equals(answer[name][answer["questions"] > 0].sort_index())
+    assert by_subject.groupby("layer")["questions"].sum().tolist() == [5 * 2] * 3, "K experts per question"
+
+
+def test_a_reset_forgets(evidence, random_trace):
+    first = evidence.frame()
+    evidence.reset()
+    evidence.update(random_trace(LENGTHS, 5), OUTCOME)
+    assert evidence.frame().equals(first)
