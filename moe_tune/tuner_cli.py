@@ -32,6 +32,7 @@ from moe_tune.quiet import quieten
 from moe_tune.runs.checkpoint import RouterCheckpointIO
 from moe_tune.runs.directory import RunDirectory, to_yaml
 from moe_tune.runs.metrics_file import MetricsFile
+from moe_tune.wandb_logger import close_wandb_run
 
 
 class AlreadyComplete(Exception):
@@ -277,4 +278,10 @@ def run(argv: list[str], plugins: dict[str, str] | None = None) -> Path:
     """
     quieten()
     sys.argv = ["moe_tune", *argv]  # what Lightning hands to the processes it starts
-    return TunerCLI(argv, plugins).directory.path
+    failed = True
+    try:
+        path = TunerCLI(argv, plugins).directory.path
+        failed = False
+    finally:
+        close_wandb_run(failed)
+    return path

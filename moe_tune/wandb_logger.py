@@ -2,6 +2,7 @@
 
 import netrc
 import os
+import sys
 from typing import Any
 
 from lightning.pytorch.loggers import WandbLogger
@@ -54,6 +55,17 @@ def _settings(offline: bool) -> Any:
         x_disable_meta=True,  # it would store the command line
         silent=True,
     )
+
+
+def close_wandb_run(failed: bool) -> None:
+    """End the process's W&B run, so that the next run of the same process gets one of its own.
+
+    Args:
+        failed: Whether the run ended with an error.
+    """
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is not None:
+        wandb.finish(exit_code=int(failed))
 
 
 def logged_in() -> bool:

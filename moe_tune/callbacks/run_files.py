@@ -49,6 +49,9 @@ class RunFiles(Callback):
         if not trainer.is_global_zero:
             return
         self.directory.write_config(to_yaml(self.config))
+        for logger in trainer.loggers:
+            # Flat, so that the keys are those of the command line and of sweeps.
+            logger.log_hyperparams(flat(self.config))
         quiz = tuner.quiz
         self.directory.update_manifest(
             name=self.name,
@@ -83,3 +86,23 @@ class RunFiles(Callback):
         table = pl_module.table
         seen = {"questions": table.questions, "questions_hash": table.questions_hash} if table is not None else None
         self.directory.update_manifest(data=pl_module.quiz.manifest, calibration=seen)
+
+
+def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a nested configuration with dotted keys; lists stay whole.
+
+    Args:
+        config: The configuration.
+        prefix: What the keys start with.
+
+    Example:
+        >>> flat({"model": {"scope": "answer", "layers": [0, 1]}})
+        {'model.scope': 'answer', 'model.layers': [0, 1]}
+    """
+    pairs: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            pairs |= flat(value, f"{prefix}{key}.")
+        else:
+            pairs[f"{prefix}{key}"] = value
+    return pairs
