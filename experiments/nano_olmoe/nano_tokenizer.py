@@ -21,7 +21,8 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     blank = Question(subject="", stem="", choices=("",) * 4, answer=0, id="", content_hash="")
     texts = [*vocabulary(), *LETTERS[:4]]
     for protocol in map(load_protocol, PROTOCOLS):
-        texts += [protocol.header_without_subject, protocol.prompt(blank)]
+        # The header as it is written: its placeholder's brace signs and name are tokens too, which no prompt uses.
+        texts.append(protocol.header_without_subject + protocol.header + protocol.prompt(blank))
     words = [word for text in texts for word, _ in splitter.pre_tokenize_str(text)]
     numbered = {word: index for index, word in enumerate(dict.fromkeys(["<pad>", "<unk>", "<eos>", *words]))}
     tokenizer = Tokenizer(models.WordLevel(numbered, unk_token="<unk>"))
