@@ -76,7 +76,6 @@ def task_folder() -> Path:
 def save_random_model(folder: Path) -> None:
     """Save a small random OLMoE in float32, and OLMoE's tokenizer, as an ordinary model folder."""
     tokenizer = BaseModel(path="random", tokenizer="olmo-eval").load_tokenizer()
-    tokenizer.eos_token, tokenizer.pad_token = "<|endoftext|>", "<|padding|>"
     tokenizer.save_pretrained(folder)
     config = Olmoe().small_config(len(tokenizer))
     config.num_hidden_layers, config.num_experts, config.num_experts_per_tok = 2, 16, 4

@@ -1,5 +1,6 @@
 """The command line: verbs and exit codes; nothing heavy is imported before it is needed."""
 
+import errno
 import hashlib
 import sys
 import tempfile
@@ -7,7 +8,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from moe_tune.errors import ConfigError, MoeTuneError, did_you_mean
+from moe_tune.errors import ConfigError, MoeTuneError, ResourceError, did_you_mean
 
 HELP = """moe_tune: try gating fixes in mixture-of-experts language models, and see whether they are real.
 
@@ -63,15 +64,41 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 141
-    except (SystemExit, GeneratorExit):
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into exit code 1
+            print("moe_tune: interrupted. The same command again resumes from the last epoch.", file=sys.stderr)
+            return 130
         raise
-    except BaseException as fault:
-        # The boundary of the program: a fault of ours becomes one line, and a file to report it with.
-        with tempfile.NamedTemporaryFile("w", prefix="moe_tune-", suffix=".traceback", delete=False) as handle:
-            traceback.print_exception(fault, file=handle)
-        summary = f"{type(fault).__name__}: {' '.join(str(fault).split())[:300]}"
-        print(f"moe_tune: unexpected {summary}. The traceback is in {handle.name}.", file=sys.stderr)
-        return 1
+    except (MemoryError, OSError, RuntimeError) as fault:
+        if not out_of_resources(fault):
+            return _report(fault)
+        print(
+            f"moe_tune: expected enough memory and disk but got: {' '.join(str(fault).split())[:300]}. "
+            "Hint: a smaller --data.batch_size, or another --runs_root.",
+            file=sys.stderr,
+        )
+        return ResourceError.exit_code
+    except Exception as fault:  # the boundary of the program: a fault of ours becomes one line and a file
+        return _report(fault)
+
+
+def out_of_resources(fault: BaseException) -> bool:
+    """Return whether a fault says that memory or disk space ran out.
+
+    Example:
+        >>> out_of_resources(MemoryError())
+        True
+    """
+    no_space = isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE)
+    return no_space or isinstance(fault, MemoryError) or type(fault).__name__ == "OutOfMemoryError"
+
+
+def _report(fault: BaseException) -> int:
+    with tempfile.NamedTemporaryFile("w", prefix="moe_tune-", suffix=".traceback", delete=False) as handle:
+        traceback.print_exception(fault, file=handle)
+    summary = f"{type(fault).__name__}: {' '.join(str(fault).split())[:300]}"
+    print(f"moe_tune: unexpected {summary}. The traceback is in {handle.name}.", file=sys.stderr)
+    return 1
 
 
 def entry() -> None:

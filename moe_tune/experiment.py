@@ -1,21 +1,16 @@
 """Experiments: every arm with every seed, compared with the baseline arm, results kept beside the claim."""
 
-import importlib.metadata
-import os
-import platform
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moe_tune.experiment_file import ASSIGNMENT, Experiment, load_experiment
+from moe_tune.runs.directory import environment, now
 
 if TYPE_CHECKING:
     from moe_tune.compare.comparison import Comparison
-
-VERSIONED = ("moe-tune", "torch", "lightning", "transformers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +54,7 @@ def run_experiment(
     from moe_tune.compare.comparison import compare_arms
     from moe_tune.compare.report import write_comparison
     from moe_tune.compare.runs import Run, load_run
-    from moe_tune.compare.table import render_terminal
+    from moe_tune.compare.terminal import render_terminal
 
     experiment = load_experiment(folder)
     arms = experiment.arms | (experiment.full_arms if full else {})
@@ -79,7 +74,7 @@ def run_experiment(
             if run.manifest["trainable_parameters"] == 0:
                 break
 
-    comparison = compare_arms(runs, experiment.baseline, experiment.splits)
+    comparison = compare_arms(runs, experiment.baseline, experiment.splits, experiment.protocols)
     results = folder / "results"
     write_comparison(
         comparison, results, title=experiment.name, lead=experiment.claim, provenance=_provenance(experiment, folder)
@@ -107,18 +102,10 @@ def _provenance(experiment: Experiment, folder: Path) -> dict[str, Any]:
     return {
         "experiment": experiment.name,
         "claim": experiment.claim,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "date": now(),
         "git_commit": _git_commit(folder),
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in VERSIONED},
-        "machine": {"cpu_count": os.cpu_count(), "architecture": platform.machine()},
+        **environment(),
     }
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def _git_commit(folder: Path) -> str | None:

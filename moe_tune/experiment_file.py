@@ -1,17 +1,15 @@
 """Reading ``experiment.yaml`` strictly: a misspelt key, a missing overlay or a repeated seed is said at once."""
 
 import re
-from collections.abc import Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from moe_tune.config_files import load_yaml
 from moe_tune.errors import ConfigError, did_you_mean
 
 REQUIRED = ("name", "claim", "base", "seeds", "arms")
-OPTIONAL = ("baseline", "full_arms", "splits")
+OPTIONAL = ("baseline", "full_arms", "splits", "protocols")
 ASSIGNMENT = re.compile(r"[A-Za-z_][\w.]*\+?=")
 """A ``key=value`` setting, as opposed to the path of an overlay."""
 SHORT_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
@@ -30,6 +28,7 @@ class Experiment:
         arms: Overlay files and ``key=value`` texts by arm, in order.
         full_arms: Arms added by ``--full``.
         splits: Split name to label in the order of the tables, the primary first; empty for all test splits.
+        protocols: Splits that are wordings of one test, three or more: a decision needs two thirds to agree in sign.
     """
 
     name: str
@@ -40,6 +39,7 @@ class Experiment:
     arms: dict[str, list[str]]
     full_arms: dict[str, list[str]] = field(default_factory=dict)
     splits: dict[str, str] = field(default_factory=dict)
+    protocols: list[str] = field(default_factory=list)
 
 
 def load_experiment(folder: Path) -> Experiment:
@@ -79,6 +79,7 @@ def load_experiment(folder: Path) -> Experiment:
     baseline = values.get("baseline", next(iter(arms)))
     if baseline not in arms:
         raise _fault(file, "an arm for 'baseline'", repr(baseline), did_you_mean(str(baseline), arms))
+    splits = _splits(file, values.get("splits") or {})
     return Experiment(
         name=values["name"],
         claim=values["claim"].strip(),
@@ -87,31 +88,18 @@ def load_experiment(folder: Path) -> Experiment:
         baseline=baseline,
         arms=arms,
         full_arms=full_arms,
-        splits=_splits(file, values.get("splits") or {}),
+        splits=splits,
+        protocols=_protocols(file, values.get("protocols") or [], splits),
     )
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """A safe loader that refuses repeated keys, where YAML would silently keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
 def _read(file: Path) -> dict[str, Any]:
-    try:
-        values = yaml.load(file.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506 a SafeLoader
-    except OSError as error:
+    if not file.is_file():
         raise ConfigError(
             f"expected an experiment folder but got no {file.name} ({file.parent}). "
             f"Hint: give a folder that holds experiment.yaml, such as those under experiments/."
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise _fault(file, "valid YAML", " ".join(str(error).split()), "mend the line named.") from error
+        )
+    values = load_yaml(file)
     if not isinstance(values, dict):
         raise _fault(file, "keys and values", type(values).__name__, f"start with {', '.join(REQUIRED)}.")
     return values
@@ -158,6 +146,16 @@ def _splits(file: Path, splits: Any) -> dict[str, str]:
     if not isinstance(splits, dict) or not all(isinstance(text, str) for pair in splits.items() for text in pair):
         raise _fault(file, "a label for each split under 'splits'", repr(splits), "splits: {test: quiz layout}")
     return dict(splits)
+
+
+def _protocols(file: Path, protocols: Any, splits: dict[str, str]) -> list[str]:
+    names = protocols if isinstance(protocols, list) and all(isinstance(one, str) for one in protocols) else [""]
+    if names and len(set(names)) < max(3, len(names)):
+        raise _fault(file, "three or more different splits for 'protocols'", repr(protocols), "leave it out otherwise.")
+    for name in names:
+        if splits and name not in splits:
+            raise _fault(file, "splits for 'protocols'", repr(name), did_you_mean(name, splits))
+    return list(names)
 
 
 def _find(file: Path, path: str) -> str:

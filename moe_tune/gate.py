@@ -10,6 +10,8 @@ from torch.nn import functional
 
 from moe_tune.errors import ConfigError, ModelError
 from moe_tune.heads.base import BaseGate, RouterHead, decide
+from moe_tune.layer_choice import choose_layers
+from moe_tune.mixing import TunedExperts
 from moe_tune.routing import RouterOutput, RoutingTrace, Scope, ScoringRule
 
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 RoutingDtype = Literal["float32", "native"]
 """``float32`` routes in float32 with ties towards the lower index; ``native`` has the base model's own numerics."""
+EXTRAS = frozenset({"hidden", "base_logits"})
+"""What a loss or metric may declare as ``needs``."""
 
 
 class Session:
@@ -67,11 +71,20 @@ class TunedGate(nn.Module):
             hidden_states: The router's input, (..., D).
 
         Shape:
-            - returns ``logits_TE``, ``weights_TK`` in the input's dtype, ``experts_TK``.
+            - returns ``logits_TE``, ``weights_TK`` in the input's dtype (native: the logits'), ``experts_TK``.
         """
-        session = self.session
         hidden_TD = hidden_states.reshape(-1, hidden_states.shape[-1])
-        native = session.routing_dtype == "native"
+        if self.session.routing_dtype == "native":
+            output = self._route(hidden_TD, native=True)
+            # Under autocast the logits, and so the stock gate's weights, are of lower precision than the input.
+            return output.logits_TE, output.weights_TK.to(output.logits_TE.dtype), output.experts_TK
+        with torch.autocast(hidden_TD.device.type, enabled=False):  # it would route in half precision
+            output = self._route(hidden_TD, native=False)
+        return output.logits_TE, output.weights_TK.to(hidden_TD.dtype), output.experts_TK
+
+    def _route(self, hidden_TD: Tensor, *, native: bool) -> RouterOutput:
+        """Decide for every token, and record it."""
+        session = self.session
         reading_TD = hidden_TD if native else hidden_TD.float()
         logits_TE = functional.linear(reading_TD, self.weight.to(reading_TD.dtype))
         trace = session.trace
@@ -99,7 +112,7 @@ class TunedGate(nn.Module):
         if "hidden" in trace.needs:
             output.hidden_TD = hidden_TD
         trace.record(output)
-        return decided_TE, weights_TK.to(hidden_TD.dtype), experts_TK
+        return output
 
 
 class _NoHead(RouterHead):
@@ -139,7 +152,7 @@ class TunedRouters:
         needs: Costly extras that losses and metrics declared.
 
     Raises:
-        ConfigError: The layers do not exist.
+        ConfigError: The layers do not exist, an extra is unknown, or several parts of the head mix expert outputs.
         ModelError: The model has tuned gates already.
     """
 
@@ -157,20 +170,23 @@ class TunedRouters:
         self.session = Session(scope, routing_dtype, frozenset(needs))
         blocks = family.moe_layers(model)
         self.layers = choose_layers(layers, list(blocks))
+        head.mixer()  # refuses a head it cannot serve before anything is changed
+        if self.session.needs - EXTRAS:
+            raise ConfigError(f"expected extras of {sorted(EXTRAS)} but got {sorted(self.session.needs)} (needs).")
         if any(isinstance(module, TunedGate) for module in model.modules()):
             raise ModelError("expected stock gates but the model has tuned ones already. Hint: detach them first.")
         self.gates: dict[int, TunedGate] = {}
-        self._stock: dict[int, tuple[nn.Module, str, nn.Module]] = {}
+        self._stock: list[tuple[nn.Module, str, nn.Module]] = []
         self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         model.requires_grad_(False)
         for index, block in blocks.items():
-            parent, _, name = family.gate_path.rpartition(".")
-            owner = block.get_submodule(parent)
-            stock = getattr(owner, name)
-            self._stock[index] = (owner, name, stock)
+            stock = block.get_submodule(family.gate_path)
             chosen = head if index in self.layers else None
-            self.gates[index] = tuned_gate(stock, family.rule(stock), index, chosen, self.session)
-            setattr(owner, name, self.gates[index])
+            gate = self.gates[index] = tuned_gate(stock, family.rule(stock), index, chosen, self.session)
+            self._replace(block, family.gate_path, gate)
+            if gate.head is not None and (mixer := gate.head.mixer()) is not None:
+                experts = TunedExperts(block.get_submodule(family.experts_path), mixer, index, self.session)
+                self._replace(block, family.experts_path, experts)
         self._hooks = (
             model.base_model.register_forward_pre_hook(self._open, with_kwargs=True),
             model.base_model.register_forward_hook(self._close, always_call=True),
@@ -193,9 +209,15 @@ class TunedRouters:
             raise ModelError("expected a forward call before its trace is read but there was none.")
         return self.session.trace
 
+    def _replace(self, block: nn.Module, path: str, new: nn.Module) -> None:
+        parent, _, name = path.rpartition(".")
+        owner = block.get_submodule(parent)
+        self._stock.append((owner, name, getattr(owner, name)))
+        setattr(owner, name, new)
+
     def detach(self) -> None:
-        """Put the stock gates back; the model is then what it was."""
-        for owner, name, stock in self._stock.values():
+        """Put the stock gates and experts back; the model is then what it was."""
+        for owner, name, stock in self._stock:
             setattr(owner, name, stock)
         for parameter in self._trained:
             parameter.requires_grad_(True)
@@ -267,33 +289,3 @@ class TunedRouters:
     def _close(self, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
         if self.session.trace is not None:
             self.session.trace.is_open = False
-
-
-def choose_layers(layers: str | list[int], available: list[int]) -> tuple[int, ...]:
-    """Return the layer indices a setting names.
-
-    Args:
-        layers: ``all``, ``last-N``, or indices.
-        available: The model's MoE layers.
-
-    Raises:
-        ConfigError: A layer does not exist, or the setting is not understood.
-
-    Example:
-        >>> choose_layers("last-2", [0, 1, 2, 3])
-        (2, 3)
-    """
-    if layers == "all":
-        return tuple(available)
-    if isinstance(layers, str):
-        count = layers.removeprefix("last-")
-        if not layers.startswith("last-") or not count.isdecimal() or int(count) < 1:
-            raise ConfigError(f"expected all, last-N or a list but got {layers!r} (model.layers). Hint: last-5.")
-        # A model with fewer MoE layers than asked gives all it has: last-5 then means every layer.
-        return tuple(available[-int(count) :])
-    unknown = sorted(set(layers) - set(available))
-    if unknown or not layers or len(set(layers)) != len(layers):
-        raise ConfigError(
-            f"expected distinct MoE layers of {available} but got {layers} (model.layers). Hint: all, or last-5."
-        )
-    return tuple(sorted(layers))

@@ -37,13 +37,20 @@ class SplitResults:
         evidence: The routing metrics.
         question_Q: Index of each answered question within the split.
         log_probs_QA: Log-probabilities of its letters, padded with -inf.
-        loss_Q: Task loss of each question.
+        correct: Questions answered correctly.
+        loss: Sum of the questions' task losses, in double precision.
     """
 
     evidence: RoutingEvidence
     question_Q: list[Tensor] = field(default_factory=list)
     log_probs_QA: list[Tensor] = field(default_factory=list)
-    loss_Q: list[Tensor] = field(default_factory=list)
+    correct: int = 0
+    loss: float = 0.0
+
+    def summary(self) -> dict[str, float]:
+        """Return the history's numbers: accuracy, mean loss and those of the routing."""
+        count = sum(len(part) for part in self.question_Q)
+        return {"accuracy": self.correct / count, "loss": self.loss / count, **self.evidence.summary()}
 
 
 class RouterTuner(LightningModule):
@@ -129,7 +136,9 @@ class RouterTuner(LightningModule):
             self.base.experts_implementation = measured_choice(model, family)  # type: ignore[assignment]
             model.set_experts_implementation(self.base.experts_implementation)
         self.language_model = model
-        self.routers = TunedRouters(model, family, self.head, self.layer_choice, self.scope, self.routing_dtype)
+        needs = frozenset().union(*(loss.needs for loss in self.losses.values()))
+        self.routers = TunedRouters(model, family, self.head, self.layer_choice, self.scope, self.routing_dtype, needs)
+        self.hashes_at_load = self.routers.frozen_hashes()
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "RouterTuner":
@@ -173,6 +182,11 @@ class RouterTuner(LightningModule):
         letters = torch.tensor(self.quiz.letter_token_ids(split), device=logits_BV.device)
         letters_BA = logits_BV[:, letters]
         beyond_BA = torch.arange(len(letters), device=logits_BV.device)[None] >= batch.choice_count_B[:, None]
+        if not torch.isfinite(letters_BA).all():
+            raise NumericsError(
+                f"expected finite letter logits but some are not ({split} split, step {self.global_step}). "
+                "Hint: lower the learning rate, or use a base dtype with more range."
+            )
         log_probs_BA = functional.log_softmax(letters_BA.masked_fill(beyond_BA, -torch.inf), dim=-1)
         if self.task_loss == "letters":
             loss_B = functional.nll_loss(log_probs_BA, batch.gold_B, reduction="none")
@@ -182,9 +196,7 @@ class RouterTuner(LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Return the task loss plus the weighted auxiliary losses of a batch."""
-        progress = self.global_step / max(1, self.planned_steps)
-        for head in self.routers.heads.values():
-            head.set_progress(progress)
+        progress = self.set_progress()
         log_probs_BA, loss_B = self.answer(batch, "train")
         trace = self.routers.trace
         context = LossContext(self.routers.rule, self.routers.layers, self.scope, progress, log_probs_BA, batch.gold_B)
@@ -217,24 +229,35 @@ class RouterTuner(LightningModule):
                     "Hint: lower the learning rate or the loss weight."
                 )
 
+    def set_progress(self) -> float:
+        """Tell scheduled heads how much of training is done, and return it: 1 where there is nothing to train."""
+        fitting = self.trainer.state.fn == "fit"
+        progress = self.global_step / max(1, self.planned_steps) if fitting else 1.0
+        for head in self.routers.heads.values():
+            head.set_progress(progress)
+        return progress
+
     @property
     def planned_steps(self) -> int:
         """Optimiser steps of the whole fit."""
         return int(self.trainer.estimated_stepping_batches)
 
     def configure_optimizers(self) -> Any:
-        """Return the configured optimiser over the heads' parameters only, and its scheduler."""
+        """Return the configured optimiser over the heads' parameters, and its scheduler, which moves every step."""
         parameters = list(self.routers.trainable().values())
         if not parameters:
             raise ConfigError(
                 f"expected something to train but {type(self.head).__name__} has no parameters (model.head). "
                 "Hint: RetunedHead trains the router weight."
             )
-        optimizer = self.make_optimizer(parameters) if self.make_optimizer else torch.optim.AdamW(parameters, lr=3e-3)
-        if self.make_scheduler is None:
+        try:
+            optimizer = self.make_optimizer(parameters) if self.make_optimizer else torch.optim.AdamW(parameters)
+            scheduler = self.make_scheduler(optimizer) if self.make_scheduler else None
+        except (TypeError, ValueError) as fault:
+            raise ConfigError(f"expected valid options but got: {fault} (optimizer, lr_scheduler).") from fault
+        if scheduler is None:
             return optimizer
-        schedule = {"scheduler": self.make_scheduler(optimizer), "interval": "step"}
-        return {"optimizer": optimizer, "lr_scheduler": schedule}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     # Evaluation
 
@@ -247,21 +270,23 @@ class RouterTuner(LightningModule):
     def evaluate(self, batch: Batch, split: str) -> None:
         """Answer a batch and add it to the split's results."""
         log_probs_BA, loss_B = self.answer(batch, split)
-        results = self.results.setdefault(split, self.new_results())
+        if split not in self.results:
+            self.results[split] = self.new_results()
+        results = self.results[split]
         outcome = Outcome(log_probs_BA.argmax(-1) == batch.gold_B, batch.subject_B)
         results.evidence.update(self.routers.trace, outcome)
         results.question_Q.append(batch.question_B.cpu())
         results.log_probs_QA.append(log_probs_BA.cpu())
-        results.loss_Q.append(loss_B.cpu())
-        means = {f"{split}/loss": loss_B.mean(), f"{split}/accuracy": outcome.correct_B.float().mean()}
-        options: dict[str, Any] = {"batch_size": len(loss_B), "add_dataloader_idx": False, "sync_dist": True}
-        self.log_dict(means, on_epoch=True, prog_bar=True, **options)
+        results.correct += int(outcome.correct_B.sum())
+        results.loss += float(loss_B.double().sum())
 
     def log_evidence(self) -> None:
         """Log the routing numbers of every split evaluated in this epoch."""
         for split, results in self.results.items():
-            for name, value in results.evidence.summary().items():
-                self.log(f"{split}/{name}", value, prog_bar=name == "entropy_topk", rank_zero_only=True)
+            for name, value in results.summary().items():
+                # Double precision, so that equal counts of correct answers are equal accuracies.
+                exact = torch.tensor(value, dtype=torch.float64)
+                self.log(f"{split}/{name}", exact, prog_bar=name in ("accuracy", "loss", "entropy_topk"))
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Evaluate a validation batch."""
@@ -299,16 +324,22 @@ class RouterTuner(LightningModule):
         self.calibrate()
 
     def on_validation_start(self) -> None:
-        """Calibrate heads that need it."""
-        self.calibrate()
+        """Calibrate heads that need it, and move scheduled ones to where training stands."""
+        self.get_ready()
 
     def on_test_start(self) -> None:
-        """Calibrate heads that need it."""
-        self.calibrate()
+        """Do as before a validation."""
+        self.get_ready()
 
     def on_predict_start(self) -> None:
-        """Calibrate heads that need it."""
+        """Do as before a validation."""
+        self.get_ready()
+
+    def get_ready(self) -> None:
+        """Calibrate heads that need it; move scheduled ones, which with nothing to train are at their end."""
         self.calibrate()
+        if self.trainer.state.fn == "fit" or not self.head.traits.trainable:
+            self.set_progress()
 
     @torch.no_grad()
     def calibrate(self) -> None:
@@ -340,16 +371,35 @@ class RouterTuner(LightningModule):
             head.calibrate(self.table.layers[layer])
         self.calibrated = True
 
-    def proof_of_freezing(self) -> str:
-        """Return one hash over the hashes of all frozen tensors."""
-        return ids_hash(f"{name} {value}" for name, value in self.routers.frozen_hashes().items())
+    @property
+    def fingerprint(self) -> str:
+        """One hash over the hashes of all the base model's tensors, as they were when it was loaded."""
+        return ids_hash(f"{name} {value}" for name, value in self.hashes_at_load.items())
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note which base model the heads belong to."""
+        checkpoint["base"] = {"path": self.base.path, "revision": self.base.revision, "fingerprint": self.fingerprint}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse heads that were made for another base model.
+
+        Raises:
+            ModelError: The base model's tensors differ from those the checkpoint was made with.
+        """
+        theirs = checkpoint.get("base", {})
+        if theirs.get("fingerprint") != self.fingerprint:
+            mine = f"{self.base.path} at {self.base.revision}, fingerprint {self.fingerprint}"
+            raise ModelError(
+                f"expected a checkpoint for {mine}, but got one for {theirs.get('path')} at {theirs.get('revision')}, "
+                f"fingerprint {theirs.get('fingerprint')} (ckpt_path). Hint: set model.base to the checkpoint's."
+            )
 
     def summary_line(self) -> str:
         """Return the start-up line: what is trained, where, and how."""
         if self.language_model is None:
             raise ModelError("expected a loaded model but it is not loaded yet. Hint: call configure_model().")
         trained = sum(parameter.numel() for parameter in self.routers.trainable().values())
-        heads = {id(value) for value in self.routers.state().values()}
+        heads = {id(value) for head in self.routers.heads.values() for value in head.parameters()}
         total = sum(value.numel() for value in self.language_model.parameters() if id(value) not in heads)
         return (
             f"trainable {trained:,} of {total:,} ({100 * trained / total:.4f} %), {len(self.routers.layers)} of "

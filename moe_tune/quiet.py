@@ -10,6 +10,7 @@ HARMLESS = (
     ".*does not have many workers.*",
     ".*Checkpoint directory .* exists and is not empty.*",
     ".*anonymous.*has no effect.*",
+    ".*The dirpath has changed from.*",  # a checkpoint read from a moved run
     ".*your dataloader is not resumable.*",  # its sampler is
 )
 

@@ -5,6 +5,7 @@ import re
 import sys
 import warnings
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, instantiate_class
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 import moe_tune.data
@@ -23,15 +25,16 @@ from moe_tune.callbacks.evidence_log import EvidenceLog
 from moe_tune.callbacks.freezing_proof import FreezingProof
 from moe_tune.callbacks.question_records import PredictionRecords, QuestionRecords
 from moe_tune.callbacks.run_files import RunFiles
-from moe_tune.config_files import checked_arguments, config_arguments, with_checkpoint_config
+from moe_tune.config_files import checked_arguments, config_label, differences, load_yaml, with_checkpoint_config
 from moe_tune.data.module import QuizDataModule
 from moe_tune.errors import ConfigError, did_you_mean
 from moe_tune.listing import KINDS
 from moe_tune.module import RouterTuner
 from moe_tune.quiet import quieten
-from moe_tune.runs.checkpoint import RouterCheckpointIO
-from moe_tune.runs.directory import RunDirectory, to_yaml
+from moe_tune.runs.checkpoint import CONFIG, RouterCheckpointIO
+from moe_tune.runs.directory import RunDirectory, identity, to_yaml
 from moe_tune.runs.metrics_file import MetricsFile
+from moe_tune.runs.redact import redacted
 from moe_tune.wandb_logger import close_wandb_run
 
 
@@ -45,6 +48,14 @@ class AlreadyComplete(Exception):
     def __init__(self, path: Path) -> None:
         super().__init__(f"already complete: {path}. Hint: --fresh true runs it again.")
         self.path = path
+
+
+@dataclass(slots=True)
+class Claim:
+    """The directory a verb works in, and where the old one of that name is until the new one has begun."""
+
+    directory: RunDirectory | None = None
+    aside: Path | None = None
 
 
 class ParseFault(Exception):
@@ -69,11 +80,11 @@ class TunerCLI(LightningCLI):
     Args:
         argv: The verb and its arguments.
         plugins: sha256 of the user's plug-in files, by path.
+        claim: Is told which directory the verb works in; the constructor runs the verb, and may not return.
     """
 
-    def __init__(self, argv: list[str], plugins: dict[str, str] | None = None) -> None:
-        self.plugins = plugins or {}
-        self.argv = argv
+    def __init__(self, argv: list[str], plugins: dict[str, str], claim: Claim) -> None:
+        self.plugins, self.argv, self.claim = plugins, argv, claim
         self.directory: RunDirectory
         # Lightning warns when arguments are given beside sys.argv; here they always are.
         warnings.filterwarnings("ignore", message=".*args parameter is intended to run from within Python.*")
@@ -121,37 +132,56 @@ class TunerCLI(LightningCLI):
         """Find the run directory, and what an earlier run of the same command left there."""
         settings = self.settings
         config: dict[str, Any] = yaml.safe_load(self._parser(self.subcommand).dump(settings, skip_none=False))
-        for key in ("fresh", "ckpt_path"):
+        for key in OF_THE_CALL:
             config.pop(key, None)
         head = str(config["model"]["head"]["class_path"]).rpartition(".")[2]
         seed = int(config["seed_everything"])
+        if self.plugins:
+            config["plugins"] = self.plugins  # an edited plug-in makes another run
+        self.resolved = redacted(config)
         self.directory = RunDirectory.of(Path(settings.runs_root), self._label(), head, seed, config)
-        given = settings.get("ckpt_path")
-        if given and Path(given).parent.name == "checkpoints" and self.subcommand != "fit":
-            self.directory = RunDirectory(Path(given).parent.parent)
-        elif self.subcommand != "fit":
-            self.directory = RunDirectory(
-                self.directory.path.with_name(f"{self.directory.path.name}-{self.subcommand}")
-            )
         if self.subcommand == "fit":
             self._continue_or_start(settings)
-        self.resolved = config
+        else:
+            self._beside_the_fit(settings.get("ckpt_path"))
         self._place_loggers(settings)
 
     def _continue_or_start(self, settings: Any) -> None:
-        if settings.fresh:
-            self.directory.clear()
-        if self.directory.is_finished:
+        self.claim.directory = self.directory
+        if self.directory.is_finished and not settings.fresh:
             raise AlreadyComplete(self.directory.path)
-        if settings.ckpt_path is None and self.directory.last_checkpoint is not None:
+        if settings.ckpt_path is None and not settings.fresh and self.directory.last_checkpoint is not None:
             settings.ckpt_path = str(self.directory.last_checkpoint)
             rank_zero_info(f"resuming {self.directory.path} from {settings.ckpt_path}")
-        elif settings.ckpt_path is None:
-            self.directory.clear()
+        elif settings.ckpt_path is not None and self.directory.path in Path(settings.ckpt_path).parents:
+            if settings.fresh:
+                raise ConfigError(
+                    f"expected a checkpoint outside the run that is made afresh but got {settings.ckpt_path!r} "
+                    "(fresh, ckpt_path). Hint: leave one of them out."
+                )
+        else:
+            self.claim.aside = self.directory.set_aside()
+
+    def _beside_the_fit(self, checkpoint: str | None) -> None:
+        """Evaluate into the fit's own directory only what its manifest describes; anything else gets its own."""
+        path = self.directory.path
+        if checkpoint and Path(checkpoint).parent.name == "checkpoints":
+            fitted = RunDirectory(Path(checkpoint).parent.parent)
+            stored = load_yaml(Path(checkpoint) / CONFIG)
+            for line in differences(stored, self.resolved):
+                rank_zero_info(f"not as in the checkpoint: {line}")
+            tested = Path(fitted.manifest.get("tested_checkpoint", checkpoint)).name
+            same_run = identity(stored) == identity(self.resolved)
+            if same_run and (self.subcommand == "predict" or tested in ("last", Path(checkpoint).name)):
+                self.directory = self.claim.directory = fitted
+                return
+            changed = "" if same_run else f"-{identity(self.resolved)}"
+            path = path.with_name(f"{fitted.path.name}-{Path(checkpoint).stem}{changed}")
+        self.directory = self.claim.directory = RunDirectory(path.with_name(f"{path.name}-{self.subcommand}"))
+        self.claim.aside = self.directory.set_aside()
 
     def _label(self) -> str:
-        files = config_arguments(self.argv)
-        return self.settings.name or (Path(files[0]).stem if files else "default")
+        return self.settings.name or config_label(self.argv)
 
     def _place_loggers(self, settings: Any) -> None:
         """Loggers without a folder of their own write into the run directory."""
@@ -161,8 +191,6 @@ class TunerCLI(LightningCLI):
                 arguments = logger.init_args
                 if "save_dir" in arguments and arguments.save_dir in (None, "."):
                     arguments.save_dir = str(self.directory.path)
-                    # W&B falls back to the system's temporary folder if its own does not exist.
-                    self.directory.path.mkdir(parents=True, exist_ok=True)
                 if arguments.get("name", "") is None:
                     arguments.name = self.directory.path.name
 
@@ -179,13 +207,18 @@ class TunerCLI(LightningCLI):
             EvidenceLog(self.directory),
             PredictionRecords(self.directory),
         ]
-        plugins = [*(config.get("plugins") or []), RouterCheckpointIO(to_yaml(self.resolved))]
+        plugins = [*(config.get("plugins") or []), RouterCheckpointIO(lambda: to_yaml(self.resolved))]
         trainer = super().instantiate_trainer(**{**kwargs, "plugins": plugins, "default_root_dir": str(folder)})
         trainer.callbacks[:0] = callbacks
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(folder / "checkpoints")
-        folder.mkdir(parents=True, exist_ok=True)
+        if trainer.world_size > 1:
+            raise ConfigError(
+                f"expected one process but got {trainer.world_size} (trainer.devices, trainer.num_nodes). "
+                "Hint: --trainer.devices 1; several processes are not supported yet."
+            )
+        folder.mkdir(parents=True, exist_ok=True)  # W&B goes elsewhere if its folder does not exist
         trainer.loggers = [*trainer.loggers, MetricsFile(folder)]
         return trainer
 
@@ -201,8 +234,13 @@ class TunerCLI(LightningCLI):
     def fit(self, model: LightningModule, **kwargs: Any) -> None:
         """Train, or calibrate and evaluate a head with nothing to train; then test once if asked for."""
         if self.model.head.traits.trainable:
-            self.trainer.fit(model, **kwargs)
+            self.trainer.fit(model, **{**kwargs, "weights_only": True})
         else:
+            if self.model.losses:
+                raise ConfigError(
+                    f"expected no losses for a head with nothing to train but got {sorted(self.model.losses)} "
+                    f"(model.losses). Hint: configs/losses/none.yaml, or a head that trains."
+                )
             kwargs.pop("ckpt_path", None)
             self.validate(model, **kwargs)
             self.trainer.save_checkpoint(self.directory.path / "checkpoints" / "last.ckpt")
@@ -215,16 +253,30 @@ class TunerCLI(LightningCLI):
 
     def validate(self, model: LightningModule, **kwargs: Any) -> None:
         """Evaluate the validation split; the numbers are printed by the callbacks, not as Lightning's table."""
-        self.trainer.validate(model, **{**kwargs, "verbose": False})
+        self.trainer.validate(model, **{**kwargs, "verbose": False, "weights_only": True})
+        self._evaluated()
 
     def test(self, model: LightningModule, **kwargs: Any) -> None:
         """Evaluate the test split under every protocol."""
-        self.trainer.test(model, **{**kwargs, "verbose": False})
+        self.trainer.test(model, **{**kwargs, "verbose": False, "weights_only": True})
+        self._evaluated()
+
+    def predict(self, model: LightningModule, **kwargs: Any) -> None:
+        """Write the letter probabilities of the test questions."""
+        self.trainer.predict(model, **{**kwargs, "return_predictions": False, "weights_only": True})
+        self._evaluated()
+
+    def _evaluated(self) -> None:
+        if self.subcommand != "fit" and self.directory.manifest.get("status") == "started":
+            self.directory.update_manifest(status="evaluated")
 
     def _best(self) -> str | None:
         callback = self.trainer.checkpoint_callback
         return str(callback.best_model_path) or None if isinstance(callback, ModelCheckpoint) else None
 
+
+OF_THE_CALL = ("fresh", "ckpt_path", "verbose", "weights_only", "return_predictions")
+"""Arguments of one call, which are no part of a run's configuration."""
 
 SLOTS = {"model.head": "heads", "model.losses": "losses", "data.source": "sources"}
 """Configuration keys that take a class of a plug-in folder."""
@@ -278,10 +330,15 @@ def run(argv: list[str], plugins: dict[str, str] | None = None) -> Path:
     """
     quieten()
     sys.argv = ["moe_tune", *argv]  # what Lightning hands to the processes it starts
-    failed = True
+    claim = Claim()
+    finished = False
     try:
-        path = TunerCLI(argv, plugins).directory.path
-        failed = False
+        cli = TunerCLI(argv, plugins or {}, claim)
+        finished = True
+    except MisconfigurationException as fault:
+        raise ConfigError(f"expected a trainer that can run here but got: {' '.join(str(fault).split())}") from fault
     finally:
-        close_wandb_run(failed)
-    return path
+        close_wandb_run(failed=not finished)
+        if claim.directory is not None:
+            claim.directory.settle(claim.aside)
+    return cli.directory.path

@@ -1,17 +1,37 @@
 """The W&B logger: offline unless someone is logged in, never asking, never stopping a run."""
 
+import logging
 import netrc
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers.logger import rank_zero_experiment
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from moe_tune.errors import ConfigError
+from moe_tune.runs.redact import redacted
+
+logger = logging.getLogger(__name__)
+
+MODES = {"online": "online", "run": "online", "offline": "offline", "dryrun": "offline", "disabled": "disabled"}
+"""What ``WANDB_MODE`` may say, older words included."""
+INIT_SECONDS = 10.0
+"""How long a server may take to answer at the start; ``WANDB_INIT_TIMEOUT`` says otherwise."""
+FINISH_SECONDS = 60.0
+"""How long the last upload may take; what is left stays on disk for ``wandb sync``."""
 
 
 class RouterWandbLogger(WandbLogger):
-    """Logs to Weights & Biases without ever asking for a login: offline when nobody is logged in.
+    """Logs to Weights & Biases without ever asking for a login or stopping a run.
 
-    ``WANDB_MODE`` decides if it is set. An offline run is sent later with ``wandb sync``.
+    ``WANDB_MODE`` decides if it is set; without it a run is online if there is a key, else offline. A server that does
+    not answer costs ten seconds, then the run is logged offline and sent later with ``wandb sync``.
 
     Args:
         project: W&B project, one per study.
@@ -20,6 +40,9 @@ class RouterWandbLogger(WandbLogger):
         group: Runs that belong together, such as an experiment's name.
         tags: Words to find the run by.
         resume: How a run of the same id is continued.
+
+    Raises:
+        ConfigError: A ``WANDB_*`` variable of the environment has a fault.
     """
 
     def __init__(
@@ -31,30 +54,91 @@ class RouterWandbLogger(WandbLogger):
         tags: list[str] | None = None,
         resume: str = "allow",
     ) -> None:
-        offline = not logged_in()
+        self._mode = wandb_mode()
+        self._warned = False
+        if self._mode == "offline" and MODES.get(os.environ.get("WANDB_MODE", "")) == "online":
+            _warn("WANDB_MODE=online but no W&B key, continuing offline. Hint: wandb login, or set WANDB_API_KEY.")
+        # Not offline=True: Lightning would set WANDB_MODE for every later run of the process.
         super().__init__(
-            name=name,
             save_dir=save_dir,
-            project=project,
-            offline=offline,
-            group=group,
-            tags=tags,
             resume=resume,
-            settings=_settings(offline),
+            settings=_settings(self._mode),
+            **redacted({"name": name, "project": project, "group": group, "tags": tags}),
         )
         # Lightning passes it although wandb 0.31 only answers it with a warning.
         self._wandb_init.pop("anonymous")
 
+    @property
+    @rank_zero_experiment  # type: ignore[untyped-decorator]
+    def experiment(self) -> Any:
+        """The W&B run; offline if the server cannot be reached."""
+        try:
+            return super().experiment
+        except _faults() as fault:
+            if self._mode == "disabled":
+                raise
+            remedies = {
+                "online": ("offline", "unreachable, continuing offline"),
+                "offline": ("disabled", "cannot write here, continuing without it"),
+            }
+            self._mode, words = remedies[self._mode]
+            _warn(f"W&B {words} ({_one_line(fault)})")
+            self._wandb_init["settings"] = _settings(self._mode)
+            return self.experiment
 
-def _settings(offline: bool) -> Any:
-    import wandb
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        """Log numbers; a fault of W&B becomes one warning."""
+        with self._harmless():
+            super().log_metrics(metrics, step)
 
-    return wandb.Settings(
-        mode="offline" if offline else os.environ.get("WANDB_MODE", "online"),
-        save_code=False,
-        x_disable_meta=True,  # it would store the command line
-        silent=True,
-    )
+    def log_hyperparams(self, params: Any) -> None:
+        """Log the configuration; a fault of W&B becomes one warning."""
+        with self._harmless():
+            super().log_hyperparams(params)
+
+    def log_table(self, key: str, *args: Any, **kwargs: Any) -> None:
+        """Log a table; a fault of W&B becomes one warning."""
+        with self._harmless():
+            super().log_table(key, *args, **kwargs)
+
+    def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: Any) -> None:
+        """Log images; a fault of W&B becomes one warning."""
+        with self._harmless():
+            super().log_image(key, images, step, **kwargs)
+
+    @contextmanager
+    def _harmless(self) -> Iterator[None]:
+        try:
+            yield
+        except _faults() as fault:
+            if not self._warned:
+                self._warned = True
+                _warn(f"W&B failed, the run goes on and metrics.jsonl has its numbers ({_one_line(fault)})")
+
+
+def wandb_mode() -> str:
+    """Return ``online``, ``offline`` or ``disabled``: what ``WANDB_MODE`` asks for, online only if there is a key.
+
+    Raises:
+        ConfigError: ``WANDB_MODE`` is none of the words W&B knows.
+    """
+    asked = os.environ.get("WANDB_MODE") or "online"
+    if asked not in MODES:
+        raise ConfigError(
+            f"expected {', '.join(MODES)} but got {asked!r} (environment variable WANDB_MODE). "
+            "Hint: unset it, or WANDB_MODE=offline."
+        )
+    mode = MODES[asked]
+    return "offline" if mode == "online" and not _has_key() else mode
+
+
+def logged_in() -> bool:
+    """Return whether a run would be sent to W&B: there is a key, and ``WANDB_MODE`` does not forbid it.
+
+    Raises:
+        ConfigError: ``WANDB_MODE`` is none of the words W&B knows.
+    """
+    return wandb_mode() == "online"
 
 
 def close_wandb_run(failed: bool) -> None:
@@ -65,17 +149,55 @@ def close_wandb_run(failed: bool) -> None:
     """
     wandb = sys.modules.get("wandb")
     if wandb is not None and wandb.run is not None:
-        wandb.finish(exit_code=int(failed))
+        try:
+            wandb.finish(exit_code=int(failed))
+        except _faults() as fault:
+            _warn(f"W&B did not take everything. Hint: wandb sync sends the rest ({_one_line(fault)})")
 
 
-def logged_in() -> bool:
-    """Return whether W&B may be reached: a mode is set that says so, or a key is there."""
-    mode = os.environ.get("WANDB_MODE")
-    if mode is not None:
-        return mode == "online"
-    if os.environ.get("WANDB_API_KEY"):
+def _has_key() -> bool:
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").netloc
     try:
-        return bool(netrc.netrc().authenticators("api.wandb.ai"))
+        return bool(netrc.netrc(Path(os.environ.get("NETRC", "~/.netrc")).expanduser()).authenticators(host))
     except (OSError, netrc.NetrcParseError):
         return False
+
+
+def _settings(mode: str) -> Any:
+    import wandb
+
+    try:
+        # wandb reads the environment only when a run starts, and a fault there would end in a traceback.
+        wandb.Settings().update_from_env_vars(os.environ)
+        return wandb.Settings(
+            mode=mode,
+            init_timeout=float(os.environ.get("WANDB_INIT_TIMEOUT", INIT_SECONDS)),
+            finish_timeout=FINISH_SECONDS,
+            finish_timeout_raises=True,
+            save_code=False,
+            x_disable_meta=True,  # it would store the command line
+            silent=True,
+        )
+    except ValueError as fault:
+        raise ConfigError(
+            f"expected W&B settings but got: {_one_line(fault)} (environment variables WANDB_*). "
+            "Hint: unset the one that is named."
+        ) from fault
+
+
+def _faults() -> tuple[type[Exception], ...]:
+    """What W&B raises when it, its service process or its server is gone; wandb is imported only where it is used."""
+    import wandb
+
+    return (wandb.errors.Error, OSError)
+
+
+def _one_line(fault: Exception) -> str:
+    return " ".join(str(fault).split())[:200]
+
+
+@rank_zero_only  # type: ignore[untyped-decorator]
+def _warn(message: str) -> None:
+    logger.warning(message)

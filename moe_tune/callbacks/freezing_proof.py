@@ -9,36 +9,34 @@ from moe_tune.runs.directory import RunDirectory
 
 
 class FreezingProof(Callback):
-    """Hashes every frozen tensor before and after a fit, prints both, and stops the run if they differ.
+    """Hashes every tensor of the base model again when a fit or a calibration has ended, and prints both hashes.
 
     Args:
-        directory: The run directory; its manifest keeps the hashes.
+        directory: The run directory; its manifest keeps them.
     """
 
     def __init__(self, directory: RunDirectory) -> None:
         self.directory = directory
-        self.before: dict[str, str] = {}
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Hash the frozen tensors."""
-        assert isinstance(pl_module, RouterTuner)
-        self.before = pl_module.routers.frozen_hashes()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Hash them again.
+        """Compare after training."""
+        self._compare(trainer, pl_module)
 
-        Raises:
-            ModelError: A frozen tensor changed.
-        """
-        assert isinstance(pl_module, RouterTuner)
-        after = pl_module.routers.frozen_hashes()
-        changed = sorted(name for name in after if after[name] != self.before.get(name))
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compare after the calibration of a head with nothing to train."""
+        if trainer.state.fn == "validate":
+            self._compare(trainer, pl_module)
+
+    def _compare(self, trainer: Trainer, tuner: LightningModule) -> None:
+        assert isinstance(tuner, RouterTuner)
+        after = tuner.routers.frozen_hashes()
+        changed = sorted(name for name, value in after.items() if value != tuner.hashes_at_load.get(name))
         if changed:
             raise ModelError(
                 f"expected the base model to stay as it was but {len(changed)} tensors changed: {changed[:4]}. "
                 "Hint: a head must not write to the weight it is bound to."
             )
-        proof = pl_module.proof_of_freezing()
         if trainer.is_global_zero:
-            self.directory.update_manifest(frozen={"tensors": len(after), "sha256_before_and_after": proof})
-        rank_zero_info(f"frozen: {len(after)} tensors, sha256 {proof} before and after the fit")
+            frozen = {"tensors": len(after), "sha256_before_and_after": tuner.fingerprint}
+            self.directory.update_manifest(frozen=frozen)
+        rank_zero_info(f"frozen: {len(after)} tensors, sha256 {tuner.fingerprint} before and after")

@@ -52,7 +52,7 @@ class QuestionRecords(Callback):
 
 
 class PredictionRecords(Callback):
-    """Writes ``questions/predictions.parquet`` at the end of ``predict``, in the columns of the other records.
+    """Writes ``predictions.parquet`` at the end of ``predict``, in the columns of the other records.
 
     Args:
         directory: The run directory.
@@ -73,8 +73,9 @@ class PredictionRecords(Callback):
         assert isinstance(pl_module, RouterTuner)
         index_Q = torch.cat([one["question_B"] for one in self.seen])
         log_probs_QA = torch.cat([one["log_probs_BA"] for one in self.seen])
-        file = self.directory.path / "questions" / "predictions.parquet"
+        file = self.directory.path / "predictions.parquet"
         write_parquet(question_frame(pl_module.quiz.questions("test"), index_Q, log_probs_QA), file)
+        self.directory.record_opening("test (predict)", len(index_Q))
         rank_zero_info(f"predictions of {len(index_Q):,} questions: {file}")
 
 

@@ -41,12 +41,11 @@ class RunFiles(Callback):
 
     def _write(self, trainer: Trainer, tuner: LightningModule, verb: str) -> None:
         assert isinstance(tuner, RouterTuner)
-        if self.directory.manifest:
-            return
         base = tuner.base
+        # What was measured becomes a concrete value, here and in every checkpoint.
         self.config["model"]["base"]["experts_implementation"] = base.experts_implementation
         rank_zero_info(tuner.summary_line())
-        if not trainer.is_global_zero:
+        if self.directory.manifest:
             return
         self.directory.write_config(to_yaml(self.config))
         for logger in trainer.loggers:
@@ -70,7 +69,7 @@ class RunFiles(Callback):
                 "path": base.path,
                 "revision": base.revision,
                 "dtype": base.dtype,
-                "frozen_sha256": tuner.proof_of_freezing(),
+                "frozen_sha256": tuner.fingerprint,
             },
             protocols={"validation": quiz.protocol.name, "test": quiz.protocol.name}
             | {name: one.name for name, one in quiz.test_protocols.items()},
@@ -84,8 +83,18 @@ class RunFiles(Callback):
         if not trainer.is_global_zero or not self.directory.manifest or trainer.interrupted:
             return
         table = pl_module.table
-        seen = {"questions": table.questions, "questions_hash": table.questions_hash} if table is not None else None
-        self.directory.update_manifest(data=pl_module.quiz.manifest, calibration=seen)
+        if table is not None:
+            self.directory.update_manifest(
+                calibration={"questions": table.questions, "questions_hash": table.questions_hash}
+            )
+        # A later verb reads other splits; what an earlier one recorded stays.
+        before = self.directory.manifest.get("data", {})
+        now_read = pl_module.quiz.manifest
+        merged = {
+            key: {**before[key], **value} if isinstance(value, dict) and isinstance(before.get(key), dict) else value
+            for key, value in now_read.items()
+        }
+        self.directory.update_manifest(data={**before, **merged})
 
 
 def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -2,35 +2,34 @@
 
 import argparse
 import hashlib
-import sys
 from pathlib import Path
 
-from moe_tune.errors import ConfigError, MoeTuneError
+from moe_tune.errors import ConfigError
 
 
 def main(argv: list[str]) -> int:
     """Compare run directories and print the tables and where the report lies.
 
     Args:
-        argv: Arguments after ``moe-tune compare``.
+        argv: Arguments after the verb.
 
     Returns:
-        The exit code: 0, or that of the fault, which is printed as one message.
+        The exit code, 0.
+
+    Raises:
+        ConfigError: There are fewer than two runs.
+        DataError: A run is unfinished or incomplete, or the runs answered different questions.
     """
     options = build_parser().parse_args(argv)
-    try:
-        baseline, others = _split_runs(options.runs, options.baseline)
-        out = options.out or default_out(baseline, others)
-        # Imported here so that --help answers at once.
-        from rich.console import Console
+    baseline, others = _split_runs(options.runs, options.baseline)
+    out = options.out or default_out(baseline, others)
+    # Imported here so that --help answers at once.
+    from rich.console import Console
 
-        from moe_tune.compare.report import compare_runs
-        from moe_tune.compare.table import render_terminal
+    from moe_tune.compare.report import compare_runs
+    from moe_tune.compare.terminal import render_terminal
 
-        comparison = compare_runs(baseline, others, out)
-    except MoeTuneError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    comparison = compare_runs(baseline, others, out)
     console = Console()
     console.print(render_terminal(comparison))
     console.print(f"report: {out / 'report.html'}", soft_wrap=True)
@@ -40,9 +39,9 @@ def main(argv: list[str]) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """Return the verb's argument parser."""
     parser = argparse.ArgumentParser(
-        prog="moe-tune compare",
+        prog="python -m moe_tune compare",
         description="Compare finished runs with a baseline, paired question by question.",
-        epilog="example: moe-tune compare runs/nano-IdentityHead-s1-* runs/nano-RetunedHead-s*",
+        epilog="example: python -m moe_tune compare runs/nano-IdentityHead-s1-* runs/nano-RetunedHead-s*",
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories, two or more")
     parser.add_argument("--baseline", type=Path, metavar="RUN", help="run compared against (default: the first RUN)")
@@ -70,6 +69,6 @@ def _split_runs(runs: list[Path], baseline: Path | None) -> tuple[Path, list[Pat
     if not others:
         raise ConfigError(
             f"expected a baseline and at least one other run but got only {chosen} (compare). "
-            f"Hint: moe-tune compare BASELINE_RUN OTHER_RUN."
+            f"Hint: python -m moe_tune compare BASELINE_RUN OTHER_RUN."
         )
     return chosen, others

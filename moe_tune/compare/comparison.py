@@ -1,6 +1,6 @@
 """The comparison of several arms with one baseline over the splits they all answered."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from statsmodels.stats.multitest import multipletests
 from moe_tune.compare.decision import decide
 from moe_tune.compare.paired import PairedResult, compare_paired
 from moe_tune.compare.routing_summary import RoutingSummary, summarise_routing
-from moe_tune.compare.runs import Run, require_same_items
+from moe_tune.compare.runs import Run, evaluation_command, require_same_items
 from moe_tune.compare.subjects import SubjectDifferences, subject_differences
 from moe_tune.errors import DataError, did_you_mean
 
@@ -64,7 +64,12 @@ class Comparison:
         return [arm for name, arm in self.arms.items() if name != self.baseline]
 
 
-def compare_arms(arms: Mapping[str, list[Run]], baseline: str, splits: Mapping[str, str] | None = None) -> Comparison:
+def compare_arms(
+    arms: Mapping[str, list[Run]],
+    baseline: str,
+    splits: Mapping[str, str] | None = None,
+    protocols: Sequence[str] = (),
+) -> Comparison:
     """Compare every arm with the baseline, question by question.
 
     A baseline with one run serves every seed; with several it is paired seed by seed.
@@ -73,7 +78,10 @@ def compare_arms(arms: Mapping[str, list[Run]], baseline: str, splits: Mapping[s
         arms: Runs of each arm.
         baseline: The arm compared against.
         splits: Split name to label, the primary first; by default every ``test`` split all runs have, or
-            ``validation`` if there is none.
+            ``validation`` if no run has one.
+        protocols: Splits declared to be wordings of one test, at least three: on each of them a change counts as
+            improved or worse only if two thirds of them agree in sign. Without a declaration splits are never taken
+            for that; a layout the model was pretrained on asks the same questions, but shows what a change costs.
 
     Raises:
         DataError: Runs answered different questions, lack a split, or have no baseline run to be paired with.
@@ -81,17 +89,29 @@ def compare_arms(arms: Mapping[str, list[Run]], baseline: str, splits: Mapping[s
     reference = arms[baseline]
     everyone = [run for runs in arms.values() for run in runs]
     chosen = _choose_splits(everyone, splits)
+    for split in protocols:
+        if split not in chosen:
+            raise DataError(
+                f"expected compared splits as protocols but got {split!r}. Hint: {did_you_mean(split, chosen)}"
+            )
     for split in chosen:
         for run in everyone:
             require_same_items(reference[0], run, split)
     built = {
-        name: _build_arm(name, arms[name], _partners(reference, name, arms[name]), chosen, name == baseline)
+        name: _build_arm(name, arms[name], _partners(reference, name, arms[name]), chosen, protocols, name == baseline)
         for name in (baseline, *(name for name in arms if name != baseline))
     }
     return Comparison(baseline, chosen, _correct_for_arms(built, baseline, chosen))
 
 
-def _build_arm(name: str, runs: list[Run], partners: list[Run], splits: Mapping[str, str], is_baseline: bool) -> Arm:
+def _build_arm(
+    name: str,
+    runs: list[Run],
+    partners: list[Run],
+    splits: Mapping[str, str],
+    protocols: Sequence[str],
+    is_baseline: bool,
+) -> Arm:
     runs = sorted(runs, key=lambda run: run.seed)
     results, subjects = {}, {}
     for split in splits:
@@ -102,12 +122,13 @@ def _build_arm(name: str, runs: list[Run], partners: list[Run], splits: Mapping[
         )
         diff_SQ = arm_SQ.astype(np.float64) - baseline_SQ
         subjects[split] = None if is_baseline else subject_differences(diff_SQ, list(questions["subject"]))
-    protocols = [result.diff for split, result in results.items() if split.startswith("test")]
+    diffs = [results[split].diff for split in protocols]
     for split, result in results.items():
-        word, note = decide(result.ci95, result.ci90, result.midp, len(result.seeds), protocols)
-        results[split] = (
-            replace(result, decision="baseline", note="") if is_baseline else replace(result, decision=word, note=note)
-        )
+        if is_baseline:
+            results[split] = replace(result, decision="baseline", note="")
+        elif split in protocols:
+            word, note = decide(result.ci95, result.ci90, result.midp, len(result.seeds), diffs)
+            results[split] = replace(result, decision=word, note=note)
     routing = {split: summarise_routing([run.routing[split] for run in runs]) for split in splits}
     return Arm(name, runs[0].manifest, tuple(run.path.resolve().name for run in runs), results, {}, subjects, routing)
 
@@ -136,18 +157,24 @@ def _choose_splits(runs: list[Run], wanted: Mapping[str, str] | None) -> dict[st
     if wanted:
         for split in wanted:
             if split not in shared:
-                lacking = next(run for run in runs if split not in run.questions) if shared else runs[0]
-                raise DataError(
-                    f"expected the split {split!r} but got none in {lacking.path.name}. Hint: "
-                    f"{did_you_mean(split, lacking.questions)}"
+                lacking = next(run for run in runs if split not in run.questions)
+                known = {name for run in runs for name in run.questions}
+                remedy = (
+                    f"run `{evaluation_command(lacking.path, lacking.manifest, split)}`."
+                    if split in known
+                    else did_you_mean(split, known)
                 )
+                raise DataError(f"expected the split {split!r} but got none in {lacking.path}. Hint: {remedy}")
         return dict(wanted)
-    names = sorted(split for split in shared if split.startswith("test")) or sorted(shared & {"validation"})
+    names = sorted(split for split in shared if split.startswith("test"))
+    if not names and not any(split.startswith("test") for run in runs for split in run.questions):
+        names = sorted(shared & {"validation"})
     if not names:
+        lacking = next((run for run in runs if "test" not in run.questions), runs[0])
         raise DataError(
             f"expected a split that all {len(runs)} runs evaluated but got none in common "
             f"({'; '.join(f'{run.path.name}: {sorted(run.questions)}' for run in runs[:4])}). "
-            f"Hint: evaluate them on the same split with `moe-tune test`."
+            f"Hint: evaluate them on the same split: `{evaluation_command(lacking.path, lacking.manifest)}`."
         )
     return {name: _label(name, runs[0].manifest["protocols"].get(name)) for name in names}
 

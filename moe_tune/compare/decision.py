@@ -7,6 +7,8 @@ Word = Literal["baseline", "improved", "worse", "equivalent", "inconclusive"]
 
 MARGIN = 0.01
 """Differences smaller than this, one point, count as equivalent."""
+ONE_ROUTER, BELOW_MARGIN, SIGN_HOLDS = "this router only", "below 1 point", "sign holds under"
+"""How the notes beside a decision begin."""
 
 
 def decide(
@@ -19,15 +21,16 @@ def decide(
     """Return the decision word and a note that belongs beside it.
 
     *improved*: the 95 % interval lies above 0, the median seed's mid-p is below 0.05 and, where three or more prompt
-    protocols were run, at least two thirds of them agree in sign. *worse*: its mirror. *equivalent*: the 90 % interval
-    lies inside one point around 0. Otherwise *inconclusive*.
+    protocols are declared to be wordings of one test, at least two thirds of them agree in sign. *worse*: its mirror.
+    *equivalent*: the 90 % interval lies inside one point around 0. Otherwise *inconclusive*.
 
     Args:
         ci95: 95 % interval of the difference, as fractions.
         ci90: 90 % interval of the difference.
         midp: Mid-p value of McNemar's test for the median seed.
         seeds: Number of seeds; a single one is labelled "this router only".
-        protocol_diffs: Difference under each prompt protocol that was run.
+        protocol_diffs: Difference under each of the declared protocols. A split that asks the same questions to see
+            what a change costs elsewhere, such as in the layout the model was pretrained on, is none of them.
 
     Example:
         >>> decide((0.004, 0.008), (0.005, 0.007), 0.001, seeds=5)
@@ -42,9 +45,9 @@ def decide(
     if sign and midp < 0.05:
         agreeing = sum(sign * diff > 0 for diff in protocol_diffs)
         if len(protocol_diffs) >= 3 and 3 * agreeing < 2 * len(protocol_diffs):
-            notes.append(f"sign holds under {agreeing} of {len(protocol_diffs)} protocols")
+            notes.append(f"{SIGN_HOLDS} {agreeing} of {len(protocol_diffs)} protocols")
         else:
             word = "improved" if sign > 0 else "worse"
-            notes += ["below 1 point"] if equivalent else []
-    notes += ["this router only"] if seeds == 1 else []
+            notes += [BELOW_MARGIN] if equivalent else []
+    notes += [ONE_ROUTER] if seeds == 1 else []
     return word, "; ".join(notes)

@@ -1,8 +1,6 @@
 """The comparison's files: one self-contained HTML page, tables and the summary, written whole or not at all."""
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from moe_tune.compare.table import (
     summarise,
     verdict,
 )
+from moe_tune.runs.atomic import published
 
 FEW_SUBJECTS = 12
 """With more, the figures by subject are folded but for the first."""
@@ -67,13 +66,16 @@ def write_comparison(
         provenance: Date, commit, versions: joined to ``summary.json`` and printed at the report's foot.
     """
     about = dict(provenance or {})
-    out.mkdir(parents=True, exist_ok=True)
     opening = "\n\n".join([f"# {title}", *([lead] if lead else [])])
-    summary = json.dumps(about | summarise(comparison), indent=2, allow_nan=False) + "\n"
-    replace_file(out / "report.html", render_report(comparison, title=title, lead=lead, provenance=about))
-    replace_file(out / "table.md", f"{opening}\n\n{render_markdown(comparison)}")
-    replace_file(out / "table.csv", render_csv(comparison))
-    replace_file(out / "summary.json", summary)
+    files = {
+        "report.html": render_report(comparison, title=title, lead=lead, provenance=about),
+        "table.md": f"{opening}\n\n{render_markdown(comparison)}",
+        "table.csv": render_csv(comparison),
+        "summary.json": json.dumps(about | summarise(comparison), indent=2, allow_nan=False) + "\n",
+    }
+    for name, text in files.items():
+        with published(out / name) as draft:
+            draft.write_text(text, encoding="utf-8")
 
 
 def render_report(
@@ -119,24 +121,6 @@ def render_report(
         about=[_describe(comparison, arm) for arm in comparison.arms.values()],
         provenance={key.replace("_", " "): _one_line(value) for key, value in (provenance or {}).items()},
     )
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old content or the new, never a part.
-
-    Args:
-        path: The file; its folder exists.
-        text: Its whole content.
-    """
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(temporary).chmod(0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _describe(comparison: Comparison, arm: Arm) -> dict[str, Any]:
@@ -202,7 +186,7 @@ def _markup(figure: str | None) -> Markup | None:
 
 def _one_line(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {item}" for key, item in value.items())
+        return ", ".join(f"{key} {item}" for key, item in value.items() if item is not None)
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
     return "unknown" if value is None else str(value)

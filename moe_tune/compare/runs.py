@@ -1,7 +1,8 @@
 """Reading run directories: what a run was, which questions it answered, where its routers sent them."""
 
 import json
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,10 @@ import yaml
 
 from moe_tune.errors import DataError
 
-MANIFEST_KEYS = ("name", "head", "scope", "layers", "trainable_parameters", "seed", "base", "protocols")
+MANIFEST_KEYS = ("name", "head", "scope", "layers", "trainable_parameters", "seed", "base", "protocols", "status")
+COMPLETE = ("finished", "evaluated")
+"""States of a run that can be compared: a fit that ran to its end, or an evaluation without one."""
+NOT_IDENTITY = ("name", "seed", "status")
 QUESTION_COLUMNS = ("id", "content_hash", "subject", "gold", "prediction")
 CONTENT_COLUMNS = ["content_hash", "subject", "gold"]
 ROUTING_COLUMNS = ("layer", "scope", "expert", "count", "tokens", "entropy_all_mean", "entropy_topk_mean")
@@ -51,7 +55,7 @@ class Run:
     @property
     def identity(self) -> tuple[str, str]:
         """What has to agree for two runs to be seeds of one arm."""
-        described = {key: self.manifest[key] for key in MANIFEST_KEYS if key not in ("name", "seed")}
+        described = {key: self.manifest[key] for key in MANIFEST_KEYS if key not in NOT_IDENTITY}
         return self.name, json.dumps([described, self.settings], sort_keys=True, default=str)
 
 
@@ -62,25 +66,36 @@ def load_run(path: Path) -> Run:
         path: The directory that holds ``manifest.json``.
 
     Raises:
-        DataError: A file is missing, unreadable or lacks columns; the message names it and what makes it.
+        DataError: The run is unfinished, or a file is missing, unreadable or lacks columns; the message names it and
+            the command that makes it.
     """
     if not path.is_dir():
         raise DataError(
-            f"expected a run directory but got {str(path)!r}. Hint: `moe-tune fit` prints where it wrote its run."
+            f"expected a run directory but got {str(path)!r} (compare). "
+            f"Hint: `python -m moe_tune fit` prints where it wrote its run."
         )
     manifest = _read_manifest(path)
+    if manifest["status"] not in COMPLETE:
+        raise DataError(
+            f"expected a finished run but got one that is {manifest['status']!r} ({path}). Hint: run the same command "
+            f"again; a fit resumes from its last checkpoint. When it has finished, compare."
+        )
     try:
         config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise _unreadable(path / "config.yaml", path, error) from error
+        raise _unreadable(path / "config.yaml", _again(path), error) from error
     settings = {key: config.get(key) for key in SETTINGS} if isinstance(config, dict) else {}
     files = sorted((path / "questions").glob("*.parquet"))
     if not files:
         raise DataError(
-            f"expected per-question records but got none ({path / 'questions'}). Hint: run `{_remedy(path)}`."
+            f"expected per-question records but got none ({path / 'questions'}). "
+            f"Hint: run `{evaluation_command(path, manifest)}`."
         )
-    questions = {file.stem: _read_questions(file, path) for file in files}
-    routing = {split: _read_table(path / "routing" / f"{split}.parquet", path, ROUTING_COLUMNS) for split in questions}
+    questions, routing = {}, {}
+    for file in files:
+        remedy = f"run `{evaluation_command(path, manifest, file.stem)}`."
+        questions[file.stem] = _read_questions(file, remedy)
+        routing[file.stem] = _read_table(path / "routing" / file.name, remedy, ROUTING_COLUMNS)
     return Run(path, manifest, settings, questions, routing)
 
 
@@ -135,50 +150,70 @@ def require_same_items(reference: Run, other: Run, split: str) -> None:
         )
 
 
+def evaluation_command(path: Path, manifest: Mapping[str, Any], split: str = "test") -> str:
+    """Return the command that writes a run's records of a split, from its best checkpoint if it has one.
+
+    Args:
+        path: The run directory.
+        manifest: What its ``manifest.json`` records.
+        split: The split whose records are wanted.
+    """
+    verb = "validate" if split == "validation" else "test"
+    for name in ("best.ckpt", "last.ckpt"):
+        if (path / "checkpoints" / name).is_dir():
+            return f"python -m moe_tune {verb} --ckpt_path {shlex.quote(str(path / 'checkpoints' / name))}"
+    config = shlex.quote(str(path / "config.yaml"))
+    if manifest["status"] == "evaluated":
+        return f"python -m moe_tune {verb} --config {config}"
+    return f"python -m moe_tune fit --config {config} --test_after_fit true --fresh true"
+
+
 def _read_manifest(path: Path) -> dict[str, Any]:
     file = path / "manifest.json"
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise _unreadable(file, path, error) from error
+        raise _unreadable(file, _again(path), error) from error
     missing = [key for key in MANIFEST_KEYS if not isinstance(manifest, dict) or key not in manifest]
     if missing:
-        raise DataError(f"expected the keys {missing} but they are missing ({file}). Hint: run `{_remedy(path)}`.")
+        raise DataError(f"expected the keys {missing} but they are missing ({file}). Hint: {_again(path)}")
     return dict(manifest)
 
 
-def _read_questions(file: Path, run: Path) -> pd.DataFrame:
-    table = _read_table(file, run, QUESTION_COLUMNS)
+def _read_questions(file: Path, remedy: str) -> pd.DataFrame:
+    table = _read_table(file, remedy, QUESTION_COLUMNS)
     repeated = table.loc[table["id"].duplicated(), "id"]
     if len(repeated):
         raise DataError(
             f"expected each question once but got {len(repeated):,} repeated ids {_some(set(repeated))} ({file}). "
-            f"Hint: run `{_remedy(run)} --fresh`."
+            f"Hint: {remedy}"
         )
     return table.sort_values("id", ignore_index=True)
 
 
-def _read_table(file: Path, run: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+def _read_table(file: Path, remedy: str, columns: tuple[str, ...]) -> pd.DataFrame:
     try:
         table = pd.read_parquet(file)
     except (OSError, pa.ArrowException) as error:
-        raise _unreadable(file, run, error) from error
+        raise _unreadable(file, remedy, error) from error
     missing = [column for column in columns if column not in table.columns]
     if missing or table.empty or table[list(columns)].isna().any(axis=None):
         came = f"no {', '.join(missing)}" if missing else "no rows" if table.empty else "empty cells"
-        raise DataError(
-            f"expected rows with the columns {', '.join(columns)} but got {came} ({file}). Hint: run `{_remedy(run)}`."
-        )
+        raise DataError(f"expected rows with the columns {', '.join(columns)} but got {came} ({file}). Hint: {remedy}")
     return table
 
 
-def _unreadable(file: Path, run: Path, error: Exception) -> DataError:
+def _unreadable(file: Path, remedy: str, error: Exception) -> DataError:
     came = "nothing" if isinstance(error, FileNotFoundError) else f"{type(error).__name__}"
-    return DataError(f"expected a readable file but got {came} ({file}). Hint: make it with `{_remedy(run)}`.")
+    return DataError(f"expected a readable file but got {came} ({file}). Hint: {remedy}")
 
 
-def _remedy(run: Path) -> str:
-    return f"moe-tune test --config {run / 'config.yaml'}"
+def _again(path: Path) -> str:
+    for name in ("best.ckpt", "last.ckpt"):
+        config = path / "checkpoints" / name / "config.yaml"
+        if config.is_file():
+            return f"make it again with `python -m moe_tune fit --config {shlex.quote(str(config))} --fresh true`."
+    return "give the command that made it once more, with `--fresh true`."
 
 
 def _some(ids: set[str], shown: int = 5) -> str:

@@ -1,21 +1,12 @@
-"""The comparison as tables: terminal, Markdown, CSV and ``summary.json``, each with its method and plain words."""
+"""The comparison as tables: Markdown, CSV and ``summary.json``, each with its method and plain words."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
-from rich.box import SIMPLE_HEAD
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 
 from moe_tune.compare.comparison import Arm, Comparison
 from moe_tune.compare.paired import PairedResult
-
-COLOURS = {"improved": "green", "worse": "red", "equivalent": "cyan", "inconclusive": "yellow", "baseline": "dim"}
-
-
-ONE_SEED = "this router only"
 
 
 def points(value: float) -> str:
@@ -38,14 +29,38 @@ def p_value(p: float) -> str:
 
     Example:
         >>> p_value(0.0312), p_value(1e-9), p_value(1.0)
-        ('0.031', '< 0.0001', '1')
+        ('0.031', '<0.0001', '1')
     """
-    return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
+    return "<0.0001" if p < 1e-4 else f"{p:.2g}"
 
 
 def decision_text(result: PairedResult) -> str:
     """Return the decision word with its note."""
     return f"{result.decision} ({result.note})" if result.note else result.decision
+
+
+def difference_cells(result: PairedResult) -> list[str]:
+    """Return difference, 95 % interval, p and decision of an arm on a split; of the baseline only its name as such."""
+    if result.decision == "baseline":
+        return ["", "", "", "baseline"]
+    return [points(result.diff), interval(result.ci95), p_value(result.p), decision_text(result)]
+
+
+def wide(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of the one table that holds every split: accuracies, then differences, then routing.
+
+    Args:
+        comparison: The comparison; accuracies are printed in per cent, differences in points, entropy in nats.
+    """
+    header, rows = headline(comparison)
+    count = 2 + len(comparison.splits)  # arm, seeds and the accuracies
+    names = ("difference, points", "95 % interval", "p", "decision")
+    differences = [f"{label}: {name}" for label in comparison.splits.values() for name in names]
+    wider = []
+    for arm, row in zip(comparison.arms.values(), rows, strict=True):
+        cells = [cell for split in comparison.splits for cell in difference_cells(arm.results[split])]
+        wider.append([*row[:count], *cells, *row[-2:]])
+    return [*header[:count], *differences, *header[-2:]], wider
 
 
 def headline(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
@@ -75,7 +90,7 @@ def headline(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
                 arm.name,
                 str(len(arm.results[primary].seeds)),
                 *(f"{100 * arm.results[split].accuracy:.2f}" for split in comparison.splits),
-                *_difference(arm.results[primary]),
+                *difference_cells(arm.results[primary]),
                 f"{routing.entropy_topk:.3f}" if routing else "-",
                 f"{100 * routing.never_share:.1f}" if routing else "-",
             ]
@@ -92,7 +107,7 @@ def further(comparison: Comparison, split: str) -> tuple[list[str], list[list[st
     """
     header = ["arm", "accuracy, %", "difference, points", "95 % interval", "p", "decision"]
     rows = [
-        [arm.name, f"{100 * arm.results[split].accuracy:.2f}", *_difference(arm.results[split])]
+        [arm.name, f"{100 * arm.results[split].accuracy:.2f}", *difference_cells(arm.results[split])]
         for arm in comparison.arms.values()
     ]
     return header, rows
@@ -148,37 +163,14 @@ def routing_line(comparison: Comparison) -> str:
     )
 
 
-def render_terminal(comparison: Comparison) -> Group:
-    """Return narrow tables for a rich console, one per split and one on routing.
-
-    Args:
-        comparison: The comparison; a star stands for "this router only".
-    """
-    parts: list[Table | Text] = []
-    for split, label in comparison.splits.items():
-        table = _terminal_table(*further(comparison, split), title=label)
-        parts += [table, Text(verdict(comparison, split)), Text(method_line(comparison, split) + "\n", style="dim")]
-    routing = [[row[0], row[1], *row[-2:]] for row in headline(comparison)[1]]
-    parts.append(
-        _terminal_table(["arm", "seeds", "top-k entropy, nats", "never activated, %"], routing, title="routing")
-    )
-    starred = any(len(arm.results[comparison.primary].seeds) == 1 for arm in comparison.challengers)
-    star = f"* one seed: {ONE_SEED}. " if starred else ""
-    return Group(*parts, Text(star + routing_line(comparison), style="dim"))
-
-
 def render_markdown(comparison: Comparison) -> str:
-    """Return the tables as Markdown."""
-    blocks = []
-    for split, label in comparison.splits.items():
-        header, rows = headline(comparison) if split == comparison.primary else further(comparison, split)
-        blocks += [
-            f"## {label}",
-            _markdown_table(header, rows),
-            verdict(comparison, split),
-            method_line(comparison, split),
-        ]
-    return "\n\n".join([*blocks, routing_line(comparison)]) + "\n"
+    """Return one wide table over all splits as Markdown, and below it each split's verdict and method."""
+    sentences = [
+        sentence
+        for split in comparison.splits
+        for sentence in (_said(comparison, split), method_line(comparison, split))
+    ]
+    return "\n\n".join([_markdown_table(*wide(comparison)), *sentences, routing_line(comparison)]) + "\n"
 
 
 def render_csv(comparison: Comparison) -> str:
@@ -253,21 +245,8 @@ def summarise_split(arm: Arm, split: str) -> dict[str, Any]:
     }
 
 
-def _difference(result: PairedResult) -> list[str]:
-    if result.decision == "baseline":
-        return ["", "", "", "baseline"]
-    return [points(result.diff), interval(result.ci95), p_value(result.p), decision_text(result)]
-
-
-def _terminal_table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
-    for column in header:
-        to_left, whole = column in ("arm", "decision"), column in ("95 % interval", "p")
-        table.add_column(column, justify="left" if to_left else "right", no_wrap=whole)
-    for row in rows:
-        starred = [cell.replace(f" ({ONE_SEED})", " *").replace(f"; {ONE_SEED})", ") *") for cell in row]
-        table.add_row(*(Text(cell, style=COLOURS.get(cell.split(" ")[0], "")) for cell in starred))
-    return table
+def _said(comparison: Comparison, split: str) -> str:
+    return f"**{comparison.splits[split]}**: {verdict(comparison, split)}"
 
 
 def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

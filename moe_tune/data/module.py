@@ -69,6 +69,9 @@ class QuizDataModule(LightningDataModule):
         )
         if few_shot < 0:
             raise ConfigError(f"expected 0 or more but got {few_shot} (data.few_shot). Hint: 0 and 5 are usual.")
+        for key, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+            if value is not None and value < 1:
+                raise ConfigError(f"expected at least 1 question but got {value} (data.{key}). Hint: 32 is usual.")
         self.protocol = load_protocol(protocol)
         self.test_protocols = {f"test_{one.name}": one for one in map(load_protocol, test_protocols or [])}
         self.few_shot = few_shot

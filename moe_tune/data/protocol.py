@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-import yaml
-
+from moe_tune.config_files import load_yaml
 from moe_tune.data.question import LETTERS, Question
 from moe_tune.errors import ConfigError, did_you_mean
 
@@ -84,7 +83,8 @@ def load_protocol(name: str) -> PromptProtocol:
         name: A shipped name such as ``lm_eval``, or a path ending in ``.yaml``.
 
     Raises:
-        ConfigError: There is no such protocol, or the file lacks a field or has an unknown one.
+        ConfigError: There is no such protocol, or the file is no YAML, lacks a field, has an unknown one, or
+            one that is no text.
     """
     known = known_protocols()
     path = Path(name) if name.endswith((".yaml", ".yml")) else known.get(name)
@@ -92,11 +92,14 @@ def load_protocol(name: str) -> PromptProtocol:
         raise ConfigError(
             f"expected a prompt protocol but got {name!r} (data.protocol). Hint: {did_you_mean(name, known)}"
         )
-    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    values = load_yaml(path)
     wanted = [field.name for field in fields(PromptProtocol)]
-    if not isinstance(values, dict) or sorted(values) != sorted(wanted):
-        came = sorted(values) if isinstance(values, dict) else type(values).__name__
+    if not isinstance(values, dict) or set(values) != set(wanted):
+        came = sorted(map(str, values)) if isinstance(values, dict) else type(values).__name__
         raise ConfigError(
             f"expected the fields {wanted} but got {came} ({path}). Hint: copy {FOLDER / 'lm_eval.yaml'}."
         )
+    odd = {field: value for field, value in values.items() if not isinstance(value, str)}
+    if odd:
+        raise ConfigError(f"expected text in every field but got {odd} ({path}). Hint: put quotes around it.")
     return PromptProtocol(**values)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor, nn
 
-from moe_tune.routing import Decision, ScoringRule, stable_top_k
+from moe_tune.errors import ConfigError
+from moe_tune.routing import Decision, RouterOutput, ScoringRule, stable_top_k
 
 if TYPE_CHECKING:
     from moe_tune.heads.train_table import LayerTable
@@ -95,6 +96,35 @@ class RouterHead(nn.Module, ABC):
     def weigh(self, decision: Decision) -> Decision:
         """Return the decision with changed probabilities or weights."""
         return decision
+
+    def mix(self, hidden_TD: Tensor, output: RouterOutput, experts: nn.Module) -> Tensor:
+        """Return the mixed expert outputs, (T, D); the default is the family's stock call.
+
+        A head that overrides it decides how expert outputs are combined at the tokens it acts on (a dense mixture, a
+        default expert for empty slots). In a stack at most one part may.
+
+        Args:
+            hidden_TD: Input of the experts.
+            output: The decision for these tokens.
+            experts: The stock experts, called as ``experts(hidden_TD, experts_TK, weights_TK)``.
+        """
+        mixed_TD: Tensor = experts(hidden_TD, output.experts_TK, output.weights_TK.to(hidden_TD.dtype))
+        return mixed_TD
+
+    def mixer(self) -> "RouterHead | None":
+        """Return the head, this one or a part of it, that overrides ``mix``; ``None`` where the stock call stays.
+
+        Raises:
+            ConfigError: Several parts override it.
+        """
+        heads = [part for part in self.modules() if isinstance(part, RouterHead)]
+        mixers = [part for part in heads if type(part).mix is not RouterHead.mix]
+        if len(mixers) > 1:
+            raise ConfigError(
+                "expected at most one head that mixes expert outputs but got "
+                f"{[type(part).__name__ for part in mixers]} (head.parts). Hint: keep one of them."
+            )
+        return mixers[0] if mixers else None
 
     def calibrate(self, table: "LayerTable") -> None:
         """Fit the head to a table of the training split (only heads that need calibration)."""

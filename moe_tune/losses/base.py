@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -43,7 +44,12 @@ class AuxLoss(ABC):
         warmup: Share of training, 0 to 1, over which the weight rises from 0.
         scope: ``answer`` or ``all``; ``null`` follows the heads.
         layers: Layer indices the loss looks at; ``null`` takes those with a head.
+
+    Attributes:
+        needs: Costly extras of the trace the loss reads: ``hidden``, ``base_logits``; recorded only if declared.
     """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -48,8 +49,12 @@ class RoutingMetric(Metric, ABC):
     Args:
         shape: The sizes of its states.
         scope: Which tokens count.
+
+    Attributes:
+        needs: Costly extras of the trace the metric reads: ``hidden``, ``base_logits``; recorded only if declared.
     """
 
+    needs: ClassVar[frozenset[str]] = frozenset()
     full_state_update = False
     is_differentiable = False
 

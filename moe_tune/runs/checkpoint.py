@@ -4,6 +4,7 @@ import hashlib
 import json
 import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,10 @@ class RouterCheckpointIO(CheckpointIO):
     not a checkpoint.
 
     Args:
-        config: The resolved configuration as YAML text, stored in every checkpoint.
+        config: Gives the resolved configuration as YAML text, stored in every checkpoint.
     """
 
-    def __init__(self, config: str = "") -> None:
+    def __init__(self, config: Callable[[], str] = str) -> None:
         self.config = config
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
@@ -45,7 +46,7 @@ class RouterCheckpointIO(CheckpointIO):
             draft.mkdir()
             save_file(router, draft / ROUTER)
             torch.save(state, draft / STATE)
-            (draft / CONFIG).write_text(self.config, encoding="utf-8")
+            (draft / CONFIG).write_text(self.config(), encoding="utf-8")
             hashes = {name: _sha256(draft / name) for name in (ROUTER, STATE, CONFIG)}
             (draft / MANIFEST).write_text(json.dumps({"format": 1, "sha256": hashes}, indent=2), encoding="utf-8")
 

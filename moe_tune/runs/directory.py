@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import shutil
+import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from moe_tune.errors import ConfigError
 from moe_tune.runs.atomic import published, write_json
 
 VERSIONED = ("moe-tune", "torch", "lightning", "transformers", "peft", "datasets", "torchmetrics", "wandb")
-NOT_IDENTITY = ("runs_root", "name", "fresh", "ckpt_path", "test_after_fit", "weights_only", "verbose")
+NOT_IDENTITY = ("runs_root", "name", "test_after_fit")
 """Arguments that do not make another run of a configuration."""
 
 
@@ -44,13 +45,12 @@ class RunDirectory:
         Raises:
             ConfigError: The root is not a folder that can be written to.
         """
-        if root.exists() and (not root.is_dir() or not os.access(root, os.W_OK)):
+        standing = next(path for path in [root, *root.absolute().parents] if path.exists())
+        if not standing.is_dir() or not os.access(standing, os.W_OK):
             raise ConfigError(
                 f"expected a writable folder for runs but got {str(root)!r} (runs_root). Hint: --runs_root FOLDER."
             )
-        identity = {key: value for key, value in config.items() if key not in NOT_IDENTITY}
-        digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:8]
-        return cls(root / f"{label}-{head}-s{seed}-{digest}")
+        return cls(root / f"{label}-{head}-s{seed}-{identity(config)}")
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -72,10 +72,30 @@ class RunDirectory:
         path = self.path / "checkpoints" / "last.ckpt"
         return path if path.is_dir() else None
 
-    def clear(self) -> None:
-        """Remove what an earlier run left."""
-        if self.path.is_dir():
-            shutil.rmtree(self.path)
+    def set_aside(self) -> Path | None:
+        """Move what an earlier run left out of the way, and return where it is now."""
+        if not self.path.is_dir():
+            return None
+        aside = self.path.with_name(f"{self.path.name}.old-{uuid.uuid4().hex[:8]}")
+        os.replace(self.path, aside)
+        return aside
+
+    def settle(self, aside: Path | None) -> None:
+        """Keep a new run that has begun and remove the old one; or remove what did not begin and put the old one back.
+
+        Args:
+            aside: Where ``set_aside`` put the old run, if there was one.
+        """
+        if self.manifest:
+            unwanted = aside
+        else:
+            unwanted = None
+            if self.path.is_dir():
+                shutil.rmtree(self.path)
+            if aside is not None:
+                os.replace(aside, self.path)
+        if unwanted is not None:
+            shutil.rmtree(unwanted)
 
     def write_config(self, text: str) -> None:
         """Write the resolved configuration."""
@@ -96,6 +116,16 @@ class RunDirectory:
         entry = {"time": now(), "run": self.path.name, "split": split, "questions": questions}
         with (self.path.parent / "test_ledger.jsonl").open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(entry) + "\n")
+
+
+def identity(config: dict[str, Any]) -> str:
+    """Return 8 hex digits that two configurations share if and only if they ask for the same run.
+
+    Args:
+        config: A resolved configuration.
+    """
+    kept = {key: value for key, value in config.items() if key not in NOT_IDENTITY}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
 def now() -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from moe_tune.cli import main
 
-NANO = ["--config", "configs/nano.yaml", "--config", "configs/debug/tiny.yaml", "--config", "configs/logger/none.yaml"]
+NANO = ["--config", "configs/nano.yaml", "--config", "configs/debug/tiny.yaml"]
 
 
 def test_help_loads_neither_torch_nor_transformers():
@@ -39,6 +39,15 @@ MISTAKES = {
     "training on dev": (["fit", *NANO, "--data.train_split", "dev"], 2, "dev"),
     "training on test": (["fit", *NANO, "--data.train_split", "test"], 2, "test"),
     "prompt too long": (["fit", *NANO, "--data.max_length", "5"], 3, "5"),
+    "negative rate": (["fit", *NANO, "--optimizer.lr", "-1"], 2, "learning rate"),
+    "no GPU": (["fit", *NANO, "--trainer.accelerator", "gpu"], 2, "trainer"),
+    "two processes": (["fit", *NANO, "--trainer.devices", "2"], 2, "expected one process"),
+    "empty batches": (["fit", *NANO, "--data.batch_size", "0"], 2, "at least 1"),
+    "losses without training": (
+        ["fit", *NANO, "--model.head", "IdentityHead", "--model.losses.z", "ZLoss"],
+        2,
+        "['z']",
+    ),
     "no such model": (["fit", *NANO, "--model.base.path", "no/such-model"], 2, "revision"),
     "unknown list": (["list", "haeds"], 2, ""),
     "nothing to compare": (["compare", "runs/none", "runs/nothing"], 3, "runs/none"),
@@ -61,7 +70,7 @@ def test_mistakes_get_one_message_and_an_exit_code(mistake, capsys, tmp_path):
     assert came == code, message
     assert words in message
     assert "Traceback" not in message
-    assert not list(tmp_path.glob("runs/*/manifest.json")), "nothing half-written"
+    assert not [*tmp_path.glob("runs/*")], "nothing half-written"
 
 
 def test_a_duplicate_key_is_refused(tmp_path, capsys):

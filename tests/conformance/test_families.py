@@ -38,6 +38,7 @@ def test_routers_are_found_in_layer_order(family, tiny_model):
     layers = family.moe_layers(tiny_model)
     assert list(layers) == [0, 1, 2]
     for layer in layers.values():
+        assert layer.get_submodule(family.experts_path).get_parameter("gate_up_proj").dim() == 3
         rule = family.rule(layer.get_submodule(family.gate_path))
         config = tiny_model.config
         assert (rule.top_k, rule.num_experts) == (config.num_experts_per_tok, config.num_experts)

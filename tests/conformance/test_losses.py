@@ -9,6 +9,7 @@ import torch
 
 import moe_tune.losses  # noqa: F401 (finds the losses)
 from moe_tune.errors import ConfigError
+from moe_tune.gate import EXTRAS
 from moe_tune.losses.base import AuxLoss, LossContext
 from moe_tune.plugins import concrete_subclasses
 from moe_tune.routing import RoutingTrace, ScoringRule
@@ -143,6 +144,11 @@ def test_the_trace_is_left_as_it_was(kind, mode, random_trace):
     for layer, output in trace.outputs.items():
         assert torch.equal(output.probs_TE, same.outputs[layer].probs_TE)
         assert torch.equal(output.experts_TK, same.outputs[layer].experts_TK)
+
+
+@pytest.mark.parametrize("kind", LOSSES.values(), ids=LOSSES)
+def test_declared_needs_are_extras_a_trace_can_record(kind):
+    assert kind.needs <= EXTRAS
 
 
 @pytest.mark.parametrize("kind", LOSSES.values(), ids=LOSSES)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import moe_tune.metrics  # noqa: F401 (finds the metrics)
+from moe_tune.gate import EXTRAS
 from moe_tune.metrics.base import MetricShape, Outcome, RoutingMetric
 from moe_tune.plugins import concrete_subclasses
 from moe_tune.routing import RoutingTrace
@@ -148,6 +149,11 @@ def test_no_two_metrics_use_one_name(random_trace):
     numbers = [name for kind in METRICS.values() for name in kind.summary(result(kind, "answer", batch))]
     assert len(tables) == len(set(tables))
     assert len(numbers) == len(set(numbers))
+
+
+@each_metric
+def test_declared_needs_are_extras_a_trace_can_record(kind):
+    assert kind.needs <= EXTRAS
 
 
 @each_metric

@@ -6,9 +6,10 @@ import shutil
 import pandas as pd
 import pytest
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from moe_tune.cli import main
+from moe_tune.models.base_model import NANO as NANO_FOLDER
 
 HISTORY = {
     "accuracy",
@@ -111,7 +112,7 @@ def test_validate_test_and_predict_on_a_checkpoint(finished, tmp_path):
     assert main(["predict", "--ckpt_path", last]) == 0
     after = pd.read_parquet(run / "questions" / "test.parquet")
     pd.testing.assert_frame_equal(before, after)
-    predicted = pd.read_parquet(run / "questions" / "predictions.parquet")
+    predicted = pd.read_parquet(run / "predictions.parquet")
     assert (predicted.set_index("id")["prediction"] == after.set_index("id")["prediction"]).all()
 
 
@@ -122,6 +123,51 @@ def test_the_command_line_wins_over_the_checkpoint(finished, tmp_path, capsys):
     config = yaml.safe_load(capsys.readouterr().out)
     assert config["data"]["limit_test"] == 8
     assert config["data"]["limit_train"] == 64
+
+
+def test_what_a_manifest_does_not_describe_gets_a_directory_of_its_own(finished, tmp_path):
+    run = tmp_path / finished.name
+    shutil.copytree(finished, run)
+    records = (run / "questions" / "test.parquet").read_bytes()
+    manifest = json.loads((run / "manifest.json").read_text())
+    best, last = (str(run / "checkpoints" / name) for name in ("best.ckpt", "last.ckpt"))
+    root = ["--runs_root", str(tmp_path)]
+    assert main(["test", "--ckpt_path", best, "--data.limit_test", "8", *root]) == 0
+    assert main(["test", "--ckpt_path", last, *root]) == 0
+    assert main(["validate", "--ckpt_path", best, "--model.scope", "all", *root]) == 0
+    assert (run / "questions" / "test.parquet").read_bytes() == records
+    assert json.loads((run / "manifest.json").read_text()) == manifest
+    others = {path.name: json.loads((path / "manifest.json").read_text()) for path in tmp_path.glob("*-test")}
+    assert len(others) == 2
+    assert all(other["status"] == "evaluated" for other in others.values())
+
+
+def test_a_later_verb_keeps_what_earlier_ones_recorded(finished, tmp_path):
+    run = tmp_path / finished.name
+    shutil.copytree(finished, run)
+    before = json.loads((run / "manifest.json").read_text())["data"]
+    assert main(["test", "--ckpt_path", str(run / "checkpoints" / "best.ckpt")]) == 0
+    assert json.loads((run / "manifest.json").read_text())["data"] == before
+
+
+def test_a_fresh_run_that_cannot_start_leaves_the_old_one(finished, tmp_path, capsys):
+    run = tmp_path / finished.name
+    shutil.copytree(finished, run)
+    argv = ["fit", "--config", str(run / "config.yaml"), "--runs_root", str(tmp_path), "--fresh", "true"]
+    assert main([*argv, "--ckpt_path", str(run / "checkpoints" / "last.ckpt")]) == 2
+    assert "outside the run" in capsys.readouterr().err
+    assert (run / "manifest.json").read_bytes() == (finished / "manifest.json").read_bytes()
+
+
+def test_a_checkpoint_of_another_base_model_is_refused(finished, tmp_path, capsys):
+    last = str(finished / "checkpoints" / "last.ckpt")
+    other = tmp_path / "other_nano"
+    shutil.copytree(NANO_FOLDER, other)
+    tensors = load_file(other / "model.safetensors")
+    tensors["model.norm.weight"] = tensors["model.norm.weight"] * 1.001
+    save_file(tensors, other / "model.safetensors", metadata={"format": "pt"})
+    assert main(["test", "--ckpt_path", last, "--model.base.path", str(other), "--runs_root", str(tmp_path)]) == 4
+    assert "fingerprint" in capsys.readouterr().err
 
 
 def test_a_checkpoint_of_another_head_is_refused(finished, tmp_path, capsys):

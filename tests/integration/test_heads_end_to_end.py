@@ -1,6 +1,7 @@
 """Heads and losses through the whole program: calibrated, learned, stacked, refused."""
 
 import json
+import math
 
 import pandas as pd
 import pytest
@@ -63,7 +64,15 @@ def test_a_scheduled_temperature_moves_while_something_else_trains(fit, tmp_path
     moving = ["--model.head.parts.temperature.mode", "scheduled", "--model.head.parts.temperature.tau_end", "0.5"]
     run = fit(tmp_path, *overlay, *moving)
     saved = load_file(run / "checkpoints" / "last.ckpt" / "router.safetensors")
-    assert all(-0.7 < float(value) < -0.4 for name, value in saved.items() if name.endswith("theta"))
+    moved = [float(value) for name, value in saved.items() if name.endswith("theta")]
+    assert moved == pytest.approx([math.log(0.5)] * 4)
+
+
+def test_a_schedule_with_nothing_to_train_is_at_its_end(fit, tmp_path):
+    moving = ["--model.head", "TemperatureHead", "--model.head.mode", "scheduled", "--model.head.tau_end", "0.3"]
+    run = fit(tmp_path, *moving)
+    saved = load_file(run / "checkpoints" / "last.ckpt" / "router.safetensors")
+    assert [float(value) for value in saved.values()] == pytest.approx([math.log(0.3)] * 4)
 
 
 def test_a_loss_that_reaches_no_parameter_is_refused(tmp_path, capsys):

@@ -93,6 +93,10 @@ def test_the_current_directory_comes_first(folder, monkeypatch):
         ({"full_arms": {"retuned": []}}, "each arm once"),
         ({"baseline": "untuched"}, "Did you mean untouched"),
         ({"splits": ["test"]}, "a label for each split"),
+        ({"protocols": ["test", "test_nano_textbook"]}, "three or more different splits"),
+        ({"protocols": ["test", "test", "test_nano_textbook"]}, "three or more different splits"),
+        ({"protocols": "test"}, "three or more different splits"),
+        ({"protocols": ["test", "test_nano_textbok", "test_b"]}, "Did you mean test_nano_textbook"),
     ],
 )
 def test_faults_are_named_before_anything_runs(folder, changes, message):
@@ -106,10 +110,10 @@ def test_faults_are_named_before_anything_runs(folder, changes, message):
 def test_repeated_keys_broken_yaml_and_a_missing_file_are_faults(folder, tmp_path):
     file = folder / "experiment.yaml"
     file.write_text(file.read_text() + "seeds: [5]\n")
-    with pytest.raises(ConfigError, match="the key 'seeds' twice"):
+    with pytest.raises(ConfigError, match=r"'seeds' twice .*experiment.yaml"):
         load_experiment(folder)
     file.write_text("arms: [")
-    with pytest.raises(ConfigError, match="valid YAML"):
+    with pytest.raises(ConfigError, match=r"expected YAML .*experiment.yaml"):
         load_experiment(folder)
     file.write_text("just text")
     with pytest.raises(ConfigError, match="keys and values"):
@@ -137,7 +141,7 @@ def test_runs_compares_and_writes_results(folder, tmp_path, capsys):
     assert sorted(path.name for path in results.iterdir()) == ["report.html", "summary.json", "table.csv", "table.md"]
     summary = json.loads((results / "summary.json").read_text())
     assert summary["claim"] == VALID["claim"]
-    assert summary["machine"]["cpu_count"] >= 1
+    assert summary["hardware"]["cores"] >= 1
     assert {"date", "git_commit", "versions"} <= set(summary)
     assert summary["arms"]["retuned"]["seeds"] == [1, 2]
     assert summary["arms"]["retuned"]["diff"] == comparison.arms["retuned"].results["test"].diff

@@ -2,34 +2,15 @@
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, OlmoeConfig
 
 from moe_tune.errors import ConfigError, ModelError
-from moe_tune.gate import TunedRouters, choose_layers
+from moe_tune.gate import TunedRouters
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.heads.retuned import RetunedHead
 from moe_tune.heads.temperature import TemperatureHead
 from moe_tune.models.family import family_of
-
-
-@given(
-    available=st.lists(st.integers(0, 40), unique=True, min_size=1, max_size=16).map(sorted), count=st.integers(1, 60)
-)
-def test_layers_are_chosen_from_the_end(available, count):
-    assert choose_layers("all", available) == tuple(available)
-    chosen = choose_layers(f"last-{count}", available)
-    assert chosen == tuple(available[len(available) - len(chosen) :])
-    assert len(chosen) == min(count, len(available))
-    assert choose_layers(available[::-1], available) == tuple(available)
-
-
-@pytest.mark.parametrize("layers", ["last-0", "last-", "last-x", "last-²", "first-2", "", [], [9], [1, 1], [-1]])
-def test_layers_that_do_not_exist_are_refused(layers):
-    with pytest.raises(ConfigError, match=r"model\.layers"):
-        choose_layers(layers, [0, 1, 2])
 
 
 @pytest.mark.parametrize(("layers", "trainable"), [("last-5", 655_360), ("all", 2_097_152)])
@@ -221,3 +202,31 @@ def test_training_the_answer_changes_no_earlier_token(family, tiny_model, batch)
     torch.testing.assert_close(after[earlier_BS], before[earlier_BS], atol=1e-6, rtol=1e-5)
     answer_BS = routers.trace.answer_T.view(5, 9)
     assert ((after[answer_BS] - before[answer_BS]).abs().amax(-1) > 1e-4).all()
+
+
+def test_autocast_does_not_reach_float32_routing(family, tiny_model, batch):
+    routers = TunedRouters(tiny_model, family, RetunedHead(), "all", "all")
+    for parameter in routers.trainable().values():
+        parameter.data.normal_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        hidden_TD = torch.randn(45, 16).bfloat16().float()
+        tiny_model(**batch)
+        logits_TE, weights_TK, experts_TK = routers.gates[1](hidden_TD)
+    wanted = routers.gates[1](hidden_TD)
+    for came, value in zip((logits_TE, weights_TK, experts_TK), wanted, strict=True):
+        assert came.dtype == value.dtype
+        assert torch.equal(came, value)
+    assert all(output.logits_TE.dtype == torch.float32 for output in routers.trace.outputs.values())
+
+
+def test_native_routing_follows_autocast_as_the_untouched_model_does(family, tiny_model, batch):
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        stock = tiny_model(**batch).logits
+        TunedRouters(tiny_model, family, IdentityHead(), "all", "all", "native")
+        assert torch.equal(tiny_model(**batch).logits, stock)
+
+
+def test_an_unknown_extra_is_refused_and_changes_nothing(family, tiny_model):
+    with pytest.raises(ConfigError, match="base_logits"):
+        TunedRouters(tiny_model, family, IdentityHead(), needs=["hiden"])
+    TunedRouters(tiny_model, family, IdentityHead())

@@ -23,6 +23,7 @@ def write_run(
     top_k=2,
     splits=("test", "test_nano_textbook"),
     item_seed=0,
+    status="finished",
 ):
     """Write one run; ``gain`` moves a share of the wrong answers to right (below 0: right to wrong)."""
     head = "IdentityHead" if trainable == 0 else "RetunedHead"
@@ -35,6 +36,7 @@ def write_run(
         "layers": list(range(layers)),
         "trainable_parameters": trainable,
         "seed": seed,
+        "status": status,
         "base": {"path": "nano", "revision": "1"},
         "protocols": {split: "nano_textbook" if "textbook" in split else "nano_quiz" for split in splits},
     }

@@ -7,10 +7,14 @@ import re
 import pandas as pd
 import pytest
 from rich.console import Console
+from synthetic_runs import write_run
 
 from moe_tune.compare.command import default_out, main
-from moe_tune.compare.report import compare_runs, render_report, replace_file
-from moe_tune.compare.table import render_terminal
+from moe_tune.compare.comparison import compare_arms
+from moe_tune.compare.report import compare_runs, render_report, write_comparison
+from moe_tune.compare.runs import load_run
+from moe_tune.compare.terminal import render_terminal
+from moe_tune.errors import ConfigError, DataError
 
 FORBIDDEN = re.compile(r"\b(importan\w*|cause\w*|causal\w*|dispensab\w*|responsib\w*)", re.IGNORECASE)
 
@@ -87,13 +91,68 @@ def test_words_below_the_table_say_what_did_not_help(compared):
     assert "this router only" in text
 
 
-def test_terminal_fits_a_narrow_window(compared):
+def test_the_markdown_table_holds_every_split_in_one(compared):
+    comparison, out = compared
+    lines = [line.split("|")[1:-1] for line in (out / "table.md").read_text().splitlines() if line.startswith("|")]
+    header, _, *rows = [[cell.strip() for cell in line] for line in lines]
+    assert [row[0] for row in rows] == list(comparison.arms)
+    for label in comparison.splits.values():
+        for name in ("difference, points", "95 % interval", "p", "decision"):
+            assert header.count(f"{label}: {name}") == 1
+    assert header[-2:] == ["top-k entropy, nats", "never activated, %"]
+    place = header.index(f"{comparison.splits['test_nano_textbook']}: difference, points")
+    shown = {row[0]: row[place] for row in rows}
+    assert shown["retuned"] == f"{100 * comparison.arms['retuned'].results['test_nano_textbook'].diff:+.2f}"
+
+
+def shown_at(comparison, width):
     stream = io.StringIO()
-    Console(file=stream, width=88).print(render_terminal(compared[0]))
-    shown = stream.getvalue()
-    assert max(map(len, shown.splitlines())) <= 88
+    Console(file=stream, width=width).print(render_terminal(comparison))
+    return stream.getvalue()
+
+
+def test_terminal_of_80_columns_shows_names_and_figures_whole(compared, run_dirs):
+    base = load_run(run_dirs["baseline"])
+    arms = {
+        "baseline": [base],
+        "accuracy-biased": [load_run(path) for path in run_dirs["retuned"]],
+        "an-arm-of-22-character": [load_run(run_dirs["fixed"])],
+    }
+    shown = shown_at(compare_arms(arms, "baseline"), 80)
+    assert max(map(len, shown.splitlines())) <= 80
     assert "…" not in shown
-    assert "inconclusive *" in shown
+    for heading in ("accuracy %", "diff", "95 % interval", "p", "decision"):
+        assert heading in shown
+    for name in arms:
+        assert sum(line.startswith(f"{name} ") for line in shown.splitlines()) == 3
+    assert "inconclusive*" in shown
+    assert "* one seed: this router only." in shown
+
+
+def test_terminal_folds_names_too_long_and_cuts_none(compared, run_dirs):
+    name = "demo-accuracy-biased-AccuracyBiasHead-s0-92508008"
+    arms = {"baseline": [load_run(run_dirs["baseline"])], name: [load_run(run_dirs["fixed"])]}
+    shown = shown_at(compare_arms(arms, "baseline"), 80)
+    assert max(map(len, shown.splitlines())) <= 80
+    first_words = "".join(line.split(" ")[0] for line in shown.splitlines())
+    assert name in first_words
+
+
+def test_marks_and_footnotes_agree(tmp_path):
+    splits = ("test", "test_a", "test_b")
+    base = load_run(write_run(tmp_path / "base", name="base", splits=splits))
+    arm = load_run(write_run(tmp_path / "arm", name="arm", gain=0.3, splits=splits))
+    free = compare_arms({"base": [base], "arm": [arm]}, "base")
+    bound = compare_arms({"base": [base], "arm": [arm]}, "base", protocols=splits)
+    signs = [result.diff > 0 for result in bound.arms["arm"].results.values()]
+    assert signs == [True, False, False]
+    # Undeclared splits never weigh on a decision; as wordings of one test two thirds of them have to agree.
+    assert free.arms["arm"].results["test"].decision == "improved"
+    assert bound.arms["arm"].results["test"].decision == "inconclusive"
+    assert "! the sign" in shown_at(bound, 80)
+    assert "! the sign" not in shown_at(free, 80)
+    with pytest.raises(DataError, match="Did you mean test_a"):
+        compare_arms({"base": [base], "arm": [arm]}, "base", protocols=("test", "tst_a", "test_b"))
 
 
 def test_same_runs_same_bytes(compared, run_dirs, tmp_path):
@@ -102,23 +161,27 @@ def test_same_runs_same_bytes(compared, run_dirs, tmp_path):
         assert file.read_bytes() == (tmp_path / file.name).read_bytes(), file.name
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path):
-    file = tmp_path / "table.md"
-    replace_file(file, "old")
+def test_a_failed_write_leaves_the_old_files(compared, tmp_path):
+    write_comparison(compared[0], tmp_path, title="old")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(UnicodeEncodeError):
-        replace_file(file, "new \ud800")
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("table.md", "old")]
+        write_comparison(compared[0], tmp_path, title="new \ud800")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_command_writes_beside_the_last_run_and_faults_have_no_traceback(run_dirs, capsys):
+def test_command_writes_beside_the_last_run(run_dirs, capsys):
     baseline, arm = run_dirs["baseline"], run_dirs["retuned"][0]
     assert main([str(arm), "--baseline", str(baseline)]) == 0
     out = default_out(baseline, [arm])
     assert out.parent == arm.parent / "compare"
     assert (out / "report.html").is_file()
     assert "report:" in capsys.readouterr().out
-    assert main([str(baseline)]) == 2
-    assert main([str(baseline), str(baseline.parent / "nowhere")]) == 3
-    errors = capsys.readouterr().err
-    assert "Traceback" not in errors
-    assert errors.count("Hint:") == 2
+
+
+def test_command_leaves_faults_to_the_command_line(run_dirs, capsys):
+    baseline = run_dirs["baseline"]
+    with pytest.raises(ConfigError, match="Hint: python -m moe_tune compare"):
+        main([str(baseline)])
+    with pytest.raises(DataError, match="Hint:"):
+        main([str(baseline), str(baseline.parent / "nowhere")])
+    assert capsys.readouterr() == ("", "")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 
 import pandas as pd
@@ -56,16 +57,58 @@ def test_same_ids_with_other_answers_are_refused(run_dirs, tmp_path):
         compare_arms({"untouched": [load_run(run_dirs["baseline"])], "other": [other]}, "untouched")
 
 
-@pytest.mark.parametrize("file", ["manifest.json", "config.yaml", "questions/test.parquet", "routing/test.parquet"])
-def test_a_corrupt_or_missing_file_is_named_with_the_command_that_makes_it(run_dirs, tmp_path, file):
+@pytest.mark.parametrize(
+    ("file", "remedy"),
+    [
+        ("manifest.json", "fit --config .*best.ckpt/config.yaml --fresh true"),
+        ("config.yaml", "fit --config .*best.ckpt/config.yaml --fresh true"),
+        ("questions/test.parquet", "test --ckpt_path .*checkpoints/best.ckpt`"),
+        ("routing/test.parquet", "test --ckpt_path .*checkpoints/best.ckpt`"),
+    ],
+)
+def test_a_corrupt_or_missing_file_is_named_with_the_command_that_makes_it(run_dirs, tmp_path, file, remedy):
     copy = shutil.copytree(run_dirs["baseline"], tmp_path / "run")
+    (copy / "checkpoints" / "best.ckpt").mkdir(parents=True)
+    shutil.copy(copy / "config.yaml", copy / "checkpoints" / "best.ckpt")
     (copy / file).write_text("{: broken")
-    with pytest.raises(DataError, match=f"{file}.*moe-tune test --config"):
+    with pytest.raises(DataError, match=f"{file}.*python -m moe_tune {remedy}"):
         load_run(copy)
     if file != "questions/test.parquet":
         (copy / file).unlink()
-        with pytest.raises(DataError, match=f"got nothing .*{file}"):
+        with pytest.raises(DataError, match=f"got nothing .*{file}.*{remedy}"):
             load_run(copy)
+
+
+@pytest.mark.parametrize(
+    ("status", "checkpoint", "remedy"),
+    [
+        ("finished", "best.ckpt", "test --ckpt_path {run}/checkpoints/best.ckpt"),
+        ("finished", "last.ckpt", "test --ckpt_path {run}/checkpoints/last.ckpt"),
+        ("finished", None, "fit --config {run}/config.yaml --test_after_fit true --fresh true"),
+        ("evaluated", None, "test --config {run}/config.yaml"),
+    ],
+)
+def test_a_run_without_test_records_is_told_how_to_make_them(run_dirs, tmp_path, status, checkpoint, remedy):
+    run = write_run(tmp_path / "run", status=status, splits=("validation",))
+    if checkpoint:
+        (run / "checkpoints" / checkpoint).mkdir(parents=True)
+    command = f"python -m moe_tune {remedy.format(run=run)}"
+    arms = {"a": [load_run(run_dirs["baseline"])], "b": [load_run(run)]}
+    for splits in (None, {"test": "quiz"}):
+        with pytest.raises(DataError, match=re.escape(f"`{command}`")):
+            compare_arms(arms, "a", splits)
+    shutil.rmtree(run / "questions")
+    with pytest.raises(DataError, match=re.escape(f"`{command}`")):
+        load_run(run)
+
+
+def test_unfinished_runs_are_refused_and_evaluations_accepted(tmp_path):
+    with pytest.raises(DataError, match=r"'started'.*the same command again"):
+        load_run(write_run(tmp_path / "unfinished", status="started"))
+    evaluated, finished = (
+        load_run(write_run(tmp_path / status, status=status)) for status in ("evaluated", "finished")
+    )
+    assert evaluated.identity == finished.identity
 
 
 def test_missing_columns_keys_and_repeated_ids_are_named(run_dirs, tmp_path):

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from moe_tune.models import experts_choice
 from moe_tune.models.experts_choice import CANDIDATES, cache_file, measured_choice
@@ -57,3 +58,19 @@ def test_a_real_measurement_leaves_the_model_as_it_was(family, tiny_model, monke
     for name in CANDIDATES:
         assert 0 < experts_choice._seconds(tiny_model, family, name, tokens=16, repeats=1) < 60
         assert tiny_model.config._experts_implementation == before
+
+
+def test_the_default_device_does_not_matter(family, tiny_model, monkeypatch):
+    """Lightning loads models under the GPU's default device; here another one stands for it."""
+    monkeypatch.undo()
+    with torch.device("meta"):
+        assert experts_choice._seconds(tiny_model, family, "eager", tokens=16, repeats=1) > 0
+
+
+def test_a_failed_measurement_leaves_the_model_as_it_was(family, tiny_model, monkeypatch):
+    monkeypatch.undo()
+    family.moe_layers(tiny_model)[0].mlp.register_forward_pre_hook(lambda *_: 1 / 0)
+    before = tiny_model.config._experts_implementation
+    with pytest.raises(ZeroDivisionError):
+        experts_choice._seconds(tiny_model, family, "grouped_mm", tokens=16, repeats=1)
+    assert tiny_model.config._experts_implementation == before

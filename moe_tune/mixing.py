@@ -1,0 +1,49 @@
+"""How expert outputs are mixed where a head has its own way of it (``RouterHead.mix``)."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from moe_tune.heads.base import RouterHead
+
+if TYPE_CHECKING:
+    from moe_tune.gate import Session
+
+
+class TunedExperts(nn.Module):
+    """The experts of a layer, mixed by a head for the tokens it acts on and by the family's stock call for the others.
+
+    Args:
+        stock: The experts module it stands in for.
+        head: A bound head that overrides ``mix``.
+        layer: Index of the layer in the model.
+        session: Shared with the gates of the model.
+    """
+
+    def __init__(self, stock: nn.Module, head: RouterHead, layer: int, session: "Session") -> None:
+        super().__init__()
+        self.stock, self.layer, self.session = stock, layer, session
+        self.mixer = [head]  # in a list: the head is a submodule of the gate, and of nothing else
+
+    def forward(self, hidden_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor) -> Tensor:
+        """Return the mixed expert outputs, as the stock experts do.
+
+        Args:
+            hidden_TD: Input of the experts.
+            experts_TK: Chosen experts.
+            weights_TK: Their weights, in the input's dtype.
+
+        Shape:
+            - returns (T, D).
+        """
+        trace = self.session.trace
+        if trace is None or self.session.bypassed:
+            stock_TD: Tensor = self.stock(hidden_TD, experts_TK, weights_TK)
+            return stock_TD
+        acts_T = trace.mask(self.session.scope)
+        tuned_TD = self.mixer[0].mix(hidden_TD[acts_T], trace.outputs[self.layer].rows(acts_T), self.stock)
+        rest_TD = self.stock(hidden_TD[~acts_T], experts_TK[~acts_T], weights_TK[~acts_T])
+        mixed_TD = torch.zeros_like(hidden_TD, dtype=rest_TD.dtype)
+        mixed_TD = mixed_TD.index_put((acts_T.nonzero().squeeze(-1),), tuned_TD.to(rest_TD.dtype))
+        return mixed_TD.index_put(((~acts_T).nonzero().squeeze(-1),), rest_TD)

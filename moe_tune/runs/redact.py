@@ -1,0 +1,57 @@
+"""Secrets out of a configuration, before it is written or sent anywhere."""
+
+import os
+import re
+from typing import Any
+
+REMOVED = "[removed]"
+SECRET_WORDS = ("token", "apikey", "api_key", "password", "secret", "authorization")
+OWN_SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY")
+"""Environment variables whose values are secrets wherever they turn up: a W&B key has the shape of a git revision."""
+
+_KEY = re.compile(rf"(?:^|_)(?:{'|'.join(SECRET_WORDS)})(?:_|$)")
+_IN_URL = re.compile(r"([a-z][a-z0-9+.-]*://)[^/?#\s]*@", re.IGNORECASE)
+_IN_QUERY = re.compile(rf"([?&;](?:\w+[_-])?(?:{'|'.join(SECRET_WORDS)})=)[^&;#\s]*", re.IGNORECASE)
+_BY_SHAPE = re.compile(r"(?<![A-Za-z0-9_])(?:hf_[A-Za-z0-9]{16,}|wandb_v\d+_\w{16,})")
+
+
+def redacted(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy of a configuration with ``[removed]`` in place of every secret.
+
+    Secrets are the values of keys that name one (``hf_token``, ``apiKey``), credentials in addresses, strings in the
+    shape of an access token, and the tokens of this process's environment. 40 hex digits alone stay: they are git
+    revisions.
+
+    Args:
+        config: The configuration: mappings, lists and scalars. It is left as it is.
+
+    Example:
+        >>> redacted({"hf_token": "x", "max_tokens": 5, "tags": ["https://me:pass@example.org/a"]})
+        {'hf_token': '[removed]', 'max_tokens': 5, 'tags': ['https://[removed]@example.org/a']}
+    """
+    own = [value for value in map(os.environ.get, OWN_SECRETS) if value]
+    return {key: REMOVED if _names_secret(key, value) else _clean(value, own) for key, value in config.items()}
+
+
+def _clean(value: Any, own: list[str]) -> Any:
+    if isinstance(value, dict):
+        return redacted(value)
+    if isinstance(value, list | tuple):
+        return type(value)(_clean(one, own) for one in value)
+    return _clean_text(value, own) if isinstance(value, str) else value
+
+
+def _clean_text(text: str, own: list[str]) -> str:
+    for secret in own:
+        text = text.replace(secret, REMOVED)
+    text = _IN_URL.sub(rf"\1{REMOVED}@", text)
+    text = _IN_QUERY.sub(rf"\1{REMOVED}", text)
+    return _BY_SHAPE.sub(REMOVED, text)
+
+
+def _names_secret(key: Any, value: Any) -> bool:
+    """Return whether a key has a secret's name as whole words, and a value that can be one."""
+    if value is None or isinstance(value, bool):
+        return False
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", str(key))
+    return bool(_KEY.search(re.sub(r"[^a-z0-9]+", "_", words.lower())))
