@@ -46,7 +46,7 @@ def summary(text: str) -> str:
     r"""Return a docstring's first paragraph on one line.
 
     Example:
-        >>> summary("Sharpens the\\ngate.\\n\\nFormula: x")
+        >>> summary("Sharpens the\ngate.\n\nFormula: x")
         'Sharpens the gate.'
     """
     return " ".join(text.split("\n\n", 1)[0].split())
@@ -56,7 +56,7 @@ def reference(text: str) -> str:
     r"""Return a docstring's Reference section on one line, or nothing.
 
     Example:
-        >>> reference("One.\\n\\nReference:\\n    Chernov 2025,\\n    arXiv.\\n\\nExample:\\n    >>> 1")
+        >>> reference("One.\n\nReference:\n    Chernov 2025,\n    arXiv.\n\nExample:\n    >>> 1")
         'Chernov 2025, arXiv.'
     """
     _, _, section = text.partition("Reference:\n")

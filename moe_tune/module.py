@@ -1,7 +1,6 @@
 """RouterTuner: the LightningModule that answers questions with tuned routers."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -10,47 +9,25 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
+from moe_tune.calibration import training_table
 from moe_tune.data.batching import Batch
 from moe_tune.errors import ConfigError, ModelError, NumericsError
 from moe_tune.gate import RoutingDtype, TunedRouters
 from moe_tune.heads.base import RouterHead
 from moe_tune.heads.identity import IdentityHead
-from moe_tune.heads.train_table import LayerTable, TrainTable, ids_hash
+from moe_tune.heads.train_table import TrainTable, ids_hash
 from moe_tune.losses.base import AuxLoss, LossContext
 from moe_tune.metrics.base import MetricShape, Outcome
 from moe_tune.metrics.evidence import RoutingEvidence
 from moe_tune.models.base_model import BaseModel
 from moe_tune.models.experts_choice import measured_choice
+from moe_tune.results import SplitResults
 from moe_tune.routing import Scope
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from moe_tune.data.module import QuizDataModule
-
-
-@dataclass(slots=True)
-class SplitResults:
-    """What an evaluated split has gathered so far.
-
-    Args:
-        evidence: The routing metrics.
-        question_Q: Index of each answered question within the split.
-        log_probs_QA: Log-probabilities of its letters, padded with -inf.
-        correct: Questions answered correctly.
-        loss: Sum of the questions' task losses, in double precision.
-    """
-
-    evidence: RoutingEvidence
-    question_Q: list[Tensor] = field(default_factory=list)
-    log_probs_QA: list[Tensor] = field(default_factory=list)
-    correct: int = 0
-    loss: float = 0.0
-
-    def summary(self) -> dict[str, float]:
-        """Return the history's numbers: accuracy, mean loss and those of the routing."""
-        count = sum(len(part) for part in self.question_Q)
-        return {"accuracy": self.correct / count, "loss": self.loss / count, **self.evidence.summary()}
 
 
 class RouterTuner(LightningModule):
@@ -261,24 +238,18 @@ class RouterTuner(LightningModule):
 
     # Evaluation
 
-    def new_results(self) -> SplitResults:
-        """Return empty results sized for the model and the quiz."""
-        rule, layers = self.routers.rule, tuple(self.routers.gates)
-        shape = MetricShape(layers, rule.num_experts, rule.top_k, len(self.quiz.subjects))
-        return SplitResults(RoutingEvidence(shape).to(self.device))
+    def metric_shape(self) -> MetricShape:
+        """Return the sizes of the metrics' states for this model and quiz."""
+        rule = self.routers.rule
+        return MetricShape(tuple(self.routers.gates), rule.num_experts, rule.top_k, len(self.quiz.subjects))
 
     def evaluate(self, batch: Batch, split: str) -> None:
         """Answer a batch and add it to the split's results."""
         log_probs_BA, loss_B = self.answer(batch, split)
         if split not in self.results:
-            self.results[split] = self.new_results()
-        results = self.results[split]
+            self.results[split] = SplitResults(RoutingEvidence(self.metric_shape()).to(self.device))
         outcome = Outcome(log_probs_BA.argmax(-1) == batch.gold_B, batch.subject_B)
-        results.evidence.update(self.routers.trace, outcome)
-        results.question_Q.append(batch.question_B.cpu())
-        results.log_probs_QA.append(log_probs_BA.cpu())
-        results.correct += int(outcome.correct_B.sum())
-        results.loss += float(loss_B.double().sum())
+        self.results[split].add(self.routers.trace, outcome, batch.question_B, log_probs_BA, loss_B)
 
     def log_evidence(self) -> None:
         """Log the routing numbers of every split evaluated in this epoch."""
@@ -341,32 +312,11 @@ class RouterTuner(LightningModule):
         if self.trainer.state.fn == "fit" or not self.head.traits.trainable:
             self.set_progress()
 
-    @torch.no_grad()
     def calibrate(self) -> None:
-        """Pass the training split through the pretrained router once and let the heads read the table of it."""
+        """Let heads that need it read a table of the training split, unless a checkpoint has brought their state."""
         if self.calibrated or not self.head.traits.needs_calibration:
             return
-        layers = tuple(self.routers.gates)
-        questions = self.quiz.questions("train")
-        metric = self.new_results().evidence.metrics["ExpertAccuracy_answer"]
-        self.routers.session.bypassed = True
-        for cpu_batch in self.quiz.calibration_dataloader():
-            batch = Batch(*(value.to(self.device) for value in cpu_batch))
-            log_probs_BA, _ = self.answer(batch, "train")
-            metric.update(  # type: ignore[operator]
-                self.routers.trace, Outcome(log_probs_BA.argmax(-1) == batch.gold_B, batch.subject_B)
-            )
-        self.routers.session.bypassed = False
-        tables = metric.compute()  # type: ignore[operator]
-        self.table = TrainTable(
-            "train",
-            len(questions),
-            ids_hash(question.id for question in questions),
-            {
-                layer: LayerTable(tables["questions"][index], tables["correct"][index])
-                for index, layer in enumerate(layers)
-            },
-        )
+        self.table = training_table(self)
         for layer, head in self.routers.heads.items():
             head.calibrate(self.table.layers[layer])
         self.calibrated = True

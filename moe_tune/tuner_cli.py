@@ -1,10 +1,7 @@
 """fit, validate, test and predict: LightningCLI, with this project's run directories, checkpoints and messages."""
 
-import difflib
-import re
 import sys
 import warnings
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,10 +22,10 @@ from moe_tune.callbacks.evidence_log import EvidenceLog
 from moe_tune.callbacks.freezing_proof import FreezingProof
 from moe_tune.callbacks.question_records import PredictionRecords, QuestionRecords
 from moe_tune.callbacks.run_files import RunFiles
+from moe_tune.complaints import readable
 from moe_tune.config_files import checked_arguments, config_label, differences, load_yaml, with_checkpoint_config
 from moe_tune.data.module import QuizDataModule
-from moe_tune.errors import ConfigError, did_you_mean
-from moe_tune.listing import KINDS
+from moe_tune.errors import ConfigError
 from moe_tune.module import RouterTuner
 from moe_tune.quiet import quieten
 from moe_tune.runs.checkpoint import CONFIG, RouterCheckpointIO
@@ -277,48 +274,6 @@ class TunerCLI(LightningCLI):
 
 OF_THE_CALL = ("fresh", "ckpt_path", "verbose", "weights_only", "return_predictions")
 """Arguments of one call, which are no part of a run's configuration."""
-
-SLOTS = {"model.head": "heads", "model.losses": "losses", "data.source": "sources"}
-"""Configuration keys that take a class of a plug-in folder."""
-
-
-def readable(message: str, keys: Iterable[str]) -> str:
-    """Return jsonargparse's complaint as one message with a remedy.
-
-    Args:
-        message: What jsonargparse said, often over many lines.
-        keys: The keys that are known.
-    """
-    text = " ".join(message.split())
-    foreign = re.search(r"dot import path string: (\w+)", text)
-    if foreign:
-        kind = next((folder for key, folder in SLOTS.items() if f'"{key}' in text), None)
-        known = [entry["name"] for entry in KINDS[kind]()] if kind else []
-        hint = did_you_mean(foreign.group(1), known) if kind else "give a class path that can be imported."
-        return f"expected a class but got {foreign.group(1)!r} ({text[:60]}). Hint: {hint}"
-    option = re.search(r"Option '([\w.]+)' is not accepted", text)
-    if option:
-        place = re.search(r'[Pp]arser key "([\w.]+)"', text)
-        where = place.group(1) if place else "a class's options"
-        return (
-            f"expected an option of the class but got {option.group(1)!r} ({where}). "
-            f"Hint: python -m moe_tune fit --{where if place else 'model.head'}.help CLASS names its options."
-        )
-    mistyped = re.search(r'[Pp]arser key "([\w.]+)".*?Given value: (.*)$', text)
-    if mistyped:
-        kinds = [kind for kind in re.findall(r"Expected an? <class '([\w.]+)'>", text) if kind != "NoneType"]
-        wanted = " or ".join(dict.fromkeys(kinds)) or "another type of value"
-        return (
-            f"expected {wanted} but got {mistyped.group(2)!r} ({mistyped.group(1)}). "
-            "Hint: python -m moe_tune fit --help shows the type of every key."
-        )
-    unknown = re.search(r"(?:nrecognized arguments: --|[Kk]ey '|Subcommand ')([\w.]+)", text)
-    if unknown:
-        name = unknown.group(1)
-        close = difflib.get_close_matches(name, list(keys), n=1, cutoff=0.5)
-        hint = f"Did you mean {close[0]}?" if close else "python -m moe_tune fit --help names every key."
-        return f"expected a known key but got {name!r} ({text[:160]}). Hint: {hint}"
-    return f"{text[:600]} Hint: python -m moe_tune fit --help names every key."
 
 
 def run(argv: list[str], plugins: dict[str, str] | None = None) -> Path:

@@ -15,19 +15,8 @@ REVISION = "b89a7c4bc24fb9e55ce2543c9458ce0ca5c4650e"
 
 SECRET_KEYS = st.sampled_from(
     [
-        "token",
-        "hf_token",
-        "HF_TOKEN",
-        "HFToken",
-        "access-token",
-        "api_key",
-        "apiKey",
-        "X-Api-Key",
-        "APIKey",
-        "db.password",
-        "Password",
-        "client_secret",
-        "Authorization",
+        *("token", "hf_token", "HF_TOKEN", "HFToken", "access-token", "api_key", "apiKey", "X-Api-Key", "APIKey"),
+        *("db.password", "Password", "client_secret", "Authorization"),
     ]
 )
 PLAIN_KEYS = st.sampled_from(
