@@ -19,7 +19,7 @@ from moe_tune.runs.directory import RunDirectory
 class QuestionRecords(Callback):
     """Writes ``questions/<split>.parquet``: id, content_hash, subject, gold, log_probs, prediction, one row a question.
 
-    After a test it prints each split's accuracy with its Wilson interval, and says ``chance`` when the interval holds
+    It prints each split's accuracy with its Wilson interval, and says ``chance`` when the interval holds
     the accuracy of guessing. Every evaluation of a test split is recorded in the ledger.
 
     Args:
@@ -30,8 +30,10 @@ class QuestionRecords(Callback):
         self.directory = directory
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the validation split's records."""
-        self._write(trainer, pl_module)
+        """Write the validation split's records; say how it went when that is all that was asked for."""
+        for split, frame in self._write(trainer, pl_module).items():
+            if trainer.state.fn == "validate":
+                rank_zero_info(accuracy_line(split, frame))
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the records of every test loader, and say how it went."""
