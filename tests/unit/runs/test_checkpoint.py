@@ -30,7 +30,7 @@ def saved(tmp_path):
         "loops": {"fit": {"done": 7}},
     }
     folder = tmp_path / "last.ckpt"
-    RouterCheckpointIO("model: x\n").save_checkpoint(state, folder)
+    RouterCheckpointIO(lambda: "model: x\n").save_checkpoint(state, folder)
     return folder, state
 
 
