@@ -1,0 +1,14 @@
+"""CSV and TensorBoard loggers work by configuration, into the run directory."""
+
+import pandas as pd
+import pytest
+
+
+@pytest.mark.parametrize(("name", "pattern"), [("csv", "**/metrics.csv"), ("tensorboard", "**/events.out.tfevents.*")])
+def test_loggers_write_into_the_run_directory(name, pattern, fit, tmp_path):
+    run = fit(tmp_path, "--config", f"configs/logger/{name}.yaml", "--trainer.max_epochs", "1")
+    (file,) = [path for path in run.glob(pattern) if path.stat().st_size > 0][:1]
+    if name == "csv":
+        table = pd.read_csv(file)
+        assert table["test/accuracy"].notna().any()
+        assert table["validation/entropy_topk"].notna().any()
