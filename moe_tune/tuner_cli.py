@@ -136,7 +136,9 @@ class TunerCLI(LightningCLI):
         if self.plugins:
             config["plugins"] = self.plugins  # an edited plug-in makes another run
         self.resolved = redacted(config)
-        self.directory = RunDirectory.of(Path(settings.runs_root), self._label(), head, seed, config)
+        self.directory = RunDirectory.of(
+            Path(settings.runs_root), self.settings.name or config_label(self.argv), head, seed, config
+        )
         if self.subcommand == "fit":
             self._continue_or_start(settings)
         else:
@@ -149,7 +151,9 @@ class TunerCLI(LightningCLI):
             raise AlreadyComplete(self.directory.path)
         if settings.ckpt_path is None and not settings.fresh and self.directory.last_checkpoint is not None:
             settings.ckpt_path = str(self.directory.last_checkpoint)
-            rank_zero_info(f"resuming {self.directory.path} from {settings.ckpt_path}")
+            done = RouterCheckpointIO().load_checkpoint(settings.ckpt_path)["global_step"]
+            MetricsFile(self.directory.path).forget_from(done)
+            rank_zero_info(f"resuming {self.directory.path} from {settings.ckpt_path} at step {done}")
         elif settings.ckpt_path is not None and self.directory.path in Path(settings.ckpt_path).parents:
             if settings.fresh:
                 raise ConfigError(
@@ -177,9 +181,6 @@ class TunerCLI(LightningCLI):
         self.directory = self.claim.directory = RunDirectory(path.with_name(f"{path.name}-{self.subcommand}"))
         self.claim.aside = self.directory.set_aside()
 
-    def _label(self) -> str:
-        return self.settings.name or config_label(self.argv)
-
     def _place_loggers(self, settings: Any) -> None:
         """Loggers without a folder of their own write into the run directory."""
         loggers = settings.trainer.logger
@@ -195,8 +196,7 @@ class TunerCLI(LightningCLI):
         """Return the trainer with this project's checkpoints, records and metrics file."""
         config = dict(self._get(self.config_init, "trainer", default={}))
         folder = self.directory.path
-        head = type(self.model.head).__name__
-        name = self.settings.name or head
+        name = self.settings.name or type(self.model.head).__name__
         callbacks = [
             RunFiles(self.directory, self.resolved, name, self.plugins),
             FreezingProof(self.directory),

@@ -10,6 +10,8 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from moe_tune.runs.atomic import published
+
 
 class MetricsFile(Logger):
     """A Lightning logger that appends to ``metrics.jsonl``.
@@ -50,6 +52,19 @@ class MetricsFile(Logger):
         }
         with self.file.open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(line, allow_nan=False) + "\n")
+
+    def forget_from(self, step: int) -> None:
+        """Drop the lines of steps that a resumed fit does again, and a line that was not written to its end.
+
+        Args:
+            step: Optimiser steps the checkpoint had done.
+        """
+        if not self.file.is_file():
+            return
+        lines = self.file.read_text(encoding="utf-8").splitlines(keepends=True)
+        whole = [line for line in lines if line.endswith("\n")]
+        with published(self.file) as draft:
+            draft.write_text("".join(line for line in whole if json.loads(line)["step"] < step), encoding="utf-8")
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Leave the configuration to ``config.yaml``."""

@@ -195,3 +195,4 @@ def test_an_interrupted_fit_ends_where_an_undisturbed_one_does(finished, fit, tm
     wanted = load_file(finished / "checkpoints" / "last.ckpt" / "router.safetensors")
     came = load_file(resumed / "checkpoints" / "last.ckpt" / "router.safetensors")
     assert all(came[name].equal(wanted[name]) for name in wanted)
+    assert without_time(resumed) == without_time(finished)
