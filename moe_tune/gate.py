@@ -60,7 +60,6 @@ class TunedGate(nn.Module):
         # transformers hooks the gates of a model once; sharing the hooks lets it find whichever gate is in place.
         self._forward_hooks = stock._forward_hooks
         self.weight = stock.get_parameter("weight")
-        self.stock_class = type(stock)
         self.rule, self.layer, self.session = rule, layer, session
         self.head = None if head is None else head.bound_to(BaseGate(self.weight, rule, layer))
 

@@ -17,10 +17,11 @@ from moe_tune.heads.base import RouterHead
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.heads.train_table import TrainTable, ids_hash
 from moe_tune.losses.base import AuxLoss, LossContext
-from moe_tune.metrics.base import MetricShape, Outcome
+from moe_tune.metrics.base import MetricShape, Outcome, RoutingMetric
 from moe_tune.metrics.evidence import RoutingEvidence
 from moe_tune.models.base_model import BaseModel
 from moe_tune.models.experts_choice import measured_choice
+from moe_tune.plugins import concrete_subclasses
 from moe_tune.results import SplitResults
 from moe_tune.routing import Scope
 
@@ -113,7 +114,8 @@ class RouterTuner(LightningModule):
             self.base.experts_implementation = measured_choice(model, family)  # type: ignore[assignment]
             model.set_experts_implementation(self.base.experts_implementation)
         self.language_model = model
-        needs = frozenset().union(*(loss.needs for loss in self.losses.values()))
+        readers: list[Any] = [*self.losses.values(), *concrete_subclasses(RoutingMetric).values()]
+        needs = frozenset[str]().union(*(reader.needs for reader in readers))
         self.routers = TunedRouters(model, family, self.head, self.layer_choice, self.scope, self.routing_dtype, needs)
         self.hashes_at_load = self.routers.frozen_hashes()
         self.train(self.training)
