@@ -12,6 +12,7 @@ from moe_tune.errors import ConfigError, ModelError
 from moe_tune.heads.base import BaseGate, RouterHead, decide
 from moe_tune.layer_choice import choose_layers
 from moe_tune.mixing import TunedExperts
+from moe_tune.panel import head_rows, interleaved
 from moe_tune.routing import RouterOutput, RoutingTrace, Scope, ScoringRule
 
 if TYPE_CHECKING:
@@ -34,7 +35,19 @@ class Session:
         self.needs = needs
         self.trace: RoutingTrace | None = None
         self.bypassed = False
-        """True while the pretrained router decides everywhere (calibration)."""
+        """True while the pretrained router decides everywhere (calibration, and the pass over the prompts)."""
+        self.panel: list[dict[int, RouterHead]] = []
+        """Heads by layer that are compared in one pass over answer tokens; empty where each gate's own head acts."""
+
+    def heads_at(self, layer: int, own: RouterHead | None) -> list[RouterHead | None]:
+        """Return the heads that act on a layer's answer tokens, in the order of a question's tokens.
+
+        Args:
+            layer: Index of the layer in the model.
+            own: The head of the layer's gate.
+        """
+        heads: list[RouterHead | None] = [one.get(layer) for one in self.panel] if self.panel else [own]
+        return [None] * len(heads) if self.bypassed else heads
 
 
 class TunedGate(nn.Module):
@@ -92,11 +105,24 @@ class TunedGate(nn.Module):
                 f"expected a batch seen by the model's own forward call but got {len(hidden_TD)} other tokens "
                 f"(gate of layer {self.layer}). Hint: call the whole model, not a part of it."
             )
+        if trace.answer_only:
+            output = self._answers(reading_TD, logits_TE, trace, native)
+        else:
+            output = self._prompts(reading_TD, logits_TE, trace, native)
+        if "base_logits" in trace.needs:
+            output.base_logits_TE = logits_TE
+        if "hidden" in trace.needs:
+            output.hidden_TD = hidden_TD
+        trace.record(output)
+        return output
+
+    def _prompts(self, reading_TD: Tensor, logits_TE: Tensor, trace: RoutingTrace, native: bool) -> RouterOutput:
+        """Decide for every token of whole prompts; the head acts within the scope."""
         base = decide(_NO_HEAD, self.rule, reading_TD, logits_TE, stock_ties=native)
         decided_TE, probs_TE, weights_TK = base.logits_TE, base.probs_TE, base.weights_TK
         experts_TK, used_TK = base.experts_TK, base.used_TK
-        if self.head is not None and not session.bypassed:
-            acts_T = trace.mask(session.scope)
+        if self.head is not None and not self.session.bypassed:
+            acts_T = trace.mask(self.session.scope)
             tuned = decide(self.head, self.rule, reading_TD[acts_T], logits_TE[acts_T], stock_ties=native)
             place = (acts_T.nonzero().squeeze(-1),)
             decided_TE = decided_TE.index_put(place, tuned.logits_TE.to(decided_TE.dtype))
@@ -105,13 +131,33 @@ class TunedGate(nn.Module):
             experts_TK = experts_TK.index_put(place, tuned.experts_TK)
             if tuned.used_TK is not None:
                 used_TK = torch.ones_like(experts_TK, dtype=torch.bool).index_put(place, tuned.used_TK)
-        output = RouterOutput(decided_TE, probs_TE, weights_TK, experts_TK, trace.real_T, self.layer, used_TK)
-        if "base_logits" in trace.needs:
-            output.base_logits_TE = logits_TE
-        if "hidden" in trace.needs:
-            output.hidden_TD = hidden_TD
-        trace.record(output)
-        return output
+        return RouterOutput(decided_TE, probs_TE, weights_TK, experts_TK, trace.real_T, self.layer, used_TK)
+
+    def _answers(self, reading_TD: Tensor, logits_TE: Tensor, trace: RoutingTrace, native: bool) -> RouterOutput:
+        """Decide for answer tokens alone, where every head that is compared acts on a token of its own."""
+        heads = self.session.heads_at(self.layer, self.head)
+        parts = [
+            decide(head or _NO_HEAD, self.rule, reading_TD[rows], logits_TE[rows], stock_ties=native)
+            for head, rows in zip(heads, head_rows(len(heads)), strict=True)
+        ]
+        used = [one.used_TK for one in parts]
+        used_TK = None
+        if any(one is not None for one in used):
+            used_TK = interleaved(
+                [
+                    torch.ones_like(one.experts_TK, dtype=torch.bool) if one.used_TK is None else one.used_TK
+                    for one in parts
+                ]
+            )
+        return RouterOutput(
+            logits_TE=interleaved([one.logits_TE.to(logits_TE.dtype) for one in parts]),
+            probs_TE=interleaved([one.probs_TE for one in parts]),
+            weights_TK=interleaved([one.weights_TK for one in parts]),
+            experts_TK=interleaved([one.experts_TK for one in parts]),
+            mask_T=trace.real_T,
+            layer=self.layer,
+            used_TK=used_TK,
+        )
 
 
 class _NoHead(RouterHead):
@@ -271,7 +317,10 @@ class TunedRouters:
         """Return sha256 of every frozen tensor of the model by name; equal before and after a fit, they prove it."""
         heads = {id(value) for head in self.heads.values() for value in [*head.parameters(), *head.buffers()]}
         return {
-            name: hashlib.sha256(value.detach().cpu().contiguous().view(torch.uint8).numpy().data).hexdigest()
+            # The experts a head mixes are wrapped; they are the same tensors under the same name.
+            name.replace(".stock.", "."): hashlib.sha256(
+                value.detach().cpu().contiguous().view(torch.uint8).numpy().data
+            ).hexdigest()
             for name, value in [*self.model.named_parameters(), *self.model.named_buffers()]
             if id(value) not in heads
         }

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from moe_tune.heads.base import RouterHead
+from moe_tune.panel import head_rows, interleaved
+from moe_tune.routing import RoutingTrace
 
 if TYPE_CHECKING:
     from moe_tune.gate import Session
@@ -41,9 +43,24 @@ class TunedExperts(nn.Module):
         if trace is None or self.session.bypassed:
             stock_TD: Tensor = self.stock(hidden_TD, experts_TK, weights_TK)
             return stock_TD
+        if trace.answer_only:
+            return self._answers(hidden_TD, experts_TK, weights_TK, trace)
         acts_T = trace.mask(self.session.scope)
         tuned_TD = self.mixer[0].mix(hidden_TD[acts_T], trace.outputs[self.layer].rows(acts_T), self.stock)
         rest_TD = self.stock(hidden_TD[~acts_T], experts_TK[~acts_T], weights_TK[~acts_T])
         mixed_TD = torch.zeros_like(hidden_TD, dtype=rest_TD.dtype)
         mixed_TD = mixed_TD.index_put((acts_T.nonzero().squeeze(-1),), tuned_TD.to(rest_TD.dtype))
         return mixed_TD.index_put(((~acts_T).nonzero().squeeze(-1),), rest_TD)
+
+    def _answers(self, hidden_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor, trace: RoutingTrace) -> Tensor:
+        """Mix for answer tokens alone: those of each head by its own way, if it has one."""
+        heads = self.session.heads_at(self.layer, self.mixer[0])
+        output = trace.outputs[self.layer]
+        parts: list[Tensor] = []
+        for head, rows in zip(heads, head_rows(len(heads)), strict=True):
+            mixer = head.mixer() if head is not None else None
+            if mixer is None:
+                parts.append(self.stock(hidden_TD[rows], experts_TK[rows], weights_TK[rows]))
+            else:
+                parts.append(mixer.mix(hidden_TD[rows], output.rows(rows), self.stock))
+        return interleaved(parts)

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
+from moe_tune.answer_path.engine import AnswerEngine
+from moe_tune.answer_path.settings import AnswerPath
 from moe_tune.calibration import training_table
 from moe_tune.data.batching import Batch
 from moe_tune.errors import ConfigError, ModelError, NumericsError
@@ -43,6 +45,7 @@ class RouterTuner(LightningModule):
         task_loss: Cross-entropy over the answer ``letters``, or over the full ``vocabulary``; at the answer position.
         task_weight: Factor on the task loss, at least 0.
         routing_dtype: ``float32`` routes in float32, ties towards the lower index; ``native`` has the model's numerics.
+        answer_path: When prompts are computed once and kept, so that a step costs one token per question.
 
     Raises:
         ConfigError: A loss name is not a plain word, or there is nothing to optimise.
@@ -58,6 +61,7 @@ class RouterTuner(LightningModule):
         task_loss: Literal["letters", "vocabulary"] = "letters",
         task_weight: float = 1.0,
         routing_dtype: RoutingDtype = "float32",
+        answer_path: AnswerPath = AnswerPath(),  # noqa: B008 (shown as defaults by --help; never changed)
     ) -> None:
         super().__init__()
         for name in losses:
@@ -69,7 +73,7 @@ class RouterTuner(LightningModule):
         self.base, self.losses, self.scope = base, losses, scope
         self.prototype = [head]  # in a list, so that the prototype is not a submodule
         self.layer_choice, self.task_loss, self.task_weight = layers, task_loss, task_weight
-        self.routing_dtype = routing_dtype
+        self.routing_dtype, self.answer_path = routing_dtype, answer_path
         self.strict_loading = True
         self.make_optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None
         self.make_scheduler: Callable[[Optimizer], Any] | None = None
@@ -77,6 +81,7 @@ class RouterTuner(LightningModule):
         self.calibrated = False
         self.table: TrainTable | None = None
         self.language_model: PreTrainedModel | None = None
+        self.engine: AnswerEngine
         self._tokenizer: PreTrainedTokenizerBase | None = None
 
     # What the base model is
@@ -118,6 +123,7 @@ class RouterTuner(LightningModule):
         needs = frozenset[str]().union(*(reader.needs for reader in readers))
         self.routers = TunedRouters(model, family, self.head, self.layer_choice, self.scope, self.routing_dtype, needs)
         self.hashes_at_load = self.routers.frozen_hashes()
+        self.engine = AnswerEngine(self, self.answer_path)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "RouterTuner":
@@ -141,7 +147,7 @@ class RouterTuner(LightningModule):
     # The way of a batch
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the logits over the vocabulary at the answer position, (B, V), computed nowhere else."""
+        """Return the logits over the vocabulary at the answer position, (B, V), from the full prompts."""
         assert self.language_model is not None
         hidden_BSD = self.language_model.base_model(
             input_ids=batch.input_ids_BS, attention_mask=batch.attention_mask_BS, use_cache=False
@@ -157,7 +163,7 @@ class RouterTuner(LightningModule):
             batch: A batch of the data module.
             split: The split's name, which says how its letters are tokenised.
         """
-        logits_BV = self(batch).float()
+        logits_BV = self.engine.logits(batch, split).float()
         letters = torch.tensor(self.quiz.letter_token_ids(split), device=logits_BV.device)
         letters_BA = logits_BV[:, letters]
         beyond_BA = torch.arange(len(letters), device=logits_BV.device)[None] >= batch.choice_count_B[:, None]
@@ -293,11 +299,12 @@ class RouterTuner(LightningModule):
     # Calibration
 
     def on_fit_start(self) -> None:
-        """Calibrate heads that need it."""
+        """Compute what is kept of the prompts, and calibrate heads that need it."""
+        self.keep_prompts()
         self.calibrate()
 
     def on_validation_start(self) -> None:
-        """Calibrate heads that need it, and move scheduled ones to where training stands."""
+        """Keep the prompts, calibrate heads that need it, and move scheduled ones to where training stands."""
         self.get_ready()
 
     def on_test_start(self) -> None:
@@ -308,8 +315,25 @@ class RouterTuner(LightningModule):
         """Do as before a validation."""
         self.get_ready()
 
+    @property
+    def stage_splits(self) -> list[str]:
+        """The splits the running stage reads; none without a trainer."""
+        if self._trainer is None:
+            return []
+        tests = self.quiz.test_names
+        splits = {"fit": ["train", "validation"], "validate": ["validation"], "test": tests, "predict": ["test"]}
+        return splits.get(str(self.trainer.state.fn and self.trainer.state.fn.value), [])
+
+    def keep_prompts(self) -> None:
+        """Build or open the prompt caches of the stage's splits that take the answer path."""
+        with self.trainer.precision_plugin.forward_context():
+            for split in self.stage_splits:
+                if self.engine.settle(split) != "full prompts":
+                    self.engine.source(split)
+
     def get_ready(self) -> None:
-        """Calibrate heads that need it; move scheduled ones, which with nothing to train are at their end."""
+        """Keep the prompts; calibrate heads that need it; move scheduled ones, at their end with nothing to train."""
+        self.keep_prompts()
         self.calibrate()
         if self.trainer.state.fn == "fit" or not self.head.traits.trainable:
             self.set_progress()
@@ -350,11 +374,13 @@ class RouterTuner(LightningModule):
         """Return the start-up line: what is trained, where, and how."""
         if self.language_model is None:
             raise ModelError("expected a loaded model but it is not loaded yet. Hint: call configure_model().")
+        for split in self.stage_splits:
+            self.engine.settle(split)
         trained = sum(parameter.numel() for parameter in self.routers.trainable().values())
         heads = {id(value) for head in self.routers.heads.values() for value in head.parameters()}
         total = sum(value.numel() for value in self.language_model.parameters() if id(value) not in heads)
         return (
             f"trainable {trained:,} of {total:,} ({100 * trained / total:.4f} %), {len(self.routers.layers)} of "
             f"{len(self.routers.gates)} routers, head {type(self.head).__name__}, scope {self.scope}, "
-            f"experts {self.base.experts_implementation}, routing {self.routing_dtype}, full prompts"
+            f"experts {self.base.experts_implementation}, routing {self.routing_dtype}, {self.engine.describe()}"
         )

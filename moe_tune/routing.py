@@ -11,6 +11,9 @@ L     MoE layers of the model
 B, S  questions in a batch, positions of a prompt
 Q     questions of a split
 A     answer choices
+H, C  heads of keys and values, width of one
+P     tokens of a prefix that several prompts share
+N     router heads compared in one pass
 ====  =====================================================================
 """
 
@@ -119,8 +122,8 @@ class RouterOutput:
     base_logits_TE: Tensor | None = None
     hidden_TD: Tensor | None = None
 
-    def rows(self, mask_T: Tensor) -> "RouterOutput":
-        """Return the output for the tokens of a mask only, with every remaining token marked real.
+    def rows(self, mask_T: Tensor | slice) -> "RouterOutput":
+        """Return the output for some of the tokens only.
 
         Args:
             mask_T: Which tokens to keep.
@@ -162,12 +165,14 @@ class RoutingTrace:
         answer_T: True at the answer position of each question (its last real token).
         question_T: Index within the batch of the question a token belongs to.
         needs: Costly extras to record: ``hidden``, ``base_logits``.
+        answer_only: The forward pass saw answer tokens alone (the answer path); nothing is known of the others.
     """
 
     real_T: Tensor
     answer_T: Tensor
     question_T: Tensor
     needs: frozenset[str] = frozenset()
+    answer_only: bool = False
     outputs: dict[int, RouterOutput] = field(default_factory=dict)
     is_open: bool = True
 
@@ -192,8 +197,47 @@ class RoutingTrace:
         question_BS = torch.arange(questions, device=real_BS.device)[:, None].expand(questions, positions)
         return cls(real_BS.reshape(-1), answer_BS.reshape(-1), question_BS.reshape(-1), needs)
 
+    @classmethod
+    def of_answers(
+        cls, questions: int, heads: int, device: torch.device, needs: frozenset[str] = frozenset()
+    ) -> "RoutingTrace":
+        """Open a trace for a batch of answer tokens, one per question and head; those of a question are neighbours.
+
+        Args:
+            questions: Questions in the batch, B.
+            heads: Router heads compared, N.
+            device: Where the batch is.
+            needs: Costly extras to record.
+        """
+        every_T = torch.ones(questions * heads, dtype=torch.bool, device=device)
+        question_T = torch.arange(questions, device=device).repeat_interleave(heads)
+        return cls(every_T, every_T, question_T, needs, answer_only=True)
+
+    def of_head(self, index: int, heads: int) -> "RoutingTrace":
+        """Return the part of a trace of answer tokens that belongs to one of several heads.
+
+        Args:
+            index: Which head, from 0.
+            heads: How many were compared, N.
+        """
+        rows = slice(index, None, heads)
+        outputs = {layer: output.rows(rows) for layer, output in self.outputs.items()}
+        return replace(
+            self,
+            real_T=self.real_T[rows],
+            answer_T=self.answer_T[rows],
+            question_T=self.question_T[rows],
+            outputs=outputs,
+        )
+
     def mask(self, scope: Scope) -> Tensor:
-        """Return the tokens of a scope, (T,)."""
+        """Return the tokens of a scope, (T,).
+
+        Raises:
+            RuntimeError: All tokens are asked for but only the answer tokens were seen.
+        """
+        if scope == "all" and self.answer_only:
+            raise RuntimeError("all tokens were asked of a trace that holds answer tokens alone")
         return self.answer_T if scope == "answer" else self.real_T
 
     def record(self, output: RouterOutput) -> None:

@@ -2,7 +2,10 @@
 
 import os
 
-os.environ.update(WANDB_MODE="disabled", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+import tempfile
+
+_cache = tempfile.TemporaryDirectory(prefix="moe_tune-tests-")  # prompt caches, shared by the tests of one process
+os.environ.update(WANDB_MODE="disabled", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", XDG_CACHE_HOME=_cache.name)
 
 import logging
 import random

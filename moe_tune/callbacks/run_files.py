@@ -87,6 +87,8 @@ class RunFiles(Callback):
             self.directory.update_manifest(
                 calibration={"questions": table.questions, "questions_hash": table.questions_hash}
             )
+        ways = {**self.directory.manifest.get("answer_path", {}), **pl_module.engine.ways}
+        self.directory.update_manifest(answer_path=ways)
         # A later verb reads other splits; what an earlier one recorded stays.
         before = self.directory.manifest.get("data", {})
         now_read = pl_module.quiz.manifest

@@ -167,6 +167,30 @@ class QuizDataModule(LightningDataModule):
             self._encoded[name] = encoder.encode(self.splits.questions(self._split(name)), self.on_bad_row)
         return self._encoded[name]
 
+    @property
+    def pad_id(self) -> int:
+        """The token that fills shorter prompts; masked, so any valid token does."""
+        pad_id = self._tokenizer.pad_token_id
+        return pad_id if pad_id is not None else 0
+
+    def protocol_name(self, name: str) -> str:
+        """Return the name of the protocol a split is asked under.
+
+        Args:
+            name: ``train``, ``validation``, ``dev`` or one of ``test_names``.
+        """
+        return self._protocol(name).name
+
+    def limit(self, name: str, questions: int) -> None:
+        """Go on with a sample of a split's questions, by subject; recorded in the manifest like a limit asked for.
+
+        Args:
+            name: ``train``, ``validation`` or ``test``.
+            questions: How many, from 1.
+        """
+        self.splits.limit(name, questions)
+        self._encoded.pop(name, None)
+
     def questions(self, name: str) -> list[Question]:
         """Return the questions that ``question_B`` points into.
 
@@ -221,9 +245,8 @@ class QuizDataModule(LightningDataModule):
             num_replicas=self.trainer.world_size if self.trainer is not None else 1,
             rank=self.trainer.global_rank if self.trainer is not None else 0,
         )
-        pad_id = self._tokenizer.pad_token_id
         return DataLoader(
-            PromptDataset(prompts, self.subjects, pad_id if pad_id is not None else 0),
+            PromptDataset(prompts, self.subjects, self.pad_id),
             sampler=sampler,
             batch_size=None,
             num_workers=self.num_workers,

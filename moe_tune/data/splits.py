@@ -73,6 +73,16 @@ class Splits:
             self._used[split] = stratified_sample(self._assigned(split), self.limits.get(split))
         return self._used[split]
 
+    def limit(self, split: str, questions: int) -> None:
+        """Go on with at most so many questions of a split, as a sample that is stratified by subject.
+
+        Args:
+            split: ``train``, ``validation`` or ``test``.
+            questions: How many, from 1.
+        """
+        self.limits[split] = questions
+        self._used.pop(split, None)
+
     @property
     def subjects(self) -> list[str]:
         """The subjects the source declares, or else (which reads all splits) those that occur, sorted.

@@ -29,9 +29,10 @@ class RoutingEvidence(nn.Module):
         return [metric for metric in self.metrics.values() if isinstance(metric, RoutingMetric)]
 
     def update(self, trace: RoutingTrace, outcome: Outcome) -> None:
-        """Add a batch to every metric."""
+        """Add a batch to every metric; of a trace that holds answer tokens alone, only the answer scope is known."""
         for metric in self._all():
-            metric.update(trace, outcome)
+            if metric.scope == "answer" or not trace.answer_only:
+                metric.update(trace, outcome)
 
     def reset(self) -> None:
         """Forget everything."""
@@ -47,9 +48,11 @@ class RoutingEvidence(nn.Module):
         return values
 
     def frame(self) -> pd.DataFrame:
-        """Return one row per scope, layer and expert; values of a layer stand in each of its rows."""
+        """Return one row per scope seen, layer and expert; values of a layer stand in each of its rows."""
         parts = []
         for scope in SCOPES:
+            if not any(metric.update_called for metric in self._all() if metric.scope == scope):
+                continue
             tables: dict[str, Tensor] = {}
             for metric in self._all():
                 if metric.scope == scope:

@@ -3,8 +3,10 @@
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 
+from moe_tune.answer_path.states import StateShape
 from moe_tune.errors import ModelError, did_you_mean
 from moe_tune.plugins import concrete_subclasses
 from moe_tune.routing import ScoringRule
@@ -56,6 +58,43 @@ class ModelFamily(ABC):
         if not found:
             raise ModelError(f"expected routers at {self.gate_path!r} but found none ({type(model).__name__}).")
         return found
+
+    def answer_path_refusal(self, config: "PretrainedConfig") -> str | None:
+        """Return why prompts of this model cannot be kept as plain keys and values, or ``None`` where they can.
+
+        The answer path calls the decoder layers itself, on one token: attention must be over all earlier keys, scaled
+        dot products and nothing else, and the layers must take ``position_embeddings``.
+
+        Args:
+            config: The model's configuration.
+        """
+        if any(kind != "full_attention" for kind in getattr(config, "layer_types", None) or ()):
+            return "attention other than full"
+        if getattr(config, "use_sliding_window", False) and getattr(config, "sliding_window", None):
+            return "sliding-window attention"
+        return None
+
+    def state_shape(
+        self, config: "PretrainedConfig", first_layer: int, lower_routers: tuple[int, ...], dtype: torch.dtype
+    ) -> StateShape:
+        """Return the sizes of what the answer path keeps per prompt.
+
+        Args:
+            config: The model's configuration.
+            first_layer: First layer that runs on answer tokens.
+            lower_routers: Layers below it that hold a router.
+            dtype: The model's dtype.
+        """
+        heads = config.num_attention_heads
+        return StateShape(
+            first_layer=first_layer,
+            layers=config.num_hidden_layers,
+            lower_routers=lower_routers,
+            width=config.hidden_size,
+            key_value_heads=config.num_key_value_heads or heads,
+            head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
+            dtype=dtype,
+        )
 
     def rule(self, gate: nn.Module) -> ScoringRule:
         """Return the scoring rule of a stock gate."""

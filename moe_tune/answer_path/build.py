@@ -1,0 +1,173 @@
+"""Building a prompt cache: one pass over a split's prompts, announced, resumable, and published at its end."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+from torch import Tensor
+
+from moe_tune.answer_path.build_lock import BuildLock
+from moe_tune.answer_path.prefixes import SharedPrefixes
+from moe_tune.answer_path.states import PromptStates
+from moe_tune.answer_path.store import PromptStore, StorePlan, StoreWriter, open_store
+from moe_tune.errors import ModelError
+
+TOKENS = 4096
+"""Tokens per batch of the pass: enough that every expert gets many, few enough for a laptop's memory."""
+COMMIT_SECONDS = 10.0
+"""A build that is killed loses at most this much work."""
+
+
+class Pass(Protocol):
+    """Computes what is kept of prompts."""
+
+    prefixes: SharedPrefixes
+
+    def prefix(self, index: int) -> Tensor:
+        """Return what is kept of a shared prefix."""
+        ...
+
+    def batch(self, question_B: Sequence[int]) -> PromptStates:
+        """Return what is kept of questions that share one prefix, or have none."""
+        ...
+
+
+def build_store(
+    folder: Path,
+    plan: StorePlan,
+    description: dict[str, Any],
+    prompt_pass: Pass,
+    rank: int = 0,
+    world_size: int = 1,
+    barrier: Callable[[], None] = lambda: None,
+) -> PromptStore:
+    """Return the cache in a folder, computing what is missing of it; of two builders at once, one waits.
+
+    Args:
+        folder: Where the finished cache shall be.
+        plan: Its sizes.
+        description: What it is of, for people.
+        prompt_pass: Computes the states.
+        rank: Which of several processes this is; each computes its share of the questions.
+        world_size: How many processes there are.
+        barrier: Waits until all processes have come here.
+
+    Raises:
+        ResourceError: The disk is too small.
+    """
+    if rank > 0:
+        barrier()
+        _fill(folder, plan, description, prompt_pass, rank, world_size, barrier)
+    else:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with BuildLock(folder.with_name(f"{folder.name}.lock")):
+            if world_size == 1 and (store := open_store(folder)) is not None:
+                return store
+            rank_zero_info(
+                f"prompt cache of {description['split']}: {len(plan.own_length_Q):,} questions, "
+                f"{plan.bytes / 1e9:.2f} GB, {folder}"
+            )
+            _fill(folder, plan, description, prompt_pass, rank, world_size, barrier)
+    barrier()
+    built = open_store(folder)
+    if built is None:
+        raise ModelError(f"expected a prompt cache in {folder} but it is gone. Hint: run the command again.")
+    return built
+
+
+def _fill(
+    folder: Path,
+    plan: StorePlan,
+    description: dict[str, Any],
+    prompt_pass: Pass,
+    rank: int,
+    world_size: int,
+    barrier: Callable[[], None],
+) -> None:
+    with StoreWriter(folder, plan, description, rank, world_size) as writer:
+        if rank == 0:
+            barrier()  # the files are there
+        missing = writer.missing_questions()
+        batches = pass_batches(missing, plan, prompt_pass.prefixes)
+        shortfall = set(writer.missing_prefixes())
+        committed = time.monotonic()
+        with _progress(disable=rank > 0) as progress:
+            task = progress.add_task(f"prompts {description['split']}", total=len(missing))
+            for question_B in batches:
+                prefix = prompt_pass.prefixes.prefix_Q[question_B[0]]
+                if prefix in shortfall:
+                    writer.write_prefix(prefix, prompt_pass.prefix(prefix))
+                    shortfall.discard(prefix)
+                states = prompt_pass.batch(question_B)
+                writer.write(question_B, states.answer_BXD, states.own_UVBHSC, states.length_B)
+                progress.advance(task, len(question_B))
+                if time.monotonic() - committed > COMMIT_SECONDS:
+                    writer.commit()
+                    committed = time.monotonic()
+        writer.commit()
+        barrier()
+        if rank == 0:
+            writer.publish()
+
+
+def pass_batches(questions: Sequence[int], plan: StorePlan, prefixes: SharedPrefixes) -> list[list[int]]:
+    """Return the batches of a pass: each of one prefix, of like length, the longest first.
+
+    Args:
+        questions: Which questions.
+        plan: Their lengths.
+        prefixes: Their prefixes.
+    """
+    lengths = plan.own_length_Q.tolist()
+    order = sorted(questions, key=lambda index: (prefixes.prefix_Q[index], -lengths[index], index))
+    return list(_cut(order, lengths, prefixes))
+
+
+def _cut(order: Sequence[int], lengths: Sequence[int], prefixes: SharedPrefixes) -> Iterator[list[int]]:
+    batch: list[int] = []
+    for index in order:
+        if batch:
+            longest = lengths[batch[0]] + 1
+            same = prefixes.prefix_Q[index] == prefixes.prefix_Q[batch[0]]
+            if not same or longest * (len(batch) + 1) > TOKENS:
+                yield batch
+                batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+class _Speed(ProgressColumn):
+    """Questions per second."""
+
+    def render(self, task: Task) -> Text:
+        """Return the speed as text."""
+        return Text(f"{task.finished_speed or task.speed or 0:.1f} questions/s")
+
+
+def _progress(disable: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Speed(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=disable,
+    )

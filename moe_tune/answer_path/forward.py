@@ -1,0 +1,65 @@
+"""The one-token forward: the upper layers of a model, run on answer tokens over kept keys and values."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from moe_tune.answer_path import attention
+from moe_tune.answer_path.states import PromptStates, StateShape
+from moe_tune.gate import TunedRouters
+from moe_tune.routing import RoutingTrace
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def answer_logits(routers: TunedRouters, shape: StateShape, states: PromptStates) -> Tensor:
+    """Return the logits over the vocabulary at the answer position of a batch, (B x N, V).
+
+    It leaves the same trace behind as a forward call over the whole prompts would, restricted to the answer position.
+    N is the number of heads in the session's panel, or 1; the rows of a question are neighbours.
+
+    Args:
+        routers: A model with heads on it.
+        shape: What the states' first layer is.
+        states: The kept states of the batch, on the model's device.
+    """
+    model: Any = routers.model
+    session = routers.session
+    questions = len(states.answer_BXD)
+    heads = max(1, len(session.panel))
+    trace = session.trace = RoutingTrace.of_answers(questions, heads, states.answer_BXD.device, session.needs)
+    with torch.no_grad():
+        for place, layer in enumerate(shape.lower_routers, start=1):
+            routers.gates[layer](states.answer_BXD[:, place].repeat_interleave(heads, dim=0))
+    hidden_BND = states.answer_BXD[:, :1].expand(-1, heads, -1)
+    position_BN = states.position_B[:, None].expand(-1, heads)
+    rotary = model.base_model.rotary_emb(hidden_BND, position_BN)
+    try:
+        with _attending_to_states(model):
+            for layer in model.base_model.layers[shape.first_layer : shape.layers]:
+                hidden_BND = layer(
+                    hidden_BND,
+                    attention_mask=None,
+                    position_ids=position_BN,
+                    position_embeddings=rotary,
+                    prompt_states=states,
+                    first_layer=shape.first_layer,
+                )
+    finally:
+        trace.is_open = False
+    logits: Tensor = model.get_output_embeddings()(model.base_model.norm(hidden_BND).flatten(0, 1))
+    return logits
+
+
+@contextmanager
+def _attending_to_states(model: "PreTrainedModel") -> Iterator[None]:
+    before = model.config._attn_implementation
+    model.config._attn_implementation = attention.NAME
+    try:
+        yield
+    finally:
+        model.config._attn_implementation = before

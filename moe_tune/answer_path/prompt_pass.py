@@ -1,0 +1,168 @@
+"""The pass over the prompts: what the answer path needs of them, with the pretrained router deciding everywhere."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from moe_tune.answer_path.prefixes import SharedPrefixes
+from moe_tune.answer_path.states import PromptStates, StateShape
+from moe_tune.data.encoding import PromptedQuestion
+from moe_tune.gate import TunedRouters
+
+
+class _LastKeysKept(Exception):
+    """Ends a pass: the keys and values of the last layer are there, and nothing after them is needed."""
+
+
+class _KeptKeys(DynamicCache):
+    """Keeps the keys and values a pass computes, and puts those of a shared prefix before them.
+
+    Args:
+        prefix: Keys and values of the prefix by layer, ``(1, H, P, C)`` each.
+        first_layer: First layer whose keys are kept.
+        layers: Layers of the model.
+    """
+
+    def __init__(self, prefix: list[tuple[Tensor, Tensor]], first_layer: int, layers: int) -> None:
+        super().__init__()
+        self.prefix, self.first_layer, self.last_layer = prefix, first_layer, layers - 1
+        self.length = prefix[0][0].shape[2] if prefix else 0
+        self.kept: list[tuple[Tensor, Tensor]] = []
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Keep a layer's keys and values; end the pass at the last layer."""
+        if layer_idx >= self.first_layer:
+            self.kept.append((key_states, value_states))
+        if layer_idx == self.last_layer:
+            raise _LastKeysKept
+        if not self.prefix:
+            return key_states, value_states
+        keys, values = (kept.expand(len(key_states), -1, -1, -1) for kept in self.prefix[layer_idx])
+        return torch.cat([keys, key_states], dim=2), torch.cat([values, value_states], dim=2)
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Return how many tokens come before those of the pass."""
+        return self.length
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+        """Return the length of keys, prefix included, and their offset."""
+        return self.length + query_length, 0
+
+
+class PromptPass:
+    """Computes the states of prompts; the pretrained router decides for every token.
+
+    Nothing is computed that the answer path does not read: no logits, and of the last layer only keys and values.
+
+    Args:
+        routers: A model with heads on it; they do not act during the pass.
+        shape: What to keep.
+        prompts: The prompts of a split.
+        prefixes: Which of them begin with the same tokens.
+        pad_id: The token that fills shorter prompts.
+    """
+
+    def __init__(
+        self,
+        routers: TunedRouters,
+        shape: StateShape,
+        prompts: Sequence[PromptedQuestion],
+        prefixes: SharedPrefixes,
+        pad_id: int,
+    ) -> None:
+        self.routers, self.shape = routers, shape
+        self.prompts, self.prefixes, self.pad_id = prompts, prefixes, pad_id
+        self.device = next(routers.model.parameters()).device
+        self._prefix: dict[int, list[tuple[Tensor, Tensor]]] = {}
+
+    @torch.no_grad()
+    def prefix(self, index: int) -> Tensor:
+        """Return the kept keys and values of a shared prefix, ``(U, 2, H, P, C)``.
+
+        Args:
+            index: Which prefix.
+        """
+        upper = self._prefix_layers(index)[self.shape.first_layer :]
+        return torch.stack([torch.cat(pair) for pair in upper])
+
+    @torch.no_grad()
+    def batch(self, question_B: Sequence[int]) -> PromptStates:
+        """Return the states of questions that share one prefix, or have none.
+
+        Args:
+            question_B: Indices of the questions.
+        """
+        prefix = self.prefixes.prefix_Q[question_B[0]]
+        start = self.prefixes.length(question_B[0])
+        rows = [self.prompts[index].ids_S[start:].long() for index in question_B]
+        kept, answer_BXD = self._run(rows, self._prefix_layers(prefix) if prefix >= 0 else [])
+        length_B = torch.tensor([len(row) - 1 for row in rows], device=self.device)
+        own = torch.stack([torch.stack(pair) for pair in kept])[..., : int(length_B.max()), :]
+        prefixes = {prefix: self.prefix(prefix)} if prefix >= 0 else {}
+        return PromptStates(answer_BXD, own, length_B, torch.full_like(length_B, prefix), prefixes, length_B + start)
+
+    def _prefix_layers(self, index: int) -> list[tuple[Tensor, Tensor]]:
+        """Return the keys and values of a prefix in every layer; those of the last prefix asked for stay in memory."""
+        if index not in self._prefix:
+            ids_S = torch.tensor(self.prefixes.tokens_G[index])
+            kept, _ = self._run([ids_S], [], first_layer=0)
+            self._prefix = {index: kept}
+        return self._prefix[index]
+
+    def _run(
+        self, rows: list[Tensor], prefix: list[tuple[Tensor, Tensor]], first_layer: int | None = None
+    ) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+        """Run the model over tokens; return the kept keys and values, and what was read at the last token of each."""
+        lengths_B = torch.tensor([len(row) for row in rows])
+        ids_BS = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.pad_id)
+        mask_BS = (torch.arange(ids_BS.shape[1]) < lengths_B[:, None]).long()
+        before = prefix[0][0].shape[2] if prefix else 0
+        seen_BS = torch.cat([torch.ones(len(rows), before, dtype=torch.long), mask_BS], dim=1)
+        first = self.shape.first_layer if first_layer is None else first_layer
+        cache = _KeptKeys(prefix, first, self.shape.layers)
+        with self._read_at(lengths_B - 1, ids_BS.shape[1]) as read, self._pretrained(), suppress(_LastKeysKept):
+            self.routers.model.base_model(
+                input_ids=ids_BS.to(self.device),
+                attention_mask=seen_BS.to(self.device),
+                past_key_values=cache,
+                use_cache=True,
+            )
+        return cache.kept, torch.stack([read[name] for name in sorted(read)], dim=1)
+
+    @contextmanager
+    def _pretrained(self) -> Iterator[None]:
+        session = self.routers.session
+        before, session.bypassed = session.bypassed, True
+        try:
+            yield
+        finally:
+            session.bypassed = before
+
+    @contextmanager
+    def _read_at(self, position_B: Tensor, length: int) -> Iterator[dict[int, Tensor]]:
+        """Collect what enters the first upper layer (under -1) and what each lower router reads, at a position."""
+        read: dict[int, Tensor] = {}
+        flat_B = (torch.arange(len(position_B)) * length + position_B).to(self.device)
+
+        def reader(name: int) -> Any:
+            def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+                read[name] = args[0].reshape(-1, args[0].shape[-1])[flat_B]
+
+            return hook
+
+        model: Any = self.routers.model
+        hooks = [model.base_model.layers[self.shape.first_layer].register_forward_pre_hook(reader(-1))]
+        hooks += [
+            self.routers.gates[layer].register_forward_pre_hook(reader(layer)) for layer in self.shape.lower_routers
+        ]
+        try:
+            yield read
+        finally:
+            for hook in hooks:
+                hook.remove()

@@ -1,0 +1,104 @@
+"""What one pass over the prompts leaves behind: the contract between the pass, the cache and the one-token forward."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class StateShape:
+    """The sizes of what is kept per question, for one model and one first layer.
+
+    Args:
+        first_layer: First decoder layer that runs on answer tokens; what enters it is kept.
+        layers: Decoder layers of the model.
+        lower_routers: Decoder layers below ``first_layer`` that hold a router; what it reads is kept.
+        width: Width of the hidden state, D.
+        key_value_heads: Heads of keys and values, H.
+        head_dim: Width of a key or value, C.
+        dtype: Dtype of everything kept, the model's own.
+    """
+
+    first_layer: int
+    layers: int
+    lower_routers: tuple[int, ...]
+    width: int
+    key_value_heads: int
+    head_dim: int
+    dtype: torch.dtype
+
+    @property
+    def upper_layers(self) -> int:
+        """Layers whose keys and values are kept."""
+        return self.layers - self.first_layer
+
+    @property
+    def token_values(self) -> int:
+        """Numbers kept per cached prompt token."""
+        return self.upper_layers * 2 * self.key_value_heads * self.head_dim
+
+    @property
+    def answer_values(self) -> int:
+        """Numbers kept per question at its answer position."""
+        return (1 + len(self.lower_routers)) * self.width
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes per cached prompt token."""
+        return self.token_values * self.dtype.itemsize
+
+    @property
+    def answer_bytes(self) -> int:
+        """Bytes per question at its answer position."""
+        return self.answer_values * self.dtype.itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class PromptStates:
+    """The kept states of a batch of questions; U counts the upper layers, R the routers below them.
+
+    The tokens before the answer position are a prefix that several questions may share, then the question's own.
+
+    Args:
+        answer_BXD: At the answer position: what enters the first upper layer, then what each lower router reads.
+        own_UVBHSC: Keys (V index 0) and values (V index 1) of each question's own tokens, padded on the right.
+        length_B: How many own tokens each question has, its answer token not counted.
+        prefix_B: Which prefix comes before them; -1 where there is none.
+        prefixes: Keys and values of each prefix in the batch, ``(U, 2, H, P, C)``.
+        position_B: Position of the answer token in the whole prompt.
+
+    Shape:
+        - answer_BXD: (B, 1 + R, D).
+        - own_UVBHSC: (U, 2, B, H, S, C).
+    """
+
+    answer_BXD: Tensor
+    own_UVBHSC: Tensor
+    length_B: Tensor
+    prefix_B: Tensor
+    prefixes: Mapping[int, Tensor]
+    position_B: Tensor
+
+    def to(self, device: torch.device) -> "PromptStates":
+        """Return the states on a device."""
+        if self.answer_BXD.device == device:
+            return self
+        return PromptStates(
+            self.answer_BXD.to(device),
+            self.own_UVBHSC.to(device),
+            self.length_B.to(device),
+            self.prefix_B.to(device),
+            {index: value.to(device) for index, value in self.prefixes.items()},
+            self.position_B.to(device),
+        )
+
+    def from_layer(self, skipped: int) -> "PromptStates":
+        """Return the states without the keys and values of the first upper layers.
+
+        Args:
+            skipped: How many upper layers to leave out.
+        """
+        prefixes = {index: value[skipped:] for index, value in self.prefixes.items()}
+        return replace(self, own_UVBHSC=self.own_UVBHSC[skipped:], prefixes=prefixes)

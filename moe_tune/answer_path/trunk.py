@@ -1,0 +1,114 @@
+"""The trunk cache: hidden states of all tokens that enter the first tuned layer, so that epochs skip what is below."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from moe_tune.answer_path.prefixes import SharedPrefixes
+from moe_tune.answer_path.states import PromptStates, StateShape
+from moe_tune.data.batching import Batch
+from moe_tune.data.encoding import PromptedQuestion
+from moe_tune.gate import TunedRouters
+
+
+def trunk_shape(shape: StateShape) -> StateShape:
+    """Return the sizes of a trunk cache: per token one hidden state, kept as if it were one layer's key and value.
+
+    Args:
+        shape: The sizes of the prompt cache for the same model and first layer.
+    """
+    return StateShape(shape.layers - 1, shape.layers, (), shape.width, 1, shape.width // 2, shape.dtype)
+
+
+class TrunkPass:
+    """Computes the hidden states that enter a layer, for all tokens; the layers below it have no heads.
+
+    Args:
+        routers: A model with heads on it.
+        first_layer: The layer.
+        prompts: The prompts of a split.
+        pad_id: The token that fills shorter prompts.
+    """
+
+    def __init__(
+        self, routers: TunedRouters, first_layer: int, prompts: Sequence[PromptedQuestion], pad_id: int
+    ) -> None:
+        self.routers, self.first_layer, self.prompts, self.pad_id = routers, first_layer, prompts, pad_id
+        self.prefixes = SharedPrefixes([], [-1] * len(prompts))
+        self.device = next(routers.model.parameters()).device
+
+    def prefix(self, index: int) -> Tensor:
+        """Refuse: hidden states of a trunk are kept whole."""
+        raise NotImplementedError("a trunk cache has no shared prefixes")
+
+    @torch.no_grad()
+    def batch(self, question_B: Sequence[int]) -> PromptStates:
+        """Return the states of questions.
+
+        Args:
+            question_B: Indices of the questions.
+        """
+        rows = [self.prompts[index].ids_S.long() for index in question_B]
+        length_B = torch.tensor([len(row) for row in rows])
+        ids_BS = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.pad_id)
+        mask_BS = (torch.arange(ids_BS.shape[1]) < length_B[:, None]).long()
+        with only_layers(self.routers, slice(0, self.first_layer)), without_norm(self.routers):
+            hidden_BSD = self.routers.model.base_model(
+                input_ids=ids_BS.to(self.device), attention_mask=mask_BS.to(self.device), use_cache=False
+            ).last_hidden_state
+        halves = torch.stack(hidden_BSD.chunk(2, dim=-1))[None, :, :, None]
+        answer_BXD = hidden_BSD[torch.arange(len(rows)), length_B - 1][:, None]
+        return PromptStates(answer_BXD, halves, length_B, torch.full_like(length_B, -1), {}, length_B - 1)
+
+
+def trunk_hidden(routers: TunedRouters, first_layer: int, states: PromptStates, batch: Batch) -> Tensor:
+    """Return the last hidden states (B, S, D) of a batch of whole prompts, from a layer on.
+
+    Args:
+        routers: A model with heads on it.
+        first_layer: The layer the kept states enter.
+        states: What a ``TrunkPass`` kept of the batch, padded as the batch is.
+        batch: The batch.
+    """
+    keys, values = states.own_UVBHSC[0, :, :, 0]
+    with only_layers(routers, slice(first_layer, None)):
+        hidden_BSD: Tensor = routers.model.base_model(
+            inputs_embeds=torch.cat([keys, values], dim=-1), attention_mask=batch.attention_mask_BS, use_cache=False
+        ).last_hidden_state
+    return hidden_BSD
+
+
+@contextmanager
+def only_layers(routers: TunedRouters, part: slice) -> Iterator[None]:
+    """Let the model's body run only some of its layers.
+
+    Args:
+        routers: A model with heads on it.
+        part: Which layers.
+    """
+    body: Any = routers.model.base_model
+    every = body.layers
+    body.layers = every[part]
+    try:
+        yield
+    finally:
+        body.layers = every
+
+
+@contextmanager
+def without_norm(routers: TunedRouters) -> Iterator[None]:
+    """Let the model's body return what its last layer returns, without the final norm.
+
+    Args:
+        routers: A model with heads on it.
+    """
+    body: Any = routers.model.base_model
+    norm = body.norm
+    body.norm = nn.Identity()
+    try:
+        yield
+    finally:
+        body.norm = norm

@@ -1,0 +1,97 @@
+"""``cache build``: compute and keep the prompts of a configuration before anything is trained on them."""
+
+import argparse
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from moe_tune.errors import ConfigError
+from moe_tune.module import RouterTuner
+from moe_tune.quiet import quieten
+from moe_tune.tuner_cli import Claim, TunerCLI
+
+NEUTRAL = ["--model.head", "RetunedHead", "--model.losses", "{}", "--model.answer_path.use", "on"]
+"""What is kept of prompts depends on neither head nor losses: only on the model, the layers and the data."""
+
+
+class KeptPrompts(Callback):
+    """Builds the caches of splits when a fit starts, and says what became of each.
+
+    Args:
+        splits: The splits; ``None`` takes train, validation and every test split.
+    """
+
+    def __init__(self, splits: list[str] | None) -> None:
+        self.splits = splits
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Build them."""
+        assert isinstance(pl_module, RouterTuner)
+        known = ["train", "validation", *pl_module.quiz.test_names]
+        for split in self.splits or known:
+            if split not in known:
+                raise ConfigError(f"expected splits of {known} but got {split!r} (--splits). Hint: --splits test.")
+            way = pl_module.engine.settle(split)
+            questions = len(pl_module.quiz.encoded(split).prompts)
+            if way == "cached":
+                pl_module.engine.source(split)
+                print(f"{split}: {questions:,} questions cached")
+            else:
+                print(
+                    f"{split}: not cached, its {questions:,} questions would take more than "
+                    f"{pl_module.answer_path.limit_gb:g} GB (model.answer_path.limit_gb)"
+                )
+
+
+class CacheBuildCLI(TunerCLI):
+    """Reads the configuration of a fit, keeps its prompts, and trains nothing.
+
+    Args:
+        argv: The arguments of a fit.
+        splits: Which splits' prompts to keep; ``None`` is all.
+    """
+
+    def __init__(self, argv: list[str], splits: list[str] | None) -> None:
+        self.splits = splits
+        super().__init__(["fit", *argv, *NEUTRAL], {}, Claim())
+
+    def before_instantiate_classes(self) -> None:
+        """Leave out what would write into a run directory."""
+        self.settings.trainer.logger = False
+        self.settings.trainer.callbacks = None
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Return a trainer that ends before its first step."""
+        settings = dict(self._get(self.config_init, "trainer", default={}))
+        kept = {key: settings[key] for key in ("accelerator", "devices", "num_nodes", "precision") if key in settings}
+        return Trainer(
+            **kept,
+            logger=False,
+            max_steps=0,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=False,
+            callbacks=[KeptPrompts(self.splits)],
+        )
+
+    def fit(self, model: LightningModule, **kwargs: Any) -> None:
+        """Start a fit that ends before its first step."""
+        self.trainer.fit(model, datamodule=self.datamodule)
+
+
+def build_from_config(argv: list[str]) -> int:
+    """Build the caches of a configuration and return 0.
+
+    Args:
+        argv: ``--splits``, and the arguments of a fit.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m moe_tune cache build",
+        description="Compute and keep the prompts of a configuration; everything else is as for fit.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--splits", nargs="+", help="which splits; all of them if left out")
+    given, rest = parser.parse_known_args(argv)
+    quieten()
+    CacheBuildCLI(rest, given.splits)
+    return 0

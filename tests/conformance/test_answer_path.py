@@ -1,0 +1,170 @@
+"""The answer path is exact: every head, loss and metric gives what it gives on the full prompts at scope ``answer``."""
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+import torch
+from head_cases import each_head, required, shake
+from test_losses import each_loss
+from torch.nn import functional
+
+from moe_tune.answer_path.forward import answer_logits
+from moe_tune.answer_path.prefixes import shared_prefixes
+from moe_tune.answer_path.prompt_pass import PromptPass
+from moe_tune.answer_path.streamed import StreamedStates
+from moe_tune.data.encoding import PromptedQuestion
+from moe_tune.gate import EXTRAS, TunedRouters
+from moe_tune.heads.retuned import RetunedHead
+from moe_tune.losses.base import LossContext
+from moe_tune.metrics.base import MetricShape, Outcome
+from moe_tune.metrics.evidence import RoutingEvidence
+
+QUESTIONS = 32
+LETTERS = torch.tensor([3, 4, 5, 6])
+GOLD_Q = torch.randint(4, (QUESTIONS,), generator=torch.Generator().manual_seed(3))
+
+
+def prompts(shots):
+    """Return random prompts of two subjects; with worked examples those of a subject share their first 70 tokens."""
+    draw = torch.Generator().manual_seed(shots)
+    opening = {name: torch.randint(1, 64, (14 * shots,), generator=draw) for name in ("one", "two")}
+    made = []
+    for index in range(QUESTIONS):
+        subject = "two" if index % 3 else "one"
+        own = torch.randint(1, 64, (int(torch.randint(1, 20, (), generator=draw)),), generator=draw)
+        ids_S = torch.cat([opening[subject], own]).int()
+        made.append(PromptedQuestion(SimpleNamespace(subject=subject), ids_S, shots))
+    return made
+
+
+class Side:
+    """One of the two ways to the logits: from kept states, or from the full prompts."""
+
+    def __init__(self, model, family, head, shots, kept, layers="last-2"):
+        self.model = model
+        self.routers = TunedRouters(model, family, head, layers, "answer", "float32", EXTRAS)
+        self.prompts, self.kept = prompts(shots), kept
+        first = min(self.routers.layers)
+        self.shape = family.state_shape(model.config, first, tuple(range(first)), torch.float32)
+        self.states = StreamedStates(
+            PromptPass(self.routers, self.shape, self.prompts, shared_prefixes(self.prompts), pad_id=0)
+        )
+
+    def logits(self, question_B):
+        if self.kept:
+            return answer_logits(self.routers, self.shape, self.states.batch(question_B))
+        rows = [self.prompts[index].ids_S.long() for index in question_B.tolist()]
+        length_B = torch.tensor([len(row) for row in rows])
+        ids_BS = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        mask_BS = (torch.arange(ids_BS.shape[1]) < length_B[:, None]).long()
+        return self.model(input_ids=ids_BS, attention_mask=mask_BS).logits[torch.arange(len(rows)), length_B - 1]
+
+    def letters(self, question_B):
+        return functional.log_softmax(self.logits(question_B)[:, LETTERS], dim=-1)
+
+    def gradient(self):
+        """Return the whole gradient as one vector; a layer whose own is next to nothing is held to the others'."""
+        return torch.cat([parameter.grad.flatten() for parameter in self.routers.trainable().values()])
+
+
+def sides(build_model, family, head, shots, layers="last-2"):
+    return [Side(build_model(family), family, copy.deepcopy(head), shots, kept, layers) for kept in (True, False)]
+
+
+def assert_same(came, wanted, what):
+    """Up to a relative error of 1e-5, the rounding of float32 in another order of summation."""
+    assert (came - wanted).detach().norm() <= 1e-5 * wanted.detach().norm() + 1e-9, what
+
+
+def evidence(side, log_probs_BA, question_B):
+    metrics = RoutingEvidence(MetricShape(tuple(side.routers.gates), 8, 2, 1))
+    metrics.update(side.routers.trace, Outcome(log_probs_BA.argmax(-1) == GOLD_Q[question_B], 0 * question_B))
+    frame = metrics.frame()
+    return frame[frame["scope"] == "answer"].drop(columns="scope").reset_index(drop=True)
+
+
+@each_head
+@pytest.mark.parametrize("shots", [0, 5])
+@pytest.mark.parametrize("size", [1, 7, 32])
+def test_heads_are_exact(kind, mode, shots, size, family, build_model):
+    both = sides(build_model, family, kind(**required(kind), **mode), shots)
+    question_B = torch.randperm(QUESTIONS)[:size]
+    letters = []
+    for side in both:
+        shake(side.routers)
+        letters.append(side.letters(question_B))
+        if side.routers.trainable():
+            functional.nll_loss(letters[-1], GOLD_Q[question_B]).backward()
+    kept, full = both
+    assert torch.equal(letters[0].argmax(-1), letters[1].argmax(-1))
+    assert_same(*letters, "letters")
+    if full.routers.trainable():
+        assert_same(kept.gradient(), full.gradient(), "gradient")
+    for came, wanted in zip(kept.routers.trace.at("answer"), full.routers.trace.at("answer"), strict=True):
+        assert came.layer == wanted.layer
+        assert torch.equal(came.experts_TK, wanted.experts_TK)
+        for name in ("logits_TE", "probs_TE", "weights_TK", "base_logits_TE", "hidden_TD"):
+            assert_same(getattr(came, name), getattr(wanted, name), f"{name} of layer {came.layer}")
+        assert (came.used_TK is None) == (wanted.used_TK is None)
+    came, wanted = (evidence(side, one, question_B) for side, one in zip(both, letters, strict=True))
+    assert list(came) == list(wanted)
+    for name in wanted:
+        assert came[name].to_numpy() == pytest.approx(wanted[name].to_numpy(), rel=1e-5, abs=1e-7, nan_ok=True), name
+
+
+@each_loss
+@pytest.mark.parametrize("shots", [0, 5])
+@pytest.mark.parametrize("size", [1, 7, 32])
+@pytest.mark.parametrize("layers", [None, [0, 2]])
+def test_losses_are_exact(kind, mode, shots, size, layers, family, build_model):
+    both = sides(build_model, family, RetunedHead(), shots)
+    question_B = torch.randperm(QUESTIONS)[:size]
+    values = []
+    for side in both:
+        shake(side.routers)
+        log_probs_BA = side.letters(question_B)
+        context = LossContext(side.routers.rule, side.routers.layers, "answer", 0.5, log_probs_BA, GOLD_Q[question_B])
+        values.append(kind(**mode, layers=layers).compute(side.routers.trace, context))
+        # With the task's, as training has it: alone, some losses' gradients are nothing but rounding.
+        (functional.nll_loss(log_probs_BA, GOLD_Q[question_B]) + values[-1]).backward()
+    assert_same(*values, "loss")
+    assert_same(both[0].gradient(), both[1].gradient(), "gradient")
+
+
+@each_head
+def test_an_epoch_of_updates_agrees(kind, mode, family, build_model):
+    head = kind(**required(kind), **mode)
+    if not head.traits.trainable:
+        return
+    both = sides(build_model, family, head, 5, layers="all")
+    for side in both:
+        shake(side.routers)
+        optimizer = torch.optim.SGD(side.routers.trainable().values(), lr=0.5, momentum=0.9)
+        for question_B in torch.arange(QUESTIONS).split(7):
+            optimizer.zero_grad()
+            functional.nll_loss(side.letters(question_B), GOLD_Q[question_B]).backward()
+            optimizer.step()
+    for name, value in both[1].routers.state().items():
+        assert_same(both[0].routers.state()[name], value, name)
+
+
+@each_head
+def test_heads_compared_in_one_pass_answer_as_each_alone(kind, mode, family, build_model):
+    """Three heads over the same kept states: each gets the logits and the trace it gets by itself."""
+    side = Side(build_model(family), family, kind(**required(kind), **mode), 5, kept=True)
+    question_B = torch.arange(9)
+    panel, alone = [], []
+    for seed in range(3):
+        shake(side.routers, seed)
+        panel.append(copy.deepcopy(side.routers.heads))
+        with torch.no_grad():
+            alone.append((side.logits(question_B), list(side.routers.trace.at("answer"))))
+    side.routers.session.panel = panel
+    with torch.no_grad():
+        together_BV = side.logits(question_B)
+    for index, (logits_BV, outputs) in enumerate(alone):
+        assert_same(together_BV[index::3], logits_BV, f"head {index}")
+        for came, wanted in zip(side.routers.trace.of_head(index, 3).at("answer"), outputs, strict=True):
+            assert torch.equal(came.experts_TK, wanted.experts_TK)
+            assert_same(came.weights_TK, wanted.weights_TK, f"layer {came.layer}")

@@ -1,0 +1,153 @@
+"""The build lock: never two owners, and never a wait for the dead."""
+
+import ctypes
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import time
+
+import pytest
+
+from moe_tune.answer_path import build_lock
+from moe_tune.answer_path.build_lock import BuildLock, live_owner
+
+FORK = multiprocessing.get_context("fork")
+
+
+@pytest.fixture
+def path(tmp_path, monkeypatch):
+    monkeypatch.setattr(build_lock, "POLL", 0.002)
+    return tmp_path / "locks" / "key.lock"
+
+
+@pytest.fixture(autouse=True)
+def _folder(path):
+    path.parent.mkdir()
+
+
+def left_by_the_dead(path, **changes):
+    """Leave the lock of a process that is no more."""
+    child = FORK.Process(target=os.getpid)
+    child.start()
+    child.join()
+    owner = {"pid": child.pid, "host": socket.gethostname(), "started": "1", "token": "dead"}
+    path.write_text(json.dumps({**owner, **changes}))
+
+
+def enter_alone(path, rounds):
+    """Go in and out, and fail if ever somebody else is inside."""
+    for _ in range(rounds):
+        with BuildLock(path):
+            os.close(os.open(path.with_name("inside"), os.O_CREAT | os.O_EXCL))
+            time.sleep(0.001)
+            path.with_name("inside").unlink()
+
+
+@pytest.mark.parametrize("attempt", range(6))
+def test_never_two_inside_even_when_all_take_over_from_the_dead(path, attempt):
+    left_by_the_dead(path)
+    children = [FORK.Process(target=enter_alone, args=(path, 4)) for _ in range(5)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+    assert [child.exitcode for child in children] == [0] * 5
+    assert list(path.parent.iterdir()) == [], "nothing is left behind"
+
+
+def hold(path, inside):
+    with BuildLock(path):
+        inside.set()
+        time.sleep(60)
+
+
+def test_who_waits_says_so_once_and_goes_on_when_the_owner_is_killed(path, capsys):
+    inside = FORK.Event()
+    child = FORK.Process(target=hold, args=(path, inside))
+    child.start()
+    inside.wait()
+    assert live_owner(path).pid == child.pid
+    killer = FORK.Process(target=lambda: (time.sleep(0.1), os.kill(child.pid, signal.SIGKILL)))
+    killer.start()
+    with BuildLock(path):
+        assert live_owner(path).pid == os.getpid()
+    for process in (killer, child):
+        process.join()
+    line = f"waiting for process {child.pid} on {socket.gethostname()}, which builds this cache\n"
+    assert capsys.readouterr().err == line
+    assert list(path.parent.iterdir()) == []
+
+
+def hold_without_main_thread(path, inside):
+    lock = BuildLock(path)
+    lock.__enter__()
+    inside.set()
+    ctypes.CDLL(None).pthread_exit(None)  # the heartbeat's thread goes on
+
+
+def test_a_process_lives_until_its_last_thread_has_ended(path):
+    inside = FORK.Event()
+    child = FORK.Process(target=hold_without_main_thread, args=(path, inside))
+    child.start()
+    inside.wait()
+    time.sleep(0.1)
+    assert live_owner(path) is not None
+    os.kill(child.pid, signal.SIGKILL)
+    child.join()
+    assert live_owner(path) is None
+
+
+def test_the_dead_may_have_taken_over_from_the_dead(path):
+    left_by_the_dead(path)
+    left_by_the_dead(path.with_name("key.lock.dead"), token="dead too")
+    assert live_owner(path) is None
+    with BuildLock(path):
+        assert live_owner(path).pid == os.getpid()
+    assert list(path.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize(("silence", "alive"), [(0, True), (50, True), (70, False)])
+@pytest.mark.parametrize("written", [True, False])
+def test_elsewhere_only_the_heartbeat_tells(path, silence, alive, written):
+    left_by_the_dead(path, host="elsewhere")
+    if not written:
+        path.write_text("")  # its process has only just created it, or died right then
+    then = time.time() - silence
+    os.utime(path, (then, then))
+    assert (live_owner(path) is not None) == alive
+
+
+def test_a_process_number_given_out_again_is_not_the_owner(path):
+    left_by_the_dead(path, pid=os.getpid())
+    assert live_owner(path) is None
+
+
+def test_the_owner_gives_signs_of_life_until_it_lets_go(path, monkeypatch):
+    monkeypatch.setattr(build_lock, "HEARTBEAT", 0.005)
+    lock = BuildLock(path)
+    with lock:
+        os.utime(path, (0, 0))
+        deadline = time.monotonic() + 5
+        while path.stat().st_mtime == 0 and time.monotonic() < deadline:
+            time.sleep(0.005)
+        assert time.time() - path.stat().st_mtime < 60
+    path.touch()
+    os.utime(path, (0, 0))
+    time.sleep(0.05)
+    assert path.stat().st_mtime == 0, "a lock let go is not kept alive"
+
+
+def test_who_was_taken_for_dead_leaves_the_lock_to_its_successor(path):
+    with BuildLock(path):
+        token = live_owner(path).token
+        left_by_the_dead(path.with_name(f"key.lock.{token}"), host="elsewhere")
+    assert live_owner(path).host == "elsewhere"
+
+
+def test_a_failure_inside_lets_go(path):
+    with pytest.raises(KeyError), BuildLock(path):
+        raise KeyError
+    assert live_owner(path) is None
+    assert list(path.parent.iterdir()) == []
