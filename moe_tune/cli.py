@@ -20,6 +20,8 @@ usage: python -m moe_tune [--plugins FILE.py] VERB ...
   predict      write the letter probabilities of the test questions
   experiment   run every arm of an experiment.yaml with every seed, then compare
   compare      compare runs with a baseline run: paired test, intervals, one HTML report
+  cache        build, list, inspect and clean prompt caches
+  estimate     say what memory, disk and time a configuration will need, before anything is loaded
   list         name the heads, losses, metrics, families, sources, protocols
   doctor       show versions, cores, memory, disk and logins
 
@@ -129,6 +131,16 @@ def _verbs(plugins: dict[str, str]) -> dict[str, Callable[[list[str]], int]]:
 
         return command(argv)
 
+    def cache(argv: list[str]) -> int:
+        from moe_tune.answer_path.cache_command import main as command
+
+        return command(argv)
+
+    def estimate(argv: list[str]) -> int:
+        from moe_tune.estimate_command import main as command
+
+        return command(argv, plugins)
+
     def listing(argv: list[str]) -> int:
         from moe_tune.listing import main as command
 
@@ -143,6 +155,8 @@ def _verbs(plugins: dict[str, str]) -> dict[str, Callable[[list[str]], int]]:
         **{verb: lightning(verb) for verb in ("fit", "validate", "test", "predict")},
         "experiment": experiment,
         "compare": compare,
+        "cache": cache,
+        "estimate": estimate,
         "list": listing,
         "doctor": doctor,
     }

@@ -1,0 +1,218 @@
+"""What a configuration will need: parameters, memory, disk and time, from sizes alone."""
+
+from dataclasses import dataclass
+
+import torch
+
+from moe_tune.answer_path.states import StateShape
+from moe_tune.machine import MachineSpeed
+from moe_tune.models.shapes import ModelShape
+
+PASS_TOKENS = 4096
+"""Tokens per batch of a pass over prompts, as in ``answer_path.build``."""
+PROGRAM = 0.8e9
+"""Bytes of the program itself: 0.53 GB once its libraries are imported (measured on a CPU), the rest for questions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The questions of a split.
+
+    Args:
+        questions: How many.
+        tokens: Tokens of all their prompts.
+        kept: Prompt tokens that are cached: without answer tokens, shared prefixes counted once.
+        source: Where the figures come from, in words.
+        prefixes: Prefixes that prompts share.
+    """
+
+    questions: int
+    tokens: float
+    kept: float
+    source: str
+    prefixes: int = 0
+
+    @property
+    def length(self) -> float:
+        """Mean tokens of a prompt."""
+        return self.tokens / self.questions
+
+    @property
+    def pass_batches(self) -> float:
+        """Batches of a pass over the prompts: a prefix goes by itself, and the prompts it begins form their own."""
+        return max(1.0, (self.kept + self.questions) / PASS_TOKENS + 2 * self.prefixes)
+
+    @property
+    def pass_tokens(self) -> float:
+        """Mean tokens of such a batch."""
+        return (self.kept + self.questions) / self.pass_batches
+
+    def part(self, share: float) -> "Split":
+        """Return a sample of the split.
+
+        Args:
+            share: Its share of the questions, above 0 and at most 1; at least one question stays.
+        """
+        questions = max(1, int(share * self.questions))
+        share = questions / self.questions
+        return Split(questions, share * self.tokens, share * self.kept, self.source, self.prefixes)
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What a model, with heads from one layer up, costs on a machine.
+
+    Args:
+        shape: The model's sizes.
+        dtype: Dtype of its weights.
+        first_layer: First layer with a head.
+        machine: The machine's speed.
+    """
+
+    shape: ModelShape
+    dtype: torch.dtype
+    first_layer: int
+    machine: MachineSpeed
+
+    @property
+    def states(self) -> StateShape:
+        """The sizes of what the answer path keeps."""
+        shape, lower = self.shape, tuple(layer for layer in self.shape.moe_layers if layer < self.first_layer)
+        layers = len(shape.dense_L)
+        return StateShape(
+            self.first_layer, layers, lower, shape.width, shape.key_value_heads, shape.head_dim, self.dtype
+        )
+
+    # Bytes
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the model's weights."""
+        return self.shape.total * self.dtype.itemsize
+
+    def cache_bytes(self, split: Split) -> float:
+        """Return the bytes a split's prompt cache takes: keys and values per token, hidden states per question."""
+        return split.kept * self.states.token_bytes + split.questions * self.states.answer_bytes
+
+    def trunk_bytes(self, split: Split) -> float:
+        """Return the bytes of a split's trunk cache: one hidden state per token."""
+        return split.tokens * self.shape.width * self.dtype.itemsize
+
+    def activation_bytes(self, tokens: float, layers: int = 1, answers: float = 0.0, kept: float = 0.0) -> float:
+        """Return the bytes of intermediate results alive at once.
+
+        Args:
+            tokens: Tokens that run through the layers.
+            layers: Layers whose results are alive: those that a gradient needs, or 1 without gradients.
+            answers: Questions whose logits are computed, in float32 and the model's dtype.
+            kept: Cached tokens of the batch, read from the cache and put in order for the products.
+        """
+        size, rule = self.dtype.itemsize, self.shape.rule
+        per_token = rule.top_k * (4 * self.shape.width + 4 * self.shape.inner) + 16 * self.shape.width
+        logits = answers * self.shape.vocabulary * (size + 4)
+        return tokens * layers * per_token * size + logits + 2 * kept * self.states.token_bytes
+
+    def training_bytes(self, batch: int, length: float, answer_path: bool) -> float:
+        """Return the bytes of intermediate results of a training step.
+
+        Args:
+            batch: Questions per batch.
+            length: Tokens per prompt.
+            answer_path: Whether only answer tokens run, through the upper layers.
+        """
+        tokens, kept = (batch, batch * length) if answer_path else (batch * length, 0.0)
+        return self.activation_bytes(tokens, self.states.upper_layers, batch, kept)
+
+    # Seconds
+
+    def layer_seconds(self, layer: int, tokens: float, backward: bool = False) -> float:
+        """Return the seconds one layer takes: its products, its weights' way from memory, its intermediate results.
+
+        Each expert that is hit is a product of its own; of E experts, ``E (1 - (1 - K/E)^T)`` are hit by T tokens.
+
+        Args:
+            layer: The layer.
+            tokens: Tokens in the batch, T.
+            backward: Of the gradient of its input instead.
+        """
+        shape, rule, size = self.shape, self.shape.rule, self.dtype.itemsize
+        dense, expert = shape.dense_L[layer], shape.expert_L[layer]
+        products = 2 * tokens * dense / self.machine.rate(tokens, backward)
+        weights, written = float(dense), 16.0 * shape.width
+        if expert:
+            hit = rule.num_experts * (1 - (1 - rule.top_k / rule.num_experts) ** tokens)
+            rows = tokens * rule.top_k / hit
+            products += 2 * tokens * rule.top_k * expert / self.machine.rate(rows, backward)
+            weights += hit * expert
+            written += rule.top_k * (4 * shape.width + 4 * shape.inner)
+        # What is written is read again: twice the bytes pass.
+        moved = 2 * tokens * written * size / self.machine.copy
+        return max(products, weights * size / self.machine.copy) + moved
+
+    def logit_seconds(self, questions: float) -> float:
+        """Return the seconds of the logits at the answer positions of a batch."""
+        parameters = self.shape.vocabulary * self.shape.width
+        products = 2 * questions * parameters / self.machine.rate(questions)
+        return max(products, parameters * self.dtype.itemsize / self.machine.copy)
+
+    def pass_seconds(self, split: Split) -> float:
+        """Return the seconds of the pass over a split's prompts, the writing of the cache included.
+
+        Of the last layer only keys and values are computed.
+        """
+        layers = range(len(self.shape.dense_L) - 1)
+        batch = sum(self.layer_seconds(layer, split.pass_tokens) for layer in layers)
+        return split.pass_batches * batch + self.cache_bytes(split) / self.machine.disk
+
+    def answer_seconds(self, split: Split, batch: int, training: bool = False) -> float:
+        """Return the seconds of all questions of a split on the answer path, an epoch or an evaluation.
+
+        Args:
+            split: The split, cached.
+            batch: Questions per batch.
+            training: Whether gradients are computed, which go down to the first layer with a head.
+        """
+        return self._seconds(split, batch, 1.0, range(self.first_layer, len(self.shape.dense_L)), training) + (
+            2 * (1 + training) * split.kept * self.states.token_bytes / self.machine.copy
+        )
+
+    def prompt_seconds(self, split: Split, batch: int, training: bool = False) -> float:
+        """Return the seconds of all questions of a split on full prompts, an epoch or an evaluation.
+
+        Args:
+            split: The split.
+            batch: Questions per batch.
+            training: Whether gradients are computed, which go down to the first layer with a head.
+        """
+        return self._seconds(split, batch, split.length, range(len(self.shape.dense_L)), training)
+
+    def _seconds(self, split: Split, batch: int, length: float, layers: range, training: bool) -> float:
+        questions = min(batch, split.questions)
+        tokens = questions * length
+        seconds = sum(self.layer_seconds(layer, tokens) for layer in layers) + self.logit_seconds(questions)
+        if training:
+            upper = range(self.first_layer, len(self.shape.dense_L))
+            seconds += sum(self.layer_seconds(layer, tokens, backward=True) for layer in upper)
+            seconds += self.logit_seconds(questions)
+        return split.questions / questions * seconds
+
+
+def peak_bytes(costs: Costs, split: Split, batch: int, eval_batch: int, answer_path: bool) -> float:
+    """Return the most bytes of memory: the program, the weights, and the largest step's intermediate results.
+
+    Args:
+        costs: The model on the machine.
+        split: The training split.
+        batch: Questions per training batch.
+        eval_batch: Questions per evaluation batch.
+        answer_path: Whether prompts are cached.
+    """
+    steps = [costs.training_bytes(batch, split.length, answer_path)]
+    if answer_path:
+        tokens = min(float(PASS_TOKENS), split.kept + split.questions)
+        # The keys and values of a batch are held twice: as computed, and as one tensor on the way to the disk.
+        steps.append(costs.activation_bytes(tokens, kept=tokens))
+        steps.append(costs.activation_bytes(eval_batch, answers=eval_batch, kept=eval_batch * split.length))
+    else:
+        steps.append(costs.activation_bytes(eval_batch * split.length, answers=eval_batch))
+    return PROGRAM + costs.weight_bytes + max(steps)

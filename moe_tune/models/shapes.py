@@ -1,0 +1,125 @@
+"""The sizes of a model, counted from its configuration without its weights."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from moe_tune.models.base_model import BaseModel
+from moe_tune.models.family import family_of
+from moe_tune.routing import ScoringRule
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+KNOWN: dict[str, dict[str, Any]] = {
+    "allenai/OLMoE-1B-7B-": {
+        "model_type": "olmoe",
+        "vocab_size": 50304,
+        "hidden_size": 2048,
+        "intermediate_size": 1024,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 16,
+        "num_experts": 64,
+        "num_experts_per_tok": 8,
+        "max_position_embeddings": 4096,
+        "norm_topk_prob": False,
+        "tie_word_embeddings": False,
+    }
+}
+"""Published shapes by the beginning of a Hub id: these need no Hub (the models' own config.json; arXiv 2409.02060)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """How large the parts of a model are.
+
+    Args:
+        total: Parameters.
+        dense_L: Parameters of each decoder layer outside its experts.
+        expert_L: Parameters of one expert of each layer; 0 where it has none.
+        rule: The scoring rule, with E and K.
+        width: Width of the hidden state, D.
+        inner: Width within an expert, I.
+        key_value_heads: Heads of keys and values, H.
+        head_dim: Width of a key or value, C.
+        vocabulary: Tokens of the vocabulary, V.
+        context: Most tokens of a prompt.
+        published: Whether the shape is one of ``KNOWN``.
+    """
+
+    total: int
+    dense_L: tuple[int, ...]
+    expert_L: tuple[int, ...]
+    rule: ScoringRule
+    width: int
+    inner: int
+    key_value_heads: int
+    head_dim: int
+    vocabulary: int
+    context: int
+    published: bool
+
+    @property
+    def active(self) -> int:
+        """Parameters one token uses, embeddings included."""
+        return self.total - (self.rule.num_experts - self.rule.top_k) * sum(self.expert_L)
+
+    @property
+    def moe_layers(self) -> list[int]:
+        """The layers that hold a router."""
+        return [layer for layer, size in enumerate(self.expert_L) if size]
+
+
+def model_shape(base: BaseModel) -> ModelShape:
+    """Return the sizes of a base model; no weights are read or downloaded.
+
+    Args:
+        base: The base model.
+
+    Raises:
+        ServiceError: The configuration is on the Hub, which cannot be reached, and the model is not one of ``KNOWN``.
+    """
+    for prefix, shape in KNOWN.items():
+        if base.path.startswith(prefix):
+            return shape_of(AutoConfig.for_model(**shape), published=True)
+    return shape_of(base.load_config())
+
+
+def shape_of(config: "PretrainedConfig", published: bool = False) -> ModelShape:
+    """Return the sizes of the model a configuration describes.
+
+    Args:
+        config: A configuration of a supported family.
+        published: Whether it is one of ``KNOWN``.
+    """
+    family = family_of(config.model_type)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    blocks = family.moe_layers(model)
+    first = next(iter(blocks.values()))
+    rule = family.rule(first.get_submodule(family.gate_path))
+    dense, expert = [], []
+    for layer, block in enumerate(model.base_model.layers):
+        every = sum(one.numel() for one in block.parameters())
+        within = 0
+        if layer in blocks:
+            within = sum(one.numel() for one in block.get_submodule(family.experts_path).parameters())
+        dense.append(every - within)
+        expert.append(within // rule.num_experts)
+    heads = config.num_attention_heads
+    return ModelShape(
+        sum(one.numel() for one in model.parameters()),
+        tuple(dense),
+        tuple(expert),
+        rule,
+        config.hidden_size,
+        int(first.get_submodule(family.experts_path).get_parameter("down_proj").shape[-1]),
+        getattr(config, "num_key_value_heads", heads),
+        getattr(config, "head_dim", None) or config.hidden_size // heads,
+        config.vocab_size,
+        config.max_position_embeddings,
+        published,
+    )

@@ -1,0 +1,108 @@
+"""The verb ``estimate``: what it prints, and that it neither loads a model nor writes."""
+
+import json
+
+import pytest
+
+from moe_tune.data.module import QuizDataModule
+from moe_tune.errors import ConfigError, DataError, ServiceError
+from moe_tune.estimate_command import main, splits_of
+from moe_tune.models.base_model import BaseModel
+from moe_tune.models.shapes import model_shape
+
+OLMOE = ["--config", "configs/olmoe_mmlu.yaml", "--machine", "H100"]
+GIVEN = ["--questions", "1000", "--prompt_tokens", "123"]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_loaded(monkeypatch):
+    def refuse(self):
+        raise AssertionError("an estimate loads no model")
+
+    monkeypatch.setattr(BaseModel, "load", refuse)
+
+
+def report(capsys, *argv):
+    assert main([*argv, "--format", "json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_olmoe_on_a_gpu_without_the_hub(capsys):
+    told = report(capsys, *OLMOE, *GIVEN)
+    assert told["parameters"]["total"] == 6_919_161_856
+    assert told["parameters"]["trainable"] == 5 * 64 * 2048
+    assert told["memory_bytes"]["weights"] == 2 * 6_919_161_856
+    assert told["memory_bytes"]["fits"]
+    # 122 tokens before the answer, 5 layers of keys and values; what enters layer 11 and what 11 routers read.
+    assert told["disk_bytes"]["train"] == 1000 * (122 * 5 * 2 * 2048 * 2 + 12 * 2048 * 2)
+    assert told["seconds"]["epoch_answer_path"] < told["seconds"]["epoch_full_prompts"]
+    assert told["answer_path"]["train"].startswith("cached")
+
+
+def test_published_sizes_stand_in_for_a_dataset_that_is_not_here(capsys, monkeypatch):
+    def unreachable(self, split):
+        raise ServiceError("offline")
+
+    monkeypatch.setattr("moe_tune.data.hub_mmlu.HubMMLU.rows", unreachable)
+    told = report(capsys, *OLMOE)
+    counts = {name: split["questions"] for name, split in told["questions"].items()}
+    assert counts == {"train": 99_842, "validation": 1_531, "test": 14_042}
+    assert told["answer_path"]["train"].startswith("sample")
+    assert told["answer_path"]["test"].startswith("streamed")
+
+
+@pytest.mark.parametrize(
+    ("setting", "start"),
+    [
+        (["--model.answer_path.use", "off"], "full prompts"),
+        (["--model.scope", "all"], "full prompts"),
+        (["--model.answer_path.limit_gb", "1", "--model.answer_path.above_limit", "stream"], "streamed"),
+        (["--model.answer_path.limit_gb", "1", "--model.answer_path.above_limit", "trunk"], "trunk cache"),
+        (["--model.answer_path.limit_gb", "0.1", "--model.answer_path.above_limit", "trunk"], "full prompts"),
+    ],
+)
+def test_the_way_of_training_is_told(setting, start, capsys):
+    assert report(capsys, *OLMOE, *GIVEN, *setting)["answer_path"]["train"].startswith(start)
+
+
+def test_a_sample_of_prompts_tells_the_tokens_of_all(monkeypatch):
+    from moe_tune.data.nano_quiz import NanoQuiz
+
+    base = BaseModel("nano")
+    shape = model_shape(base)
+
+    def quiz():
+        return QuizDataModule(NanoQuiz(), "nano_quiz", limit_train=900, limit_validation=900, limit_test=900)
+
+    sampled = splits_of(quiz(), base, shape, None, None)
+    monkeypatch.setattr("moe_tune.estimate_command.SAMPLE", 10**9)
+    counted = splits_of(quiz(), base, shape, None, None)
+    for name, split in counted.items():
+        assert sampled[name].questions == split.questions
+        assert sampled[name].tokens == pytest.approx(split.tokens, rel=0.05)
+        assert sampled[name].kept == pytest.approx(split.kept, rel=0.1)
+
+
+def test_text_names_the_machine_and_where_figures_come_from(capsys, tmp_path, monkeypatch):
+    before = {*tmp_path.iterdir()}
+    assert main([*OLMOE, *GIVEN]) == 0
+    out = capsys.readouterr().out
+    for words in ("data sheet", "published shape", "6,919,161,856", "as given", "fits"):
+        assert words in out
+    assert {*tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("argv", "fault", "words"),
+    [
+        ([*OLMOE[:2], *GIVEN, "--machine", "H1000"], ConfigError, "Did you mean H100?"),
+        ([*OLMOE, "--questions", "0"], ConfigError, "at least 1"),
+        ([*OLMOE, *GIVEN, "--model.haed", "X"], ConfigError, "Did you mean model.head?"),
+        ([*OLMOE, *GIVEN, "--model.layers", "[16]"], ConfigError, "distinct MoE layers"),
+        (["--config", "configs/nano.yaml", "--data.max_length", "5"], DataError, "5"),
+    ],
+)
+def test_mistakes_have_a_remedy(argv, fault, words):
+    with pytest.raises(fault) as came:
+        main(argv)
+    assert words in str(came.value)
