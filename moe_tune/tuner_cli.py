@@ -33,6 +33,7 @@ from moe_tune.runs.directory import RunDirectory, identity, to_yaml
 from moe_tune.runs.metrics_file import MetricsFile
 from moe_tune.runs.redact import redacted
 from moe_tune.wandb_logger import close_wandb_run
+from moe_tune.workbench import Workbench
 
 
 class AlreadyComplete(Exception):
@@ -78,10 +79,14 @@ class TunerCLI(LightningCLI):
         argv: The verb and its arguments.
         plugins: sha256 of the user's plug-in files, by path.
         claim: Is told which directory the verb works in; the constructor runs the verb, and may not return.
+        workbench: What the runs of this process share; ``None`` shares nothing.
     """
 
-    def __init__(self, argv: list[str], plugins: dict[str, str], claim: Claim) -> None:
-        self.plugins, self.argv, self.claim = plugins, argv, claim
+    def __init__(
+        self, argv: list[str], plugins: dict[str, str], claim: Claim, workbench: Workbench | None = None
+    ) -> None:
+        self.plugins, self.argv, self.claim, self.workbench = plugins, argv, claim, workbench
+        self.datamodule: QuizDataModule
         self.directory: RunDirectory
         # Lightning warns when arguments are given beside sys.argv; here they always are.
         warnings.filterwarnings("ignore", message=".*args parameter is intended to run from within Python.*")
@@ -192,6 +197,15 @@ class TunerCLI(LightningCLI):
                 if arguments.get("name", "") is None:
                     arguments.name = self.directory.path.name
 
+    def instantiate_classes(self) -> None:
+        """Make the model, the data and the trainer; take from the workbench what it has of them."""
+        super().instantiate_classes()
+        if self.workbench is not None:
+            self.workbench.begin(self.model)
+            self.model.base = self.workbench.base(self.model.base)
+            settings = yaml.safe_load(self._parser(self.subcommand).dump(self.settings, skip_none=False))["data"]
+            self.datamodule = self.workbench.quiz(settings, self.datamodule)
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Return the trainer with this project's checkpoints, records and metrics file."""
         config = dict(self._get(self.config_init, "trainer", default={}))
@@ -276,19 +290,20 @@ OF_THE_CALL = ("fresh", "ckpt_path", "verbose", "weights_only", "return_predicti
 """Arguments of one call, which are no part of a run's configuration."""
 
 
-def run(argv: list[str], plugins: dict[str, str] | None = None) -> Path:
+def run(argv: list[str], plugins: dict[str, str] | None = None, workbench: Workbench | None = None) -> Path:
     """Run one of Lightning's verbs and return the run directory.
 
     Args:
         argv: The verb and its arguments.
         plugins: sha256 of the user's plug-in files, by path.
+        workbench: What the runs of this process share.
     """
     quieten()
     sys.argv = ["moe_tune", *argv]  # what Lightning hands to the processes it starts
     claim = Claim()
     finished = False
     try:
-        cli = TunerCLI(argv, plugins or {}, claim)
+        cli = TunerCLI(argv, plugins or {}, claim, workbench)
         finished = True
     except MisconfigurationException as fault:
         raise ConfigError(f"expected a trainer that can run here but got: {' '.join(str(fault).split())}") from fault

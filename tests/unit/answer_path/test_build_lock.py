@@ -93,9 +93,10 @@ def test_a_process_lives_until_its_last_thread_has_ended(path):
     child.start()
     inside.wait()
     time.sleep(0.1)
-    assert live_owner(path) is not None
-    os.kill(child.pid, signal.SIGKILL)
+    owner = live_owner(path)
+    child.kill()
     child.join()
+    assert owner is not None
     assert live_owner(path) is None
 
 

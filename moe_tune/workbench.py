@@ -1,0 +1,82 @@
+"""What the runs of one process share: the base model, its tokenizer and the data, read once instead of once a run."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from moe_tune.data.module import QuizDataModule
+from moe_tune.models.base_model import BaseModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from moe_tune.models.family import ModelFamily
+    from moe_tune.module import RouterTuner
+
+
+class SharedBase(BaseModel):
+    """A base model that is loaded once; the heads of one run are taken off before the next puts its own on."""
+
+    _loaded: "tuple[PreTrainedModel, ModelFamily] | None" = None
+    _shared_tokenizer: "PreTrainedTokenizerBase | None" = None
+
+    def load_tokenizer(self) -> "PreTrainedTokenizerBase":
+        """Return the tokenizer, the same object each time."""
+        if self._shared_tokenizer is None:
+            self._shared_tokenizer = super().load_tokenizer()
+        return self._shared_tokenizer
+
+    def load(self) -> "tuple[PreTrainedModel, ModelFamily]":
+        """Return the model and its family, the same objects each time."""
+        if self._loaded is None:
+            self._loaded = super().load()
+        return self._loaded
+
+
+class Workbench:
+    """Hands the runs of one process what an earlier one has read already."""
+
+    def __init__(self) -> None:
+        self._bases: dict[str, SharedBase] = {}
+        self._quizzes: dict[str, QuizDataModule] = {}
+        self._tuner: RouterTuner | None = None
+
+    def base(self, wanted: BaseModel) -> BaseModel:
+        """Return the shared base model that equals the one wanted; only the last one asked for stays in memory.
+
+        Args:
+            wanted: What a run's configuration says.
+        """
+        key = repr(wanted)
+        if key not in self._bases:
+            self._bases = {key: SharedBase(**vars(wanted))}
+        return self._bases[key]
+
+    def quiz(self, settings: dict[str, Any], new: QuizDataModule) -> QuizDataModule:
+        """Return the data module an earlier run made from the same settings, or the new one.
+
+        Args:
+            settings: What a run's configuration says of its data; the seed of the order may differ.
+            new: What was made from it.
+        """
+        key = json.dumps({name: value for name, value in settings.items() if name != "seed"}, sort_keys=True)
+        old = self._quizzes.get(key)
+        if old is None or old.splits.limits != new.splits.limits:  # a run above the cache's limit went on with a sample
+            self._quizzes[key] = new
+            return new
+        old.seed = new.seed
+        return old
+
+    def begin(self, tuner: "RouterTuner") -> None:
+        """Take the heads of the run before off the shared model.
+
+        Args:
+            tuner: The run that begins.
+        """
+        self.end()
+        self._tuner = tuner
+
+    def end(self) -> None:
+        """Take the heads of the last run off the shared model."""
+        if self._tuner is not None and hasattr(self._tuner, "routers"):
+            self._tuner.routers.detach()
+        self._tuner = None
