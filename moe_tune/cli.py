@@ -20,6 +20,7 @@ usage: python -m moe_tune [--plugins FILE.py] VERB ...
   predict      write the letter probabilities of the test questions
   experiment   run every arm of an experiment.yaml with every seed, then compare
   compare      compare runs with a baseline run: paired test, intervals, one HTML report
+  grid         evaluate many settings of a head, or many checkpoints, in one pass
   cache        build, list, inspect and clean prompt caches
   estimate     say what memory, disk and time a configuration will need, before anything is loaded
   list         name the heads, losses, metrics, families, sources, protocols
@@ -30,6 +31,8 @@ examples:
   python -m moe_tune fit --config configs/nano.yaml --config configs/head/temperature.yaml --model.head.tau 0.5
   python -m moe_tune test --ckpt_path runs/NAME/checkpoints/last.ckpt
   python -m moe_tune experiment experiments/demo
+  python -m moe_tune grid --config configs/nano.yaml --config configs/head/temperature.yaml \
+      --vary model.head.tau=0.3,0.5,0.7,1.5
   python -m moe_tune list heads
 
 python -m moe_tune VERB --help names every key; --model.head.help TemperatureHead those of a head.
@@ -131,6 +134,11 @@ def _verbs(plugins: dict[str, str]) -> dict[str, Callable[[list[str]], int]]:
 
         return command(argv)
 
+    def grid(argv: list[str]) -> int:
+        from moe_tune.grid_command import main as command
+
+        return command(argv, plugins)
+
     def cache(argv: list[str]) -> int:
         from moe_tune.answer_path.cache_command import main as command
 
@@ -155,6 +163,7 @@ def _verbs(plugins: dict[str, str]) -> dict[str, Callable[[list[str]], int]]:
         **{verb: lightning(verb) for verb in ("fit", "validate", "test", "predict")},
         "experiment": experiment,
         "compare": compare,
+        "grid": grid,
         "cache": cache,
         "estimate": estimate,
         "list": listing,

@@ -24,29 +24,13 @@ from moe_tune.models.base_model import BaseModel
 from moe_tune.models.shapes import ModelShape, model_shape
 from moe_tune.module import RouterTuner
 from moe_tune.quiet import quieten
-from moe_tune.tuner_cli import Claim, TunerCLI
+from moe_tune.settings_cli import SettingsCLI
 
 SAMPLE = 500
 """Prompts of a split that are encoded to learn their lengths."""
 MMLU_TOKENS = 123.3
 """Mean tokens of a 0-shot prompt of MMLU's test split under the protocol lm_eval with OLMoE's tokenizer, as counted."""
 SPLITS = ("train", "validation", "test")
-
-
-class SettingsCLI(TunerCLI):
-    """Reads the configuration of a fit and runs nothing; neither loggers nor callbacks nor a trainer are made."""
-
-    def before_instantiate_classes(self) -> None:
-        """Leave out what would write files."""
-        self.settings.trainer.logger = False
-        self.settings.trainer.callbacks = None
-
-    def instantiate_trainer(self, **kwargs: Any) -> Any:
-        """Make no trainer."""
-
-    def _add_configure_optimizers_method_to_model(self, subcommand: str | None) -> None: ...
-
-    def _run_subcommand(self, subcommand: str) -> None: ...
 
 
 def main(argv: list[str], plugins: dict[str, str] | None = None) -> int:
@@ -69,7 +53,7 @@ def main(argv: list[str], plugins: dict[str, str] | None = None) -> int:
             raise ConfigError(f"expected at least 1 but got {value} (--{name}). Hint: leave it out to have it counted.")
     os.environ.setdefault("HF_DATASETS_OFFLINE", "1")  # a dataset is read if it is here, and never downloaded
     quieten()
-    cli = SettingsCLI(["fit", *rest], plugins or {}, Claim())
+    cli = SettingsCLI(rest, plugins)
     dtype = getattr(torch, cli.model.base.dtype)
     shape = model_shape(cli.model.base)
     splits = splits_of(cli.datamodule, cli.model.base, shape, given.questions, given.prompt_tokens)

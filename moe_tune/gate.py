@@ -237,6 +237,19 @@ class TunedRouters:
             model.base_model.register_forward_hook(self._close, always_call=True),
         )
 
+    def compare(self, heads: list[dict[int, RouterHead]]) -> None:
+        """Let several heads act side by side on answer tokens, each on a token of its own; ``[]`` ends it.
+
+        Args:
+            heads: Bound heads by layer; the pretrained router decides where one has none.
+        """
+        for layer in {layer for one in heads for layer, head in one.items() if head.mixer() is not None}:
+            block = self.family.moe_layers(self.model)[layer]
+            experts = block.get_submodule(self.family.experts_path)
+            if not isinstance(experts, TunedExperts):
+                self._replace(block, self.family.experts_path, TunedExperts(experts, None, layer, self.session))
+        self.session.panel = heads
+
     @property
     def heads(self) -> dict[int, RouterHead]:
         """The bound heads by layer."""

@@ -18,12 +18,12 @@ class TunedExperts(nn.Module):
 
     Args:
         stock: The experts module it stands in for.
-        head: A bound head that overrides ``mix``.
+        head: A bound head that overrides ``mix``; ``None`` where only heads that are compared do.
         layer: Index of the layer in the model.
         session: Shared with the gates of the model.
     """
 
-    def __init__(self, stock: nn.Module, head: RouterHead, layer: int, session: "Session") -> None:
+    def __init__(self, stock: nn.Module, head: RouterHead | None, layer: int, session: "Session") -> None:
         super().__init__()
         self.stock, self.layer, self.session = stock, layer, session
         self.mixer = [head]  # in a list: the head is a submodule of the gate, and of nothing else
@@ -39,14 +39,14 @@ class TunedExperts(nn.Module):
         Shape:
             - returns (T, D).
         """
-        trace = self.session.trace
-        if trace is None or self.session.bypassed:
+        trace, head = self.session.trace, self.mixer[0]
+        if trace is not None and trace.answer_only and not self.session.bypassed:
+            return self._answers(hidden_TD, experts_TK, weights_TK, trace)
+        if trace is None or head is None or self.session.bypassed:
             stock_TD: Tensor = self.stock(hidden_TD, experts_TK, weights_TK)
             return stock_TD
-        if trace.answer_only:
-            return self._answers(hidden_TD, experts_TK, weights_TK, trace)
         acts_T = trace.mask(self.session.scope)
-        tuned_TD = self.mixer[0].mix(hidden_TD[acts_T], trace.outputs[self.layer].rows(acts_T), self.stock)
+        tuned_TD = head.mix(hidden_TD[acts_T], trace.outputs[self.layer].rows(acts_T), self.stock)
         rest_TD = self.stock(hidden_TD[~acts_T], experts_TK[~acts_T], weights_TK[~acts_T])
         mixed_TD = torch.zeros_like(hidden_TD, dtype=rest_TD.dtype)
         mixed_TD = mixed_TD.index_put((acts_T.nonzero().squeeze(-1),), tuned_TD.to(rest_TD.dtype))

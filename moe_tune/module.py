@@ -159,6 +159,8 @@ class RouterTuner(LightningModule):
     def answer(self, batch: Batch, split: str) -> tuple[Tensor, Tensor]:
         """Return letter log-probabilities (B, A) and the task loss of each question (B,).
 
+        Where heads are compared, each question has a row for each of them.
+
         Args:
             batch: A batch of the data module.
             split: The split's name, which says how its letters are tokenised.
@@ -166,7 +168,9 @@ class RouterTuner(LightningModule):
         logits_BV = self.engine.logits(batch, split).float()
         letters = torch.tensor(self.quiz.letter_token_ids(split), device=logits_BV.device)
         letters_BA = logits_BV[:, letters]
-        beyond_BA = torch.arange(len(letters), device=logits_BV.device)[None] >= batch.choice_count_B[:, None]
+        heads = len(logits_BV) // len(batch.gold_B)
+        gold_B, count_B = (one.repeat_interleave(heads) for one in (batch.gold_B, batch.choice_count_B))
+        beyond_BA = torch.arange(len(letters), device=logits_BV.device)[None] >= count_B[:, None]
         if not torch.isfinite(letters_BA).all():
             raise NumericsError(
                 f"expected finite letter logits but some are not ({split} split, step {self.global_step}). "
@@ -174,9 +178,9 @@ class RouterTuner(LightningModule):
             )
         log_probs_BA = functional.log_softmax(letters_BA.masked_fill(beyond_BA, -torch.inf), dim=-1)
         if self.task_loss == "letters":
-            loss_B = functional.nll_loss(log_probs_BA, batch.gold_B, reduction="none")
+            loss_B = functional.nll_loss(log_probs_BA, gold_B, reduction="none")
         else:
-            loss_B = functional.cross_entropy(logits_BV, letters[batch.gold_B], reduction="none")
+            loss_B = functional.cross_entropy(logits_BV, letters[gold_B], reduction="none")
         return log_probs_BA, loss_B
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:

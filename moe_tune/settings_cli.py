@@ -1,0 +1,31 @@
+"""Reading the configuration of a fit without running it."""
+
+import logging
+from typing import Any
+
+from moe_tune.tuner_cli import Claim, TunerCLI
+
+
+class SettingsCLI(TunerCLI):
+    """Makes the model's and the data's objects of a configuration, unloaded; no trainer, no loggers, no run directory.
+
+    Args:
+        argv: The arguments of a fit.
+        plugins: sha256 of the user's plug-in files, by path.
+    """
+
+    def __init__(self, argv: list[str], plugins: dict[str, str] | None = None) -> None:
+        logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)  # else one line per reading
+        super().__init__(["fit", *argv], plugins or {}, Claim())
+
+    def before_instantiate_classes(self) -> None:
+        """Leave out what would write files."""
+        self.settings.trainer.logger = False
+        self.settings.trainer.callbacks = None
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        """Make no trainer."""
+
+    def _add_configure_optimizers_method_to_model(self, subcommand: str | None) -> None: ...
+
+    def _run_subcommand(self, subcommand: str) -> None: ...
