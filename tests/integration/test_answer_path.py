@@ -1,0 +1,246 @@
+"""The answer path through the whole program: exact, kept, reused, streamed above the limit, and switched off."""
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from safetensors.torch import load_file
+
+from moe_tune.answer_path.settings import AnswerPath
+from moe_tune.answer_path.store import cache_root
+from moe_tune.cli import main
+from moe_tune.data.module import QuizDataModule
+from moe_tune.data.nano_quiz import NanoQuiz
+from moe_tune.errors import ConfigError
+from moe_tune.heads.identity import IdentityHead
+from moe_tune.heads.retuned import RetunedHead
+from moe_tune.losses.load_balance import LoadBalanceLoss
+from moe_tune.models.base_model import BaseModel
+from moe_tune.module import RouterTuner
+
+TINY = ["--config", "configs/nano.yaml", "--config", "configs/debug/tiny.yaml", "--config", "configs/logger/none.yaml"]
+
+
+def tuner(folder, head=None, losses=None, layers="last-2", scope="answer", **settings):
+    base = BaseModel("nano", experts_implementation="eager")
+    answer_path = AnswerPath(folder=str(folder), **settings)
+    return RouterTuner(base, head or RetunedHead(), losses or {}, layers, scope, answer_path=answer_path)
+
+
+def quiz(**changes):
+    settings = {"limit_train": 60, "limit_validation": 40, "limit_test": 40, "batch_size": 16}
+    return QuizDataModule(NanoQuiz(), "nano_quiz", **{**settings, **changes})
+
+
+def trainer():
+    return Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+
+
+def fitted(folder, data=None, **settings):
+    """Return a tuner after an epoch of plain gradient descent, and what the epoch's validation gave."""
+    one = tuner(folder, **settings)
+    one.make_optimizer = lambda parameters: torch.optim.SGD(parameters, lr=0.3)
+    runner = trainer()
+    runner.fit(one, datamodule=data or quiz())
+    return one, {name: float(value) for name, value in runner.callback_metrics.items()}
+
+
+def keys(folder):
+    return sorted(path.parent.name for path in folder.glob("*/cache.json"))
+
+
+def same(one, other, relative=1e-5):
+    for name, value in other.routers.state().items():
+        difference = (one.routers.state()[name] - value).norm()
+        assert difference <= relative * value.norm(), name
+
+
+@pytest.mark.parametrize("settings", [{"limit_gb": 0, "above_limit": "stream"}, {}])
+@pytest.mark.parametrize("losses", [{}, {"balance": LoadBalanceLoss(weight=0.1)}])
+def test_an_epoch_is_that_of_the_full_prompts(settings, losses, tmp_path):
+    kept, came = fitted(tmp_path, losses=losses, **settings)
+    full, wanted = fitted(tmp_path, losses=losses, use="off")
+    assert bool(keys(tmp_path)) == (not settings)
+    same(kept, full)
+    assert came.keys() == wanted.keys()
+    assert came == pytest.approx(wanted, rel=1e-5, nan_ok=True)
+
+
+@pytest.mark.parametrize("scope", ["answer", "all"])
+def test_a_trunk_trains_as_the_full_prompts_do(scope, tmp_path):
+    kept, came = fitted(tmp_path, use="trunk", scope=scope)
+    full, wanted = fitted(tmp_path, use="off", scope=scope)
+    assert kept.engine.ways == {"train": "trunk cache", "validation": "full prompts"}
+    same(kept, full)
+    assert came == pytest.approx(wanted, rel=1e-5, nan_ok=True)
+
+
+def test_a_kept_prompt_is_used_again_and_only_where_it_is_the_same(tmp_path):
+    fitted(tmp_path)
+    first = keys(tmp_path)
+    assert len(first) == 2
+    fitted(tmp_path, head=None)
+    fitted(tmp_path, layers="last-1")  # a cache that starts lower serves the layers above
+    fitted(tmp_path, losses={"balance": LoadBalanceLoss()})
+    assert keys(tmp_path) == first
+    fitted(tmp_path, layers="all")
+    assert len(keys(tmp_path)) == 4
+    fitted(tmp_path, data=quiz(limit_train=59))
+    assert len(keys(tmp_path)) == 5
+    textbook = QuizDataModule(NanoQuiz(), "nano_textbook", limit_train=60, limit_validation=40)
+    fitted(tmp_path, data=textbook)
+    assert len(keys(tmp_path)) == 7
+
+
+def test_a_cache_from_a_lower_layer_gives_the_same(tmp_path):
+    fitted(tmp_path / "low", layers="all")
+    lower, _ = fitted(tmp_path / "low", layers="last-1")
+    own, _ = fitted(tmp_path / "own", layers="last-1")
+    same(lower, own)
+
+
+def test_a_damaged_cache_is_built_anew(tmp_path):
+    wanted, _ = fitted(tmp_path)
+    for record in tmp_path.glob("*/cache.json"):
+        record.write_text(record.read_text().replace('"questions"', '"question"'))
+    again, _ = fitted(tmp_path)
+    assert all(torch.equal(value, wanted.routers.state()[name]) for name, value in again.routers.state().items())
+
+
+def test_above_the_limit_training_takes_a_sample_and_evaluation_streams(tmp_path):
+    one = quiz()
+    fitted(tmp_path / "whole", data=quiz())
+    (train,) = [
+        record
+        for record in map(json.loads, (path.read_text() for path in (tmp_path / "whole").glob("*/cache.json")))
+        if record["description"]["split"] == "train"
+    ]
+    limit = 0.5 * train["bytes"] / 1e9
+    kept, _ = fitted(tmp_path / "half", data=one, limit_gb=limit)
+    assert kept.engine.ways == {"train": "cached", "validation": "streamed"}
+    assert 20 <= len(one.questions("train")) <= 30
+    assert one.manifest["splits"]["train"]["limit"] == len(one.questions("train"))
+    size = sum(path.stat().st_size for path in (tmp_path / "half").rglob("*.bin"))
+    assert size <= limit * 1e9
+
+
+def test_on_is_refused_where_it_would_not_be_exact(tmp_path):
+    with pytest.raises(ConfigError, match="scope all"):
+        fitted(tmp_path, scope="all", use="on")
+    with pytest.raises(ConfigError, match="loss balance"):
+        fitted(tmp_path, losses={"balance": LoadBalanceLoss(scope="all")}, use="on")
+    full, _ = fitted(tmp_path, losses={"balance": LoadBalanceLoss(scope="all")})
+    assert full.engine.describe() == "answer path off (loss balance looks at all tokens): full prompts"
+    assert not keys(tmp_path)
+
+
+def test_the_start_up_line_and_the_manifest_say_which_way(tmp_path, caplog):
+    caplog.set_level("INFO")
+    runs = tmp_path / "runs"
+    for more, said in (
+        ([], "answer path on (train, validation cached)"),
+        (["--model.answer_path.use", "off"], "answer path off (switched off): full prompts"),
+        (["--model.scope", "all"], "answer path off (scope all): full prompts"),
+    ):
+        caplog.clear()
+        assert main(["fit", *TINY, "--runs_root", str(runs), "--test_after_fit", "false", *more]) == 0
+        assert said in caplog.text
+        (run,) = runs.iterdir()
+        ways = set(json.loads((run / "manifest.json").read_text())["answer_path"].values())
+        assert ways == ({"cached"} if not more else {"full prompts"})
+        frame = pd.read_parquet(run / "routing" / "validation.parquet")
+        assert set(frame["scope"]) == ({"answer"} if not more else {"answer", "all"})
+        shutil.rmtree(run)
+
+
+def test_test_and_predict_agree_with_the_full_prompts(tmp_path, fit):
+    run = fit(tmp_path, "--optimizer.lr", "0.001")
+    checkpoint = str(run / "checkpoints" / "last.ckpt")
+    frames = []
+    for use in ("auto", "off"):
+        assert main(["predict", "--ckpt_path", checkpoint, "--model.answer_path.use", use]) == 0
+    frames = [pd.read_parquet(file) for file in sorted(tmp_path.rglob("predictions.parquet"))]
+    assert len(frames) == 2
+    assert frames[0]["prediction"].equals(frames[1]["prediction"])
+    for one, other in zip(frames[0]["log_probs"], frames[1]["log_probs"], strict=True):
+        assert list(one) == pytest.approx(list(other), rel=1e-4)
+
+
+def test_cache_build_keeps_what_a_fit_reads(tmp_path, capsys):
+    here = ["--model.answer_path.folder", str(tmp_path / "kept")]
+    assert main(["cache", "build", *TINY, *here]) == 0
+    assert "train: 64 questions cached" in capsys.readouterr().out
+    built = keys(tmp_path / "kept")
+    assert main(["fit", *TINY, *here, "--runs_root", str(tmp_path / "runs")]) == 0
+    assert keys(tmp_path / "kept") == built
+    assert main(["cache", "build", *TINY, *here, "--splits", "exam"]) == 2
+
+
+def test_a_grid_gives_each_head_what_it_gets_alone(tmp_path, fit, capsys):
+    run = fit(tmp_path / "runs", "--optimizer.lr", "0.01")
+    overlay = ["--config", "configs/head/temperature.yaml"]
+    argv = ["grid", *TINY, *overlay, "--vary", "model.head.tau=0.3,0.6", "--vary", "model.layers=last-1,last-3"]
+    capsys.readouterr()
+    assert main([*argv, "--checkpoints", str(run / "checkpoints" / "last.ckpt"), "--format", "json"]) == 0
+    points = json.loads(capsys.readouterr().out)
+    assert len(points) == 6
+    assert points[0]["label"] == "pretrained router"
+    assert len({point["numbers"]["entropy_topk"] for point in points}) == 6
+    for tau, layers, point in zip((0.3, 0.3, 0.6, 0.6), ("last-1", "last-3") * 2, points[1:5], strict=True):
+        alone = tmp_path / f"{tau}-{layers}"
+        settings = ["--model.head.tau", str(tau), "--model.layers", layers, "--runs_root", str(alone)]
+        assert main(["validate", *TINY, *overlay, *settings]) == 0
+        (run,) = alone.glob("*/")
+        lines = (run / "metrics.jsonl").read_text().splitlines()
+        logged = {key: value for line in lines for key, value in json.loads(line).items()}
+        for name in ("accuracy", "loss", "entropy_topk", "never_activated_share"):
+            assert point["numbers"][name] == pytest.approx(logged[f"validation/{name}"], rel=1e-5), name
+
+
+def test_a_grid_refuses_what_it_cannot_compare(tmp_path, capsys):
+    for more, said in (
+        ([], "--vary or --checkpoints"),
+        (["--vary", "optimizer.lr=1,2"], "experiment"),
+        (["--vary", "model.layers=last-1", "--model.scope", "all"], "scope answer"),
+    ):
+        assert main(["grid", *TINY, *more]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_arms_that_share_a_workbench_are_those_of_separate_processes(tmp_path, monkeypatch):
+    """The model, the tokenizer and the data are read once; every bit of every arm is as if it ran alone."""
+    from moe_tune.tuner_cli import run
+    from moe_tune.workbench import Workbench
+
+    arms = {
+        "a": ["--model.head", "RetunedHead"],
+        "b": ["--config", "configs/head/accuracy_bias.yaml", "--model.head.n_min", "5"],
+        "c": ["--config", "configs/head/retuned_temperature.yaml", "--model.scope", "all"],
+        "d": ["--model.head", "RetunedHead", "--seed_everything", "1"],
+    }
+    bench = Workbench()
+    for name, arm in arms.items():
+        for folder, shared in (("shared", bench), ("alone", None)):
+            run(["fit", *TINY, *arm, "--runs_root", str(tmp_path / folder), "--name", name], workbench=shared)
+    runs = {folder: sorted((tmp_path / folder).glob("*/checkpoints/last.ckpt")) for folder in ("shared", "alone")}
+    assert len(runs["shared"]) == len(runs["alone"]) == len(arms)
+    for one, other in zip(runs["shared"], runs["alone"], strict=True):
+        states = [load_file(path / "router.safetensors") for path in (one, other)]
+        assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+def test_the_default_folder_is_the_users_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_root(None) == tmp_path / "moe_tune" / "prompts"
+    assert tuner(tmp_path, head=IdentityHead()).answer_path.use == "auto"
