@@ -10,7 +10,7 @@ from moe_tune.module import RouterTuner
 from moe_tune.quiet import quieten
 from moe_tune.tuner_cli import Claim, TunerCLI
 
-NEUTRAL = ["--model.head", "RetunedHead", "--model.losses", "{}", "--model.answer_path.use", "on"]
+NEUTRAL = ["--model.head", "RetunedHead", "--model.losses", "{}", "--model.answer_path.use", "always"]
 """What is kept of prompts depends on neither head nor losses: only on the model, the layers and the data."""
 
 

@@ -96,7 +96,7 @@ def report_of(
         machine: The machine's speed.
     """
     costs, settings = costs_of(tuner, shape, machine), tuner.answer_path
-    on = tuner.scope == "answer" and settings.use != "off"
+    on = tuner.scope == "answer" and settings.use != "never"
     layers = choose_layers(tuner.layer_choice, shape.moe_layers)
     gate = BaseGate(torch.zeros(shape.rule.num_experts, shape.width), shape.rule, layers[0])
     head = tuner.head.bound_to(gate)

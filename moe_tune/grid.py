@@ -29,7 +29,7 @@ class Point:
     Args:
         label: What tells it from the others.
         head: The head prototype.
-        layers: Which layers it is on, as ``model.layers`` says it.
+        layers: Which layers it is on, as ``model.layers`` says it; ``None`` is none.
         state: Its tensors by checkpoint name; ``None`` where it was never trained.
         fingerprint: Hash of the base model they were made for.
         bound: The head on each of its layers, once the model is loaded.
@@ -37,7 +37,7 @@ class Point:
 
     label: str
     head: RouterHead
-    layers: str | list[int]
+    layers: str | list[int] | None
     state: dict[str, torch.Tensor] | None = None
     fingerprint: str | None = None
     bound: dict[int, RouterHead] = field(default_factory=dict)
@@ -67,7 +67,7 @@ class GridTuner(RouterTuner):
     """
 
     def __init__(self, host: RouterTuner, points: list[Point]) -> None:
-        settings = AnswerPath(**{**vars(host.answer_path), "use": "on"})
+        settings = AnswerPath(**{**vars(host.answer_path), "use": "always"})
         super().__init__(
             host.base,
             IdentityHead(),
@@ -79,7 +79,7 @@ class GridTuner(RouterTuner):
             host.routing_dtype,
             settings,
         )
-        self.points = [Point("pretrained router", IdentityHead(), "all"), *points]
+        self.points = [Point("pretrained router", IdentityHead(), None), *points]
         self.outcomes: list[SplitResults] = []
 
     def configure_model(self) -> None:
@@ -90,8 +90,8 @@ class GridTuner(RouterTuner):
         super().configure_model()
         gates = self.routers.gates
         for point in self.points:
-            chosen = choose_layers(point.layers, list(gates))
-            layers |= set(chosen) if point is not self.points[0] else set()
+            chosen = choose_layers(point.layers, list(gates)) if point.layers is not None else ()
+            layers |= set(chosen)
             for layer in chosen:
                 gate = gates[layer]
                 point.bound[layer] = point.head.bound_to(BaseGate(gate.weight, gate.rule, layer))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
+from moe_tune.answer_path.build import PASS_TOKENS
 from moe_tune.answer_path.engine import AnswerEngine
 from moe_tune.answer_path.settings import AnswerPath
 from moe_tune.calibration import training_table
@@ -19,6 +20,7 @@ from moe_tune.heads.base import RouterHead
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.heads.train_table import TrainTable, ids_hash
 from moe_tune.losses.base import AuxLoss, LossContext
+from moe_tune.memory import keep_freed_memory
 from moe_tune.metrics.base import MetricShape, Outcome, RoutingMetric
 from moe_tune.metrics.evidence import RoutingEvidence
 from moe_tune.models.base_model import BaseModel
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from moe_tune.data.module import QuizDataModule
+
+FEW_TOKENS, SOME_TOKENS = 64, 1024
+"""Tokens at which the experts implementation is measured, for answer tokens alone and for a batch of whole prompts."""
 
 
 class RouterTuner(LightningModule):
@@ -82,6 +87,7 @@ class RouterTuner(LightningModule):
         self.table: TrainTable | None = None
         self.language_model: PreTrainedModel | None = None
         self.engine: AnswerEngine
+        self.pass_experts: str
         self._tokenizer: PreTrainedTokenizerBase | None = None
 
     # What the base model is
@@ -113,11 +119,18 @@ class RouterTuner(LightningModule):
         """Load the base model and attach the heads, once."""
         if self.language_model is not None:
             return
+        if self.device.type == "cpu":
+            keep_freed_memory()
         model, family = self.base.load()
         model.to(self.device)
+        self.pass_experts = self.base.experts_implementation
         if self.base.experts_implementation == "auto":
-            self.base.experts_implementation = measured_choice(model, family)  # type: ignore[assignment]
-            model.set_experts_implementation(self.base.experts_implementation)
+            # Few tokens and many want different kernels: answer tokens, whole prompts, and the pass over many prompts.
+            few = self.scope == "answer" and self.answer_path.use in ("auto", "always")
+            chosen = measured_choice(model, family, FEW_TOKENS if few else SOME_TOKENS)
+            self.base.experts_implementation = chosen  # type: ignore[assignment]
+            self.pass_experts = measured_choice(model, family, PASS_TOKENS)
+            model.set_experts_implementation(chosen)
         self.language_model = model
         readers: list[Any] = [*self.losses.values(), *concrete_subclasses(RoutingMetric).values()]
         needs = frozenset[str]().union(*(reader.needs for reader in readers))
@@ -325,7 +338,8 @@ class RouterTuner(LightningModule):
         if self._trainer is None:
             return []
         tests = self.quiz.test_names
-        splits = {"fit": ["train", "validation"], "validate": ["validation"], "test": tests, "predict": ["test"]}
+        fitted = ["train", "validation"] if self.trainer.limit_val_batches else ["train"]
+        splits = {"fit": fitted, "validate": ["validation"], "test": tests, "predict": ["test"]}
         return splits.get(str(self.trainer.state.fn and self.trainer.state.fn.value), [])
 
     def keep_prompts(self) -> None:

@@ -1,14 +1,15 @@
 """What every test shares: no network, one seed, tiny models with routers that discriminate, and made-up traces."""
 
 import os
-
 import tempfile
 
-_cache = tempfile.TemporaryDirectory(prefix="moe_tune-tests-")  # prompt caches, shared by the tests of one process
-os.environ.update(WANDB_MODE="disabled", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", XDG_CACHE_HOME=_cache.name)
+os.environ.update(WANDB_MODE="disabled", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="moe_tune-tests-")  # prompt caches, shared by a process's tests
 
+import atexit
 import logging
 import random
+import shutil
 
 import lightning.pytorch  # noqa: F401 - sets up its handlers, which are taken away below
 import numpy as np
@@ -20,6 +21,7 @@ from moe_tune.models.family import ModelFamily, family_of
 from moe_tune.plugins import concrete_subclasses
 from moe_tune.routing import RouterOutput, RoutingTrace, ScoringRule, stable_top_k
 
+atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 settings.register_profile("moe_tune", deadline=None, derandomize=True, database=None, max_examples=50)
 settings.load_profile("moe_tune")
 

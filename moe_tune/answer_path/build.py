@@ -23,10 +23,11 @@ from torch import Tensor
 from moe_tune.answer_path.build_lock import BuildLock
 from moe_tune.answer_path.prefixes import SharedPrefixes
 from moe_tune.answer_path.states import PromptStates
-from moe_tune.answer_path.store import PromptStore, StorePlan, StoreWriter, open_store
+from moe_tune.answer_path.store import PromptStore, StorePlan, open_store
+from moe_tune.answer_path.store_writer import StoreWriter
 from moe_tune.errors import ModelError
 
-TOKENS = 4096
+PASS_TOKENS = 4096
 """Tokens per batch of the pass: enough that every expert gets many, few enough for a laptop's memory."""
 COMMIT_SECONDS = 10.0
 """A build that is killed loses at most this much work."""
@@ -143,7 +144,7 @@ def _cut(order: Sequence[int], lengths: Sequence[int], prefixes: SharedPrefixes)
         if batch:
             longest = lengths[batch[0]] + 1
             same = prefixes.prefix_Q[index] == prefixes.prefix_Q[batch[0]]
-            if not same or longest * (len(batch) + 1) > TOKENS:
+            if not same or longest * (len(batch) + 1) > PASS_TOKENS:
                 yield batch
                 batch = []
         batch.append(index)

@@ -61,12 +61,12 @@ class AnswerEngine:
     def __init__(self, tuner: "RouterTuner", settings: AnswerPath) -> None:
         self.tuner, self.settings = tuner, settings
         reason = why_not(tuner)
-        if settings.use == "on" and reason:
+        if settings.use == "always" and reason:
             raise ConfigError(
                 f"expected heads and losses of the answer position but got {reason} (model.answer_path.use). "
                 "Hint: auto takes the full prompts where the answer path is not exact."
             )
-        self.reason = "switched off" if settings.use == "off" else reason
+        self.reason = "switched off" if settings.use == "never" else reason
         self.ways: dict[str, str] = {}
         """How the batches of each split go, in words."""
         self._sources: dict[str, StateSource] = {}
@@ -193,7 +193,8 @@ class AnswerEngine:
 
     def _prompt_pass(self, split: str) -> PromptPass:
         tuner, shape = self.tuner, self._shape(self._first_layer)
-        return PromptPass(tuner.routers, shape, self._encoded(split).prompts, self._prefixes(split), tuner.quiz.pad_id)
+        prompts, prefixes = self._encoded(split).prompts, self._prefixes(split)
+        return PromptPass(tuner.routers, shape, prompts, prefixes, tuner.quiz.pad_id, tuner.pass_experts)
 
     def _trunk_pass(self, split: str) -> TrunkPass:
         prompts, pad_id = self._encoded(split).prompts, self.tuner.quiz.pad_id

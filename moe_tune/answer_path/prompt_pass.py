@@ -66,6 +66,7 @@ class PromptPass:
         prompts: The prompts of a split.
         prefixes: Which of them begin with the same tokens.
         pad_id: The token that fills shorter prompts.
+        experts: The experts implementation of the pass; ``None`` is the model's own.
     """
 
     def __init__(
@@ -75,7 +76,9 @@ class PromptPass:
         prompts: Sequence[PromptedQuestion],
         prefixes: SharedPrefixes,
         pad_id: int,
+        experts: str | None = None,
     ) -> None:
+        self.experts = experts
         self.routers, self.shape = routers, shape
         self.prompts, self.prefixes, self.pad_id = prompts, prefixes, pad_id
         self.device = next(routers.model.parameters()).device
@@ -137,12 +140,16 @@ class PromptPass:
 
     @contextmanager
     def _pretrained(self) -> Iterator[None]:
-        session = self.routers.session
+        session, model = self.routers.session, self.routers.model
         before, session.bypassed = session.bypassed, True
+        experts = model.config._experts_implementation
+        if self.experts is not None:
+            model.set_experts_implementation(self.experts)
         try:
             yield
         finally:
             session.bypassed = before
+            model.set_experts_implementation(experts)
 
     @contextmanager
     def _read_at(self, position_B: Tensor, length: int) -> Iterator[dict[int, Tensor]]:

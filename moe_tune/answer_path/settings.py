@@ -12,7 +12,7 @@ class AnswerPath:
 
     Args:
         use: ``auto`` takes the answer path wherever it is exact (scope ``answer``, no loss over all tokens, plain keys
-            and values); ``on`` stops with the reason where it is not; ``off`` runs the full prompts; ``trunk`` trains
+            and values); ``always`` stops with the reason where it is not; ``never`` runs full prompts; ``trunk`` trains
             at any scope on kept hidden states that enter the first tuned layer, so that epochs skip what is below.
         folder: Where prompt caches are kept; ``null`` is ``$XDG_CACHE_HOME/moe_tune/prompts``.
         limit_gb: Most gigabytes (10^9 bytes) one split's cache may take on disk, at least 0; what would be larger is
@@ -22,7 +22,7 @@ class AnswerPath:
             ``use: trunk`` does. Evaluation streams.
     """
 
-    use: Literal["auto", "on", "off", "trunk"] = "auto"
+    use: Literal["auto", "always", "never", "trunk"] = "auto"
     folder: str | None = None
     limit_gb: float = 20.0
     above_limit: Literal["sample", "stream", "trunk"] = "sample"

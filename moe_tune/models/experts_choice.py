@@ -38,7 +38,8 @@ def measured_choice(model: "PreTrainedModel", family: "ModelFamily", tokens: int
     sizes = "x".join(str(size) for size in experts.get_parameter("gate_up_proj").shape)
     weight = next(experts.parameters())
     device = torch.cuda.get_device_name(weight.device) if weight.device.type == "cuda" else str(weight.device)
-    key = "|".join([platform.node(), str(torch.get_num_threads()), torch.__version__, device, str(weight.dtype), sizes])
+    where = [platform.node(), str(torch.get_num_threads()), torch.__version__, device]
+    key = "|".join([*where, str(weight.dtype), sizes, str(tokens)])
     file = cache_file()
     known = _remembered(file)
     if known.get(key) in CANDIDATES:

@@ -12,7 +12,8 @@ import torch
 from moe_tune.answer_path.build_lock import BuildLock
 from moe_tune.answer_path.cache_command import main
 from moe_tune.answer_path.states import StateShape
-from moe_tune.answer_path.store import StorePlan, StoreWriter
+from moe_tune.answer_path.store import StorePlan
+from moe_tune.answer_path.store_writer import StoreWriter
 from moe_tune.errors import ConfigError
 
 OLD, NEW, HALF = "aaaa000000000000", "aaab000000000000", "cccc000000000000"

@@ -54,7 +54,7 @@ def test_published_sizes_stand_in_for_a_dataset_that_is_not_here(capsys, monkeyp
 @pytest.mark.parametrize(
     ("setting", "start"),
     [
-        (["--model.answer_path.use", "off"], "full prompts"),
+        (["--model.answer_path.use", "never"], "full prompts"),
         (["--model.scope", "all"], "full prompts"),
         (["--model.answer_path.limit_gb", "1", "--model.answer_path.above_limit", "stream"], "streamed"),
         (["--model.answer_path.limit_gb", "1", "--model.answer_path.above_limit", "trunk"], "trunk cache"),

@@ -70,7 +70,7 @@ def same(one, other, relative=1e-5):
 @pytest.mark.parametrize("losses", [{}, {"balance": LoadBalanceLoss(weight=0.1)}])
 def test_an_epoch_is_that_of_the_full_prompts(settings, losses, tmp_path):
     kept, came = fitted(tmp_path, losses=losses, **settings)
-    full, wanted = fitted(tmp_path, losses=losses, use="off")
+    full, wanted = fitted(tmp_path, losses=losses, use="never")
     assert bool(keys(tmp_path)) == (not settings)
     same(kept, full)
     assert came.keys() == wanted.keys()
@@ -80,7 +80,7 @@ def test_an_epoch_is_that_of_the_full_prompts(settings, losses, tmp_path):
 @pytest.mark.parametrize("scope", ["answer", "all"])
 def test_a_trunk_trains_as_the_full_prompts_do(scope, tmp_path):
     kept, came = fitted(tmp_path, use="trunk", scope=scope)
-    full, wanted = fitted(tmp_path, use="off", scope=scope)
+    full, wanted = fitted(tmp_path, use="never", scope=scope)
     assert kept.engine.ways == {"train": "trunk cache", "validation": "full prompts"}
     same(kept, full)
     assert came == pytest.approx(wanted, rel=1e-5, nan_ok=True)
@@ -137,9 +137,9 @@ def test_above_the_limit_training_takes_a_sample_and_evaluation_streams(tmp_path
 
 def test_on_is_refused_where_it_would_not_be_exact(tmp_path):
     with pytest.raises(ConfigError, match="scope all"):
-        fitted(tmp_path, scope="all", use="on")
+        fitted(tmp_path, scope="all", use="always")
     with pytest.raises(ConfigError, match="loss balance"):
-        fitted(tmp_path, losses={"balance": LoadBalanceLoss(scope="all")}, use="on")
+        fitted(tmp_path, losses={"balance": LoadBalanceLoss(scope="all")}, use="always")
     full, _ = fitted(tmp_path, losses={"balance": LoadBalanceLoss(scope="all")})
     assert full.engine.describe() == "answer path off (loss balance looks at all tokens): full prompts"
     assert not keys(tmp_path)
@@ -150,7 +150,7 @@ def test_the_start_up_line_and_the_manifest_say_which_way(tmp_path, caplog):
     runs = tmp_path / "runs"
     for more, said in (
         ([], "answer path on (train, validation cached)"),
-        (["--model.answer_path.use", "off"], "answer path off (switched off): full prompts"),
+        (["--model.answer_path.use", "never"], "answer path off (switched off): full prompts"),
         (["--model.scope", "all"], "answer path off (scope all): full prompts"),
     ):
         caplog.clear()
@@ -168,7 +168,7 @@ def test_test_and_predict_agree_with_the_full_prompts(tmp_path, fit):
     run = fit(tmp_path, "--optimizer.lr", "0.001")
     checkpoint = str(run / "checkpoints" / "last.ckpt")
     frames = []
-    for use in ("auto", "off"):
+    for use in ("auto", "never"):
         assert main(["predict", "--ckpt_path", checkpoint, "--model.answer_path.use", use]) == 0
     frames = [pd.read_parquet(file) for file in sorted(tmp_path.rglob("predictions.parquet"))]
     assert len(frames) == 2

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from moe_tune.answer_path.build_lock import BuildLock
 from moe_tune.answer_path.states import StateShape
-from moe_tune.answer_path.store import StorePlan, StoreWriter, cache_root, open_store
+from moe_tune.answer_path.store import StorePlan, cache_root, open_store
+from moe_tune.answer_path.store_writer import StoreWriter
 from moe_tune.errors import ResourceError
 
 KEY = "0123456789abcdef"

