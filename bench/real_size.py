@@ -182,7 +182,7 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=64, help="training questions")
     parser.add_argument("--test", type=int, default=32, help="validation and test questions")
     parser.add_argument("--epochs", type=int, default=3, help="epochs of the fit, at least 2")
-    parser.add_argument("--experts", choices=["eager", "grouped_mm"], default="grouped_mm", help="implementation")
+    parser.add_argument("--experts", choices=["auto", "eager", "grouped_mm"], default="auto", help="implementation")
     parser.add_argument("--folder", help="where the caches go, for a while; the default is that of temporary files")
     given = parser.parse_args()
     quieten()
@@ -194,15 +194,15 @@ def main() -> None:
         depth=given.layers,
     )
     quiz = build_quiz(base, given.train, given.test)
-    train, validation, test = (counted(quiz, name) for name in ("train", "validation", "test"))
+    train, test = (counted(quiz, name) for name in ("train", "test"))
     shape = shape_of(base.load_config())
     # Measured before the model takes the memory; what it takes itself is given back.
     machine = measure(torch.bfloat16, width=shape.width, inner=shape.inner)
     costs = costs_of(RouterTuner(base), shape, machine)
     predicted = {
         "memory": peak_bytes(costs, train, quiz.batch_size, quiz.eval_batch_size, answer_path=True),
-        "cache": costs.cache_bytes(train) + costs.cache_bytes(validation),
-        "pass": costs.pass_seconds(train) + costs.pass_seconds(validation),
+        "cache": costs.cache_bytes(train),
+        "pass": costs.pass_seconds(train),
         "epoch": costs.answer_seconds(train, quiz.batch_size, training=True),
         "evaluation": costs.answer_seconds(test, quiz.eval_batch_size),
     }
@@ -217,7 +217,7 @@ def main() -> None:
         ratio = value / took[name]
         print(f"{f'{name}, {unit}':<28}{took[name] / size:>12.2f}{value / size:>12.2f}{ratio:>8.2f}")
     print(f"{'evaluation of another head':<28}{took['evaluation of another head']:>12.2f}")
-    tokens = sum(split.kept + split.questions for split in (train, validation))
+    tokens = train.kept + train.questions
     print(f"real_size_peak_gib {took['memory'] / 2**30:.2f}")
     print(f"real_size_tokens_per_second {tokens / took['pass']:.1f}")
     print(f"real_size_roofline_share {pass_flops(costs, tokens) / took['pass'] / machine.peak:.3f}")

@@ -33,7 +33,7 @@ class MachineSpeed:
         source: ``measured``, or ``data sheet`` with the shares of it that are assumed.
         forward: Tokens per expert, ascending, and FLOP/s of an expert's products at so many.
         backward: The same for the gradient of its input.
-        copy: Bytes per second read plus written when a large tensor is copied into fresh memory.
+        copy: Bytes per second read plus written when a large tensor is copied over another.
         disk: Bytes per second written to disk.
         memory: Bytes of memory.
     """
@@ -144,7 +144,8 @@ def measure(
     share = seconds / (len(ROWS) + 2)
     pairs = [_expert_rates(dtype, rows, width, inner, share) for rows in ROWS]
     source = torch.ones(COPIED, dtype=torch.uint8)
-    copy = 2 * COPIED / _best(source.clone, share)
+    target = torch.empty_like(source)
+    copy = 2 * COPIED / _best(lambda: target.copy_(source), share)
     return MachineSpeed(
         f"this machine ({torch.get_num_threads()} CPU threads)",
         "measured",

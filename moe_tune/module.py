@@ -20,7 +20,6 @@ from moe_tune.heads.base import RouterHead
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.heads.train_table import TrainTable, ids_hash
 from moe_tune.losses.base import AuxLoss, LossContext
-from moe_tune.memory import keep_freed_memory
 from moe_tune.metrics.base import MetricShape, Outcome, RoutingMetric
 from moe_tune.metrics.evidence import RoutingEvidence
 from moe_tune.models.base_model import BaseModel
@@ -119,8 +118,6 @@ class RouterTuner(LightningModule):
         """Load the base model and attach the heads, once."""
         if self.language_model is not None:
             return
-        if self.device.type == "cpu":
-            keep_freed_memory()
         model, family = self.base.load()
         model.to(self.device)
         self.pass_experts = self.base.experts_implementation

@@ -106,7 +106,11 @@ class PromptPass:
         rows = [self.prompts[index].ids_S[start:].long() for index in question_B]
         kept, answer_BXD = self._run(rows, self._prefix_layers(prefix) if prefix >= 0 else [])
         length_B = torch.tensor([len(row) - 1 for row in rows], device=self.device)
-        own = torch.stack([torch.stack(pair) for pair in kept])[..., : int(length_B.max()), :]
+        questions, heads, _, channels = kept[0][0].shape
+        own = kept[0][0].new_empty(len(kept), 2, questions, heads, int(length_B.max()), channels)
+        for layer in range(len(own)):
+            keys, values = kept.pop(0)  # each layer is let go once it is copied
+            own[layer, 0], own[layer, 1] = keys[:, :, : own.shape[4]], values[:, :, : own.shape[4]]
         prefixes = {prefix: self.prefix(prefix)} if prefix >= 0 else {}
         return PromptStates(answer_BXD, own, length_B, torch.full_like(length_B, prefix), prefixes, length_B + start)
 
