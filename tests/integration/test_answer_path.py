@@ -77,6 +77,20 @@ def test_an_epoch_is_that_of_the_full_prompts(settings, losses, tmp_path):
     assert came == pytest.approx(wanted, rel=1e-5, nan_ok=True)
 
 
+@pytest.mark.parametrize("settings", [{"limit_gb": 0, "above_limit": "stream"}, {}])
+def test_worked_examples_are_kept_once_and_change_nothing(settings, tmp_path):
+    kept, came = fitted(tmp_path, data=quiz(few_shot=5), **settings)
+    full, wanted = fitted(tmp_path, data=quiz(few_shot=5), use="never")
+    same(kept, full)
+    assert came == pytest.approx(wanted, rel=1e-5, nan_ok=True)
+    shared = kept.engine._prefixes("train")
+    assert shared.tokens_G, "five examples are more tokens than it takes to share them"
+    if not settings:
+        plan = kept.engine.source("train").plan
+        every = sum(len(one.ids_S) - 1 for one in kept.quiz.encoded("train").prompts)
+        assert int(plan.own_length_Q.sum() + plan.prefix_length_G.sum()) < every / 2
+
+
 @pytest.mark.parametrize("scope", ["answer", "all"])
 def test_a_trunk_trains_as_the_full_prompts_do(scope, tmp_path):
     kept, came = fitted(tmp_path, use="trunk", scope=scope)
