@@ -28,13 +28,14 @@ class KeptPrompts(Callback):
         """Build them."""
         assert isinstance(pl_module, RouterTuner)
         known = ["train", "validation", *pl_module.quiz.test_names]
+        unknown = [split for split in self.splits or () if split not in known]
+        if unknown:
+            raise ConfigError(f"expected splits of {known} but got {unknown} (--splits). Hint: --splits test.")
         for split in self.splits or known:
-            if split not in known:
-                raise ConfigError(f"expected splits of {known} but got {split!r} (--splits). Hint: --splits test.")
+            pl_module.keep_prompts([split])
             way = pl_module.engine.settle(split)
             questions = len(pl_module.quiz.encoded(split).prompts)
             if way == "cached":
-                pl_module.engine.source(split)
                 print(f"{split}: {questions:,} questions cached")
             else:
                 print(
@@ -68,6 +69,7 @@ class CacheBuildCLI(TunerCLI):
             **kept,
             logger=False,
             max_steps=0,
+            num_sanity_val_steps=0,
             enable_checkpointing=False,
             enable_model_summary=False,
             enable_progress_bar=False,
@@ -75,7 +77,7 @@ class CacheBuildCLI(TunerCLI):
         )
 
     def fit(self, model: LightningModule, **kwargs: Any) -> None:
-        """Start a fit that ends before its first step."""
+        """Start a fit that ends before its first step; the callback keeps the prompts, and nothing else is done."""
         self.trainer.fit(model, datamodule=self.datamodule)
 
 

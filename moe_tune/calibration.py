@@ -22,6 +22,7 @@ def training_table(tuner: "RouterTuner") -> TrainTable:
     Args:
         tuner: A tuner whose model is loaded and whose trainer has a quiz.
     """
+    tuner.keep_prompts(["train"])  # before the questions are counted: above the cache's limit they become a sample
     questions = tuner.quiz.questions("train")
     metric = ExpertAccuracy(tuner.metric_shape(), "answer").to(tuner.device)
     tuner.routers.session.bypassed = True

@@ -98,7 +98,7 @@ class GridTuner(RouterTuner):
             if point.state is not None:
                 self._load(point, point.state)
             for head in point.bound.values():
-                head.eval().to(self.device)
+                head.eval()
                 head.set_progress(1.0)
         self.routers.layers = tuple(sorted(layers))
         self.routers.compare([point.bound for point in self.points])
@@ -117,6 +117,13 @@ class GridTuner(RouterTuner):
         with torch.no_grad():
             for name, value in state.items():
                 mine[name].copy_(value)
+
+    def get_ready(self) -> None:
+        """Bring the heads to the device, which Lightning does only for the modules it knows."""
+        for point in self.points:
+            for head in point.bound.values():
+                head.to(self.device)
+        super().get_ready()
 
     def calibrate(self) -> None:
         """Calibrate the heads that need it and have no state yet."""

@@ -56,7 +56,9 @@ def main(argv: list[str], plugins: dict[str, str] | None = None) -> int:
     settings = host.settings.trainer
     trainer = Trainer(
         accelerator=settings.accelerator,
-        devices=1,
+        devices=1 if settings.devices == "auto" else settings.devices,
+        precision=settings.precision,
+        limit_val_batches=settings.limit_val_batches,
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,

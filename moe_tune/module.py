@@ -119,7 +119,8 @@ class RouterTuner(LightningModule):
         if self.language_model is not None:
             return
         model, family = self.base.load()
-        model.to(self.device)
+        # Lightning moves the module only later, and what is measured below has to be measured where it will run.
+        model.to(self.device if self._trainer is None else self.trainer.strategy.root_device)
         self.pass_experts = self.base.experts_implementation
         if self.base.experts_implementation == "auto":
             # Few tokens and many want different kernels: answer tokens, whole prompts, and the pass over many prompts.
@@ -127,7 +128,7 @@ class RouterTuner(LightningModule):
             chosen = measured_choice(model, family, FEW_TOKENS if few else SOME_TOKENS)
             self.base.experts_implementation = chosen  # type: ignore[assignment]
             self.pass_experts = measured_choice(model, family, PASS_TOKENS)
-            model.set_experts_implementation(chosen)
+        model.set_experts_implementation(self.base.experts_implementation)
         self.language_model = model
         readers: list[Any] = [*self.losses.values(), *concrete_subclasses(RoutingMetric).values()]
         needs = frozenset[str]().union(*(reader.needs for reader in readers))
@@ -314,7 +315,7 @@ class RouterTuner(LightningModule):
 
     def on_fit_start(self) -> None:
         """Compute what is kept of the prompts, and calibrate heads that need it."""
-        self.keep_prompts()
+        self.keep_prompts(self.stage_splits)
         self.calibrate()
 
     def on_validation_start(self) -> None:
@@ -331,24 +332,28 @@ class RouterTuner(LightningModule):
 
     @property
     def stage_splits(self) -> list[str]:
-        """The splits the running stage reads; none without a trainer."""
-        if self._trainer is None:
+        """The splits the running stage reads; none without a trainer, or for a fit without steps."""
+        if self._trainer is None or self.trainer.max_steps == 0:
             return []
         tests = self.quiz.test_names
         fitted = ["train", "validation"] if self.trainer.limit_val_batches else ["train"]
         splits = {"fit": fitted, "validate": ["validation"], "test": tests, "predict": ["test"]}
         return splits.get(str(self.trainer.state.fn and self.trainer.state.fn.value), [])
 
-    def keep_prompts(self) -> None:
-        """Build or open the prompt caches of the stage's splits that take the answer path."""
+    def keep_prompts(self, splits: list[str]) -> None:
+        """Build or open the prompt caches of splits that take the answer path.
+
+        Args:
+            splits: Splits of the quiz.
+        """
         with self.trainer.precision_plugin.forward_context():
-            for split in self.stage_splits:
-                if self.engine.settle(split) != "full prompts":
+            for split in splits:
+                if self.engine.settle(split) not in ("full prompts", "streamed"):
                     self.engine.source(split)
 
     def get_ready(self) -> None:
         """Keep the prompts; calibrate heads that need it; move scheduled ones, at their end with nothing to train."""
-        self.keep_prompts()
+        self.keep_prompts(self.stage_splits)
         self.calibrate()
         if self.trainer.state.fn == "fit" or not self.head.traits.trainable:
             self.set_progress()
@@ -389,8 +394,10 @@ class RouterTuner(LightningModule):
         """Return the start-up line: what is trained, where, and how."""
         if self.language_model is None:
             raise ModelError("expected a loaded model but it is not loaded yet. Hint: call configure_model().")
-        for split in self.stage_splits:
-            self.engine.settle(split)
+        if self._trainer is not None:
+            with self.trainer.precision_plugin.forward_context():
+                for split in self.stage_splits:
+                    self.engine.settle(split)
         trained = sum(parameter.numel() for parameter in self.routers.trainable().values())
         heads = {id(value) for head in self.routers.heads.values() for value in head.parameters()}
         total = sum(value.numel() for value in self.language_model.parameters() if id(value) not in heads)

@@ -13,30 +13,45 @@ if TYPE_CHECKING:
     from moe_tune.module import RouterTuner
 
 
-class SharedBase(BaseModel):
-    """A base model that is loaded once; the heads of one run are taken off before the next puts its own on."""
+class _Loaded:
+    """A model and a tokenizer, once they are loaded."""
 
-    _loaded: "tuple[PreTrainedModel, ModelFamily] | None" = None
-    _shared_tokenizer: "PreTrainedTokenizerBase | None" = None
+    model: "tuple[PreTrainedModel, ModelFamily] | None" = None
+    tokenizer: "PreTrainedTokenizerBase | None" = None
+
+
+class SharedBase(BaseModel):
+    """A base model that is loaded once; the heads of one run are taken off before the next puts its own on.
+
+    Each run has an object of its own, as what it measures (``experts_implementation: auto``) is its own.
+
+    Args:
+        wanted: What the run's configuration says.
+        loaded: What the runs share.
+    """
+
+    def __init__(self, wanted: BaseModel, loaded: _Loaded) -> None:
+        super().__init__(**vars(wanted))
+        self._loaded = loaded
 
     def load_tokenizer(self) -> "PreTrainedTokenizerBase":
         """Return the tokenizer, the same object each time."""
-        if self._shared_tokenizer is None:
-            self._shared_tokenizer = super().load_tokenizer()
-        return self._shared_tokenizer
+        if self._loaded.tokenizer is None:
+            self._loaded.tokenizer = super().load_tokenizer()
+        return self._loaded.tokenizer
 
     def load(self) -> "tuple[PreTrainedModel, ModelFamily]":
         """Return the model and its family, the same objects each time."""
-        if self._loaded is None:
-            self._loaded = super().load()
-        return self._loaded
+        if self._loaded.model is None:
+            self._loaded.model = super().load()
+        return self._loaded.model
 
 
 class Workbench:
     """Hands the runs of one process what an earlier one has read already."""
 
     def __init__(self) -> None:
-        self._bases: dict[str, SharedBase] = {}
+        self._bases: dict[str, _Loaded] = {}
         self._quizzes: dict[str, QuizDataModule] = {}
         self._tuner: RouterTuner | None = None
 
@@ -48,8 +63,8 @@ class Workbench:
         """
         key = repr(wanted)
         if key not in self._bases:
-            self._bases = {key: SharedBase(**vars(wanted))}
-        return self._bases[key]
+            self._bases = {key: _Loaded()}
+        return SharedBase(wanted, self._bases[key])
 
     def quiz(self, settings: dict[str, Any], new: QuizDataModule) -> QuizDataModule:
         """Return the data module an earlier run made from the same settings, or the new one.

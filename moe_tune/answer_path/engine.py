@@ -92,7 +92,9 @@ class AnswerEngine:
         if self.reason:
             return "full prompts"
         size, limit = self._plan(split).bytes, settings.limit_gb * 1e9
-        if size <= limit or self._kept(split) is not None:
+        sampling = training and settings.above_limit == "sample"
+        # What is on disk must not decide which questions train.
+        if size <= limit or (not sampling and self._kept(split) is not None):
             return "cached"
         if not training or settings.above_limit == "stream":
             return "streamed"
@@ -103,7 +105,10 @@ class AnswerEngine:
         while size > limit:
             fewer = int(len(quiz.encoded(split).prompts) * min(0.98, limit / size))
             if fewer < 1:
-                return "streamed"
+                raise ConfigError(
+                    f"expected room for a question's cache but got {settings.limit_gb:g} GB "
+                    "(model.answer_path.limit_gb). Hint: --model.answer_path.above_limit stream keeps nothing."
+                )
             quiz.limit(split, fewer)
             size = self._plan(split).bytes
         rank_zero_info(

@@ -61,7 +61,8 @@ class ExpertAccuracy(RoutingMetric):
         """Add the questions of a batch."""
         questions = len(outcome.correct_B)
         question_T = trace.question_T[trace.mask(self.scope)]
-        for index, output in enumerate(trace.at(self.scope)):
+        for output in trace.at(self.scope):
+            index = self.shape.layers.index(output.layer)
             hit_BE = questions_by_expert(output, question_T, questions).long()
             self.questions_LES[index].index_add_(1, outcome.subject_B, hit_BE.T)
             self.correct_LES[index].index_add_(1, outcome.subject_B, (hit_BE * outcome.correct_B[:, None]).T)

@@ -51,7 +51,8 @@ class ExpertActivation(RoutingMetric):
 
     def update(self, trace: RoutingTrace, outcome: Outcome) -> None:
         """Add the choices of a batch."""
-        for index, output in enumerate(trace.at(self.scope)):
+        for output in trace.at(self.scope):
+            index = self.shape.layers.index(output.layer)
             counts_E, mass_E = expert_activation(output)
             self.count_LE[index] += counts_E
             self.mass_LE[index] += mass_E

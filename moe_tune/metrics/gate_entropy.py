@@ -47,7 +47,8 @@ class GateEntropy(RoutingMetric):
 
     def update(self, trace: RoutingTrace, outcome: Outcome) -> None:
         """Add the entropies of a batch."""
-        for index, output in enumerate(trace.at(self.scope)):
+        for output in trace.at(self.scope):
+            index = self.shape.layers.index(output.layer)
             values_T2 = torch.stack(gate_entropy(output), dim=-1).double()
             self.total_L2[index] += values_T2.sum(0)
             self.square_L2[index] += values_T2.square().sum(0)

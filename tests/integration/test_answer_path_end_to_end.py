@@ -15,6 +15,7 @@ from moe_tune.cli import main
 from moe_tune.data.module import QuizDataModule
 from moe_tune.data.nano_quiz import NanoQuiz
 from moe_tune.errors import ConfigError
+from moe_tune.heads.accuracy_bias import AccuracyBiasHead
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.heads.retuned import RetunedHead
 from moe_tune.losses.load_balance import LoadBalanceLoss
@@ -258,3 +259,26 @@ def test_the_default_folder_is_the_users_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_root(None) == tmp_path / "moe_tune" / "prompts"
     assert tuner(tmp_path, head=IdentityHead()).answer_path.use == "auto"
+
+
+def test_calibration_reads_the_same_table_whichever_way_prompts_go(tmp_path):
+    """Also above the limit, where the split becomes a sample only when calibration asks for it."""
+    tables = []
+    for settings in ({"use": "never"}, {}, {"use": "trunk"}, {"limit_gb": 0, "above_limit": "stream"}):
+        one = tuner(tmp_path, head=AccuracyBiasHead(n_min=1), **settings)
+        trainer().validate(one, datamodule=quiz(), verbose=False)
+        tables.append(one.table)
+    for table in tables[1:]:
+        for layer in (2, 3):
+            assert torch.equal(table.layers[layer].chosen_E, tables[0].layers[layer].chosen_E)
+            assert torch.equal(table.layers[layer].correct_E, tables[0].layers[layer].correct_E)
+    sampled = tuner(tmp_path / "half", head=AccuracyBiasHead(n_min=1), limit_gb=1e-3)
+    data = quiz(limit_train=200)
+    trainer().validate(sampled, datamodule=data, verbose=False)
+    assert sampled.table.questions == len(data.questions("train")) < 200
+
+
+def test_cache_build_builds_only_what_was_asked_for(tmp_path, capsys):
+    here = ["--model.answer_path.folder", str(tmp_path)]
+    assert main(["cache", "build", *TINY, *here, "--splits", "test"]) == 0
+    assert len(keys(tmp_path)) == 1
