@@ -4,12 +4,11 @@ from dataclasses import dataclass
 
 import torch
 
+from moe_tune.answer_path.build import PASS_TOKENS
 from moe_tune.answer_path.states import StateShape
 from moe_tune.machine import MachineSpeed
 from moe_tune.models.shapes import ModelShape
 
-PASS_TOKENS = 4096
-"""Tokens per batch of a pass over prompts, as in ``answer_path.build``."""
 PROGRAM = 0.8e9
 """Bytes of the program itself: 0.53 GB once its libraries are imported (measured on a CPU), the rest for questions."""
 

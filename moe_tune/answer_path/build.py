@@ -18,7 +18,6 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
-from torch import Tensor
 
 from moe_tune.answer_path.build_lock import BuildLock
 from moe_tune.answer_path.prefixes import SharedPrefixes
@@ -37,10 +36,6 @@ class Pass(Protocol):
     """Computes what is kept of prompts."""
 
     prefixes: SharedPrefixes
-
-    def prefix(self, index: int) -> Tensor:
-        """Return what is kept of a shared prefix."""
-        ...
 
     def batch(self, question_B: Sequence[int]) -> PromptStates:
         """Return what is kept of questions that share one prefix, or have none."""
@@ -109,11 +104,10 @@ def _fill(
         with _progress(disable=rank > 0) as progress:
             task = progress.add_task(f"prompts {description['split']}", total=len(missing))
             for question_B in batches:
-                prefix = prompt_pass.prefixes.prefix_Q[question_B[0]]
-                if prefix in shortfall:
-                    writer.write_prefix(prefix, prompt_pass.prefix(prefix))
-                    shortfall.discard(prefix)
                 states = prompt_pass.batch(question_B)
+                for prefix in shortfall & states.prefixes.keys():
+                    writer.write_prefix(prefix, states.prefixes[prefix])
+                    shortfall.discard(prefix)
                 writer.write(question_B, states.answer_BXD, states.own_UVBHSC, states.length_B)
                 progress.advance(task, len(question_B))
                 if time.monotonic() - committed > COMMIT_SECONDS:

@@ -148,7 +148,8 @@ class AnswerEngine:
         """
         way = self.settle(split)
         if way == "full prompts":
-            return self.tuner(batch)  # type: ignore[no-any-return]
+            full_BV: Tensor = self.tuner(batch)
+            return full_BV
         device = batch.question_B.device
         states = self.source(split).batch(batch.question_B).to(device)
         if way != "trunk cache":

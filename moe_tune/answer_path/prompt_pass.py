@@ -85,16 +85,6 @@ class PromptPass:
         self._prefix: dict[int, list[tuple[Tensor, Tensor]]] = {}
 
     @torch.no_grad()
-    def prefix(self, index: int) -> Tensor:
-        """Return the kept keys and values of a shared prefix, ``(U, 2, H, P, C)``.
-
-        Args:
-            index: Which prefix.
-        """
-        upper = self._prefix_layers(index)[self.shape.first_layer :]
-        return torch.stack([torch.cat(pair) for pair in upper])
-
-    @torch.no_grad()
     def batch(self, question_B: Sequence[int]) -> PromptStates:
         """Return the states of questions that share one prefix, or have none.
 
@@ -111,7 +101,10 @@ class PromptPass:
         for layer in range(len(own)):
             keys, values = kept.pop(0)  # each layer is let go once it is copied
             own[layer, 0], own[layer, 1] = keys[:, :, : own.shape[4]], values[:, :, : own.shape[4]]
-        prefixes = {prefix: self.prefix(prefix)} if prefix >= 0 else {}
+        prefixes = {}
+        if prefix >= 0:
+            upper = self._prefix_layers(prefix)[self.shape.first_layer :]
+            prefixes = {prefix: torch.stack([torch.cat(pair) for pair in upper])}
         return PromptStates(answer_BXD, own, length_B, torch.full_like(length_B, prefix), prefixes, length_B + start)
 
     def _prefix_layers(self, index: int) -> list[tuple[Tensor, Tensor]]:

@@ -40,10 +40,6 @@ class TrunkPass:
         self.prefixes = SharedPrefixes([], [-1] * len(prompts))
         self.device = next(routers.model.parameters()).device
 
-    def prefix(self, index: int) -> Tensor:
-        """Refuse: hidden states of a trunk are kept whole."""
-        raise NotImplementedError("a trunk cache has no shared prefixes")
-
     @torch.no_grad()
     def batch(self, question_B: Sequence[int]) -> PromptStates:
         """Return the states of questions.

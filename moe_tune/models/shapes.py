@@ -109,7 +109,7 @@ def shape_of(config: "PretrainedConfig", published: bool = False) -> ModelShape:
             within = sum(one.numel() for one in block.get_submodule(family.experts_path).parameters())
         dense.append(every - within)
         expert.append(within // rule.num_experts)
-    heads = config.num_attention_heads
+    states = family.state_shape(config, 0, (), torch.float32)
     return ModelShape(
         sum(one.numel() for one in model.parameters()),
         tuple(dense),
@@ -117,8 +117,8 @@ def shape_of(config: "PretrainedConfig", published: bool = False) -> ModelShape:
         rule,
         config.hidden_size,
         int(first.get_submodule(family.experts_path).get_parameter("down_proj").shape[-1]),
-        getattr(config, "num_key_value_heads", heads),
-        getattr(config, "head_dim", None) or config.hidden_size // heads,
+        states.key_value_heads,
+        states.head_dim,
         config.vocab_size,
         config.max_position_embeddings,
         published,
