@@ -1,14 +1,13 @@
 """``cache build``: compute and keep the prompts of a configuration before anything is trained on them."""
 
 import argparse
-from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from moe_tune.errors import ConfigError
 from moe_tune.module import RouterTuner
 from moe_tune.quiet import quieten
-from moe_tune.tuner_cli import Claim, TunerCLI
+from moe_tune.settings_cli import SettingsCLI
 
 NEUTRAL = ["--model.head", "RetunedHead", "--model.losses", "{}", "--model.answer_path.use", "always"]
 """What is kept of prompts depends on neither head nor losses: only on the model, the layers and the data."""
@@ -44,43 +43,6 @@ class KeptPrompts(Callback):
                 )
 
 
-class CacheBuildCLI(TunerCLI):
-    """Reads the configuration of a fit, keeps its prompts, and trains nothing.
-
-    Args:
-        argv: The arguments of a fit.
-        splits: Which splits' prompts to keep; ``None`` is all.
-    """
-
-    def __init__(self, argv: list[str], splits: list[str] | None) -> None:
-        self.splits = splits
-        super().__init__(["fit", *argv, *NEUTRAL], {}, Claim())
-
-    def before_instantiate_classes(self) -> None:
-        """Leave out what would write into a run directory."""
-        self.settings.trainer.logger = False
-        self.settings.trainer.callbacks = None
-
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Return a trainer that ends before its first step."""
-        settings = dict(self._get(self.config_init, "trainer", default={}))
-        kept = {key: settings[key] for key in ("accelerator", "devices", "num_nodes", "precision") if key in settings}
-        return Trainer(
-            **kept,
-            logger=False,
-            max_steps=0,
-            num_sanity_val_steps=0,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            enable_progress_bar=False,
-            callbacks=[KeptPrompts(self.splits)],
-        )
-
-    def fit(self, model: LightningModule, **kwargs: Any) -> None:
-        """Start a fit that ends before its first step; the callback keeps the prompts, and nothing else is done."""
-        self.trainer.fit(model, datamodule=self.datamodule)
-
-
 def build_from_config(argv: list[str]) -> int:
     """Build the caches of a configuration and return 0.
 
@@ -95,5 +57,8 @@ def build_from_config(argv: list[str]) -> int:
     parser.add_argument("--splits", nargs="+", help="which splits; all of them if left out")
     given, rest = parser.parse_known_args(argv)
     quieten()
-    CacheBuildCLI(rest, given.splits)
+    cli = SettingsCLI([*rest, *NEUTRAL])
+    # A fit without steps: it loads what a fit loads, and the callback does the rest.
+    trainer = cli.trainer_for(max_steps=0, num_sanity_val_steps=0, callbacks=[KeptPrompts(given.splits)])
+    trainer.fit(cli.model, datamodule=cli.datamodule)
     return 0

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 
-from lightning.pytorch import Trainer
 from rich.console import Console
 from rich.table import Table
 from safetensors.torch import load_file
@@ -53,18 +52,7 @@ def main(argv: list[str], plugins: dict[str, str] | None = None) -> int:
             f"expected heads at scope answer but got {host.model.scope!r} (model.scope). "
             "Hint: experiment compares heads at other scopes."
         )
-    settings = host.settings.trainer
-    trainer = Trainer(
-        accelerator=settings.accelerator,
-        devices=1 if settings.devices == "auto" else settings.devices,
-        precision=settings.precision,
-        limit_val_batches=settings.limit_val_batches,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-        deterministic=settings.deterministic,
-    )
+    trainer = host.trainer_for(limit_val_batches=host.settings.trainer.limit_val_batches)
     outcomes = run_grid(host.model, host.datamodule, points, trainer)
     if given.format == "json":
         print(json.dumps([asdict(one) for one in outcomes], indent=2))

@@ -3,6 +3,8 @@
 import logging
 from typing import Any
 
+from lightning.pytorch import Trainer
+
 from moe_tune.tuner_cli import Claim, TunerCLI
 
 
@@ -29,3 +31,23 @@ class SettingsCLI(TunerCLI):
     def _add_configure_optimizers_method_to_model(self, subcommand: str | None) -> None: ...
 
     def _run_subcommand(self, subcommand: str) -> None: ...
+
+    def trainer_for(self, **options: Any) -> Trainer:
+        """Return a trainer on the configuration's hardware and numerics that writes and shows nothing.
+
+        Args:
+            options: Further arguments of Lightning's ``Trainer``.
+        """
+        settings = self.settings.trainer
+        return Trainer(
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            num_nodes=settings.num_nodes,
+            precision=settings.precision,
+            deterministic=settings.deterministic,
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=False,
+            **options,
+        )
