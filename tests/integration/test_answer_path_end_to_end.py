@@ -18,6 +18,7 @@ from moe_tune.errors import ConfigError
 from moe_tune.heads.accuracy_bias import AccuracyBiasHead
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.heads.retuned import RetunedHead
+from moe_tune.heads.temperature import TemperatureHead
 from moe_tune.losses.load_balance import LoadBalanceLoss
 from moe_tune.models.base_model import BaseModel
 from moe_tune.module import RouterTuner
@@ -105,7 +106,7 @@ def test_a_kept_prompt_is_used_again_and_only_where_it_is_the_same(tmp_path):
     fitted(tmp_path)
     first = keys(tmp_path)
     assert len(first) == 2
-    fitted(tmp_path, head=None)
+    fitted(tmp_path, head=TemperatureHead(mode="learned"))
     fitted(tmp_path, layers="last-1")  # a cache that starts lower serves the layers above
     fitted(tmp_path, losses={"balance": LoadBalanceLoss()})
     assert keys(tmp_path) == first
