@@ -1,4 +1,4 @@
-"""The verb ``estimate``: memory, disk and time a configuration will need, before anything is loaded or downloaded."""
+"""The verb ``estimate``: memory, disk and time a configuration will need, before weights or data are loaded."""
 
 import argparse
 import json

@@ -86,7 +86,8 @@ class DataSheet:
     memory: float
 
 
-# Where a sheet gives tensor core figures "with sparsity", half of them is meant here.
+# Where a sheet gives tensor core figures "with sparsity", half of them is meant here. The H100's were compared with
+# a second source; the others are written down from memory of the sheets named and still to be compared with them.
 GPUS = {
     "H100": DataSheet(989.4e12, 3.35e12, 80e9),  # SXM; NVIDIA H100 Tensor Core GPU, data sheet
     "H200": DataSheet(989.4e12, 4.8e12, 141e9),  # SXM; NVIDIA H200 Tensor Core GPU, data sheet
