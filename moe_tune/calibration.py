@@ -1,41 +1,59 @@
 """The pass over the training split that calibrated heads are fitted to."""
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import torch
 
 from moe_tune.data.batching import Batch
-from moe_tune.heads.train_table import LayerTable, TrainTable, ids_hash
 from moe_tune.metrics.base import Outcome
 from moe_tune.metrics.expert_accuracy import ExpertAccuracy
+from moe_tune.train_table import HiddenSample, LayerTable, TrainTable, ids_hash
 
 if TYPE_CHECKING:
     from moe_tune.module import RouterTuner
 
 
 @torch.no_grad()
-def training_table(tuner: "RouterTuner") -> TrainTable:
+def training_table(tuner: "RouterTuner", *, with_heads: bool = False) -> TrainTable:
     """Return how often each expert was chosen at the answer position of the training questions, and how they went.
-
-    The pretrained router decides everywhere while it is made.
 
     Args:
         tuner: A tuner whose model is loaded and whose trainer has a quiz.
+        with_heads: Let the heads decide while it is made; otherwise the pretrained router does, everywhere.
     """
     tuner.keep_prompts(["train"])  # before the questions are counted: above the cache's limit they become a sample
-    questions = tuner.quiz.questions("train")
-    metric = ExpertAccuracy(tuner.metric_shape(), "answer").to(tuner.device)
-    tuner.routers.session.bypassed = True
+    questions, routers = tuner.quiz.questions("train"), tuner.routers
+    shape = tuner.metric_shape()
+    metric = ExpertAccuracy(shape, "answer").to(tuner.device)
+    sample = HiddenSample(len(questions))
+    asked_S, right_S = (torch.zeros(shape.num_subjects, dtype=torch.long, device=tuner.device) for _ in range(2))
+    needs, training = routers.session.needs, tuner.training
+    routers.session.needs = needs | {"hidden", "base_logits"}
+    tuner.eval()
     try:
-        for cpu_batch in tuner.quiz.calibration_dataloader():
-            batch = Batch(*(value.to(tuner.device) for value in cpu_batch))
-            log_probs_BA, _ = tuner.answer(batch, "train")
-            metric.update(tuner.routers.trace, Outcome(log_probs_BA.argmax(-1) == batch.gold_B, batch.subject_B))
+        with contextlib.nullcontext() if with_heads else routers.base_only():
+            for cpu_batch in tuner.quiz.calibration_dataloader():
+                batch = Batch(*(value.to(tuner.device) for value in cpu_batch))
+                log_probs_BA, _ = tuner.answer(batch, "train")
+                correct_B = log_probs_BA.argmax(-1) == batch.gold_B
+                metric.update(routers.trace, Outcome(correct_B, batch.subject_B))
+                asked_S.index_add_(0, batch.subject_B, torch.ones_like(batch.subject_B))
+                right_S.index_add_(0, batch.subject_B, correct_B.long())
+                # At the answer scope a trace has one token per question, in the order of the batch.
+                sample.add(batch.question_B, list(routers.trace.at("answer")))
     finally:
-        tuner.routers.session.bypassed = False
+        routers.session.needs = needs
+        tuner.train(training)
     tables = metric.compute()
     layers = {
-        layer: LayerTable(tables["questions"][index], tables["correct"][index])
-        for index, layer in enumerate(tuner.routers.gates)
+        layer: LayerTable(
+            tables["questions_by_subject"][index],
+            tables["correct_by_subject"][index],
+            asked_S,
+            right_S,
+            *sample.of(layer),
+        )
+        for index, layer in enumerate(routers.gates)
     }
     return TrainTable("train", len(questions), ids_hash(question.id for question in questions), layers)

@@ -81,6 +81,16 @@ def run_experiment(
     )
     console.print(render_terminal(comparison))
     console.print(f"report: {results / 'report.html'}", soft_wrap=True)
+    for arm in experiment.also_against:
+        folder_of_arm = results / f"against_{arm}"
+        write_comparison(
+            compare_arms(runs, arm, experiment.splits, experiment.protocols),
+            folder_of_arm,
+            title=f"{experiment.name}, against {arm}",
+            lead=experiment.claim,
+            provenance=_provenance(experiment, folder),
+        )
+        console.print(f"against {arm}: {folder_of_arm / 'report.html'}", soft_wrap=True)
     return comparison
 
 

@@ -9,7 +9,7 @@ from moe_tune.config_files import load_yaml
 from moe_tune.errors import ConfigError, did_you_mean
 
 REQUIRED = ("name", "claim", "base", "seeds", "arms")
-OPTIONAL = ("baseline", "full_arms", "splits", "protocols")
+OPTIONAL = ("baseline", "also_against", "full_arms", "splits", "protocols")
 ASSIGNMENT = re.compile(r"[A-Za-z_][\w.]*\+?=")
 """A ``key=value`` setting, as opposed to the path of an overlay."""
 SHORT_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
@@ -26,6 +26,7 @@ class Experiment:
         seeds: Distinct seeds; an arm with nothing to train uses the first only.
         baseline: The arm all others are compared with.
         arms: Overlay files and ``key=value`` texts by arm, in order.
+        also_against: Further arms that all others are compared with, each in a folder of its own.
         full_arms: Arms added by ``--full``.
         splits: Split name to label in the order of the tables, the primary first; empty for all test splits.
         protocols: Splits that are wordings of one test, three or more: a decision needs two thirds to agree in sign.
@@ -37,6 +38,7 @@ class Experiment:
     seeds: list[int]
     baseline: str
     arms: dict[str, list[str]]
+    also_against: list[str] = field(default_factory=list)
     full_arms: dict[str, list[str]] = field(default_factory=dict)
     splits: dict[str, str] = field(default_factory=dict)
     protocols: list[str] = field(default_factory=list)
@@ -79,6 +81,12 @@ def load_experiment(folder: Path) -> Experiment:
     baseline = values.get("baseline", next(iter(arms)))
     if baseline not in arms:
         raise _fault(file, "an arm for 'baseline'", repr(baseline), did_you_mean(str(baseline), arms))
+    against = values.get("also_against") or []
+    if not isinstance(against, list):
+        raise _fault(file, "a list of arms for 'also_against'", repr(against), "also_against: [retuned]")
+    for arm in against:
+        if arm not in arms or arm == baseline:
+            raise _fault(file, "arms beside the baseline for 'also_against'", repr(arm), did_you_mean(str(arm), arms))
     splits = _splits(file, values.get("splits") or {})
     return Experiment(
         name=values["name"],
@@ -87,6 +95,7 @@ def load_experiment(folder: Path) -> Experiment:
         seeds=_seeds(file, values["seeds"]),
         baseline=baseline,
         arms=arms,
+        also_against=list(against),
         full_arms=full_arms,
         splits=splits,
         protocols=_protocols(file, values.get("protocols") or [], splits),

@@ -1,8 +1,9 @@
 """Putting router heads into a base model: attach, freeze, count and prove what is trainable, detach."""
 
 import hashlib
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +12,10 @@ from torch.nn import functional
 from moe_tune.errors import ConfigError, ModelError
 from moe_tune.heads.base import BaseGate, RouterHead, decide
 from moe_tune.layer_choice import choose_layers
+from moe_tune.layer_view import LayerView
 from moe_tune.mixing import TunedExperts
 from moe_tune.panel import head_rows, interleaved
-from moe_tune.routing import RouterOutput, RoutingTrace, Scope, ScoringRule
+from moe_tune.routing import Decision, RouterOutput, RoutingTrace, Scope, ScoringRule
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -22,8 +24,20 @@ if TYPE_CHECKING:
 
 RoutingDtype = Literal["float32", "native"]
 """``float32`` routes in float32 with ties towards the lower index; ``native`` has the base model's own numerics."""
+BESIDE = "adapter."
+"""What the checkpoint names of an adapter's tensors begin with."""
 EXTRAS = frozenset({"hidden", "base_logits"})
 """What a loss or metric may declare as ``needs``."""
+
+
+class Companion(Protocol):
+    """What may be trained in the model beside the heads: an adapter."""
+
+    parameters: dict[str, nn.Parameter]
+
+    def off(self) -> AbstractContextManager[None]:
+        """Let the model be what it was without it, for as long as the context lasts."""
+        ...
 
 
 class Session:
@@ -74,7 +88,7 @@ class TunedGate(nn.Module):
         self._forward_hooks = stock._forward_hooks
         self.weight = stock.get_parameter("weight")
         self.rule, self.layer, self.session = rule, layer, session
-        self.head = None if head is None else head.bound_to(BaseGate(self.weight, rule, layer))
+        self.head = None if head is None else head.bound_to(BaseGate(self.weight, rule, layer)).train(stock.training)
 
     def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Route a batch.
@@ -113,6 +127,9 @@ class TunedGate(nn.Module):
             output.base_logits_TE = logits_TE
         if "hidden" in trace.needs:
             output.hidden_TD = hidden_TD
+        if self.head is not None and self.head.training and trace.is_open and not session.bypassed:
+            with torch.no_grad():  # gradient checkpointing counts what the graph keeps, and does this once
+                self.head.observe(output.rows(trace.mask(session.scope)))
         trace.record(output)
         return output
 
@@ -127,10 +144,13 @@ class TunedGate(nn.Module):
             place = (acts_T.nonzero().squeeze(-1),)
             decided_TE = decided_TE.index_put(place, tuned.logits_TE.to(decided_TE.dtype))
             probs_TE = probs_TE.index_put(place, tuned.probs_TE)
-            weights_TK = weights_TK.index_put(place, tuned.weights_TK)
-            experts_TK = experts_TK.index_put(place, tuned.experts_TK)
-            if tuned.used_TK is not None:
-                used_TK = torch.ones_like(experts_TK, dtype=torch.bool).index_put(place, tuned.used_TK)
+            base_weights_TK, base_experts_TK, base_used_TK = widened(base, tuned.experts_TK.shape[1])
+            weights_TK = base_weights_TK.index_put(place, tuned.weights_TK)
+            experts_TK = base_experts_TK.index_put(place, tuned.experts_TK)
+            if tuned.used_TK is not None or base_used_TK is not None:
+                every_TK = torch.ones_like(experts_TK, dtype=torch.bool)
+                tuned_used_TK = every_TK[acts_T] if tuned.used_TK is None else tuned.used_TK
+                used_TK = (every_TK if base_used_TK is None else base_used_TK).index_put(place, tuned_used_TK)
         return RouterOutput(decided_TE, probs_TE, weights_TK, experts_TK, trace.real_T, self.layer, used_TK)
 
     def _answers(self, reading_TD: Tensor, logits_TE: Tensor, trace: RoutingTrace, native: bool) -> RouterOutput:
@@ -140,24 +160,41 @@ class TunedGate(nn.Module):
             decide(head or _NO_HEAD, self.rule, reading_TD[rows], logits_TE[rows], stock_ties=native)
             for head, rows in zip(heads, head_rows(len(heads)), strict=True)
         ]
-        used = [one.used_TK for one in parts]
+        widest = max(one.experts_TK.shape[1] for one in parts)
+        slots = [widened(one, widest) for one in parts]
         used_TK = None
-        if any(one is not None for one in used):
+        if any(used is not None for _, _, used in slots):
             used_TK = interleaved(
-                [
-                    torch.ones_like(one.experts_TK, dtype=torch.bool) if one.used_TK is None else one.used_TK
-                    for one in parts
-                ]
+                [torch.ones_like(experts, dtype=torch.bool) if used is None else used for _, experts, used in slots]
             )
         return RouterOutput(
             logits_TE=interleaved([one.logits_TE.to(logits_TE.dtype) for one in parts]),
             probs_TE=interleaved([one.probs_TE for one in parts]),
-            weights_TK=interleaved([one.weights_TK for one in parts]),
-            experts_TK=interleaved([one.experts_TK for one in parts]),
+            weights_TK=interleaved([weights for weights, _, _ in slots]),
+            experts_TK=interleaved([experts for _, experts, _ in slots]),
             mask_T=trace.real_T,
             layer=self.layer,
             used_TK=used_TK,
         )
+
+
+def widened(decision: Decision, slots: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return weights, experts and used slots of a decision with more slots; the spare ones repeat the first expert.
+
+    Args:
+        decision: A routing decision.
+        slots: Slots wanted, at least as many as it has.
+    """
+    weights_TK, experts_TK, used_TK = decision.weights_TK, decision.experts_TK, decision.used_TK
+    spare = slots - experts_TK.shape[1]
+    if not spare:
+        return weights_TK, experts_TK, used_TK
+    every_TK = torch.ones_like(experts_TK, dtype=torch.bool)
+    return (
+        functional.pad(weights_TK, (0, spare)),
+        torch.cat([experts_TK, experts_TK[:, :1].expand(-1, spare)], dim=1),
+        functional.pad(every_TK if used_TK is None else used_TK, (0, spare)),
+    )
 
 
 class _NoHead(RouterHead):
@@ -220,6 +257,8 @@ class TunedRouters:
             raise ConfigError(f"expected extras of {sorted(EXTRAS)} but got {sorted(self.session.needs)} (needs).")
         if any(isinstance(module, TunedGate) for module in model.modules()):
             raise ModelError("expected stock gates but the model has tuned ones already. Hint: detach them first.")
+        self.companion: Companion | None = None
+        """An adapter that is trained beside the heads; its tensors are kept with theirs."""
         self.gates: dict[int, TunedGate] = {}
         self._stock: list[tuple[nn.Module, str, nn.Module]] = []
         self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -255,6 +294,25 @@ class TunedRouters:
         """The bound heads by layer."""
         return {index: gate.head for index, gate in self.gates.items() if gate.head is not None}
 
+    @contextmanager
+    def base_only(self) -> Iterator[None]:
+        """Let the model be the pretrained one, for as long as the context lasts."""
+        before, self.session.bypassed = self.session.bypassed, True
+        try:
+            with nullcontext() if self.companion is None else self.companion.off():
+                yield
+        finally:
+            self.session.bypassed = before
+
+    @property
+    def views(self) -> dict[int, LayerView]:
+        """What losses may see of each layer beside its trace."""
+        blocks = self.family.moe_layers(self.model)
+        return {
+            index: LayerView(gate.weight, gate.head, blocks[index].get_submodule(self.family.experts_path))
+            for index, gate in self.gates.items()
+        }
+
     @property
     def rule(self) -> ScoringRule:
         """The scoring rule of the routers (the same in every layer of the supported families)."""
@@ -284,20 +342,26 @@ class TunedRouters:
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Return the trainable parameters by their checkpoint name, ``layers.<index>.<parameter>``."""
-        return {
+        heads = {
             f"layers.{index}.{name}": parameter
             for index, head in self.heads.items()
             for name, parameter in head.named_parameters()
             if parameter.requires_grad
         }
+        return heads | self._beside()
+
+    def _beside(self) -> dict[str, nn.Parameter]:
+        parameters = {} if self.companion is None else self.companion.parameters
+        return {f"{BESIDE}{name}": parameter for name, parameter in parameters.items()}
 
     def state(self) -> dict[str, Tensor]:
-        """Return the heads' parameters and buffers by checkpoint name."""
-        return {
+        """Return the heads' parameters and buffers, and an adapter's parameters, by checkpoint name."""
+        heads = {
             f"layers.{index}.{name}": value
             for index, head in self.heads.items()
             for name, value in head.state_dict().items()
         }
+        return heads | {name: parameter.detach() for name, parameter in self._beside().items()}
 
     def load_state(self, state: dict[str, Tensor], where: str) -> None:
         """Load the heads' state; names and shapes must be exactly those of the heads.
@@ -329,9 +393,10 @@ class TunedRouters:
     def frozen_hashes(self) -> dict[str, str]:
         """Return sha256 of every frozen tensor of the model by name; equal before and after a fit, they prove it."""
         heads = {id(value) for head in self.heads.values() for value in [*head.parameters(), *head.buffers()]}
+        heads |= {id(parameter) for parameter in self._beside().values()}
         return {
-            # The experts a head mixes are wrapped; they are the same tensors under the same name.
-            name.replace(".stock.", "."): hashlib.sha256(
+            # What a head or an adapter has wrapped are the same tensors under the same name.
+            name.replace(".stock.", ".").replace(".base_layer.", "."): hashlib.sha256(
                 value.detach().cpu().contiguous().view(torch.uint8).numpy().data
             ).hexdigest()
             for name, value in [*self.model.named_parameters(), *self.model.named_buffers()]

@@ -13,6 +13,21 @@ if TYPE_CHECKING:
     from moe_tune.gate import Session
 
 
+def expert_outputs(experts: nn.Module, hidden_TD: Tensor, experts_TK: Tensor) -> Tensor:
+    """Return what each chosen expert makes of a token, unweighted, (T, K, D).
+
+    Args:
+        experts: A layer's stock experts; every family takes hidden states, indices and weights.
+        hidden_TD: Their input.
+        experts_TK: Chosen experts.
+    """
+    tokens, slots = experts_TK.shape
+    spread_TD = hidden_TD.repeat_interleave(slots, dim=0)
+    one_T1 = torch.ones(tokens * slots, 1, dtype=hidden_TD.dtype, device=hidden_TD.device)
+    outputs: Tensor = experts(spread_TD, experts_TK.reshape(-1, 1), one_T1)
+    return outputs.view(tokens, slots, -1)
+
+
 class TunedExperts(nn.Module):
     """The experts of a layer, mixed by a head for the tokens it acts on and by the family's stock call for the others.
 
@@ -40,27 +55,25 @@ class TunedExperts(nn.Module):
             - returns (T, D).
         """
         trace, head = self.session.trace, self.mixer[0]
-        if trace is not None and trace.answer_only and not self.session.bypassed:
-            return self._answers(hidden_TD, experts_TK, weights_TK, trace)
-        if trace is None or head is None or self.session.bypassed:
-            stock_TD: Tensor = self.stock(hidden_TD, experts_TK, weights_TK)
-            return stock_TD
+        mixed_TD: Tensor = self.stock(hidden_TD, experts_TK, weights_TK)
+        if trace is None or self.session.bypassed:
+            return mixed_TD
+        if trace.answer_only:
+            return self._answers(mixed_TD, hidden_TD, trace)
+        if head is None:
+            return mixed_TD
         acts_T = trace.mask(self.session.scope)
-        tuned_TD = head.mix(hidden_TD[acts_T], trace.outputs[self.layer].rows(acts_T), self.stock)
-        rest_TD = self.stock(hidden_TD[~acts_T], experts_TK[~acts_T], weights_TK[~acts_T])
-        mixed_TD = torch.zeros_like(hidden_TD, dtype=rest_TD.dtype)
-        mixed_TD = mixed_TD.index_put((acts_T.nonzero().squeeze(-1),), tuned_TD.to(rest_TD.dtype))
-        return mixed_TD.index_put(((~acts_T).nonzero().squeeze(-1),), rest_TD)
+        output = trace.outputs[self.layer].rows(acts_T)
+        tuned_TD = head.mix(mixed_TD[acts_T], hidden_TD[acts_T], output, self.stock)
+        return mixed_TD.index_put((acts_T.nonzero().squeeze(-1),), tuned_TD.to(mixed_TD.dtype))
 
-    def _answers(self, hidden_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor, trace: RoutingTrace) -> Tensor:
+    def _answers(self, mixed_TD: Tensor, hidden_TD: Tensor, trace: RoutingTrace) -> Tensor:
         """Mix for answer tokens alone: those of each head by its own way, if it has one."""
         heads = self.session.heads_at(self.layer, self.mixer[0])
         output = trace.outputs[self.layer]
         parts: list[Tensor] = []
         for head, rows in zip(heads, head_rows(len(heads)), strict=True):
             mixer = head.mixer() if head is not None else None
-            if mixer is None:
-                parts.append(self.stock(hidden_TD[rows], experts_TK[rows], weights_TK[rows]))
-            else:
-                parts.append(mixer.mix(hidden_TD[rows], output.rows(rows), self.stock))
+            own_TD = mixed_TD[rows]
+            parts.append(own_TD if mixer is None else mixer.mix(own_TD, hidden_TD[rows], output.rows(rows), self.stock))
         return interleaved(parts)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
@@ -18,15 +19,16 @@ from moe_tune.errors import ConfigError, ModelError, NumericsError
 from moe_tune.gate import RoutingDtype, TunedRouters
 from moe_tune.heads.base import RouterHead
 from moe_tune.heads.identity import IdentityHead
-from moe_tune.heads.train_table import TrainTable, ids_hash
-from moe_tune.losses.base import AuxLoss, LossContext
+from moe_tune.losses.base import CONTEXT_EXTRAS, AuxLoss, LossContext
 from moe_tune.metrics.base import MetricShape, Outcome, RoutingMetric
 from moe_tune.metrics.evidence import RoutingEvidence
+from moe_tune.models.adapter import Adapter
 from moe_tune.models.base_model import BaseModel
 from moe_tune.models.experts_choice import measured_choice
 from moe_tune.plugins import concrete_subclasses
 from moe_tune.results import SplitResults
 from moe_tune.routing import Scope
+from moe_tune.train_table import TrainTable, ids_hash
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -50,6 +52,8 @@ class RouterTuner(LightningModule):
         task_weight: Factor on the task loss, at least 0.
         routing_dtype: ``float32`` routes in float32, ties towards the lower index; ``native`` has the model's numerics.
         answer_path: When prompts are computed once and kept, so that a step costs one token per question.
+        peft: Arguments of a ``peft.LoraConfig`` (``r``, ``target_modules``, ``target_parameters``, ...): an adapter
+            trained beside the head, or instead of it with ``IdentityHead``; it acts on all tokens. ``null`` is none.
 
     Raises:
         ConfigError: A loss name is not a plain word, or there is nothing to optimise.
@@ -66,6 +70,7 @@ class RouterTuner(LightningModule):
         task_weight: float = 1.0,
         routing_dtype: RoutingDtype = "float32",
         answer_path: AnswerPath = AnswerPath(),  # noqa: B008 (shown as defaults by --help; never changed)
+        peft: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         for name in losses:
@@ -77,12 +82,13 @@ class RouterTuner(LightningModule):
         self.base, self.losses, self.scope = base, losses, scope
         self.prototype = [head]  # in a list, so that the prototype is not a submodule
         self.layer_choice, self.task_loss, self.task_weight = layers, task_loss, task_weight
-        self.routing_dtype, self.answer_path = routing_dtype, answer_path
+        self.routing_dtype, self.answer_path, self.peft = routing_dtype, answer_path, peft
         self.strict_loading = True
         self.make_optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None
         self.make_scheduler: Callable[[Optimizer], Any] | None = None
         self.results: dict[str, SplitResults] = {}
         self.calibrated = False
+        self.told_constant = False
         self.table: TrainTable | None = None
         self.language_model: PreTrainedModel | None = None
         self.engine: AnswerEngine
@@ -95,6 +101,11 @@ class RouterTuner(LightningModule):
     def head(self) -> RouterHead:
         """The head prototype."""
         return self.prototype[0]
+
+    @property
+    def trains(self) -> bool:
+        """Whether gradient descent has anything to change."""
+        return self.head.traits.trainable or bool(self.peft)
 
     @property
     def tokenizer(self) -> "PreTrainedTokenizerBase":
@@ -131,8 +142,10 @@ class RouterTuner(LightningModule):
         model.set_experts_implementation(self.base.experts_implementation)
         self.language_model = model
         readers: list[Any] = [*self.losses.values(), *concrete_subclasses(RoutingMetric).values()]
-        needs = frozenset[str]().union(*(reader.needs for reader in readers))
+        needs = frozenset[str]().union(*(reader.needs for reader in readers)) - CONTEXT_EXTRAS
         self.routers = TunedRouters(model, family, self.head, self.layer_choice, self.scope, self.routing_dtype, needs)
+        if self.peft:
+            self.routers.companion = Adapter(model, self.peft)
         self.hashes_at_load = self.routers.frozen_hashes()
         self.engine = AnswerEngine(self, self.answer_path)
         self.train(self.training)
@@ -176,7 +189,19 @@ class RouterTuner(LightningModule):
             batch: A batch of the data module.
             split: The split's name, which says how its letters are tokenised.
         """
-        logits_BV = self.engine.logits(batch, split).float()
+        return self.judge(self.engine.logits(batch, split).float(), batch, split)
+
+    def judge(self, logits_BV: Tensor, batch: Batch, split: str) -> tuple[Tensor, Tensor]:
+        """Return what ``answer`` does, of logits that are there.
+
+        Args:
+            logits_BV: Logits over the vocabulary at the answer position, in float32.
+            batch: The batch they belong to.
+            split: Its split.
+
+        Raises:
+            NumericsError: A letter's logit is not finite.
+        """
         letters = torch.tensor(self.quiz.letter_token_ids(split), device=logits_BV.device)
         letters_BA = logits_BV[:, letters]
         heads = len(logits_BV) // len(batch.gold_B)
@@ -197,13 +222,28 @@ class RouterTuner(LightningModule):
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Return the task loss plus the weighted auxiliary losses of a batch."""
         progress = self.set_progress()
-        log_probs_BA, loss_B = self.answer(batch, "train")
-        trace = self.routers.trace
-        context = LossContext(self.routers.rule, self.routers.layers, self.scope, progress, log_probs_BA, batch.gold_B)
+        teacher_BV = self.teacher(batch)
+        logits_BV = self.engine.logits(batch, "train").float()
+        log_probs_BA, loss_B = self.judge(logits_BV, batch, "train")
+        trace, routers = self.routers.trace, self.routers
+        context = LossContext(
+            rule=routers.rule,
+            layers=routers.layers,
+            scope=self.scope,
+            progress=progress,
+            letter_log_probs_BA=log_probs_BA,
+            gold_B=batch.gold_B,
+            logits_BV=logits_BV,
+            view=routers.views,
+            teacher_logits_BV=teacher_BV,
+            tables=None if self.table is None else self.table.layers,
+        )
         parts = {"task": (self.task_weight, loss_B.mean())}
         for name, loss in self.losses.items():
             parts[name] = (loss.current_weight(progress), loss.compute(trace, context))
         self._refuse(parts)
+        if not self.told_constant:
+            self._tell_constant({name: value for name, (_, value) in parts.items() if name != "task"})
         total = torch.stack([weight * value for weight, value in parts.values()]).sum()
         size = len(loss_B)
         correct = (log_probs_BA.argmax(-1) == batch.gold_B).float().mean()
@@ -214,6 +254,29 @@ class RouterTuner(LightningModule):
                 self.log(f"train/loss_{name}", weight * value, batch_size=size)
                 self.log(f"train/loss_{name}_unscaled", value, batch_size=size)
         return total
+
+    def teacher(self, batch: Batch) -> Tensor | None:
+        """Return the pretrained router's logits for a training batch, (B, V), if a loss needs them."""
+        if not any("teacher" in loss.needs for loss in self.losses.values()):
+            return None
+        with torch.no_grad(), self.routers.base_only():
+            return self.engine.logits(batch, "train").float()
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Take the step, then let heads and losses move what is not trained by gradient."""
+        super().optimizer_step(*args, **kwargs)
+        with torch.no_grad():
+            for head in self.routers.heads.values():
+                head.after_step()
+            for loss in self.losses.values():
+                loss.after_step()
+
+    def on_train_epoch_start(self) -> None:
+        """Make a fresh table of the training split, from the second epoch on, for heads that ask for it."""
+        if self.current_epoch and self.head.traits.refreshes:
+            self.table = training_table(self, with_heads=True)
+            for layer, head in self.routers.heads.items():
+                head.recalibrate(self.table.layers[layer])
 
     def _refuse(self, parts: dict[str, tuple[float, Tensor]]) -> None:
         for name, (_, value) in parts.items():
@@ -227,6 +290,18 @@ class RouterTuner(LightningModule):
                     f"expected finite losses but {name!r} is {value.item()} at step {self.global_step} "
                     f"(epoch {self.current_epoch}). Nothing was updated. "
                     "Hint: lower the learning rate or the loss weight."
+                )
+
+    def _tell_constant(self, values: dict[str, Tensor]) -> None:
+        """Name, once, the losses that the head cannot move."""
+        self.told_constant = True
+        parameters = list(self.routers.trainable().values())
+        for name, value in values.items():
+            gradients = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
+            if not any(one is not None and one.any() for one in gradients):
+                rank_zero_warn(
+                    f"loss {name!r} has no gradient at the first step: it is constant on {type(self.head).__name__}, "
+                    f"or already at its bound ({value.item():.4g})."
                 )
 
     def set_progress(self) -> float:
@@ -248,7 +323,7 @@ class RouterTuner(LightningModule):
         if not parameters:
             raise ConfigError(
                 f"expected something to train but {type(self.head).__name__} has no parameters (model.head). "
-                "Hint: RetunedHead trains the router weight."
+                "Hint: RetunedHead trains the router weight; model.peft trains a LoRA."
             )
         try:
             optimizer = self.make_optimizer(parameters) if self.make_optimizer else torch.optim.AdamW(parameters)
@@ -355,16 +430,22 @@ class RouterTuner(LightningModule):
         """Keep the prompts; calibrate heads that need it; move scheduled ones, at their end with nothing to train."""
         self.keep_prompts(self.stage_splits)
         self.calibrate()
-        if self.trainer.state.fn == "fit" or not self.head.traits.trainable:
+        if self.trainer.state.fn == "fit" or not self.trains:
             self.set_progress()
 
     def calibrate(self) -> None:
-        """Let heads that need it read a table of the training split, unless a checkpoint has brought their state."""
-        if self.calibrated or not self.head.traits.needs_calibration:
+        """Let heads and losses that need it read a table of the training split.
+
+        Heads do not where a checkpoint has brought their state.
+        """
+        reading = self.trainer.state.fn == "fit" and any("table" in loss.needs for loss in self.losses.values())
+        waiting = self.head.traits.needs_calibration and not self.calibrated
+        if not waiting and (self.table is not None or not reading):
             return
         self.table = training_table(self)
-        for layer, head in self.routers.heads.items():
-            head.calibrate(self.table.layers[layer])
+        if waiting:
+            for layer, head in self.routers.heads.items():
+                head.calibrate(self.table.layers[layer])
         self.calibrated = True
 
     @property
@@ -373,7 +454,10 @@ class RouterTuner(LightningModule):
         return ids_hash(f"{name} {value}" for name, value in self.hashes_at_load.items())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note which base model the heads belong to."""
+        """Note which base model the heads belong to, and what losses carry from step to step."""
+        if isinstance(self.routers.companion, Adapter):
+            checkpoint["adapter"] = self.routers.companion.description(self.base.path)
+        checkpoint["losses"] = {name: loss.state for name, loss in self.losses.items() if loss.state}
         checkpoint["base"] = {"path": self.base.path, "revision": self.base.revision, "fingerprint": self.fingerprint}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -382,6 +466,9 @@ class RouterTuner(LightningModule):
         Raises:
             ModelError: The base model's tensors differ from those the checkpoint was made with.
         """
+        for name, state in checkpoint.get("losses", {}).items():
+            if name in self.losses:
+                self.losses[name].state = state
         theirs = checkpoint.get("base", {})
         if theirs.get("fingerprint") != self.fingerprint:
             mine = f"{self.base.path} at {self.base.revision}, fingerprint {self.fingerprint}"
@@ -399,10 +486,12 @@ class RouterTuner(LightningModule):
                 for split in self.stage_splits:
                     self.engine.settle(split)
         trained = sum(parameter.numel() for parameter in self.routers.trainable().values())
-        heads = {id(value) for head in self.routers.heads.values() for value in head.parameters()}
-        total = sum(value.numel() for value in self.language_model.parameters() if id(value) not in heads)
+        own = {id(value) for head in self.routers.heads.values() for value in head.parameters()}
+        own |= {id(value) for value in self.routers.trainable().values()}
+        head = f"{type(self.head).__name__}{' and a LoRA' if self.peft else ''}"
+        total = sum(value.numel() for value in self.language_model.parameters() if id(value) not in own)
         return (
             f"trainable {trained:,} of {total:,} ({100 * trained / total:.4f} %), {len(self.routers.layers)} of "
-            f"{len(self.routers.gates)} routers, head {type(self.head).__name__}, scope {self.scope}, "
+            f"{len(self.routers.gates)} routers, head {head}, scope {self.scope}, "
             f"experts {self.base.experts_implementation}, routing {self.routing_dtype}, {self.engine.describe()}"
         )

@@ -48,9 +48,12 @@ class ScoringRule:
         """Return the softmax over all experts, in float32."""
         return torch.softmax(logits_TE, dim=-1, dtype=torch.float32)
 
-    def weights(self, probs_TE: Tensor, experts_TK: Tensor) -> Tensor:
-        """Return the weights of the chosen experts."""
+    def weights(self, probs_TE: Tensor, experts_TK: Tensor, used_TK: Tensor | None = None) -> Tensor:
+        """Return the weights of the chosen experts, 0 in slots that are not in use."""
         weights_TK = probs_TE.gather(-1, experts_TK)
+        if used_TK is not None:
+            weights_TK = torch.where(used_TK, weights_TK, 0.0)
+            return normalised(weights_TK) if self.renormalise else weights_TK
         return weights_TK / weights_TK.sum(-1, keepdim=True) if self.renormalise else weights_TK
 
 
@@ -79,12 +82,24 @@ class Decision:
     @property
     def weights_TK(self) -> Tensor:
         """The chosen experts' weights, float32."""
-        weights_TK = self.rule.weights(self.probs_TE, self.experts_TK)
+        weights_TK = self.rule.weights(self.probs_TE, self.experts_TK, self.used_TK)
         return weights_TK if self.scale_TK is None else weights_TK * self.scale_TK
 
     def with_probabilities(self, probs_TE: Tensor) -> "Decision":
         """Return the decision with other probabilities; the weights follow by the family's rule."""
         return replace(self, probs_TE=probs_TE)
+
+    def with_scores(self, scores_TE: Tensor) -> "Decision":
+        """Return the decision with scores in place of probabilities: they are the weights themselves, times the scale.
+
+        Args:
+            scores_TE: Scores of all experts, at least 0; the recorded probabilities are their shares of the sum.
+        """
+        floor = torch.finfo(scores_TE.dtype).tiny  # where every score is 0, the experts share alike
+        total_T1 = scores_TE.sum(-1, keepdim=True)
+        probs_TE = torch.where(total_T1 > floor, scores_TE / total_T1.clamp(min=floor), 1 / scores_TE.shape[-1])
+        raw = replace(self.rule, renormalise=False)
+        return replace(self, rule=raw, probs_TE=probs_TE).scaled(total_T1)
 
     def scaled(self, factor_TK: Tensor) -> "Decision":
         """Return the decision with its weights multiplied by a factor.

@@ -244,7 +244,7 @@ class TunerCLI(LightningCLI):
 
     def fit(self, model: LightningModule, **kwargs: Any) -> None:
         """Train, or calibrate and evaluate a head with nothing to train; then test once if asked for."""
-        if self.model.head.traits.trainable:
+        if self.model.trains:
             self.trainer.fit(model, **{**kwargs, "weights_only": True})
         else:
             if self.model.losses:

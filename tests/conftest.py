@@ -102,10 +102,12 @@ def made_up_trace(lengths, positions, layers=(0, 1, 2), experts=8, top_k=2, seed
     mask_BS = torch.tensor([[1] * length + [0] * (positions - length) for length in lengths])
     trace = RoutingTrace.of_batch(mask_BS)
     for layer in layers:
-        rows = []
+        rows, hidden, base = [], [], []
         for question in range(len(lengths)):
             draw = torch.Generator().manual_seed(1000 * seed + 10 * question + layer)
             rows.append(2 * torch.randn(positions, experts, generator=draw))
+            hidden.append(torch.randn(positions, 16, generator=draw))
+            base.append(2 * torch.randn(positions, experts, generator=draw))
         logits_TE = torch.cat(rows).requires_grad_()
         probs_TE = rule.probabilities(logits_TE)
         experts_TK = stable_top_k(logits_TE, top_k)
@@ -115,7 +117,8 @@ def made_up_trace(lengths, positions, layers=(0, 1, 2), experts=8, top_k=2, seed
             used_TK[logits_TE[:, 0] > 0, -1] = False
             experts_TK = torch.where(used_TK, experts_TK, experts_TK[:, :1])
             weights_TK = torch.where(used_TK, weights_TK, 0.0)
-        trace.record(RouterOutput(logits_TE, probs_TE, weights_TK, experts_TK, trace.real_T, layer, used_TK))
+        extras = {"base_logits_TE": torch.cat(base), "hidden_TD": torch.cat(hidden)}
+        trace.record(RouterOutput(logits_TE, probs_TE, weights_TK, experts_TK, trace.real_T, layer, used_TK, **extras))
     return trace
 
 

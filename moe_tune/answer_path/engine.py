@@ -39,6 +39,8 @@ class StateSource(Protocol):
 
 def why_not(tuner: "RouterTuner") -> str | None:
     """Return why the answer path would not be exact for a tuner, or ``None`` where it is."""
+    if tuner.peft:
+        return "a LoRA changes every token"
     if tuner.scope != "answer":
         return f"scope {tuner.scope}"
     wide = sorted(name for name, loss in tuner.losses.items() if loss.scope == "all")
@@ -119,6 +121,8 @@ class AnswerEngine:
 
     def _trunk_or_prompts(self, split: str) -> str:
         looked_at = [layer for loss in self.tuner.losses.values() for layer in loss.layers or ()]
+        if self.tuner.peft:
+            return "full prompts"
         below = min(looked_at, default=self._first_layer) < self._first_layer
         size = self._plan(split, trunk=True).bytes
         fits = size <= self.settings.limit_gb * 1e9

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from moe_tune.errors import ConfigError
 from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead
-from moe_tune.heads.train_table import LayerTable
 from moe_tune.routing import Decision
+from moe_tune.train_table import LayerTable
 
 
 class AccuracyBiasHead(RouterHead):
@@ -19,7 +19,9 @@ class AccuracyBiasHead(RouterHead):
     ``r_i`` the correct ones and ``A = sum r / sum n``; ``b_i = clip(beta (A_i - A) / sd(A_i), -b_max, b_max)``, zero
     where ``n_i < n_min`` and everywhere when the sd over the other experts is below 1e-8. Modes: ``logit`` selects and
     weighs from ``z + b``; ``select`` selects from ``z + b`` and weighs from ``z``; ``weight`` keeps the choice and uses
-    ``w_i e^{b_i} (m / m')`` with the mass ``m = sum_S w`` kept. All three ignore a constant added to ``b``.
+    ``w_i e^{b_i} (m / m')`` with the mass ``m = sum_S w`` kept. All three ignore a constant added to ``b``. Adjusted by
+    subject, ``A_i = A + n_i / (n_i + k) sum_s (n_is / n_i) (acc_is - acc_s)`` with ``acc_s`` the accuracy in a subject
+    over the same choices: an expert of easy subjects is no better for that; with one subject it is the formula above.
 
     Args:
         mode: Where the bias enters: ``logit``, ``select`` or ``weight``.
@@ -28,6 +30,9 @@ class AccuracyBiasHead(RouterHead):
         n_min: Experts chosen by fewer training questions than this get no bias.
         shrinkage: Pseudo-count k that pulls an expert's accuracy to the layer's; ``null`` fits it to the layer by the
             beta-binomial method of moments (all experts alike gives no bias at all).
+        adjust: ``none``, or ``subject`` to compare each expert with the accuracy of the subjects it serves.
+        refresh: Fit the bias ``once``, or again before every later ``epoch``, from choices and answers with the heads
+            as they are then, this bias included.
 
     Shape:
         - ``bias_E``: (E,), a frozen buffer.
@@ -48,6 +53,8 @@ class AccuracyBiasHead(RouterHead):
         b_max: float = 1.0,
         n_min: int = 30,
         shrinkage: float | None = None,
+        adjust: Literal["none", "subject"] = "none",
+        refresh: Literal["once", "epoch"] = "once",
     ) -> None:
         super().__init__()
         if not b_max > 0:
@@ -59,11 +66,12 @@ class AccuracyBiasHead(RouterHead):
                 f"expected a pseudo-count of at least 0 but got {shrinkage} (head.shrinkage). Hint: null fits it."
             )
         self.mode, self.beta, self.b_max, self.n_min, self.shrinkage = mode, beta, b_max, n_min, shrinkage
+        self.adjust, self.refresh = adjust, refresh
 
     @property
     def traits(self) -> HeadTraits:
-        """Exact before calibration (the bias is 0); nothing to train by gradient."""
-        return HeadTraits(needs_calibration=True)
+        """Exact before calibration (the bias is 0); nothing to train by gradient; only ``logit`` moves the mass."""
+        return HeadTraits(needs_calibration=True, keeps_mass=self.mode != "logit", refreshes=self.refresh == "epoch")
 
     def bind(self, gate: BaseGate) -> None:
         """Start with no bias."""
@@ -71,8 +79,12 @@ class AccuracyBiasHead(RouterHead):
 
     def calibrate(self, table: LayerTable) -> None:
         """Set the bias from a table of the training split."""
-        bias_E = accuracy_bias(table.chosen_E, table.correct_E, self.beta, self.b_max, self.n_min, self.shrinkage)
-        self.bias_E.copy_(bias_E)
+        expected_E = expected_correct(table.chosen_ES, table.correct_ES) if self.adjust == "subject" else None
+        self.bias_E.copy_(
+            accuracy_bias(
+                table.chosen_E, table.correct_E, self.beta, self.b_max, self.n_min, self.shrinkage, expected_E
+            )
+        )
 
     def score(self, hidden_TD: Tensor, logits_TE: Tensor) -> Tensor:
         """Add the bias to the logits in mode ``logit``."""
@@ -97,7 +109,13 @@ class AccuracyBiasHead(RouterHead):
 
 
 def accuracy_bias(
-    chosen_E: Tensor, correct_E: Tensor, beta: float, b_max: float, n_min: int, shrinkage: float | None
+    chosen_E: Tensor,
+    correct_E: Tensor,
+    beta: float,
+    b_max: float,
+    n_min: int,
+    shrinkage: float | None,
+    expected_E: Tensor | None = None,
 ) -> Tensor:
     """Return the bias of each expert from its counts; the formula stands in ``AccuracyBiasHead``.
 
@@ -108,6 +126,7 @@ def accuracy_bias(
         b_max: Largest bias in nats.
         n_min: Fewest questions for a bias.
         shrinkage: Pseudo-count, or ``None`` to fit it.
+        expected_E: Correct answers an expert would have were it no better than others; ``None`` for ``n_i A``.
 
     Example:
         >>> accuracy_bias(torch.tensor([100, 100]), torch.tensor([90, 10]), 0.25, 1.0, 30, 50.0)
@@ -120,12 +139,35 @@ def accuracy_bias(
         return torch.zeros_like(chosen, dtype=torch.float32)
     mean = correct.sum() / total
     k = moment_shrinkage(chosen, correct) if shrinkage is None else shrinkage
-    accuracy_E = torch.full_like(chosen, float(mean)) if k is None else (correct + k * mean) / (chosen + k)
-    spread = accuracy_E[enough_E].std(correction=0)
+    if k is None:
+        return torch.zeros_like(chosen, dtype=torch.float32)
+    expected = chosen * mean if expected_E is None else expected_E.double()
+    # (r_i + k A) / (n_i + k) - A, and its like with subjects, is the surplus of correct answers over n_i + k.
+    better_E = (correct - expected) / (chosen + k).clamp(min=1e-8)
+    spread = better_E[enough_E].std(correction=0)
     if spread < 1e-8:
         return torch.zeros_like(chosen, dtype=torch.float32)
-    bias_E = (beta * (accuracy_E - mean) / spread).clamp(-b_max, b_max)
-    return torch.where(enough_E, bias_E, 0.0).float()
+    return torch.where(enough_E, (beta * better_E / spread).clamp(-b_max, b_max), 0.0).float()
+
+
+def expected_correct(chosen_ES: Tensor, correct_ES: Tensor) -> Tensor:
+    """Return the correct answers of each expert if it did as all do in its subjects, ``sum_s n_is acc_s``.
+
+    Args:
+        chosen_ES: Questions of each subject routed to each expert.
+        correct_ES: Those answered correctly.
+
+    Shape:
+        - returns (E,), float64.
+
+    Example:
+        >>> chosen_ES = torch.tensor([[10, 0], [10, 20]])
+        >>> expected_correct(chosen_ES, torch.tensor([[8, 0], [6, 10]])).tolist()
+        [7.0, 17.0]
+    """
+    chosen, correct = chosen_ES.double(), correct_ES.double()
+    accuracy_S = correct.sum(0) / chosen.sum(0).clamp(min=1)
+    return chosen @ accuracy_S
 
 
 def moment_shrinkage(chosen_E: Tensor, correct_E: Tensor) -> float | None:

@@ -12,7 +12,7 @@ from moe_tune.errors import ConfigError
 from moe_tune.routing import Decision, RouterOutput, ScoringRule, stable_top_k
 
 if TYPE_CHECKING:
-    from moe_tune.heads.train_table import LayerTable
+    from moe_tune.train_table import LayerTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,9 @@ class HeadTraits:
         replaces_logits: Its scoring stage ignores the logits it is given, so it must come first in a stack.
         replaces_probabilities: Its weighing stage computes the probabilities anew, so a stack holds at most one such.
         variable_k: The number of experts in use may differ from token to token.
+        train_only: In evaluation it decides as the pretrained router does; what it adds acts in training alone.
+        keeps_mass: The chosen experts' weights sum to what the pretrained router's would for the same choice.
+        refreshes: It reads a fresh table, made with the heads in place, before every later epoch of training.
         reason: Why it does not start exactly, if it does not.
     """
 
@@ -37,6 +40,9 @@ class HeadTraits:
     replaces_logits: bool = False
     replaces_probabilities: bool = False
     variable_k: bool = False
+    train_only: bool = False
+    keeps_mass: bool = False
+    refreshes: bool = False
     reason: str = ""
 
 
@@ -56,7 +62,7 @@ class BaseGate:
 
 
 class RouterHead(nn.Module, ABC):
-    """Changes a router's decision in up to three stages: score, select, weigh; each default changes nothing.
+    """Changes a router's decision in up to four stages: score, select, admit, weigh; each default changes nothing.
 
     A configured head is a prototype without tensors; ``bound_to`` copies it for a layer and ``bind`` builds what
     the layer needs from the pretrained gate. Stages see only the tokens the head acts on.
@@ -93,22 +99,36 @@ class RouterHead(nn.Module, ABC):
         """
         return scores_TE
 
+    def slots_for(self, rule: ScoringRule) -> int:
+        """Return how many expert slots the head needs per token, at least 1; by default the family's K."""
+        return rule.top_k
+
+    def admit(self, logits_TE: Tensor, probs_TE: Tensor, experts_TK: Tensor) -> Tensor | None:
+        """Return which slots are used, (T, K); ``None`` for all. Unused ones weigh nothing.
+
+        Args:
+            logits_TE: Router logits after the scoring stage.
+            probs_TE: Their softmax.
+            experts_TK: Candidates, best first, as many as the largest ``slots_for`` of the head's parts.
+        """
+        return None
+
     def weigh(self, decision: Decision) -> Decision:
         """Return the decision with changed probabilities or weights."""
         return decision
 
-    def mix(self, hidden_TD: Tensor, output: RouterOutput, experts: nn.Module) -> Tensor:
-        """Return the mixed expert outputs, (T, D); the default is the family's stock call.
+    def mix(self, mixed_TD: Tensor, hidden_TD: Tensor, output: RouterOutput, experts: nn.Module) -> Tensor:
+        """Return the mixed expert outputs, (T, D); the default leaves the family's own mixture as it is.
 
-        A head that overrides it decides how expert outputs are combined at the tokens it acts on (a dense mixture, a
+        A head that overrides it decides how expert outputs are combined at the tokens it acts on (a dense gradient, a
         default expert for empty slots). In a stack at most one part may.
 
         Args:
+            mixed_TD: The stock mixture of the chosen experts, with its gradient.
             hidden_TD: Input of the experts.
-            output: The decision for these tokens.
-            experts: The stock experts, called as ``experts(hidden_TD, experts_TK, weights_TK)``.
+            output: What the router decided, with its gradient.
+            experts: The layer's stock experts: a call with hidden states, indices and weights.
         """
-        mixed_TD: Tensor = experts(hidden_TD, output.experts_TK, output.weights_TK.to(hidden_TD.dtype))
         return mixed_TD
 
     def mixer(self) -> "RouterHead | None":
@@ -129,8 +149,27 @@ class RouterHead(nn.Module, ABC):
     def calibrate(self, table: "LayerTable") -> None:
         """Fit the head to a table of the training split (only heads that need calibration)."""
 
+    def recalibrate(self, table: "LayerTable") -> None:
+        """Fit the head anew between epochs, if it refreshes; others keep what they were fitted to and have learned."""
+        if self.traits.refreshes:
+            self.calibrate(table)
+
     def set_progress(self, progress: float) -> None:
         """Tell the head how much of training is done, 0 to 1 (scheduled heads)."""
+
+    def observe(self, output: RouterOutput) -> None:
+        """See what was decided for the tokens the head acts on, once per training batch (heads that keep count)."""
+
+    def after_step(self) -> None:
+        """Move what is not trained by gradient, once after every optimiser step, from what was observed since."""
+
+    def router_weight(self, weight_ED: Tensor) -> Tensor | None:
+        """Return the router weight (E, D) that scores like this head, with its gradient; ``None`` if there is none.
+
+        Args:
+            weight_ED: The weight so far, starting with the pretrained one.
+        """
+        return weight_ED if type(self).score is RouterHead.score else None
 
     def changes_selection(self) -> bool:
         """Whether the selection scores are not simply the logits."""
@@ -153,12 +192,16 @@ def decide(
     logits_TE = head.score(hidden_TD, logits_TE)
     probs_TE = rule.probabilities(logits_TE)
     scores_TE = head.select(logits_TE.float())
+    slots = min(head.slots_for(rule), rule.num_experts)
     if stock_ties:
         ranked_TE = scores_TE if head.changes_selection() else probs_TE
-        experts_TK = torch.topk(ranked_TE, rule.top_k, dim=-1).indices
+        experts_TK = torch.topk(ranked_TE, slots, dim=-1).indices
     else:
-        experts_TK = stable_top_k(scores_TE, rule.top_k)
-    return head.weigh(Decision(rule, logits_TE, probs_TE, experts_TK))
+        experts_TK = stable_top_k(scores_TE, slots)
+    used_TK = head.admit(logits_TE.float(), probs_TE, experts_TK)
+    if used_TK is not None:  # a spare slot repeats an expert that is chosen anyway
+        experts_TK = torch.where(used_TK, experts_TK, experts_TK[:, :1])
+    return head.weigh(Decision(rule, logits_TE, probs_TE, experts_TK, used_TK=used_TK))
 
 
 def combined_traits(parts: list[HeadTraits]) -> HeadTraits:
@@ -172,5 +215,6 @@ def combined_traits(parts: list[HeadTraits]) -> HeadTraits:
         field.name: any(getattr(part, field.name) for part in parts) for field in fields(HeadTraits)
     }
     anyone["exact_start"] = all(part.exact_start for part in parts)
-    anyone["foldable"] = all(part.foldable for part in parts)
+    for every in ("foldable", "train_only", "keeps_mass"):
+        anyone[every] = all(getattr(part, every) for part in parts)
     return HeadTraits(**{**anyone, "reason": "; ".join(part.reason for part in parts if part.reason)})

@@ -35,6 +35,10 @@ class RetunedHead(RouterHead):
         # In a tuple, so that the model's own weight is not a tensor of this head: it stays out of its checkpoints.
         self.pretrained = (gate.weight_ED,)
 
+    def router_weight(self, weight_ED: Tensor) -> Tensor:
+        """Return the weight plus the change."""
+        return weight_ED.float() + self.weight - self.pretrained[0].detach().float()
+
     def score(self, hidden_TD: Tensor, logits_TE: Tensor) -> Tensor:
         """Add the logits of the change of weight, in the dtype the routing is computed in."""
         change_ED = self.weight - self.pretrained[0].detach()

@@ -1,15 +1,19 @@
 """Stack: several heads, one after the other."""
 
+import torch
 from torch import Tensor, nn
 
 from moe_tune.errors import ConfigError
 from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead, combined_traits
-from moe_tune.heads.train_table import LayerTable
-from moe_tune.routing import Decision
+from moe_tune.routing import Decision, RouterOutput, ScoringRule
+from moe_tune.train_table import LayerTable
 
 
 class Stack(RouterHead):
     """Applies named heads in order: first all their scoring stages, then selection, then weighing.
+
+    It starts as the pretrained router if all its parts do. There are as many slots as the widest part needs; one is
+    used if no part leaves it empty. Parts that act in training alone do so here.
 
     Args:
         parts: Name to head; the names address a part on the command line and in sweeps
@@ -76,6 +80,16 @@ class Stack(RouterHead):
         """Whether any part ranks by something other than the logits."""
         return any(part.changes_selection() for part in self._heads())
 
+    def slots_for(self, rule: ScoringRule) -> int:
+        """Return the most slots that any part needs."""
+        return max(part.slots_for(rule) for part in self._heads())
+
+    def admit(self, logits_TE: Tensor, probs_TE: Tensor, experts_TK: Tensor) -> Tensor | None:
+        """Use the slots that every part with a limit of its own would use."""
+        limits = [part.admit(logits_TE, probs_TE, experts_TK) for part in self._heads()]
+        given = [used_TK for used_TK in limits if used_TK is not None]
+        return torch.stack(given).all(0) if given else None
+
     def weigh(self, decision: Decision) -> Decision:
         """Run the parts' weighing stages in order."""
         for part in self._heads():
@@ -88,7 +102,29 @@ class Stack(RouterHead):
             if part.traits.needs_calibration:
                 part.calibrate(table)
 
+    def recalibrate(self, table: LayerTable) -> None:
+        """Fit the parts anew that refresh."""
+        for part in self._heads():
+            part.recalibrate(table)
+
     def set_progress(self, progress: float) -> None:
         """Pass the progress of training on to every part."""
         for part in self._heads():
             part.set_progress(progress)
+
+    def observe(self, output: RouterOutput) -> None:
+        """Show every part what was decided."""
+        for part in self._heads():
+            part.observe(output)
+
+    def after_step(self) -> None:
+        """Let every part move what is not trained by gradient."""
+        for part in self._heads():
+            part.after_step()
+
+    def router_weight(self, weight_ED: Tensor) -> Tensor | None:
+        """Return the weight that the parts' scoring stages come to, if each is linear."""
+        now_ED: Tensor | None = weight_ED
+        for part in self._heads():
+            now_ED = None if now_ED is None else part.router_weight(now_ED)
+        return now_ED

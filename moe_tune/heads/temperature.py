@@ -17,7 +17,8 @@ class TemperatureHead(RouterHead):
 
     Formula: ``p = softmax(z / tau)``, ``S = topK(z)``. With ``mass`` raw, ``w = p[S]``; preserved,
     ``w = p[S] * sum_S softmax(z) / sum_S p``, so that the layer's output keeps its scale. Learned, ``tau = exp(theta)``
-    with one ``theta`` per layer.
+    with one ``theta`` per layer, or per expert: ``p_i`` is then the softmax of ``z_i / tau_i``, which ranks the chosen
+    experts anew and, unlike one temperature, depends on a constant added to all logits.
 
     Args:
         tau: Temperature, > 0; 1 is the pretrained router.
@@ -25,9 +26,11 @@ class TemperatureHead(RouterHead):
         tau_end: Temperature at the end of training when scheduled, > 0.
         schedule: Shape of the way from ``tau`` to ``tau_end``.
         mass: ``raw`` or ``preserved`` (no gradient is stopped in it: the sign of the gradient of tau needs both sums).
+        per: One temperature for the ``layer``, or one for each ``expert`` (they part only where they are learned).
 
     Shape:
         - ``logits_TE``: (T, E); ``weights_TK``: (T, K).
+        - ``theta``: a scalar, or (E,) per expert.
 
     Raises:
         ConfigError: A temperature is not above 0.
@@ -49,27 +52,31 @@ class TemperatureHead(RouterHead):
         tau_end: float = 1.0,
         schedule: ScheduleKind = "linear",
         mass: Literal["raw", "preserved"] = "preserved",
+        per: Literal["layer", "expert"] = "layer",
     ) -> None:
         super().__init__()
         for key, value in (("tau", tau), ("tau_end", tau_end)):
             if not value > 0 or math.isinf(value):
                 raise ConfigError(f"expected a temperature above 0 but got {value} (head.{key}). Hint: try 0.5.")
         self.tau, self.mode, self.tau_end, self.schedule, self.mass = tau, mode, tau_end, schedule, mass
+        self.per = per
 
     @property
     def traits(self) -> HeadTraits:
-        """Exact at tau = 1; trainable when learned."""
+        """Exact at tau = 1; trainable when learned; the mass is kept when preserved."""
         exact = self.tau == 1.0
         return HeadTraits(
             trainable=self.mode == "learned",
             exact_start=exact,
             replaces_probabilities=True,
+            keeps_mass=self.mass == "preserved",
             reason="" if exact else f"tau starts at {self.tau}",
         )
 
     def bind(self, gate: BaseGate) -> None:
-        """Create ``theta = ln(tau)`` for the layer: a parameter when learned, else a buffer."""
-        theta = torch.tensor(math.log(self.tau), dtype=torch.float32, device=gate.weight_ED.device)
+        """Create ``theta = ln(tau)`` for the layer or each expert: a parameter when learned, else a buffer."""
+        shape = (gate.rule.num_experts,) if self.per == "expert" else ()
+        theta = torch.full(shape, math.log(self.tau), dtype=torch.float32, device=gate.weight_ED.device)
         if self.mode == "learned":
             self.theta = nn.Parameter(theta)
         else:

@@ -1,9 +1,9 @@
 """The contract of an auxiliary loss."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -11,6 +11,27 @@ from torch import Tensor
 from moe_tune.errors import ConfigError
 from moe_tune.routing import RouterOutput, RoutingTrace, Scope, ScoringRule
 from moe_tune.schedule import ScheduleKind, scheduled
+from moe_tune.train_table import LayerTable
+
+CONTEXT_EXTRAS = frozenset({"teacher", "table"})
+"""What a loss may declare as ``needs`` beside the extras of a trace."""
+
+
+class Layer(Protocol):
+    """What a loss may see of a layer beside its trace."""
+
+    @property
+    def pretrained_ED(self) -> Tensor:
+        """The pretrained router weight, frozen."""
+        ...
+
+    def router_weight(self) -> Tensor | None:
+        """Return the weight the layer routes with, with its gradient; ``None`` if it is no single weight."""
+        ...
+
+    def outputs(self, hidden_TD: Tensor, experts_TK: Tensor) -> Tensor:
+        """Return what each chosen expert makes of a token, unweighted, (T, K, D)."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +45,10 @@ class LossContext:
         progress: Share of training done, 0 to 1.
         letter_log_probs_BA: Log-probabilities of the answer letters.
         gold_B: Index of the right letter.
+        logits_BV: Logits over the vocabulary at the answer position.
+        view: What is to be seen of each layer beside its trace, by index.
+        teacher_logits_BV: The pretrained router's ``logits_BV``, without gradient, if a loss needs ``teacher``.
+        tables: What is known of the training split by layer, if a loss needs ``table``.
     """
 
     rule: ScoringRule
@@ -32,6 +57,10 @@ class LossContext:
     progress: float
     letter_log_probs_BA: Tensor
     gold_B: Tensor
+    logits_BV: Tensor
+    view: Mapping[int, Layer]
+    teacher_logits_BV: Tensor | None = None
+    tables: Mapping[int, LayerTable] | None = None
 
 
 class AuxLoss(ABC):
@@ -46,10 +75,16 @@ class AuxLoss(ABC):
         layers: Layer indices the loss looks at; ``null`` takes those with a head.
 
     Attributes:
-        needs: Costly extras of the trace the loss reads: ``hidden``, ``base_logits``; recorded only if declared.
+        needs: Costly extras the loss reads, made only if declared: ``hidden`` and ``base_logits`` of the trace,
+            ``teacher`` and ``table`` of the context.
+        reads: What its value depends on: the ``routing`` of its layers and scope, the router ``weights`` of its layers,
+            or the ``answer`` alone.
+        scopes: Scopes at which it means anything; ``outputs`` refuses the others.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
+    reads: ClassVar[Literal["routing", "weights", "answer"]] = "routing"
+    scopes: ClassVar[tuple[Scope, ...]] = ("answer", "all")
 
     def __init__(
         self,
@@ -62,6 +97,8 @@ class AuxLoss(ABC):
     ) -> None:
         self.weight, self.schedule, self.weight_end, self.warmup = weight, schedule, weight_end, warmup
         self.scope, self.layers = scope, layers
+        self.state: dict[str, Tensor] = {}
+        """What the loss carries from step to step; saved in checkpoints."""
 
     @abstractmethod
     def compute(self, trace: RoutingTrace, context: LossContext) -> Tensor:
@@ -72,12 +109,15 @@ class AuxLoss(ABC):
             context: What else it may read.
         """
 
+    def after_step(self) -> None:  # noqa: B027 (most losses carry nothing)
+        """Move what is carried from step to step, once after every optimiser step."""
+
     def current_weight(self, progress: float) -> float:
         """Return the factor at a share of training."""
         return scheduled(self.schedule, self.weight, self.weight_end, progress, self.warmup)
 
-    def outputs(self, trace: RoutingTrace, context: LossContext) -> list[RouterOutput]:
-        """Return the outputs of this loss's layers, restricted to the tokens of its scope.
+    def chosen_layers(self, trace: RoutingTrace, context: LossContext) -> tuple[int, ...]:
+        """Return the layers the loss looks at.
 
         Raises:
             ConfigError: The loss names a layer without a router, or no layer.
@@ -88,7 +128,21 @@ class AuxLoss(ABC):
                 f"expected MoE layers of {sorted(trace.outputs)} but got {list(wanted)} "
                 f"({type(self).__name__}.layers). Hint: null takes the layers with a head."
             )
-        return [output for output in trace.at(self.scope or context.scope) if output.layer in wanted]
+        return wanted
+
+    def outputs(self, trace: RoutingTrace, context: LossContext) -> list[RouterOutput]:
+        """Return the outputs of this loss's layers, restricted to the tokens of its scope.
+
+        Raises:
+            ConfigError: The loss names a layer without a router or no layer, or means nothing at this scope.
+        """
+        wanted, scope = self.chosen_layers(trace, context), self.scope or context.scope
+        if scope not in self.scopes:
+            raise ConfigError(
+                f"expected scope {' or '.join(self.scopes)} but got {scope!r} ({type(self).__name__}.scope). "
+                "Hint: set the loss's scope, or that of the heads."
+            )
+        return [output for output in trace.at(scope) if output.layer in wanted]
 
     def mean_over_layers(
         self, trace: RoutingTrace, context: LossContext, value: Callable[[RouterOutput], Tensor]

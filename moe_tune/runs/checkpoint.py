@@ -13,8 +13,10 @@ from lightning.fabric.plugins.io import CheckpointIO
 from safetensors.torch import load_file, save_file
 
 from moe_tune.errors import ModelError
+from moe_tune.gate import BESIDE
 from moe_tune.runs.atomic import published
 
+ADAPTER = "adapter"
 ROUTER, STATE, CONFIG, MANIFEST = "router.safetensors", "trainer.pt", "config.yaml", "manifest.json"
 
 
@@ -23,7 +25,8 @@ class RouterCheckpointIO(CheckpointIO):
 
     ``router.safetensors`` holds the heads, ``trainer.pt`` the optimiser and loop state as plain types,
     ``config.yaml`` the resolved configuration, ``manifest.json`` the sha256 of each. A folder without a manifest is
-    not a checkpoint.
+    not a checkpoint. A LoRA's tensors are in ``router.safetensors`` too, and once more, for other programs, in the
+    folder ``adapter`` as PEFT writes them.
 
     Args:
         config: Gives the resolved configuration as YAML text, stored in every checkpoint.
@@ -45,6 +48,12 @@ class RouterCheckpointIO(CheckpointIO):
         with published(Path(path)) as draft:
             draft.mkdir()
             save_file(router, draft / ROUTER)
+            if "adapter" in state:
+                own = {name.removeprefix(BESIDE): value for name, value in router.items() if name.startswith(BESIDE)}
+                (draft / ADAPTER).mkdir()
+                save_file(own, draft / ADAPTER / "adapter_model.safetensors", {"format": "pt"})
+                description = json.dumps(state.pop("adapter"), indent=2)
+                (draft / ADAPTER / "adapter_config.json").write_text(description, encoding="utf-8")
             torch.save(state, draft / STATE)
             (draft / CONFIG).write_text(self.config(), encoding="utf-8")
             hashes = {name: _sha256(draft / name) for name in (ROUTER, STATE, CONFIG)}

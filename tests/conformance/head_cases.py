@@ -7,7 +7,9 @@ import pytest
 import torch
 
 import moe_tune.heads  # noqa: F401 (finds the heads)
+from moe_tune.errors import ConfigError
 from moe_tune.heads.base import RouterHead
+from moe_tune.heads.stack import Stack
 from moe_tune.plugins import concrete_subclasses
 from moe_tune.schedule import ScheduleKind
 
@@ -15,9 +17,16 @@ HEADS = {name: kind for name, kind in concrete_subclasses(RouterHead).items() if
 
 
 def inner_heads():
-    """Return one of every other head, in the order a stack takes them."""
+    """Return one of every other head, in an order a stack takes; of those that exclude each other, the first."""
     kinds = [kind for name, kind in HEADS.items() if name not in REQUIRED]
-    return {kind.__name__: kind() for kind in sorted(kinds, key=lambda kind: not kind().traits.replaces_logits)}
+    parts = {}
+    for kind in sorted(kinds, key=lambda kind: not kind().traits.replaces_logits):
+        try:
+            Stack({**parts, kind.__name__: kind()}).mixer()
+        except ConfigError:
+            continue
+        parts[kind.__name__] = kind()
+    return parts
 
 
 REQUIRED = {"Stack": lambda: {"parts": inner_heads()}}
@@ -47,11 +56,22 @@ each_head = pytest.mark.parametrize(
 
 
 def shake(routers, seed=0, by=0.3):
-    """Move every tensor of the heads away from its exact start."""
+    """Move every tensor of the heads away from its exact start; whole numbers (counts) stay."""
     draw = torch.Generator().manual_seed(seed)
-    routers.load_state(
-        {name: value + by * torch.randn(value.shape, generator=draw) for name, value in routers.state().items()}, "test"
-    )
+    moved = {
+        name: value + by * torch.randn(value.shape, generator=draw) if value.is_floating_point() else value
+        for name, value in routers.state().items()
+    }
+    routers.load_state(moved, "test")
+
+
+def in_its_mode(routers, head):
+    """Put heads that act in training alone into training, from one seed; the others stay in evaluation."""
+    parts = [part for part in head.modules() if isinstance(part, RouterHead)]
+    if any(part.traits.train_only for part in parts):
+        torch.manual_seed(7)
+        for bound in routers.heads.values():
+            bound.train()
 
 
 def answers(model, batch):

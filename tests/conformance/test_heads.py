@@ -7,24 +7,25 @@ from dataclasses import replace
 
 import pytest
 import torch
-from head_cases import HEADS, REQUIRED, answers, decisions, each_head, required, shake
+from head_cases import HEADS, REQUIRED, answers, decisions, each_head, in_its_mode, required, shake
+from made_up import layer_table
 from torch.nn import functional
 
 from moe_tune.errors import ModelError
 from moe_tune.gate import TunedRouters
-from moe_tune.heads.base import BaseGate, decide
+from moe_tune.heads.base import BaseGate, RouterHead, decide
 from moe_tune.heads.identity import IdentityHead
-from moe_tune.heads.train_table import LayerTable
 from moe_tune.routing import ScoringRule
 
 
 @each_head
 @pytest.mark.parametrize("scope", ["answer", "all"])
-def test_an_exact_start_is_exact(kind, mode, scope, family, build_model, batch):
+def test_an_exact_start_is_exact(kind, mode, scope, family, build_model, batch, exempt):
     """Bit for bit at native numerics; at width 512, where a matrix product over fewer rows rounds differently."""
     head = kind(**required(kind), **mode)
     if not head.traits.exact_start:
         assert head.traits.reason
+        exempt(f"starts elsewhere: {head.traits.reason}")
         return
     model = build_model(family, hidden_size=512, num_hidden_layers=2)
     with torch.no_grad():
@@ -47,24 +48,30 @@ def test_an_exact_start_is_exact(kind, mode, scope, family, build_model, batch):
 
 
 @each_head
-def test_an_exact_start_is_exact_in_half_precision(kind, mode, family, build_model, batch):
+def test_an_exact_start_is_exact_in_half_precision(kind, mode, family, build_model, batch, exempt):
     """bfloat16 logits tie often; ties fall as the stock gate lets them fall."""
     head = kind(**required(kind), **mode)
+    if not head.traits.exact_start:
+        exempt(f"starts elsewhere: {head.traits.reason}")
+        return
     model = build_model(family, dtype=torch.bfloat16, num_experts=64, num_experts_per_tok=8)
     with torch.no_grad():
         stock = model(**batch).logits
         TunedRouters(model, family, head, "all", "all", "native")
-        assert torch.equal(model(**batch).logits, stock) or not head.traits.exact_start
+        assert torch.equal(model(**batch).logits, stock)
 
 
 @each_head
-def test_gradient_reaches_the_declared_parameters_and_no_other(kind, mode, family, tiny_model, batch):
+def test_gradient_reaches_the_declared_parameters_and_no_other(kind, mode, family, tiny_model, batch, exempt):
     head = kind(**required(kind), **mode)
     routers = TunedRouters(tiny_model, family, head, [0, 2])
+    shake(routers)  # at an exact start a factor of 0 hides what lies behind it
+    in_its_mode(routers, head)
     trainable = routers.trainable()
     assert bool(trainable) == head.traits.trainable
     assert set(map(id, trainable.values())) == {id(p) for p in tiny_model.parameters() if p.requires_grad}
     if not trainable:
+        exempt("nothing to train")
         return
     functional.cross_entropy(answers(tiny_model, batch), torch.arange(5)).backward()
     assert {id(p) for p in tiny_model.parameters() if p.grad is not None} == set(map(id, trainable.values()))
@@ -143,6 +150,83 @@ def test_renaming_the_experts_renames_the_choices(kind, mode, family, build_mode
 
 
 @each_head
+def test_the_order_of_questions_does_not_matter(kind, mode, family, tiny_model, batch):
+    routers = TunedRouters(tiny_model, family, kind(**required(kind), **mode), "all", "all")
+    shake(routers)
+    order = torch.tensor([3, 0, 4, 2, 1])
+    with torch.no_grad():
+        expected = answers(tiny_model, batch)
+        mixed = answers(tiny_model, {key: value[order] for key, value in batch.items()})
+    torch.testing.assert_close(mixed, expected[order], atol=1e-5, rtol=1e-5)
+
+
+@each_head
+def test_experts_implementations_agree(kind, mode, family, build_model, batch):
+    """The eager and the grouped experts give the same answers, and the same gradients of the heads."""
+    head, results = kind(**required(kind), **mode), []
+    for implementation in ("eager", "grouped_mm"):
+        model = build_model(family, experts=implementation)
+        routers = TunedRouters(model, family, head)
+        shake(routers)
+        in_its_mode(routers, head)
+        logits = answers(model, batch)
+        gradients = []
+        if routers.trainable():
+            functional.cross_entropy(logits, torch.arange(5)).backward()
+            gradients = [parameter.grad for parameter in routers.trainable().values()]
+        results.append([logits.detach(), *gradients])
+    for eager, grouped in zip(*results, strict=True):
+        torch.testing.assert_close(grouped, eager, atol=1e-5, rtol=1e-4)
+
+
+@each_head
+def test_mass_is_kept_where_that_is_claimed(kind, mode, exempt):
+    head, rule = kind(**required(kind), **mode), ScoringRule(3, 8, False)
+    if not head.traits.keeps_mass:
+        exempt("claims nothing of the weights' sum")
+        return
+    base_ED, hidden_TD = torch.randn(8, 16), torch.randn(50, 16)
+    bound = head.bound_to(BaseGate(base_ED, rule, 0)).eval()
+    for value in bound.state_dict().values():
+        value.add_(0.3 * torch.randn(value.shape))
+    logits_TE = functional.linear(hidden_TD, base_ED)
+    with torch.no_grad():
+        came = decide(bound, rule, hidden_TD, logits_TE)
+        same_choice_TK = rule.probabilities(logits_TE).gather(-1, came.experts_TK)
+    torch.testing.assert_close(came.weights_TK.sum(-1), same_choice_TK.sum(-1), atol=1e-6, rtol=1e-5)
+
+
+@each_head
+def test_training_decides_as_evaluation_does_unless_that_is_declared(kind, mode, family, build_model, batch):
+    head, results = kind(**required(kind), **mode), []
+    for training in (False, True):
+        model = build_model(family)
+        routers = TunedRouters(model, family, head)
+        shake(routers)
+        for bound in routers.heads.values():
+            bound.train(training)
+        results.append(answers(model, batch).detach())
+    parts = [part for part in next(iter(routers.heads.values())).modules() if isinstance(part, RouterHead)]
+    if not any(part.traits.train_only for part in parts):
+        assert torch.equal(*results)
+
+
+@each_head
+def test_what_acts_in_training_alone_leaves_evaluation_to_the_pretrained_router(kind, mode, family, build_model, batch):
+    head = kind(**required(kind), **mode)
+    if not head.traits.train_only:
+        return
+    model = build_model(family)
+    with torch.no_grad():
+        stock = model(**batch).logits
+        routers = TunedRouters(model, family, head, routing_dtype="native")
+        shake(routers)
+        assert torch.equal(model(**batch).logits, stock)
+        in_its_mode(routers, head)
+        assert not torch.equal(model(**batch).logits, stock)
+
+
+@each_head
 def test_tokens_outside_the_scope_keep_the_pretrained_decision(kind, mode, family, tiny_model, batch):
     """Bit for bit in the layer itself; in later layers up to the rounding of other batches of tokens per expert."""
     with torch.no_grad():
@@ -159,6 +243,9 @@ def test_tokens_outside_the_scope_keep_the_pretrained_decision(kind, mode, famil
         base_rows = output.rows(other_T)
         for key in ("logits_TE", "probs_TE", "weights_TK", "experts_TK"):
             came, wanted = getattr(tuned, key), getattr(base_rows, key)
+            spare = came[:, wanted.shape[1] :]  # a head may need more slots than the pretrained router has
+            assert not spare.any() or key == "experts_TK"
+            came = came[:, : wanted.shape[1]]
             if layer == 0:
                 assert torch.equal(came, wanted), key
             else:
@@ -192,6 +279,7 @@ def test_gradient_checkpointing_changes_nothing(kind, mode, family, build_model,
         model = build_model(family).train()
         routers = TunedRouters(model, family, head)
         shake(routers)
+        in_its_mode(routers, head)
         if checkpointing:
             model.base_model.gradient_checkpointing_enable({"use_reentrant": False})
         loss = answers(model, batch).logsumexp(-1).sum()
@@ -207,12 +295,14 @@ def test_gradient_checkpointing_changes_nothing(kind, mode, family, build_model,
 @each_head
 def test_a_half_precision_body_works(kind, mode, family, build_model, batch):
     model = build_model(family, dtype=torch.bfloat16)
-    routers = TunedRouters(model, family, kind(**required(kind), **mode))
+    head = kind(**required(kind), **mode)
+    routers = TunedRouters(model, family, head)
     shake(routers)
+    in_its_mode(routers, head)
     logits = answers(model, batch)
     assert logits.dtype == torch.bfloat16
     assert logits.isfinite().all()
-    assert all(value.dtype == torch.float32 for value in routers.state().values())
+    assert all(value.dtype == torch.float32 for value in routers.state().values() if value.is_floating_point())
     if routers.trainable():
         logits.float().logsumexp(-1).sum().backward()
         assert all(parameter.grad.isfinite().all() for parameter in routers.trainable().values())
@@ -241,16 +331,17 @@ def test_calibration_acts_where_it_is_declared(kind, mode):
     gate = BaseGate(torch.randn(8, 16), ScoringRule(2, 8, False), 0)
     bound = head.bound_to(gate)
     before = copy.deepcopy(bound.state_dict())
-    bound.calibrate(LayerTable(torch.full((8,), 100), torch.arange(10, 90, 10)))
+    bound.calibrate(layer_table())
     changed = any(not torch.equal(value, before[name]) for name, value in bound.state_dict().items())
     assert changed == head.traits.needs_calibration
 
 
 @each_head
-def test_a_foldable_head_is_a_linear_router(kind, mode):
+def test_a_foldable_head_is_a_linear_router(kind, mode, exempt):
     """Its logits on the unit vectors are a router weight, and the stock router with that weight decides alike."""
     head = kind(**required(kind), **mode)
     if not head.traits.foldable:
+        exempt("no router weight does the same")
         return
     base_ED, hidden_TD = torch.randn(8, 16), torch.randn(50, 16)
     rule = ScoringRule(2, 8, False)
@@ -260,6 +351,7 @@ def test_a_foldable_head_is_a_linear_router(kind, mode):
     with torch.no_grad():
         folded_ED = bound.score(torch.eye(16), base_ED.T).T
         wanted = decide(bound, rule, hidden_TD, functional.linear(hidden_TD, base_ED))
+        torch.testing.assert_close(bound.router_weight(base_ED), folded_ED, atol=1e-5, rtol=1e-5)
         came = decide(IdentityHead(), rule, hidden_TD, functional.linear(hidden_TD, folded_ED))
     assert torch.equal(came.experts_TK, wanted.experts_TK)
     torch.testing.assert_close(came.weights_TK, wanted.weights_TK, atol=1e-5, rtol=1e-5)
@@ -275,4 +367,11 @@ def test_documentation_is_complete(kind):
     _, _, described = text.partition("Args:")
     assert [name for name in arguments if f"\n    {name}: " not in described] == []
     assert "Reference:" in text or kind.__name__ in REQUIRED
+    traits = kind(**required(kind)).traits
+    for holds, word in (
+        (not traits.exact_start, "start"),
+        (traits.train_only, "training"),
+        (traits.variable_k, "slots"),
+    ):
+        assert not holds or word in text, f"a law that does not bind it is explained: {word}"
     assert replace(kind(**required(kind)).traits) == kind(**required(kind)).traits

@@ -22,8 +22,8 @@ class _Mixing(RouterHead):
     def traits(self):
         return HeadTraits(exact_start=False, reason="multiplies")
 
-    def mix(self, hidden_TD, output, experts):
-        return self.factor * super().mix(hidden_TD, output, experts)
+    def mix(self, mixed_TD, hidden_TD, output, experts):
+        return self.factor * super().mix(mixed_TD, hidden_TD, output, experts)
 
 
 class _MixingByOne(_Mixing):

@@ -56,7 +56,7 @@ def test_a_scope_gives_its_tokens_layer_by_layer(random_trace):
             assert len(output.mask_T) == len(output.logits_TE) == len(output.experts_TK) == tokens
             mask_T = trace.mask(scope)
             assert torch.equal(output.weights_TK, trace.outputs[output.layer].weights_TK[mask_T])
-            assert output.hidden_TD is output.base_logits_TE is output.used_TK is None
+            assert output.used_TK is None
 
 
 def test_rows_carry_every_recorded_extra():

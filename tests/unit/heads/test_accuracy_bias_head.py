@@ -8,12 +8,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from made_up import layer_table
 
 from moe_tune.errors import ConfigError
-from moe_tune.heads.accuracy_bias import AccuracyBiasHead, accuracy_bias, moment_shrinkage
+from moe_tune.heads.accuracy_bias import AccuracyBiasHead, accuracy_bias, expected_correct, moment_shrinkage
 from moe_tune.heads.base import BaseGate, decide
 from moe_tune.heads.identity import IdentityHead
-from moe_tune.heads.train_table import LayerTable
 from moe_tune.routing import ScoringRule
 
 MODES = ("logit", "select", "weight")
@@ -87,6 +87,79 @@ def test_rarely_chosen_experts_get_no_bias():
     assert bias[3] > 0
 
 
+def slow_adjusted_bias(n, r, beta, b_max, n_min, k):
+    """Return the bias with A_i = A + n_i/(n_i+k) sum_s (n_is/n_i)(acc_is - acc_s); n and r by expert and subject."""
+    experts, subjects = range(len(n)), range(len(n[0]))
+    mean = sum(map(sum, r)) / sum(map(sum, n))
+    accuracy = []
+    for i in experts:
+        n_i, inner = sum(n[i]), 0.0
+        for s in subjects:
+            if n[i][s]:
+                acc_s = sum(r[j][s] for j in experts) / sum(n[j][s] for j in experts)
+                inner += n[i][s] / n_i * (r[i][s] / n[i][s] - acc_s)
+        accuracy.append(mean + (n_i / (n_i + k) * inner if n_i else 0.0))
+    kept = [a for i, a in enumerate(accuracy) if sum(n[i]) >= n_min]
+    if not kept or statistics.pstdev(kept) < 1e-8:
+        return [0.0] * len(n)
+    sd = statistics.pstdev(kept)
+    return [
+        max(-b_max, min(b_max, beta * (a - mean) / sd)) if sum(n[i]) >= n_min else 0.0 for i, a in enumerate(accuracy)
+    ]
+
+
+@given(seed=st.integers(0, 999), k=st.floats(0.5, 200), beta=st.floats(-2, 2), n_min=st.integers(1, 60))
+def test_the_adjusted_bias_equals_the_slow_reference(seed, k, beta, n_min):
+    draw = np.random.default_rng(seed)
+    n = draw.integers(0, 60, (6, 4)) * draw.integers(0, 2, (6, 4))
+    r = draw.binomial(n, draw.uniform(0, 1, (6, 4)))
+    if n.sum():
+        chosen_ES, correct_ES = torch.tensor(n), torch.tensor(r)
+        expected_E = expected_correct(chosen_ES, correct_ES)
+        came = accuracy_bias(chosen_ES.sum(1), correct_ES.sum(1), beta, 1.0, n_min, k, expected_E)
+        assert came.tolist() == pytest.approx(slow_adjusted_bias(n.tolist(), r.tolist(), beta, 1.0, n_min, k), abs=1e-5)
+
+
+@given(table=counts, k=st.floats(0.5, 200))
+def test_with_one_subject_the_adjustment_changes_nothing(table, k):
+    n, r = (torch.tensor(row) for row in table)
+    adjusted = accuracy_bias(n, r, 0.25, 1.0, 30, k, expected_correct(n[:, None], r[:, None]))
+    torch.testing.assert_close(adjusted, accuracy_bias(n, r, 0.25, 1.0, 30, k), atol=1e-5, rtol=1e-4)
+
+
+def test_an_expert_of_easy_subjects_is_no_better_for_that():
+    """Two experts per subject do alike in it; an easy and a hard subject."""
+    chosen_ES = torch.tensor([[100, 0], [100, 0], [0, 100], [0, 100]])
+    correct_ES = torch.tensor([[90, 0], [90, 0], [0, 30], [0, 30]])
+    assert accuracy_bias(chosen_ES.sum(1), correct_ES.sum(1), 0.25, 1.0, 30, 10.0).abs().min() > 0.2
+    expected_E = expected_correct(chosen_ES, correct_ES)
+    assert not accuracy_bias(chosen_ES.sum(1), correct_ES.sum(1), 0.25, 1.0, 30, 10.0, expected_E).any()
+
+
+def test_the_head_adjusts_where_it_is_told_to():
+    table, gate = layer_table(16), BaseGate(torch.zeros(16, 4), ScoringRule(4, 16, False), 0)
+    for adjust in ("none", "subject"):
+        head = AccuracyBiasHead(adjust=adjust, shrinkage=20.0).bound_to(gate)
+        head.calibrate(table)
+        if adjust == "subject":
+            wanted = slow_adjusted_bias(table.chosen_ES.tolist(), table.correct_ES.tolist(), 0.25, 1.0, 30, 20.0)
+        else:
+            wanted = slow_bias(table.chosen_E.tolist(), table.correct_E.tolist(), 0.25, 1.0, 30, 20.0)
+        assert any(wanted)
+        assert head.bias_E.tolist() == pytest.approx(wanted, abs=1e-5)
+
+
+def test_a_fresh_table_is_asked_for_only_every_epoch():
+    assert AccuracyBiasHead(refresh="epoch").traits.refreshes
+    assert not AccuracyBiasHead().traits.refreshes
+
+
+def test_an_expert_nobody_chose_gets_no_bias_even_without_shrinkage():
+    bias = accuracy_bias(torch.tensor([100, 100, 0]), torch.tensor([90, 10, 0]), 0.25, 1.0, 0, 0.0)
+    assert bias.isfinite().all()
+    assert bias[2] == 0
+
+
 def slow_decision(z, b, mode, top_k, renormalise):
     """Return experts and weights of one token in double precision."""
 
@@ -147,7 +220,7 @@ def test_selecting_otherwise_never_adds_mass():
 def test_a_beta_of_zero_is_the_pretrained_router(mode):
     rule, logits_TE = ScoringRule(4, 16, False), torch.randn(30, 16)
     head = AccuracyBiasHead(mode=mode, beta=0.0).bound_to(BaseGate(torch.zeros(16, 4), rule, 0))
-    head.calibrate(LayerTable(torch.full((16,), 100), torch.arange(20, 84, 4)))
+    head.calibrate(layer_table(16))
     came, base = (decide(one, rule, HIDDEN_TD, logits_TE) for one in (head, IdentityHead()))
     assert torch.equal(came.experts_TK, base.experts_TK)
     assert torch.equal(came.weights_TK, base.weights_TK)

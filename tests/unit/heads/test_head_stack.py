@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from made_up import layer_table
 from torch.nn import functional
 
 from moe_tune.errors import ConfigError
@@ -12,8 +13,8 @@ from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead, decide
 from moe_tune.heads.retuned import RetunedHead
 from moe_tune.heads.stack import Stack
 from moe_tune.heads.temperature import TemperatureHead
-from moe_tune.heads.train_table import LayerTable, TrainTable, ids_hash
 from moe_tune.routing import ScoringRule
+from moe_tune.train_table import TrainTable, ids_hash
 
 BASE_ED, HIDDEN_TD = torch.randn(2, 16, 16, generator=torch.Generator().manual_seed(5))
 RULE = ScoringRule(4, 16, False)
@@ -66,7 +67,7 @@ def test_calibration_and_progress_reach_the_parts():
     assert stack.traits.needs_calibration
     assert not stack.traits.foldable
     bound = stack.bound_to(BaseGate(BASE_ED, RULE, 0))
-    bound.calibrate(LayerTable(torch.full((16,), 100), torch.arange(20, 84, 4)))
+    bound.calibrate(layer_table(16))
     bound.set_progress(1.0)
     assert bound.parts["bias"].bias_E.any()
     assert float(bound.parts["heat"].theta.exp()) == pytest.approx(0.5)

@@ -75,6 +75,46 @@ def test_the_gradient_of_tau_equals_a_double_precision_reference(mass, renormali
     torch.testing.assert_close(head.theta.grad.double(), theta.grad, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("mass", ["raw", "preserved"])
+@pytest.mark.parametrize("renormalise", [False, True])
+def test_a_temperature_per_expert_equals_a_double_precision_reference(mass, renormalise):
+    logits_TE, pull_TK, theta_E = 2 * torch.randn(20, 64), torch.randn(20, 8), 0.5 * torch.randn(64)
+    rule = rule_of(renormalise)
+    head = bound(rule, mode="learned", mass=mass, per="expert")
+    head.theta.data.copy_(theta_E)
+    came = decide(head, rule, HIDDEN_TD, logits_TE)
+    assert torch.equal(came.experts_TK, decide(IdentityHead(), rule, HIDDEN_TD, logits_TE).experts_TK)
+    (came.weights_TK * pull_TK).sum().backward()
+
+    theta = theta_E.double().requires_grad_()
+    rows = []
+    for token in range(20):
+        z = logits_TE[token].double()
+        chosen = sorted(range(64), key=lambda i: (-float(z[i]), i))[:8]
+        powers = [(z[i] / theta[i].exp()).exp() for i in range(64)]
+        w = torch.stack([powers[i] for i in chosen]) / sum(powers)
+        base = z.exp()[chosen] / z.exp().sum()
+        if renormalise:
+            w, base = w / w.sum(), base / base.sum()
+        rows.append(w * base.sum() / w.sum() if mass == "preserved" else w)
+    weights = torch.stack(rows)
+    (weights * pull_TK.double()).sum().backward()
+    torch.testing.assert_close(came.weights_TK.detach().double(), weights.detach(), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(head.theta.grad.double(), theta.grad, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["fixed", "scheduled"])
+def test_temperatures_per_expert_that_agree_are_one_temperature(mode):
+    logits_TE, rule = torch.randn(20, 64), rule_of(False)
+    weights = []
+    for per in ("layer", "expert"):
+        head = bound(rule, tau=2.0, tau_end=0.5, mode=mode, per=per)
+        head.set_progress(0.3)
+        weights.append(decide(head, rule, HIDDEN_TD, logits_TE).weights_TK)
+    assert head.theta.shape == (64,)
+    assert torch.equal(*weights)
+
+
 def test_a_schedule_starts_at_tau_and_ends_at_tau_end():
     head = bound(rule_of(False), tau=2.0, tau_end=0.5, mode="scheduled")
     taus = []

@@ -4,12 +4,22 @@ import math
 
 import pytest
 import torch
+from made_up import loss_context
 from transformers.models.olmoe.modeling_olmoe import load_balancing_loss_func
 
-from moe_tune.losses.base import LossContext
+from moe_tune.losses.dead_expert_hinge import DeadExpertHingeLoss
+from moe_tune.losses.global_load_balance import GlobalLoadBalanceLoss
 from moe_tune.losses.load_balance import LoadBalanceLoss, load_balance
+from moe_tune.losses.load_concentration import LoadConcentrationLoss
+from moe_tune.losses.marginal_entropy import MarginalEntropyLoss
+from moe_tune.losses.mutual_information import MutualInformationLoss
 from moe_tune.losses.pooled_load_balance import PooledLoadBalanceLoss
+from moe_tune.losses.probability_variance import ProbabilityVarianceLoss
+from moe_tune.losses.relu_l1 import ReluL1Loss
+from moe_tune.losses.sequence_load_balance import SequenceLoadBalanceLoss
+from moe_tune.losses.squared_variation import SquaredVariationLoss
 from moe_tune.losses.token_entropy import TokenEntropyLoss
+from moe_tune.losses.uniform_distance import UniformDistanceLoss
 from moe_tune.losses.z_loss import ZLoss
 from moe_tune.routing import RouterOutput, RoutingTrace, ScoringRule, stable_top_k
 
@@ -36,7 +46,7 @@ def trace_of(*layers, logits_TE=None):
 
 
 def context_of(rule, layers):
-    return LossContext(rule, tuple(range(layers)), "all", 0.0, torch.zeros(1, 4), torch.zeros(1).long())
+    return loss_context(rule, tuple(range(layers)))
 
 
 def value(loss, *layers, **options):
@@ -113,3 +123,68 @@ def test_a_positive_weight_on_token_entropy_sharpens():
     before = entropy_at(logits_TE)
     before.backward()
     assert entropy_at((logits_TE - 10 * logits_TE.grad).detach()) < before
+
+
+LOG_E, LOG_K = math.log(E), math.log(K)
+UNIFORM, ONE_SET = (UNIFORM_TE, CYCLIC_TK), set_of(0)
+ONE_EXPERT = (torch.eye(E)[:1].expand(TOKENS, E), set_of(0)[1])
+BALANCED_ONE_HOT = (torch.eye(E), CYCLIC_TK)
+
+
+@pytest.mark.parametrize(
+    ("loss", "layer", "wanted"),
+    [
+        (SequenceLoadBalanceLoss(), UNIFORM, 1),
+        (SequenceLoadBalanceLoss(), ONE_SET, E / K),
+        (GlobalLoadBalanceLoss(), UNIFORM, 1),
+        (GlobalLoadBalanceLoss(), ONE_SET, E / K),
+        (MarginalEntropyLoss(), UNIFORM, -LOG_E),
+        (MarginalEntropyLoss(), ONE_SET, -LOG_K),
+        (MarginalEntropyLoss(), ONE_EXPERT, 0),
+        (MarginalEntropyLoss(), BALANCED_ONE_HOT, -LOG_E),
+        (MutualInformationLoss(), UNIFORM, 0),
+        (MutualInformationLoss(), ONE_SET, 0),
+        (MutualInformationLoss(), BALANCED_ONE_HOT, -LOG_E),
+        (MutualInformationLoss(beta_c=2.0, beta_u=0.5), ONE_SET, 1.5 * LOG_K),
+        (LoadConcentrationLoss(), UNIFORM, LOG_E),
+        (LoadConcentrationLoss(), ONE_SET, LOG_K),
+        (LoadConcentrationLoss(), ONE_EXPERT, 0),
+        (ProbabilityVarianceLoss(), UNIFORM, 0),
+        (ProbabilityVarianceLoss(), ONE_SET, -0.00173611),
+        (ProbabilityVarianceLoss(), BALANCED_ONE_HOT, -1 / 64),
+        (SquaredVariationLoss(), UNIFORM, 0),
+        (SquaredVariationLoss(), ONE_SET, 64 / 9),
+        (SquaredVariationLoss(), ONE_EXPERT, 64),
+        (UniformDistanceLoss(), UNIFORM, 0),
+        (UniformDistanceLoss(), (UNIFORM_TE, ONE_SET[1]), 0.00170898),
+        (UniformDistanceLoss(), ONE_SET, 0.00341797),
+        (DeadExpertHingeLoss(), UNIFORM, 0),
+        (DeadExpertHingeLoss(), ONE_SET, 0.0875),
+        (DeadExpertHingeLoss(tau=1.0), ONE_SET, 1 - K / E),
+        (ReluL1Loss(), UNIFORM, 1e-8 * K / E),
+        (ReluL1Loss(), ONE_SET, 1e-8 * E / K),
+    ],
+    ids=lambda value: type(value).__name__ if not isinstance(value, tuple) else "",
+)
+def test_the_documented_values(loss, layer, wanted):
+    assert value(loss, layer, layer) == pytest.approx(wanted, rel=2e-6, abs=1e-12 if wanted and wanted < 1e-6 else 1e-6)
+
+
+def test_balance_within_questions_sees_what_balance_over_them_does_not():
+    """Four questions of 16 tokens, each on two sets of its own: balanced together, collapsed apart."""
+    question_T = torch.arange(TOKENS) // 16
+    experts_TK = (16 * question_T + 8 * (torch.arange(TOKENS) % 2))[:, None] + torch.arange(K)
+    layer = (torch.zeros(TOKENS, E).scatter(-1, experts_TK, 1 / K), experts_TK)
+    assert value(LoadBalanceLoss(), layer) == pytest.approx(1)
+    assert value(SequenceLoadBalanceLoss(), layer) == pytest.approx(4)
+
+
+def test_a_dead_expert_is_lifted_and_the_others_are_left_alone():
+    logits_TE = torch.zeros(TOKENS, E)
+    logits_TE[:, 3] = -10
+    logits_TE.requires_grad_()
+    probs_TE = torch.softmax(logits_TE, -1)
+    loss = DeadExpertHingeLoss().compute(trace_of((probs_TE, CYCLIC_TK), logits_TE=logits_TE), context_of(RULE, 1))
+    loss.backward()
+    assert (logits_TE.grad[:, 3] < 0).all(), "descent raises its logit"
+    assert logits_TE.grad.abs()[:, 3].min() > 10 * logits_TE.grad.abs()[:, :3].max()

@@ -1,0 +1,68 @@
+"""A low-rank change of the router weight, started from nothing."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from moe_tune.errors import ConfigError
+from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead
+
+
+class LowRankHead(RouterHead):
+    """Trains a change of the router weight of low rank, beside the frozen pretrained one.
+
+    Formula: ``W' = W + (alpha / r) B A`` with ``A`` (r, D), its entries drawn from N(0, 1/D), and ``B`` (E, r) all 0 at
+    the start, so that it starts exactly. While ``B`` is 0 the gradient of ``A`` is 0 too: ``A`` moves from the second
+    step on.
+
+    Args:
+        rank: r, at least 1; above min(E, D) it adds nothing.
+        alpha: Strength of the change, > 0, divided by the rank.
+
+    Shape:
+        - ``down_RD``: A, (r, D), and ``up_ER``: B, (E, r), both trained.
+        - output ``logits_TE``: (T, E).
+
+    Raises:
+        ConfigError: ``rank`` is below 1 or ``alpha`` is not above 0.
+
+    Reference:
+        Hu et al. 2021, "LoRA", https://arxiv.org/abs/2106.09685 (the form); rank 8 and alpha 32 as RouterLens has them
+        in its released code.
+    """
+
+    down_RD: nn.Parameter
+    up_ER: nn.Parameter
+
+    def __init__(self, rank: int = 8, alpha: float = 32.0) -> None:
+        super().__init__()
+        if rank < 1:
+            raise ConfigError(f"expected a rank of at least 1 but got {rank} (head.rank). Hint: the default is 8.")
+        if not alpha > 0 or math.isinf(alpha):
+            raise ConfigError(f"expected a strength above 0 but got {alpha} (head.alpha). Hint: the default is 32.")
+        self.rank, self.alpha = rank, alpha
+
+    @property
+    def traits(self) -> HeadTraits:
+        """Trainable, exact at the start, and written back into the stock weight."""
+        return HeadTraits(trainable=True, foldable=True)
+
+    def bind(self, gate: BaseGate) -> None:
+        """Draw A from torch's global generator, on the CPU so that a seed means the same on every device."""
+        experts, width = gate.weight_ED.shape
+        device = gate.weight_ED.device
+        down_RD = torch.randn(self.rank, width, dtype=torch.float32) / math.sqrt(width)
+        self.down_RD = nn.Parameter(down_RD.to(device))
+        self.up_ER = nn.Parameter(torch.zeros(experts, self.rank, dtype=torch.float32, device=device))
+
+    def router_weight(self, weight_ED: Tensor) -> Tensor:
+        """Return the weight plus the change."""
+        return weight_ED.float() + self.alpha / self.rank * self.up_ER @ self.down_RD
+
+    def score(self, hidden_TD: Tensor, logits_TE: Tensor) -> Tensor:
+        """Add the logits of the change, in the dtype the routing is computed in."""
+        dtype = logits_TE.dtype
+        inner_TR = functional.linear(hidden_TD.to(dtype), self.down_RD.to(dtype))
+        return logits_TE + self.alpha / self.rank * functional.linear(inner_TR, self.up_ER.to(dtype))

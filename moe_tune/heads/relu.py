@@ -1,0 +1,60 @@
+"""ReLU routing: an expert is used where its logit is positive, and by that much."""
+
+import torch
+from torch import Tensor
+
+from moe_tune.errors import ConfigError
+from moe_tune.heads.base import HeadTraits, RouterHead
+from moe_tune.routing import Decision, ScoringRule
+
+
+class ReluHead(RouterHead):
+    r"""Uses every expert with a positive logit, weighed by that logit, so that routing is continuous in the logits.
+
+    Formula: ``w = relu(z)``, ``S = {i: z_i > 0}``, its ``slots`` largest where there are more; ``y = 0`` where there is
+    none. How many experts a token gets is trained by an L1 penalty on the weights, not set here: at the start it is
+    whatever the pretrained logits make it, another gate than theirs. There is nothing to train in it: put it in a
+    stack, after a head that has.
+
+    Args:
+        slots: Most experts per token, >= 1; no more than the layer has are used.
+
+    Shape:
+        - ``weights_TK``: (T, ``slots``).
+
+    Raises:
+        ConfigError: ``slots`` is below 1.
+
+    Reference:
+        Wang et al. 2024, "ReMoE: Fully Differentiable Mixture-of-Experts with ReLU Routing",
+        https://arxiv.org/abs/2412.14711; the bound on the number of experts is this project's.
+    """
+
+    def __init__(self, slots: int = 16) -> None:
+        super().__init__()
+        if slots < 1:
+            raise ConfigError(f"expected at least 1 slot but got {slots} (head.slots). Hint: the default is 16.")
+        self.most = slots
+
+    @property
+    def traits(self) -> HeadTraits:
+        """Another gate than the pretrained one from the start."""
+        return HeadTraits(
+            exact_start=False,
+            replaces_probabilities=True,
+            variable_k=True,
+            reason="positive logits take the place of softmax and top-k",
+        )
+
+    def slots_for(self, rule: ScoringRule) -> int:
+        """Return the most experts a token may use."""
+        return self.most
+
+    def admit(self, logits_TE: Tensor, probs_TE: Tensor, experts_TK: Tensor) -> Tensor:
+        """Use the experts with a positive logit."""
+        place_K = torch.arange(experts_TK.shape[1], device=experts_TK.device)
+        return (logits_TE.gather(-1, experts_TK) > 0) & (place_K < self.most)
+
+    def weigh(self, decision: Decision) -> Decision:
+        """Weigh each used expert by its logit."""
+        return decision.with_scores(torch.relu(decision.logits_TE.float()))

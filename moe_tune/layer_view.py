@@ -1,0 +1,40 @@
+"""What a loss may see of a layer beside its trace: the router's weight and the experts' own outputs."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from moe_tune.heads.base import RouterHead
+from moe_tune.mixing import TunedExperts, expert_outputs
+
+
+@dataclass(frozen=True, slots=True)
+class LayerView:
+    """A layer's router weight and experts; the contract is ``moe_tune.losses.base.Layer``.
+
+    Args:
+        pretrained_ED: The pretrained router weight, frozen.
+        head: The layer's head, if it has one.
+        experts: The layer's experts.
+    """
+
+    pretrained_ED: Tensor
+    head: RouterHead | None
+    experts: nn.Module
+
+    def router_weight(self) -> Tensor | None:
+        """Return the weight the layer routes with, (E, D), with its gradient; ``None`` if it is no single weight."""
+        return self.pretrained_ED if self.head is None else self.head.router_weight(self.pretrained_ED)
+
+    def outputs(self, hidden_TD: Tensor, experts_TK: Tensor) -> Tensor:
+        """Return what each chosen expert makes of a token, unweighted.
+
+        Args:
+            hidden_TD: The experts' input.
+            experts_TK: Chosen experts.
+
+        Shape:
+            - returns (T, K, D).
+        """
+        stock = self.experts.stock if isinstance(self.experts, TunedExperts) else self.experts
+        return expert_outputs(stock, hidden_TD, experts_TK)

@@ -1,0 +1,67 @@
+"""Load balancing over everything an optimiser step sees: all its micro-batches on all processes."""
+
+import torch
+from torch import Tensor
+
+from moe_tune.losses.base import AuxLoss, LossContext
+from moe_tune.ranks import summed_over_ranks
+from moe_tune.routing import RouterOutput, RoutingTrace
+
+
+class GlobalLoadBalanceLoss(AuxLoss):
+    """Pushes each layer towards using its experts alike over a whole optimiser step, not within each micro-batch.
+
+    Formula: ``E sum_i F_i P_i`` per layer, then the mean over layers; ``F_i`` is expert i's share of the choices of all
+    micro-batches since the last optimiser step, this one included, on all processes (no gradient), ``P_i`` its mean
+    probability in this micro-batch. Value 1 when F or P is uniform, (E/K) times the probability mass on the set when
+    all tokens choose one set of K. One micro-batch on one process gives ``LoadBalanceLoss``; more let a micro-batch of
+    one subject specialise. The counts are kept by layer between micro-batches and forgotten after the step.
+
+    Args:
+        weight: Factor on the loss; 0.01 is customary.
+        schedule: How the weight changes over training.
+        weight_end: Factor at the end of training.
+        warmup: Share of training over which the weight rises from 0.
+        scope: ``answer`` or ``all``; ``null`` follows the heads.
+        layers: Layer indices; ``null`` takes those with a head.
+
+    Reference:
+        Qiu et al. 2025, "Demons in the Detail", https://arxiv.org/abs/2501.11873
+    """
+
+    def compute(self, trace: RoutingTrace, context: LossContext) -> Tensor:
+        """Count the micro-batch, then return the mean over layers."""
+        self._count(self.outputs(trace, context))
+        return self.mean_over_layers(
+            trace, context, lambda output: shared_load_balance(self.state[_key(output)], output.probs_TE)
+        )
+
+    def after_step(self) -> None:
+        """Forget the counts."""
+        self.state = {}
+
+    def _count(self, outputs: list[RouterOutput]) -> None:
+        # All layers in one message, from every process, whether or not it has tokens that count.
+        counts_LE = summed_over_ranks(torch.stack([output.counts_E() for output in outputs]))
+        for output, counts_E in zip(outputs, counts_LE, strict=True):
+            before_E = self.state.get(_key(output), torch.zeros_like(counts_E))
+            self.state[_key(output)] = before_E.to(counts_E.device) + counts_E
+
+
+def _key(output: RouterOutput) -> str:
+    return f"counts_{output.layer}"
+
+
+def shared_load_balance(counts_E: Tensor, probs_TE: Tensor) -> Tensor:
+    """Return ``E sum_i F_i P_i`` with choices counted elsewhere.
+
+    Args:
+        counts_E: Choices of each expert.
+        probs_TE: Probabilities of the tokens that get the gradient; at least one token.
+
+    Example:
+        >>> float(shared_load_balance(torch.tensor([3, 1]), torch.tensor([[1.0, 0.0]])))
+        1.5
+    """
+    share_E = counts_E.to(probs_TE.dtype) / counts_E.sum().clamp(min=1)
+    return len(counts_E) * torch.sum(share_E * probs_TE.mean(0))

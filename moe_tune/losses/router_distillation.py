@@ -1,0 +1,76 @@
+"""Router distillation: answer as the model did with its pretrained routers."""
+
+from typing import ClassVar, Literal
+
+from torch import Tensor
+from torch.nn import functional
+
+from moe_tune.errors import ConfigError
+from moe_tune.losses.base import AuxLoss, LossContext
+from moe_tune.routing import RoutingTrace, Scope
+from moe_tune.schedule import ScheduleKind
+
+
+class RouterDistillationLoss(AuxLoss):
+    """Keeps the model's next-token distribution at the answer position near that of the pretrained routers.
+
+    Formula: ``T^2 KL(sg(softmax(o_0 / T)) || softmax(o / T))`` over the whole vocabulary, then the mean over questions;
+    ``o`` are the logits with the heads, ``o_0`` those with the pretrained routers. Value 0 while the two agree, uniform
+    routing or not. Meant for recovery after experts were masked or pruned, or beside a loss that changes the routing.
+    Costs a second forward pass per batch.
+
+    Args:
+        weight: Factor on the loss; positive keeps near.
+        temperature: T, above 0; higher also compares the unlikely tokens.
+        schedule: How the weight changes over training.
+        weight_end: Factor at the end of training.
+        warmup: Share of training over which the weight rises from 0.
+        scope: Unused: the loss reads the answer position.
+        layers: Unused beyond the check that they exist: the answer depends on all layers with a head.
+
+    Raises:
+        ConfigError: ``temperature`` is not a finite number above 0.
+
+    Reference:
+        https://arxiv.org/abs/2603.02217 (routers trained alone, by distillation).
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"teacher"})
+    reads: ClassVar[Literal["routing", "weights", "answer"]] = "answer"
+
+    def __init__(
+        self,
+        weight: float = 1.0,
+        temperature: float = 1.0,
+        schedule: ScheduleKind = "constant",
+        weight_end: float = 0.0,
+        warmup: float = 0.0,
+        scope: Scope | None = None,
+        layers: list[int] | None = None,
+    ) -> None:
+        super().__init__(weight, schedule, weight_end, warmup, scope, layers)
+        if not 0 < temperature < float("inf"):
+            raise ConfigError(
+                f"expected a temperature above 0 but got {temperature} (RouterDistillationLoss.temperature). "
+                "Hint: 1 compares the distributions as they are."
+            )
+        self.temperature = temperature
+
+    def compute(self, trace: RoutingTrace, context: LossContext) -> Tensor:
+        """Return the mean over questions."""
+        self.chosen_layers(trace, context)
+        assert context.teacher_logits_BV is not None
+        return distillation(context.logits_BV, context.teacher_logits_BV, self.temperature)
+
+
+def distillation(logits_BV: Tensor, teacher_BV: Tensor, temperature: float) -> Tensor:
+    """Return ``T^2 KL(softmax(teacher / T) || softmax(logits / T))``, averaged over rows.
+
+    Args:
+        logits_BV: Logits that are trained.
+        teacher_BV: Logits to come near to; they get no gradient.
+        temperature: T, above 0.
+    """
+    mine_BV = functional.log_softmax(logits_BV.float() / temperature, dim=-1)
+    theirs_BV = functional.log_softmax(teacher_BV.detach().float() / temperature, dim=-1)
+    return temperature**2 * functional.kl_div(mine_BV, theirs_BV, reduction="batchmean", log_target=True)

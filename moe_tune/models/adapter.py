@@ -1,0 +1,91 @@
+"""A PEFT adapter in the base model, beside the router heads or instead of them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from moe_tune.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+PREFIX = "base_model.model."
+"""What PEFT puts before the names of the model's own modules in the files of an adapter."""
+
+
+class Adapter:
+    """Low-rank changes of chosen weights of a model: attention, routers, experts; trained with the heads.
+
+    Formula: ``W' = W + (lora_alpha / r) B A``, ``B = 0`` at the start. It acts on every token: no prompt can be kept.
+
+    Args:
+        model: A causal language model of transformers, its heads attached and everything else frozen; changed in place.
+        options: Arguments of ``peft.LoraConfig``: ``r``, ``lora_alpha``, ``target_modules`` (``[q_proj, v_proj]``),
+            ``target_parameters`` (``[mlp.gate.weight]``, ``[mlp.experts.gate_up_proj]``), ``layers_to_transform``, ...
+
+    Raises:
+        ConfigError: PEFT knows no such option, refuses a value, or finds no such module.
+
+    Reference:
+        Hu et al. 2021, "LoRA", https://arxiv.org/abs/2106.09685
+    """
+
+    def __init__(self, model: "PreTrainedModel", options: dict[str, Any]) -> None:
+        from peft import LoraConfig, inject_adapter_in_model
+
+        known = LoraConfig.__dataclass_fields__
+        for name in options:
+            if name not in known:
+                raise ConfigError(
+                    f"expected an option of peft.LoraConfig but got {name!r} (model.peft). "
+                    f"Hint: {did_you_mean(name, known)}"
+                )
+        if options.get("target_parameters") and options.get("lora_dropout"):
+            raise ConfigError(
+                f"expected no dropout but got {options['lora_dropout']} (model.peft.lora_dropout): PEFT has none for "
+                "target_parameters. Hint: leave it out."
+            )
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        try:
+            self.config = LoraConfig(**options)
+            inject_adapter_in_model(self.config, model)
+        except (ValueError, TypeError) as fault:
+            raise ConfigError(
+                f"expected a LoRA that PEFT can apply but got: {' '.join(str(fault).split())} (model.peft). "
+                "Hint: target_modules: [q_proj, v_proj], or target_parameters: [mlp.gate.weight]."
+            ) from fault
+        for parameter in trained:
+            parameter.requires_grad_(True)  # PEFT has frozen the heads with all the rest
+        self.model = model
+        heads = {id(parameter) for parameter in trained}
+        self.parameters: dict[str, nn.Parameter] = {
+            PREFIX + name.replace(".default", "").replace(".stock.", "."): parameter
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad and id(parameter) not in heads
+        }
+        """The trained parameters, named as in PEFT's files."""
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """Let the model be what it was without the adapter, for as long as the context lasts."""
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        layers = [module for module in self.model.modules() if isinstance(module, BaseTunerLayer)]
+        for layer in layers:
+            layer.enable_adapters(False)
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.enable_adapters(True)
+
+    def description(self, base: str) -> dict[str, Any]:
+        """Return what PEFT writes as ``adapter_config.json``.
+
+        Args:
+            base: Path or name of the base model.
+        """
+        plain = self.config.to_dict() | {"base_model_name_or_path": base, "inference_mode": True}
+        return {key: sorted(value) if isinstance(value, set) else value for key, value in plain.items()}

@@ -1,0 +1,113 @@
+"""What calibrated heads and losses read of the training split: how the pretrained router chose, and how it went."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from moe_tune.errors import ConfigError
+from moe_tune.routing import RouterOutput
+
+SAMPLE = 1024
+"""Questions at most of which a table keeps the hidden state and the logits themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerTable:
+    """One layer's part of a training-split table.
+
+    The unit is the question, seen at its answer token, where ``auxiliary`` and other subjects count alike.
+
+    Args:
+        chosen_ES: Questions of each subject routed to each expert.
+        correct_ES: Those of them that the model answered correctly.
+        asked_S: Questions of each subject.
+        right_S: Those of them that the model answered correctly.
+        hidden_QD: The router's input for a sample of the questions, evenly spaced, float32.
+        logits_QE: The pretrained router's logits for them, float32.
+    """
+
+    chosen_ES: Tensor
+    correct_ES: Tensor
+    asked_S: Tensor
+    right_S: Tensor
+    hidden_QD: Tensor
+    logits_QE: Tensor
+
+    @property
+    def chosen_E(self) -> Tensor:
+        """Questions routed to each expert."""
+        return self.chosen_ES.sum(-1)
+
+    @property
+    def correct_E(self) -> Tensor:
+        """Those of them that the model answered correctly."""
+        return self.correct_ES.sum(-1)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainTable:
+    """Counts from one pass of the pretrained router over training questions; never over validation or test.
+
+    Args:
+        split: The split the questions came from; only ``train`` is accepted.
+        questions: Number of questions.
+        questions_hash: First 16 hex digits of sha256 over their sorted ids.
+        layers: One table per MoE layer.
+
+    Raises:
+        ConfigError: The table was made from another split.
+    """
+
+    split: str
+    questions: int
+    questions_hash: str
+    layers: dict[int, LayerTable]
+
+    def __post_init__(self) -> None:
+        if self.split != "train":
+            raise ConfigError(
+                f"expected calibration on the train split but got {self.split!r} (head calibration). "
+                "Hint: accuracy tables may only see training questions."
+            )
+
+
+class HiddenSample:
+    """Collects the router's input and logits for an evenly spaced sample of a split's questions.
+
+    Args:
+        questions: Questions of the split.
+    """
+
+    def __init__(self, questions: int) -> None:
+        self.stride = -(-questions // SAMPLE)
+        self.question_Q: list[Tensor] = []
+        self.rows: dict[int, list[tuple[Tensor, Tensor]]] = {}
+
+    def add(self, question_B: Tensor, outputs: list[RouterOutput]) -> None:
+        """Keep the questions of a batch that belong to the sample.
+
+        Args:
+            question_B: Index of each question in its split.
+            outputs: Every layer's routing of their answer tokens, with ``hidden_TD`` and ``base_logits_TE``.
+        """
+        keep_B = question_B % self.stride == 0
+        self.question_Q.append(question_B[keep_B])
+        for one in outputs:
+            assert one.hidden_TD is not None
+            assert one.base_logits_TE is not None
+            kept = (one.hidden_TD[keep_B].float(), one.base_logits_TE[keep_B].float())
+            self.rows.setdefault(one.layer, []).append(kept)
+
+    def of(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Return a layer's hidden states and logits in the order of the questions, whatever the batches were."""
+        order_Q = torch.cat(self.question_Q).argsort()
+        hidden, logits = zip(*self.rows[layer], strict=True)
+        return torch.cat(hidden)[order_Q], torch.cat(logits)[order_Q]
+
+
+def ids_hash(ids: Iterable[str]) -> str:
+    """Return the first 16 hex digits of sha256 over sorted question ids."""
+    return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()[:16]

@@ -1,0 +1,103 @@
+"""The matrix of classes and laws: what ``make conformance`` prints."""
+
+import sys
+from collections import defaultdict
+
+import pytest
+
+import moe_tune.heads
+import moe_tune.losses
+import moe_tune.metrics  # noqa: F401 (all three find their plug-ins)
+from moe_tune.heads.base import RouterHead
+from moe_tune.losses.base import AuxLoss
+from moe_tune.metrics.base import RoutingMetric
+from moe_tune.plugins import concrete_subclasses
+
+KINDS = {"head": RouterHead, "loss": AuxLoss, "metric": RoutingMetric}
+REFERENCE = "agrees with a slow reference"
+EXEMPT, PASSED, FAILED = "-", "x", "FAIL"
+
+
+def pytest_addoption(parser):
+    parser.addoption("--matrix", action="store_true", help="print which class keeps which law")
+
+
+@pytest.fixture
+def exempt(record_property):
+    """Give a function that notes why a law does not bind a class; the matrix shows it."""
+    return lambda reason: record_property("exempt", reason)
+
+
+def pytest_configure(config):
+    if config.getoption("matrix", default=False) and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Matrix(), "matrix")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        for mark in item.iter_markers("reference"):
+            item.user_properties.append(("reference", " ".join(kind.__name__ for kind in mark.args)))
+
+
+class Matrix:
+    """Collects the outcome of every law for every class, over all its modes and families."""
+
+    def __init__(self):
+        self.classes = {
+            name: kind
+            for kind, base in KINDS.items()
+            for name, one in concrete_subclasses(base).items()
+            if one.__module__.startswith("moe_tune.")
+        }
+        self.cells = defaultdict(set)
+        self.reasons = defaultdict(set)
+
+    def pytest_runtest_logreport(self, report):
+        if report.when != "call" and report.passed:
+            return
+        told = dict(report.user_properties)
+        law = report.nodeid.split("::")[-1].split("[")[0].removeprefix("test_").replace("_", " ")
+        about = told["reference"].split() if "reference" in told else self._about(report.nodeid)
+        law = REFERENCE if "reference" in told else law
+        for name in about:
+            outcome = FAILED if report.failed else EXEMPT if "exempt" in told else PASSED
+            self.cells[self.classes.get(name), name, law].add(outcome)
+            if outcome == EXEMPT:
+                self.reasons[name].add(f"{law}: {told['exempt']}")
+
+    def _about(self, nodeid):
+        case = nodeid.partition("[")[2].rstrip("]")
+        return [name for name in case.split("-") if name in self.classes]
+
+    def pytest_terminal_summary(self, terminalreporter):
+        write = terminalreporter.write_line
+        holes = []
+        for kind in KINDS:
+            laws = sorted({law for which, _, law in self.cells if which == kind})
+            write("")
+            for number, law in enumerate(laws, start=1):
+                write(f"{number:>3}  {law}")
+            write(f"{'':<28}" + "".join(f"{number:>4}" for number in range(1, len(laws) + 1)))
+            for name in sorted(one for one, which in self.classes.items() if which == kind):
+                row = []
+                for law in laws:
+                    found = self.cells[kind, name, law]
+                    mark = FAILED if FAILED in found else PASSED if PASSED in found else EXEMPT if found else ""
+                    row.append(f"{mark:>4}")
+                    if not mark:
+                        holes.append(f"{name}: {law}")
+                write(f"{name:<28}{''.join(row)}")
+        write("")
+        write(f"{PASSED} kept, {EXEMPT} does not bind it:")
+        for name, reasons in sorted(self.reasons.items()):
+            write(f"  {name}: {'; '.join(sorted(reasons))}")
+        write(f"holes: {len(holes)}")
+        for hole in holes:
+            write(f"  {hole}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session, exitstatus):
+    matrix = session.config.pluginmanager.get_plugin("matrix")
+    if matrix is not None and exitstatus == 0 and not matrix.cells:
+        sys.exit("no conformance test was run")

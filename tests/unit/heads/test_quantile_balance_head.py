@@ -1,0 +1,102 @@
+"""Quantile balancing: the prices of a slow reference, averaged over micro-batches and ranks, even out the load."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moe_tune.errors import ConfigError
+from moe_tune.heads import quantile_balance
+from moe_tune.heads.base import BaseGate, decide
+from moe_tune.heads.identity import IdentityHead
+from moe_tune.heads.quantile_balance import QuantileBalanceHead, quantile_prices
+from moe_tune.routing import RouterOutput, ScoringRule
+
+RULE = ScoringRule(2, 8, False)
+SKEWED_TE = torch.randn(200, 8, generator=torch.Generator().manual_seed(6)) + torch.linspace(-1, 1, 8)
+
+
+def bound(rule=RULE, **options):
+    return QuantileBalanceHead(**options).bound_to(BaseGate(torch.zeros(rule.num_experts, 4), rule, 0))
+
+
+def output_of(logits_TE, rule=RULE, head=None):
+    came = decide(head or IdentityHead(), rule, torch.zeros(len(logits_TE), 4), logits_TE)
+    mask_T = torch.ones(len(logits_TE), dtype=torch.bool)
+    return RouterOutput(came.logits_TE, came.probs_TE, came.weights_TK, came.experts_TK, mask_T, 0)
+
+
+def slow_prices(s, beta, k):
+    tokens, experts = len(s), len(s[0])
+    alpha = [sorted((s_i - b for s_i, b in zip(row, beta, strict=True)), reverse=True)[k] for row in s]
+    rank = math.floor(tokens * k / experts)
+    return [sorted((s[t][i] - alpha[t] for t in range(tokens)), reverse=True)[rank] for i in range(experts)]
+
+
+@given(
+    tokens=st.integers(1, 30),
+    experts=st.integers(2, 9),
+    seed=st.integers(0, 99),
+    k=st.integers(1, 8),
+    wide=st.floats(0, 1),
+)
+def test_prices_equal_the_slow_reference(tokens, experts, seed, k, wide):
+    k = min(k, experts - 1)
+    draw = torch.Generator().manual_seed(seed)
+    scores_TE = torch.softmax(torch.randn(tokens, experts, generator=draw, dtype=torch.float64), -1)
+    beta_E = wide * torch.randn(experts, generator=draw, dtype=torch.float64)
+    wanted = slow_prices(scores_TE.tolist(), beta_E.tolist(), k)
+    assert quantile_prices(scores_TE, beta_E, k).tolist() == pytest.approx(wanted)
+
+
+def test_micro_batches_and_ranks_are_averaged(monkeypatch):
+    monkeypatch.setattr(quantile_balance, "summed_over_ranks", lambda value: 3 * value)
+    head = bound(ema=0.75)
+    start_E = head.beta_E.normal_().clone()
+    output = output_of(SKEWED_TE)
+    parts = [output.rows(slice(0, 60)), output.rows(slice(60, 200)), output.rows(slice(0, 0))]
+    for part in parts:
+        head.observe(part)
+    head.after_step()
+    cand = [slow_prices(part.probs_TE.tolist(), start_E.tolist(), 2) for part in parts[:2]]
+    v = [0.75 * b + 0.25 * (x + y) / 2 for b, x, y in zip(start_E.tolist(), *cand, strict=True)]
+    assert head.beta_E.tolist() == pytest.approx([one - sum(v) / 8 for one in v], abs=1e-6)
+    after_E = head.beta_E.clone()
+    head.after_step()
+    assert torch.equal(head.beta_E, after_E), "a step that saw nothing changes nothing"
+
+
+@pytest.mark.parametrize("renormalise", [False, True])
+def test_the_decision_equals_the_slow_reference(renormalise):
+    rule = ScoringRule(2, 8, renormalise)
+    head = bound(rule)
+    head.beta_E.copy_(0.1 * torch.randn(8))
+    came = decide(head, rule, torch.zeros(200, 4), SKEWED_TE)
+    for token, z in enumerate(SKEWED_TE.double().tolist()):
+        p = [math.exp(one) / sum(map(math.exp, z)) for one in z]
+        chosen = sorted(range(8), key=lambda i: -(p[i] - head.beta_E.tolist()[i]))[:2]
+        mass = sum(p[i] for i in chosen) if renormalise else 1.0
+        assert came.experts_TK[token].tolist() == chosen
+        assert came.weights_TK[token].tolist() == pytest.approx([p[i] / mass for i in chosen], abs=1e-6)
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_skewed_router_is_evened_out(ema):
+    head, loads = bound(ema=ema), []
+    for _ in range(60):
+        output = output_of(SKEWED_TE, head=head)
+        loads.append(output.counts_E().max() / 50)
+        head.observe(output)
+        head.after_step()
+    assert loads[0] > 1.6
+    assert loads[-1] < 1.1
+
+
+@pytest.mark.parametrize("ema", [-0.1, 1.0, math.nan])
+def test_impossible_settings_are_refused(ema):
+    with pytest.raises(ConfigError, match=r"head\.ema"):
+        QuantileBalanceHead(ema)
+    with pytest.raises(ConfigError, match="fewer than 8"):
+        bound(ScoringRule(8, 8, False))
