@@ -186,7 +186,9 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=64, help="training questions")
     parser.add_argument("--test", type=int, default=32, help="validation and test questions")
     parser.add_argument("--epochs", type=int, default=3, help="epochs of the fit, at least 2")
-    parser.add_argument("--experts", choices=["auto", "eager", "grouped_mm"], default="auto", help="implementation")
+    parser.add_argument(
+        "--experts", choices=["auto", "eager", "grouped_mm", "blocked"], default="auto", help="implementation"
+    )
     parser.add_argument("--folder", help="where the caches go, for a while; the default is that of temporary files")
     given = parser.parse_args()
     quieten()

@@ -1,5 +1,6 @@
 """Building a prompt cache: one pass over a split's prompts, announced, resumable, and published at its end."""
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -26,6 +27,8 @@ from moe_tune.answer_path.store import PromptStore, StorePlan, open_store
 from moe_tune.answer_path.store_writer import StoreWriter
 from moe_tune.errors import ModelError
 
+BATCH_PRICE = 384
+"""What a batch costs beside its tokens, in tokens: reading the weights once more."""
 PASS_TOKENS = 4096
 """Tokens per batch of the pass: enough that every expert gets many, few enough for a laptop's memory."""
 COMMIT_SECONDS = 10.0
@@ -133,17 +136,33 @@ def pass_batches(questions: Sequence[int], plan: StorePlan, prefixes: SharedPref
 
 
 def _cut(order: Sequence[int], lengths: Sequence[int], prefixes: SharedPrefixes) -> Iterator[list[int]]:
-    batch: list[int] = []
+    """Yield runs of the order, cut where that costs least: padded tokens, and a fixed price per batch."""
+    run: list[int] = []
     for index in order:
-        if batch:
-            longest = lengths[batch[0]] + 1
-            same = prefixes.prefix_Q[index] == prefixes.prefix_Q[batch[0]]
-            if not same or longest * (len(batch) + 1) > PASS_TOKENS:
-                yield batch
-                batch = []
-        batch.append(index)
-    if batch:
-        yield batch
+        if run and prefixes.prefix_Q[index] != prefixes.prefix_Q[run[0]]:
+            yield from _cheapest(run, lengths)
+            run = []
+        run.append(index)
+    yield from _cheapest(run, lengths)
+
+
+def _cheapest(run: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
+    """Return the cheapest cut of questions of falling length; a batch costs its length times its size, and a price."""
+    cost, cut_at = [0], [0]
+    for end in range(1, len(run) + 1):
+        best: tuple[float, int] = (float("inf"), 0)
+        for start in range(end - 1, -1, -1):
+            padded = (lengths[run[start]] + 1) * (end - start)
+            if padded > PASS_TOKENS and end - start > 1:
+                break
+            best = min(best, (cost[start] + padded + BATCH_PRICE, start))
+        cost.append(int(best[0]))
+        cut_at.append(best[1])
+    ends = [len(run)]
+    while ends[-1]:
+        ends.append(cut_at[ends[-1]])
+    ends.reverse()
+    return [list(run[start:end]) for start, end in itertools.pairwise(ends)]
 
 
 class _Speed(ProgressColumn):

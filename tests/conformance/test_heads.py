@@ -162,9 +162,9 @@ def test_the_order_of_questions_does_not_matter(kind, mode, family, tiny_model, 
 
 @each_head
 def test_experts_implementations_agree(kind, mode, family, build_model, batch):
-    """The eager and the grouped experts give the same answers, and the same gradients of the heads."""
+    """Eager, grouped and blocked experts give the same answers, and the same gradients of the heads."""
     head, results = kind(**required(kind), **mode), []
-    for implementation in ("eager", "grouped_mm"):
+    for implementation in ("eager", "grouped_mm", "blocked"):
         model = build_model(family, experts=implementation)
         routers = TunedRouters(model, family, head)
         shake(routers)
@@ -175,8 +175,9 @@ def test_experts_implementations_agree(kind, mode, family, build_model, batch):
             functional.cross_entropy(logits, torch.arange(5)).backward()
             gradients = [parameter.grad for parameter in routers.trainable().values()]
         results.append([logits.detach(), *gradients])
-    for eager, grouped in zip(*results, strict=True):
-        torch.testing.assert_close(grouped, eager, atol=1e-5, rtol=1e-4)
+    for eager, *others in zip(*results, strict=True):
+        for other in others:
+            torch.testing.assert_close(other, eager, atol=1e-5, rtol=1e-4)
 
 
 @each_head

@@ -54,6 +54,7 @@ def test_the_order_of_parts_does_not_matter(bias_mode):
         torch.testing.assert_close(other.probs_TE, decisions[0].probs_TE)
 
 
+@pytest.mark.reference(Stack)
 def test_a_stack_of_one_is_that_one():
     gate = BaseGate(BASE_ED, RULE, 0)
     logits_TE = functional.linear(HIDDEN_TD, BASE_ED)

@@ -117,6 +117,20 @@ CASES = [
 ]
 
 
+@pytest.mark.reference(
+    AccuracyPullLoss,
+    DeadExpertHingeLoss,
+    GlobalLoadBalanceLoss,
+    LoadConcentrationLoss,
+    MarginalEntropyLoss,
+    MutualInformationLoss,
+    ProbabilityVarianceLoss,
+    ReluL1Loss,
+    RoutingAnchorLoss,
+    SequenceLoadBalanceLoss,
+    SquaredVariationLoss,
+    UniformDistanceLoss,
+)
 @pytest.mark.parametrize("spare", [False, True])
 @pytest.mark.parametrize("scope", ["answer", "all"])
 @pytest.mark.parametrize(("loss", "reference"), CASES, ids=lambda one: type(one).__name__)

@@ -17,7 +17,7 @@ def calls(tmp_path, monkeypatch):
 
     def seconds(model, family, name, tokens, repeats):
         asked.append(name)
-        return {"eager": 2.0, "grouped_mm": 1.0}[name]
+        return {"eager": 2.0, "grouped_mm": 1.0, "blocked": 3.0}[name]
 
     monkeypatch.setattr(experts_choice, "_seconds", seconds)
     return asked
