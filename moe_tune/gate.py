@@ -1,6 +1,7 @@
 """Putting router heads into a base model: attach, freeze, count and prove what is trainable, detach."""
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -37,6 +38,10 @@ class Companion(Protocol):
 
     def off(self) -> AbstractContextManager[None]:
         """Let the model be what it was without it, for as long as the context lasts."""
+        ...
+
+    def train(self, mode: bool) -> None:
+        """Put what it holds, such as dropout, into a mode."""
         ...
 
 
@@ -87,6 +92,7 @@ class TunedGate(nn.Module):
         # transformers hooks the gates of a model once; sharing the hooks lets it find whichever gate is in place.
         self._forward_hooks = stock._forward_hooks
         self.weight = stock.get_parameter("weight")
+        self.pretrained = [self.weight]  # in a list: an adapter may put its own changes over the attribute
         self.rule, self.layer, self.session = rule, layer, session
         self.head = None if head is None else head.bound_to(BaseGate(self.weight, rule, layer)).train(stock.training)
 
@@ -124,7 +130,9 @@ class TunedGate(nn.Module):
         else:
             output = self._prompts(reading_TD, logits_TE, trace, native)
         if "base_logits" in trace.needs:
-            output.base_logits_TE = logits_TE
+            pretrained_ED = self.pretrained[0].detach().to(reading_TD.dtype)
+            adapted = self.weight is not self.pretrained[0]
+            output.base_logits_TE = functional.linear(reading_TD, pretrained_ED) if adapted else logits_TE
         if "hidden" in trace.needs:
             output.hidden_TD = hidden_TD
         if self.head is not None and self.head.training and trace.is_open and not session.bypassed:
@@ -309,7 +317,12 @@ class TunedRouters:
         """What losses may see of each layer beside its trace."""
         blocks = self.family.moe_layers(self.model)
         return {
-            index: LayerView(gate.weight, gate.head, blocks[index].get_submodule(self.family.experts_path))
+            index: LayerView(
+                pretrained_ED=gate.pretrained[0],
+                head=gate.head,
+                experts=blocks[index].get_submodule(self.family.experts_path),
+                adapted=blocks[index].get_submodule(self.family.gate_path) is not gate,
+            )
             for index, gate in self.gates.items()
         }
 
@@ -332,7 +345,7 @@ class TunedRouters:
         setattr(owner, name, new)
 
     def detach(self) -> None:
-        """Put the stock gates and experts back; the model is then what it was."""
+        """Put the stock gates and experts back; the model is then what it was, but for an adapter, which stays."""
         for owner, name, stock in self._stock:
             setattr(owner, name, stock)
         for parameter in self._trained:
@@ -396,7 +409,7 @@ class TunedRouters:
         heads |= {id(parameter) for parameter in self._beside().values()}
         return {
             # What a head or an adapter has wrapped are the same tensors under the same name.
-            name.replace(".stock.", ".").replace(".base_layer.", "."): hashlib.sha256(
+            re.sub(r"(\.stock|\.base_layer)+\.", ".", name): hashlib.sha256(
                 value.detach().cpu().contiguous().view(torch.uint8).numpy().data
             ).hexdigest()
             for name, value in [*self.model.named_parameters(), *self.model.named_buffers()]

@@ -16,14 +16,18 @@ class LayerView:
         pretrained_ED: The pretrained router weight, frozen.
         head: The layer's head, if it has one.
         experts: The layer's experts.
+        adapted: Whether an adapter changes the router beside the head.
     """
 
     pretrained_ED: Tensor
     head: RouterHead | None
     experts: nn.Module
+    adapted: bool = False
 
     def router_weight(self) -> Tensor | None:
         """Return the weight the layer routes with, (E, D), with its gradient; ``None`` if it is no single weight."""
+        if self.adapted:
+            return None
         return self.pretrained_ED if self.head is None else self.head.router_weight(self.pretrained_ED)
 
     def outputs(self, hidden_TD: Tensor, experts_TK: Tensor) -> Tensor:

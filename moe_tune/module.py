@@ -145,6 +145,11 @@ class RouterTuner(LightningModule):
         needs = frozenset[str]().union(*(reader.needs for reader in readers)) - CONTEXT_EXTRAS
         self.routers = TunedRouters(model, family, self.head, self.layer_choice, self.scope, self.routing_dtype, needs)
         if self.peft:
+            if self.head.mixer() is not None and "experts" in str(self.peft):
+                raise ConfigError(
+                    f"expected no LoRA on experts whose outputs {type(self.head).__name__} mixes but got one "
+                    "(model.peft). Hint: put it on attention or routers, or use a head without a mixing part."
+                )
             self.routers.companion = Adapter(model, self.peft)
         self.hashes_at_load = self.routers.frozen_hashes()
         self.engine = AnswerEngine(self, self.answer_path)
@@ -157,6 +162,8 @@ class RouterTuner(LightningModule):
             self.language_model.eval()
             for head in self.routers.heads.values():
                 head.train(mode)
+            if self.routers.companion is not None:
+                self.routers.companion.train(mode)
         return self
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
@@ -274,9 +281,9 @@ class RouterTuner(LightningModule):
     def on_train_epoch_start(self) -> None:
         """Make a fresh table of the training split, from the second epoch on, for heads that ask for it."""
         if self.current_epoch and self.head.traits.refreshes:
-            self.table = training_table(self, with_heads=True)
+            table = training_table(self, with_heads=True)
             for layer, head in self.routers.heads.items():
-                head.recalibrate(self.table.layers[layer])
+                head.recalibrate(table.layers[layer])
 
     def _refuse(self, parts: dict[str, tuple[float, Tensor]]) -> None:
         for name, (_, value) in parts.items():
@@ -307,15 +314,15 @@ class RouterTuner(LightningModule):
     def set_progress(self) -> float:
         """Tell scheduled heads how much of training is done, and return it: 1 where there is nothing to train."""
         fitting = self.trainer.state.fn == "fit"
-        progress = self.global_step / max(1, self.planned_steps) if fitting else 1.0
+        progress = self.global_step / max(1.0, self.planned_steps) if fitting else 1.0
         for head in self.routers.heads.values():
             head.set_progress(progress)
         return progress
 
     @property
-    def planned_steps(self) -> int:
-        """Optimiser steps of the whole fit."""
-        return int(self.trainer.estimated_stepping_batches)
+    def planned_steps(self) -> float:
+        """Optimiser steps of the whole fit; infinite where only the clock ends it, and then nothing scheduled moves."""
+        return float(self.trainer.estimated_stepping_batches)
 
     def configure_optimizers(self) -> Any:
         """Return the configured optimiser over the heads' parameters, and its scheduler, which moves every step."""

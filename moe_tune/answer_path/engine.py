@@ -43,7 +43,7 @@ def why_not(tuner: "RouterTuner") -> str | None:
         return "a LoRA changes every token"
     if tuner.scope != "answer":
         return f"scope {tuner.scope}"
-    wide = sorted(name for name, loss in tuner.losses.items() if loss.scope == "all")
+    wide = sorted(name for name, loss in tuner.losses.items() if loss.scope == "all" and loss.reads == "routing")
     if wide:
         return f"loss {wide[0]} looks at all tokens"
     return tuner.routers.family.answer_path_refusal(tuner.routers.model.config)

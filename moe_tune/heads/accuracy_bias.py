@@ -98,13 +98,19 @@ class AccuracyBiasHead(RouterHead):
         """Only mode ``select`` ranks by something other than the logits."""
         return self.mode == "select"
 
+    def changes_weights(self) -> bool:
+        """Only mode ``weight`` weighs by something other than the probabilities."""
+        return self.mode == "weight"
+
     def weigh(self, decision: Decision) -> Decision:
         """Scale the chosen experts' weights by ``e^b`` at unchanged mass in mode ``weight``."""
         if self.mode != "weight":
             return decision
         factor_TK = self.bias_E[decision.experts_TK].exp()
         weights_TK = decision.weights_TK
-        mass_T1 = weights_TK.sum(-1, keepdim=True) / (weights_TK * factor_TK).sum(-1, keepdim=True)
+        floor = torch.finfo(weights_TK.dtype).tiny  # a token may have no expert at all, behind a head of variable k
+        biased_T1 = (weights_TK * factor_TK).sum(-1, keepdim=True)
+        mass_T1 = torch.where(biased_T1 > floor, weights_TK.sum(-1, keepdim=True) / biased_T1.clamp(min=floor), 1.0)
         return decision.scaled(factor_TK * mass_T1)
 
 

@@ -26,6 +26,8 @@ class HeadTraits:
         foldable: Its effect can be written into the stock router weight.
         replaces_logits: Its scoring stage ignores the logits it is given, so it must come first in a stack.
         replaces_probabilities: Its weighing stage computes the probabilities anew, so a stack holds at most one such.
+        selects_by_probability: Its selection stage turns logits into probabilities, so no other may select after it.
+        replaces_weights: Its weighing stage sets the weights anew, so no other may change them before it.
         variable_k: The number of experts in use may differ from token to token.
         train_only: In evaluation it decides as the pretrained router does; what it adds acts in training alone.
         keeps_mass: The chosen experts' weights sum to what the pretrained router's would for the same choice.
@@ -39,6 +41,8 @@ class HeadTraits:
     foldable: bool = False
     replaces_logits: bool = False
     replaces_probabilities: bool = False
+    selects_by_probability: bool = False
+    replaces_weights: bool = False
     variable_k: bool = False
     train_only: bool = False
     keeps_mass: bool = False
@@ -175,6 +179,10 @@ class RouterHead(nn.Module, ABC):
         """Whether the selection scores are not simply the logits."""
         return type(self).select is not RouterHead.select
 
+    def changes_weights(self) -> bool:
+        """Whether the weights are not simply those of the family's rule."""
+        return type(self).weigh is not RouterHead.weigh
+
 
 def decide(
     head: RouterHead, rule: ScoringRule, hidden_TD: Tensor, logits_TE: Tensor, *, stock_ties: bool = False
@@ -192,7 +200,7 @@ def decide(
     logits_TE = head.score(hidden_TD, logits_TE)
     probs_TE = rule.probabilities(logits_TE)
     scores_TE = head.select(logits_TE.float())
-    slots = min(head.slots_for(rule), rule.num_experts)
+    slots = min(max(head.slots_for(rule), rule.top_k), rule.num_experts)  # beside tokens of the pretrained router's K
     if stock_ties:
         ranked_TE = scores_TE if head.changes_selection() else probs_TE
         experts_TK = torch.topk(ranked_TE, slots, dim=-1).indices

@@ -46,7 +46,7 @@ class LossFreeBiasHead(RouterHead):
     @property
     def traits(self) -> HeadTraits:
         """Exact while the bias is 0; nothing to train by gradient; weights as the pretrained router's."""
-        return HeadTraits(keeps_mass=True)
+        return HeadTraits(keeps_mass=True, selects_by_probability=True)
 
     def bind(self, gate: BaseGate) -> None:
         """Start with no bias and no counts."""

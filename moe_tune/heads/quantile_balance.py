@@ -46,7 +46,7 @@ class QuantileBalanceHead(RouterHead):
     @property
     def traits(self) -> HeadTraits:
         """Exact while all prices are 0; nothing to train by gradient; weights as the pretrained router's."""
-        return HeadTraits(keeps_mass=True)
+        return HeadTraits(keeps_mass=True, selects_by_probability=True)
 
     def bind(self, gate: BaseGate) -> None:
         """Start with prices of 0 and no candidates."""

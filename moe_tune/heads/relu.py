@@ -42,6 +42,7 @@ class ReluHead(RouterHead):
         return HeadTraits(
             exact_start=False,
             replaces_probabilities=True,
+            replaces_weights=True,
             variable_k=True,
             reason="positive logits take the place of softmax and top-k",
         )

@@ -58,6 +58,7 @@ class SigmoidHead(RouterHead):
             needs_calibration=True,
             exact_start=False,
             replaces_probabilities=True,
+            replaces_weights=True,
             reason="a sigmoid's weights are only fitted to the softmax's",
         )
 

@@ -49,7 +49,26 @@ class Stack(RouterHead):
                 f"expected at most one head that computes the probabilities anew but got {tempering} (head.parts): the "
                 "last would discard the others. Hint: two temperatures in a row are one, their product."
             )
+        self._refuse_undoing(parts)
         self.parts = nn.ModuleDict(parts)
+
+    @staticmethod
+    def _refuse_undoing(parts: dict[str, RouterHead]) -> None:
+        """Refuse parts that would read another's stage as what it no longer is."""
+        given = list(parts.items())
+        for place, (name, part) in enumerate(given):
+            for later_name, later in given[place + 1 :]:
+                selects = later.traits.selects_by_probability or later.changes_selection()
+                if part.traits.selects_by_probability and selects:
+                    raise ConfigError(
+                        f"expected no selection after {type(part).__name__} but got {type(later).__name__} "
+                        f"(head.parts.{later_name}): it would add logits to probabilities. Hint: put {name} last."
+                    )
+                if part.changes_weights() and later.traits.replaces_weights:
+                    raise ConfigError(
+                        f"expected {type(later).__name__} before {type(part).__name__} but got it after "
+                        f"(head.parts.{later_name}): it sets the weights anew. Hint: move it in front of {name}."
+                    )
 
     def _heads(self) -> list[RouterHead]:
         return [part for part in self.parts.values() if isinstance(part, RouterHead)]
@@ -79,6 +98,10 @@ class Stack(RouterHead):
     def changes_selection(self) -> bool:
         """Whether any part ranks by something other than the logits."""
         return any(part.changes_selection() for part in self._heads())
+
+    def changes_weights(self) -> bool:
+        """Whether any part changes the weights."""
+        return any(part.changes_weights() for part in self._heads())
 
     def slots_for(self, rule: ScoringRule) -> int:
         """Return the most slots that any part needs."""

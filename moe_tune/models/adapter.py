@@ -1,5 +1,6 @@
 """A PEFT adapter in the base model, beside the router heads or instead of them."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,18 @@ from moe_tune.errors import ConfigError, did_you_mean
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+NEVER = {
+    "modules_to_save": "it would train copies of whole modules",
+    "trainable_token_indices": "it would train embeddings",
+    "layer_replication": "it would make another model",
+    "loftq_config": "it would change the base model's weights",
+    "eva_config": "it needs a pass over data that is not made",
+    "corda_config": "it needs a pass over data that is not made",
+    "lora_ga_config": "it needs a pass over data that is not made",
+}
+"""Options of PEFT that are no low-rank change beside a frozen model, and why."""
+STARTS = (True, "gaussian")
+"""Values of ``init_lora_weights`` at which the change is 0 and the base model stays what it is."""
 PREFIX = "base_model.model."
 """What PEFT puts before the names of the model's own modules in the files of an adapter."""
 
@@ -24,9 +37,10 @@ class Adapter:
         model: A causal language model of transformers, its heads attached and everything else frozen; changed in place.
         options: Arguments of ``peft.LoraConfig``: ``r``, ``lora_alpha``, ``target_modules`` (``[q_proj, v_proj]``),
             ``target_parameters`` (``[mlp.gate.weight]``, ``[mlp.experts.gate_up_proj]``), ``layers_to_transform``, ...
+            Options that change the base model or train more than the LoRA are refused.
 
     Raises:
-        ConfigError: PEFT knows no such option, refuses a value, or finds no such module.
+        ConfigError: PEFT knows no such option, refuses a value, or finds no such module or parameter.
 
     Reference:
         Hu et al. 2021, "LoRA", https://arxiv.org/abs/2106.09685
@@ -42,6 +56,17 @@ class Adapter:
                     f"expected an option of peft.LoraConfig but got {name!r} (model.peft). "
                     f"Hint: {did_you_mean(name, known)}"
                 )
+            if name in NEVER and options[name]:
+                raise ConfigError(
+                    f"expected a LoRA beside a frozen model but got {name!r} (model.peft): {NEVER[name]}. "
+                    "Hint: leave it out."
+                )
+        for name, allowed in (("init_lora_weights", STARTS), ("bias", ("none",)), ("peft_type", ("LORA",))):
+            if name in options and options[name] not in allowed:
+                raise ConfigError(
+                    f"expected {' or '.join(map(repr, allowed))} but got {options[name]!r} (model.peft.{name}): the "
+                    "model has to start as the pretrained one, and all but the LoRA stays frozen. Hint: leave it out."
+                )
         if options.get("target_parameters") and options.get("lora_dropout"):
             raise ConfigError(
                 f"expected no dropout but got {options['lora_dropout']} (model.peft.lora_dropout): PEFT has none for "
@@ -51,7 +76,7 @@ class Adapter:
         try:
             self.config = LoraConfig(**options)
             inject_adapter_in_model(self.config, model)
-        except (ValueError, TypeError) as fault:
+        except (ValueError, TypeError, AttributeError, KeyError, ImportError, RuntimeError, re.error) as fault:
             raise ConfigError(
                 f"expected a LoRA that PEFT can apply but got: {' '.join(str(fault).split())} (model.peft). "
                 "Hint: target_modules: [q_proj, v_proj], or target_parameters: [mlp.gate.weight]."
@@ -66,6 +91,30 @@ class Adapter:
             if parameter.requires_grad and id(parameter) not in heads
         }
         """The trained parameters, named as in PEFT's files."""
+        for parameter in self.parameters.values():
+            parameter.data = parameter.data.float()  # small updates are lost in half precision
+        self._refuse_unmatched(options)
+
+    def _refuse_unmatched(self, options: dict[str, Any]) -> None:
+        """Refuse a target that PEFT passed over because others were found."""
+        changed = {name.removeprefix(PREFIX).split(".lora_")[0] for name in self.parameters}
+        modules = options.get("target_modules") or []
+        targets = [] if isinstance(modules, str) else list(modules)
+        targets += [name.rpartition(".")[0] for name in options.get("target_parameters") or []]
+        for target in targets:
+            if not any(f".{name}".endswith(f".{target}") for name in changed):
+                raise ConfigError(
+                    f"expected targets that the model has but got {target!r} (model.peft). "
+                    f"Hint: {did_you_mean(target, sorted({name.rpartition('.')[2] for name in changed}))}"
+                )
+
+    def train(self, mode: bool) -> None:
+        """Put the LoRA's dropout into a mode; the rest of the model knows none."""
+        from peft.tuners.lora.layer import LoraLayer
+
+        for module in self.model.modules():
+            if isinstance(module, LoraLayer):
+                module.lora_dropout.train(mode)
 
     @contextmanager
     def off(self) -> Iterator[None]:

@@ -36,7 +36,7 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(items):
     for item in items:
         for mark in item.iter_markers("reference"):
-            item.user_properties.append(("reference", " ".join(kind.__name__ for kind in mark.args)))
+            item.user_properties.append(("reference", " ".join(mark.args)))
 
 
 class Matrix:

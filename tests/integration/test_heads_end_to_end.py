@@ -8,6 +8,7 @@ import pytest
 from safetensors.torch import load_file
 
 from moe_tune.cli import main
+from moe_tune.module import RouterTuner
 
 HEADS = {
     "identity": ["--model.head", "IdentityHead"],
@@ -100,3 +101,40 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_an_update(tmp_path, caps
     message = capsys.readouterr().err
     assert "'z' is inf" in message
     assert "step 1" in message
+
+
+@pytest.mark.parametrize(
+    "overlays",
+    [["head/stack"], ["head/loss_free_bias", "losses/relu_l1"], ["head/default_expert", "losses/marginal_entropy"]],
+    ids=["temperature, accuracy bias and low rank", "carried counts", "carried means"],
+)
+def test_what_is_stacked_trains_resumes_and_reloads_bit_exactly(overlays, fit, tmp_path, monkeypatch):
+    """An interrupted fit ends as an undisturbed one does, to the last bit, and its checkpoint answers as it did."""
+    arguments = [word for one in overlays for word in ("--config", f"configs/{one}.yaml")]
+    arguments += ["--data.limit_train", "256", "--data.batch_size", "32"]
+    whole = fit(tmp_path / "whole", *arguments)
+    steps = RouterTuner.training_step
+
+    def dies(self, batch, batch_index):
+        if self.global_step == 13:
+            raise RuntimeError("power cut")
+        return steps(self, batch, batch_index)
+
+    monkeypatch.setattr(RouterTuner, "training_step", dies)
+    with pytest.raises(AssertionError):
+        fit(tmp_path / "cut", *arguments)
+    monkeypatch.setattr(RouterTuner, "training_step", steps)
+    resumed = fit(tmp_path / "cut", *arguments)
+    saved = [load_file(run / "checkpoints" / "last.ckpt" / "router.safetensors") for run in (whole, resumed)]
+    assert saved[0].keys() == saved[1].keys()
+    assert all(saved[1][name].equal(value) for name, value in saved[0].items())
+    before = pd.read_parquet(whole / "questions" / "test.parquet")
+    pd.testing.assert_frame_equal(before, pd.read_parquet(resumed / "questions" / "test.parquet"))
+    assert main(["test", "--ckpt_path", str(whole / "checkpoints" / "best.ckpt")]) == 0
+    pd.testing.assert_frame_equal(before, pd.read_parquet(whole / "questions" / "test.parquet"))
+
+
+def test_a_loss_that_a_head_cannot_move_is_named(fit, tmp_path, recwarn):
+    """No expert is below a share this small, so the hinge is at its bound."""
+    fit(tmp_path, "--model.losses.dead", "DeadExpertHingeLoss", "--model.losses.dead.tau", "1.0e-30")
+    assert any("'dead' has no gradient at the first step" in str(one.message) for one in recwarn)

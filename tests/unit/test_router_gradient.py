@@ -29,7 +29,7 @@ def derived(probs_TE, experts_TK, gain_TE, renormalise):
     return result_TE
 
 
-@pytest.mark.reference(IdentityHead)
+@pytest.mark.reference("IdentityHead")
 @pytest.mark.parametrize("renormalise", [False, True])
 def test_the_gradient_of_the_logits(renormalise):
     rule = ScoringRule(K, E, renormalise)
@@ -47,7 +47,7 @@ def test_the_gradient_of_the_logits(renormalise):
     assert bool(carried) == (not renormalise), "zero for the unchosen only if renormalised"
 
 
-@pytest.mark.reference(RetunedHead)
+@pytest.mark.reference("RetunedHead")
 def test_the_gradient_of_a_router_in_its_model(family, build_model, batch):
     """In the last layer, where nothing else lies between: dL/dW = sum_t (dL/dz_t) h_t."""
     model = build_model(family).double()

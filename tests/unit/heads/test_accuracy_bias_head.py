@@ -49,7 +49,7 @@ def slow_bias(n, r, beta, b_max, n_min, k):
     ]
 
 
-@pytest.mark.reference(AccuracyBiasHead)
+@pytest.mark.reference("AccuracyBiasHead")
 @given(table=counts, k=st.floats(0.5, 200), beta=st.floats(-2, 2), b_max=st.floats(0.1, 3), n_min=st.integers(1, 60))
 def test_the_bias_equals_the_slow_reference(table, k, beta, b_max, n_min):
     n, r = table
@@ -189,7 +189,7 @@ def decision(mode, bias_E, logits_TE, renormalise):
     return decide(head, rule, HIDDEN_TD, logits_TE)
 
 
-@pytest.mark.reference(AccuracyBiasHead)
+@pytest.mark.reference("AccuracyBiasHead")
 @pytest.mark.parametrize("renormalise", [False, True])
 @pytest.mark.parametrize("mode", MODES)
 def test_each_mode_equals_the_slow_reference(mode, renormalise):

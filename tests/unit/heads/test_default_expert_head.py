@@ -44,7 +44,7 @@ def made_up(renormalise=False, spare=False, seed=0):
     )
 
 
-@pytest.mark.reference(DefaultExpertHead)
+@pytest.mark.reference("DefaultExpertHead")
 @pytest.mark.parametrize("renormalise", [False, True])
 def test_the_gradient_is_the_formula_and_the_output_is_not_touched(renormalise):
     head, hidden_TD, probs_TE, output = made_up(renormalise)

@@ -55,7 +55,7 @@ def made_up(renormalise, spare=False):
     return _Experts(), hidden_TD, probs_TE, output
 
 
-@pytest.mark.reference(DenseMixerHead)
+@pytest.mark.reference("DenseMixerHead")
 @pytest.mark.parametrize("spare", [False, True])
 @pytest.mark.parametrize("chunk", [1, 3, 8, 100])
 @pytest.mark.parametrize("renormalise", [False, True])

@@ -8,11 +8,18 @@ from made_up import layer_table
 from torch.nn import functional
 
 from moe_tune.errors import ConfigError
+from moe_tune.gate import TunedRouters
 from moe_tune.heads.accuracy_bias import AccuracyBiasHead
 from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead, decide
+from moe_tune.heads.loss_free_bias import LossFreeBiasHead
+from moe_tune.heads.quantile_balance import QuantileBalanceHead
+from moe_tune.heads.relu import ReluHead
+from moe_tune.heads.renormalised import RenormalisedHead
 from moe_tune.heads.retuned import RetunedHead
+from moe_tune.heads.sigmoid import SigmoidHead
 from moe_tune.heads.stack import Stack
 from moe_tune.heads.temperature import TemperatureHead
+from moe_tune.heads.top_p import TopPHead
 from moe_tune.routing import ScoringRule
 from moe_tune.train_table import TrainTable, ids_hash
 
@@ -54,7 +61,7 @@ def test_the_order_of_parts_does_not_matter(bias_mode):
         torch.testing.assert_close(other.probs_TE, decisions[0].probs_TE)
 
 
-@pytest.mark.reference(Stack)
+@pytest.mark.reference("Stack")
 def test_a_stack_of_one_is_that_one():
     gate = BaseGate(BASE_ED, RULE, 0)
     logits_TE = functional.linear(HIDDEN_TD, BASE_ED)
@@ -83,11 +90,39 @@ def test_calibration_and_progress_reach_the_parts():
         (lambda: {"bias": AccuracyBiasHead(), "own": _OwnLogits()}, "first"),
         (lambda: {"bias": AccuracyBiasHead(), "inner": Stack({"own": _OwnLogits()})}, "first"),
         (lambda: {"one": TemperatureHead(tau=0.5), "two": TemperatureHead(mode="learned")}, "at most one"),
+        (lambda: {"free": LossFreeBiasHead(), "bias": AccuracyBiasHead(mode="select")}, "no selection after"),
+        (lambda: {"inner": Stack({"free": LossFreeBiasHead()}), "price": QuantileBalanceHead()}, "no selection after"),
+        (lambda: {"mass": RenormalisedHead(), "own": SigmoidHead()}, "SigmoidHead before RenormalisedHead"),
+        (lambda: {"bias": AccuracyBiasHead(mode="weight"), "own": ReluHead()}, "ReluHead before AccuracyBiasHead"),
     ],
 )
 def test_stacks_that_make_no_sense_are_refused(parts, word):
     with pytest.raises(ConfigError, match=word):
         Stack(parts())
+
+
+def test_parts_that_undo_one_another_may_stand_the_other_way_round():
+    Stack({"bias": AccuracyBiasHead(mode="select"), "free": LossFreeBiasHead()})
+    Stack({"own": SigmoidHead(), "mass": RenormalisedHead()})
+
+
+@pytest.mark.parametrize("parts", [("relu", "bias"), ("bias",)])
+def test_tokens_without_an_expert_weigh_nothing(parts):
+    made = {"relu": ReluHead(), "bias": AccuracyBiasHead(mode="weight" if "relu" in parts else "logit")}
+    head = Stack({name: made[name] for name in parts}).bound_to(BaseGate(BASE_ED, RULE, 0))
+    decision = decide(head, RULE, HIDDEN_TD, -functional.linear(HIDDEN_TD, BASE_ED).abs() - 1)
+    assert decision.weights_TK.isfinite().all()
+    assert decision.weights_TK.any() == ("relu" not in parts)
+
+
+@pytest.mark.parametrize("head", [TopPHead(p=0.9, slots=1), ReluHead(slots=1)], ids=["top-p", "relu"])
+@pytest.mark.parametrize("scope", ["answer", "all"])
+def test_a_head_may_use_fewer_experts_than_the_pretrained_router(head, scope, family, tiny_model, batch):
+    routers = TunedRouters(tiny_model, family, head, "all", scope)
+    with torch.no_grad():
+        assert tiny_model(**batch).logits.isfinite().all()
+    for output in routers.trace.at(scope):
+        assert output.used_TK.sum(-1).max() <= 1
 
 
 def test_a_head_with_its_own_logits_may_come_first():

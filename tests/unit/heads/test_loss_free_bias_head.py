@@ -37,7 +37,7 @@ def test_the_sign_equals_the_slow_reference(counts):
     assert load_sign(torch.tensor(counts)).tolist() == [(mean > c) - (mean < c) for c in counts]
 
 
-@pytest.mark.reference(LossFreeBiasHead)
+@pytest.mark.reference("LossFreeBiasHead")
 @pytest.mark.parametrize("renormalise", [False, True])
 def test_the_decision_equals_the_slow_reference(renormalise):
     rule = ScoringRule(2, 8, renormalise)

@@ -38,7 +38,7 @@ def test_there_is_noise_in_training_only(kind):
     assert head.router_weight(BASE_ED) is BASE_ED
 
 
-@pytest.mark.reference(JitterHead)
+@pytest.mark.reference("JitterHead")
 def test_jitter_multiplies_what_the_router_reads():
     head = bound(JitterHead, eps=0.2)
     torch.manual_seed(11)
@@ -53,7 +53,7 @@ def test_jitter_multiplies_what_the_router_reads():
     assert torch.equal(still, LOGITS_TE)
 
 
-@pytest.mark.reference(NoisyTopKHead)
+@pytest.mark.reference("NoisyTopKHead")
 def test_the_noise_of_noisy_top_k_starts_small_and_has_the_learned_size():
     head = bound(NoisyTopKHead)
     noise = (head.score(HIDDEN_TD, LOGITS_TE) - LOGITS_TE).detach()

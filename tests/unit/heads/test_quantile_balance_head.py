@@ -35,7 +35,7 @@ def slow_prices(s, beta, k):
     return [sorted((s[t][i] - alpha[t] for t in range(tokens)), reverse=True)[rank] for i in range(experts)]
 
 
-@pytest.mark.reference(QuantileBalanceHead)
+@pytest.mark.reference("QuantileBalanceHead")
 @given(
     tokens=st.integers(1, 30),
     experts=st.integers(2, 9),

@@ -38,7 +38,7 @@ def slow_top(z, count):
     return sorted(range(len(z)), key=lambda i: (-z[i], i))[:count]
 
 
-@pytest.mark.reference(PostSoftmaxHead)
+@pytest.mark.reference("PostSoftmaxHead")
 @given(seed=st.integers(0, 99), spread=st.floats(0.1, 20), renormalise=st.booleans())
 def test_post_softmax_is_the_softmax_of_the_chosen_logits(seed, spread, renormalise):
     logits_TE = spread * torch.randn(20, 16, generator=torch.Generator().manual_seed(seed))
@@ -49,7 +49,7 @@ def test_post_softmax_is_the_softmax_of_the_chosen_logits(seed, spread, renormal
         assert came.weights_TK[token].tolist() == pytest.approx(wanted, abs=1e-6)
 
 
-@pytest.mark.reference(RenormalisedHead)
+@pytest.mark.reference("RenormalisedHead")
 @both_rules
 def test_calibrated_weights_equal_the_slow_reference(renormalise):
     table, logits_TE = layer_table(16, top_k=4), 2 * torch.randn(20, 16)

@@ -70,7 +70,7 @@ CASES = [
 each_case = pytest.mark.parametrize(("kind", "options", "slow"), CASES)
 
 
-@pytest.mark.reference(ScaleBiasHead, LowRankHead, MlpHead, CosineHead)
+@pytest.mark.reference("ScaleBiasHead", "LowRankHead", "MlpHead", "CosineHead")
 @each_case
 def test_scores_equal_the_slow_reference(kind, options, slow):
     head = bound(kind(**options), by=0.5)

@@ -34,7 +34,7 @@ def misfit(logits_QK, weights_QK, rho, kind, log_a, c):
     return total
 
 
-@pytest.mark.reference(SigmoidHead)
+@pytest.mark.reference("SigmoidHead")
 @pytest.mark.parametrize("renormalise", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_weights_equal_the_slow_reference(kind, renormalise):

@@ -18,7 +18,7 @@ def bound():
     return SinkhornHead().bound_to(BaseGate(torch.zeros(8, 4), RULE, 0))
 
 
-@pytest.mark.reference(SinkhornHead)
+@pytest.mark.reference("SinkhornHead")
 def test_the_plan_equals_the_slow_reference():
     z = SKEWED_TE[:20].double().tolist()
     d0, d1 = [1.0] * 20, [1.0] * 8

@@ -77,7 +77,7 @@ def test_calibration_picks_the_experts_that_differ_most(promote, suppress):
     assert head.traits.needs_calibration == bool(promote or suppress)
 
 
-@pytest.mark.reference(SteerHead)
+@pytest.mark.reference("SteerHead")
 @pytest.mark.parametrize("renormalise", [False, True])
 @pytest.mark.parametrize(("promoted", "suppressed"), [((5,), ()), ((), (0, 1)), ((2, 6), (3,))])
 def test_the_decision_equals_the_slow_reference(promoted, suppressed, renormalise):

@@ -52,7 +52,7 @@ def test_a_low_temperature_sharpens_and_a_high_one_flattens():
     assert (top[1] > top[2]).all()
 
 
-@pytest.mark.reference(TemperatureHead)
+@pytest.mark.reference("TemperatureHead")
 @pytest.mark.parametrize("mass", ["raw", "preserved"])
 @pytest.mark.parametrize("renormalise", [False, True])
 @pytest.mark.parametrize("tau", [0.3, 1.0, 3.0])
@@ -76,7 +76,7 @@ def test_the_gradient_of_tau_equals_a_double_precision_reference(mass, renormali
     torch.testing.assert_close(head.theta.grad.double(), theta.grad, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.reference(TemperatureHead)
+@pytest.mark.reference("TemperatureHead")
 @pytest.mark.parametrize("mass", ["raw", "preserved"])
 @pytest.mark.parametrize("renormalise", [False, True])
 def test_a_temperature_per_expert_equals_a_double_precision_reference(mass, renormalise):

@@ -56,7 +56,7 @@ def reference(form, outputs, weights):
     return total / slots
 
 
-@pytest.mark.reference(ExpertOrthogonalityLoss)
+@pytest.mark.reference("ExpertOrthogonalityLoss")
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("slots", "width"), [(2, 16), (4, 16), (8, 5), (1, 4)])
 def test_agrees_with_least_squares(form, slots, width):

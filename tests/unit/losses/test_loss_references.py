@@ -118,18 +118,18 @@ CASES = [
 
 
 @pytest.mark.reference(
-    AccuracyPullLoss,
-    DeadExpertHingeLoss,
-    GlobalLoadBalanceLoss,
-    LoadConcentrationLoss,
-    MarginalEntropyLoss,
-    MutualInformationLoss,
-    ProbabilityVarianceLoss,
-    ReluL1Loss,
-    RoutingAnchorLoss,
-    SequenceLoadBalanceLoss,
-    SquaredVariationLoss,
-    UniformDistanceLoss,
+    "AccuracyPullLoss",
+    "DeadExpertHingeLoss",
+    "GlobalLoadBalanceLoss",
+    "LoadConcentrationLoss",
+    "MarginalEntropyLoss",
+    "MutualInformationLoss",
+    "ProbabilityVarianceLoss",
+    "ReluL1Loss",
+    "RoutingAnchorLoss",
+    "SequenceLoadBalanceLoss",
+    "SquaredVariationLoss",
+    "UniformDistanceLoss",
 )
 @pytest.mark.parametrize("spare", [False, True])
 @pytest.mark.parametrize("scope", ["answer", "all"])

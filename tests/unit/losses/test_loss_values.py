@@ -53,7 +53,7 @@ def value(loss, *layers, **options):
     return loss.compute(trace_of(*layers, **options), context_of(RULE, len(layers))).item()
 
 
-@pytest.mark.reference(LoadBalanceLoss)
+@pytest.mark.reference("LoadBalanceLoss")
 def test_load_balance_at_balance_and_at_collapse():
     loss = LoadBalanceLoss()
     assert value(loss, (UNIFORM_TE, CYCLIC_TK)) == pytest.approx(1)
@@ -85,7 +85,7 @@ def test_pooled_load_balance_cannot_see_layers_that_collapse_apart():
     assert value(loss, *map(set_of, range(8))) == pytest.approx(8)
 
 
-@pytest.mark.reference(PooledLoadBalanceLoss)
+@pytest.mark.reference("PooledLoadBalanceLoss")
 @pytest.mark.parametrize("lengths", [(5, 5, 5), (5, 2, 1)])
 def test_pooled_load_balance_is_that_of_transformers(random_trace, lengths):
     trace = random_trace(lengths, 5)
@@ -98,7 +98,7 @@ def test_pooled_load_balance_is_that_of_transformers(random_trace, lengths):
         torch.testing.assert_close(mine, wanted)
 
 
-@pytest.mark.reference(ZLoss)
+@pytest.mark.reference("ZLoss")
 def test_z_loss():
     layer = (UNIFORM_TE, CYCLIC_TK)
     assert value(ZLoss(), layer, logits_TE=torch.zeros(TOKENS, E)) == pytest.approx(math.log(64) ** 2)
@@ -106,7 +106,7 @@ def test_z_loss():
     assert value(ZLoss(), layer, logits_TE=torch.full((TOKENS, E), 2.0)) == pytest.approx((2 + math.log(64)) ** 2)
 
 
-@pytest.mark.reference(TokenEntropyLoss)
+@pytest.mark.reference("TokenEntropyLoss")
 @pytest.mark.parametrize(("over", "top"), [("all", math.log(64)), ("chosen", math.log(8))])
 def test_token_entropy(over, top):
     loss = TokenEntropyLoss(over=over)

@@ -16,7 +16,7 @@ from moe_tune.losses.router_orthogonality import RouterOrthogonalityLoss, relati
 # Router weights
 
 
-@pytest.mark.reference(RouterOrthogonalityLoss)
+@pytest.mark.reference("RouterOrthogonalityLoss")
 def test_row_overlap_agrees_with_loops():
     weight_ED = torch.randn(5, 7, requires_grad=True)
     exact_ED = weight_ED.detach().double().requires_grad_()
@@ -82,7 +82,7 @@ def test_a_router_without_a_single_weight_is_refused_by_name(random_trace):
 # Distillation
 
 
-@pytest.mark.reference(RouterDistillationLoss)
+@pytest.mark.reference("RouterDistillationLoss")
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
 def test_distillation_agrees_with_loops(temperature):
     logits_BV, teacher_BV = torch.randn(3, 7, requires_grad=True), torch.randn(3, 7)

@@ -38,7 +38,7 @@ def computed(kind, scope, trace):
     return {name: table.detach().numpy() for name, table in tables.items()}, kind.summary(tables)
 
 
-@pytest.mark.reference(ExpertActivation)
+@pytest.mark.reference("ExpertActivation")
 @each_scope
 @each_filling
 def test_expert_activation(scope, spare, random_trace):
@@ -56,7 +56,7 @@ def test_expert_activation(scope, spare, random_trace):
     assert summary["load_imbalance"] == pytest.approx((count.max(1) / count.mean(1)).mean())
 
 
-@pytest.mark.reference(ExpertAccuracy)
+@pytest.mark.reference("ExpertAccuracy")
 @each_scope
 @each_filling
 def test_expert_accuracy_counts_a_question_once(scope, spare, random_trace):
@@ -75,7 +75,7 @@ def test_expert_accuracy_counts_a_question_once(scope, spare, random_trace):
     np.testing.assert_array_equal(tables["correct"], correct.sum(-1))
 
 
-@pytest.mark.reference(GateEntropy)
+@pytest.mark.reference("GateEntropy")
 @each_scope
 @each_filling
 def test_gate_entropy(scope, spare, random_trace):

@@ -17,7 +17,7 @@ from moe_tune.models.adapter import PREFIX, Adapter
 OPTIONS = [
     {"r": 4, "target_modules": ["q_proj", "v_proj"]},
     {"r": 4, "target_parameters": ["mlp.gate.weight"]},
-    {"r": 2, "target_parameters": ["mlp.experts.gate_up_proj"], "layers_to_transform": [1, 2]},
+    {"r": 2, "target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"], "layers_to_transform": [1, 2]},
 ]
 each_option = pytest.mark.parametrize("options", OPTIONS, ids=["attention", "router", "experts"])
 
@@ -96,8 +96,57 @@ def test_frozen_tensors_keep_their_names_and_hashes(family, build_model):
         ({"target_modules": ["nonesuch"]}, "nonesuch"),
         ({"target_parameters": ["mlp.gate.weight"], "lora_dropout": 0.1}, "lora_dropout"),
         ({"r": 0, "target_modules": ["q_proj"]}, "r"),
+        ({"target_modules": ["q_proj", "nonesuch"]}, "'nonesuch'"),
+        ({"target_modules": ["q_proj"], "target_parameters": ["mlp.nothing.weight"]}, "'mlp.nothing'"),
+        ({"target_modules": ["q_proj"], "init_lora_weights": "pissa"}, "init_lora_weights"),
+        ({"target_modules": ["q_proj"], "init_lora_weights": False}, "init_lora_weights"),
+        ({"target_modules": ["q_proj"], "bias": "all"}, "bias"),
+        ({"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"target_modules": ["q_proj"], "layer_replication": [[0, 1]]}, "layer_replication"),
+        ({"target_modules": ["q_proj"], "megatron_config": {"a": 1}}, "model.peft"),
+        ({"target_modules": "["}, "model.peft"),
     ],
 )
 def test_what_peft_cannot_do_is_refused(options, word, family, build_model):
     with pytest.raises(ConfigError, match=word):
         Adapter(build_model(family), options)
+
+
+def test_dropout_acts_in_training_alone(family, build_model, batch):
+    model = build_model(family)
+    routers = adapted(model, family, {"r": 4, "target_modules": ["q_proj"], "lora_dropout": 0.5}, IdentityHead())
+    shaken(routers)
+    same = {}
+    for mode in (True, False):
+        routers.companion.train(mode)
+        with torch.no_grad():
+            same[mode] = torch.equal(model(**batch).logits, model(**batch).logits)
+    assert same == {True: False, False: True}
+
+
+def test_the_lora_of_a_half_precision_model_is_trained_in_full_precision(family, build_model, batch):
+    for options in OPTIONS:
+        model = build_model(family, dtype=torch.bfloat16)
+        routers = adapted(model, family, options, RetunedHead())
+        shaken(routers)
+        logits = model(**batch).logits
+        assert logits.dtype == torch.bfloat16
+        logits.float().logsumexp(-1).sum().backward()
+        for parameter in routers.companion.parameters.values():
+            assert parameter.dtype == torch.float32
+            assert parameter.grad.isfinite().all()
+
+
+def test_base_logits_are_those_of_the_pretrained_router(family, build_model, batch):
+    model = build_model(family)
+    routers = TunedRouters(model, family, IdentityHead(), "all", "all", "float32", ["base_logits"])
+    with torch.no_grad():
+        model(**batch)
+        wanted_TE = routers.trace.outputs[0].logits_TE
+        routers.companion = Adapter(model, OPTIONS[1])
+        shaken(routers)
+        model(**batch)
+    output = routers.trace.outputs[0]
+    assert torch.equal(output.base_logits_TE, wanted_TE)
+    assert not torch.allclose(output.logits_TE, wanted_TE, atol=1e-3)
+    assert routers.views[0].router_weight() is None, "a head alone does not say what the layer routes with"
