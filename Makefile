@@ -38,7 +38,8 @@ test: lint
 	$(BIN)/python -m pytest -n auto
 
 conformance: install-test
-	$(BIN)/python -m pytest -n auto tests/conformance tests/unit/heads tests/unit/losses tests/unit/metrics tests/unit/test_router_gradient.py --matrix
+	PYTHONPATH=tests $(BIN)/python -m pytest -n auto -p matrix tests/conformance tests/unit/heads tests/unit/losses \
+		tests/unit/metrics tests/unit/test_router_gradient.py
 
 test-slow: install-test
 	$(BIN)/python -m pytest -n auto -m slow

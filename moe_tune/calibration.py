@@ -55,5 +55,6 @@ def training_table(tuner: "RouterTuner", *, with_heads: bool = False) -> TrainTa
             *sample.of(layer),
         )
         for index, layer in enumerate(routers.gates)
+        if layer in sample.rows  # on a trunk the lower layers do not run
     }
     return TrainTable("train", len(questions), ids_hash(question.id for question in questions), layers)

@@ -125,3 +125,15 @@ def made_up_trace(lengths, positions, layers=(0, 1, 2), experts=8, top_k=2, seed
 @pytest.fixture
 def random_trace():
     return made_up_trace
+
+
+@pytest.fixture
+def exempt(record_property):
+    """Give a function that notes why a law does not bind a class; the matrix of ``make conformance`` shows it."""
+    return lambda reason: record_property("exempt", reason)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        for mark in item.iter_markers("reference"):
+            item.user_properties.append(("reference", " ".join(mark.args)))

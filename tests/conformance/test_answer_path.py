@@ -17,6 +17,7 @@ from moe_tune.answer_path.streamed import StreamedStates
 from moe_tune.data.encoding import PromptedQuestion
 from moe_tune.gate import EXTRAS, TunedRouters
 from moe_tune.heads.retuned import RetunedHead
+from moe_tune.heads.stack import Stack
 from moe_tune.losses.base import LossContext
 from moe_tune.metrics.base import MetricShape, Outcome
 from moe_tune.metrics.evidence import RoutingEvidence
@@ -160,7 +161,8 @@ def test_an_epoch_of_updates_agrees(kind, mode, family, build_model):
     for side in both:
         shake(side.routers)
         in_its_mode(side.routers, head)
-        optimizer = torch.optim.SGD(side.routers.trainable().values(), lr=0.5, momentum=0.9)
+        rate = 0.005 if isinstance(head, Stack) else 0.5  # a stack of nearly all heads enlarges rounding most
+        optimizer = torch.optim.SGD(side.routers.trainable().values(), lr=rate, momentum=0.9)
         for question_B in torch.arange(QUESTIONS).split(7):
             optimizer.zero_grad()
             functional.nll_loss(side.letters(question_B), GOLD_Q[question_B]).backward()

@@ -50,10 +50,15 @@ def test_the_readmes_head_keeps_the_laws_of_the_conformance_suite(tmp_path):
     """Put beside the shipped heads it is discovered; here the suite is pointed at the file instead."""
     (tmp_path / "clipped.py").write_text(readme_head(), encoding="utf-8")
     (tmp_path / "held.py").write_text(
-        "import sys; sys.path[:0] = sys.argv[1:3]; import clipped, pytest; "
-        "clipped.ClippedHead.__module__ = 'moe_tune.heads.clipped'; "
-        "sys.exit(pytest.main([sys.argv[2] + '/conformance/test_heads.py', '-q', '-k', 'ClippedHead', "
-        "'-p', 'no:cacheprovider', '-p', 'no:xdist']))"
+        "import importlib.util, sys\n"
+        "sys.path.insert(0, sys.argv[2])\n"
+        "name = 'moe_tune.heads.clipped'\n"
+        "spec = importlib.util.spec_from_file_location(name, sys.argv[1] + '/clipped.py')\n"
+        "sys.modules[name] = module = importlib.util.module_from_spec(spec)\n"
+        "spec.loader.exec_module(module)\n"
+        "import pytest\n"
+        "held = ['-k', 'ClippedHead', '-p', 'no:cacheprovider', '-p', 'no:xdist']\n"
+        "sys.exit(pytest.main([sys.argv[2] + '/conformance/test_heads.py', *held]))\n"
     )
     command = [sys.executable, str(tmp_path / "held.py"), str(tmp_path), str(ROOT / "tests")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

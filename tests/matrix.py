@@ -1,9 +1,6 @@
 """The matrix of classes and laws: what ``make conformance`` prints."""
 
-import sys
 from collections import defaultdict
-
-import pytest
 
 import moe_tune.heads
 import moe_tune.losses
@@ -18,25 +15,9 @@ REFERENCE = "agrees with a slow reference"
 EXEMPT, PASSED, FAILED = "-", "x", "FAIL"
 
 
-def pytest_addoption(parser):
-    parser.addoption("--matrix", action="store_true", help="print which class keeps which law")
-
-
-@pytest.fixture
-def exempt(record_property):
-    """Give a function that notes why a law does not bind a class; the matrix shows it."""
-    return lambda reason: record_property("exempt", reason)
-
-
 def pytest_configure(config):
-    if config.getoption("matrix", default=False) and not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Matrix(), "matrix")
-
-
-def pytest_collection_modifyitems(items):
-    for item in items:
-        for mark in item.iter_markers("reference"):
-            item.user_properties.append(("reference", " ".join(mark.args)))
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Matrix(), "classes and laws")
 
 
 class Matrix:
@@ -94,10 +75,3 @@ class Matrix:
         write(f"holes: {len(holes)}")
         for hole in holes:
             write(f"  {hole}")
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(session, exitstatus):
-    matrix = session.config.pluginmanager.get_plugin("matrix")
-    if matrix is not None and exitstatus == 0 and not matrix.cells:
-        sys.exit("no conformance test was run")
