@@ -132,11 +132,12 @@ CASES = [
     "UniformDistanceLoss",
 )
 @pytest.mark.parametrize("spare", [False, True])
-@pytest.mark.parametrize("scope", ["answer", "all"])
-@pytest.mark.parametrize(("loss", "reference"), CASES, ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize(
+    ("loss", "reference", "scope"),
+    [(loss, reference, scope) for loss, reference in CASES for scope in loss.scopes],
+    ids=lambda one: one if isinstance(one, str) else type(one).__name__,
+)
 def test_value_and_gradient(loss, reference, scope, spare, random_trace):
-    if scope not in loss.scopes:
-        pytest.skip("refused at this scope")
     loss.after_step()
     trace = random_trace(LENGTHS, POSITIONS, spare=spare)
     context = loss_context(scope=scope)
