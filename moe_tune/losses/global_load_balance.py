@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from moe_tune.losses.base import AuxLoss, LossContext
+from moe_tune.losses.load_balance import balance_of
 from moe_tune.ranks import summed_over_ranks
 from moe_tune.routing import RouterOutput, RoutingTrace
 
@@ -33,7 +34,7 @@ class GlobalLoadBalanceLoss(AuxLoss):
         """Count the micro-batch, then return the mean over layers."""
         self._count(self.outputs(trace, context))
         return self.mean_over_layers(
-            trace, context, lambda output: shared_load_balance(self.state[_key(output)], output.probs_TE)
+            trace, context, lambda output: balance_of(self.state[_key(output)], output.probs_TE)
         )
 
     def after_step(self) -> None:
@@ -50,18 +51,3 @@ class GlobalLoadBalanceLoss(AuxLoss):
 
 def _key(output: RouterOutput) -> str:
     return f"counts_{output.layer}"
-
-
-def shared_load_balance(counts_E: Tensor, probs_TE: Tensor) -> Tensor:
-    """Return ``E sum_i F_i P_i`` with choices counted elsewhere.
-
-    Args:
-        counts_E: Choices of each expert.
-        probs_TE: Probabilities of the tokens that get the gradient; at least one token.
-
-    Example:
-        >>> float(shared_load_balance(torch.tensor([3, 1]), torch.tensor([[1.0, 0.0]])))
-        1.5
-    """
-    share_E = counts_E.to(probs_TE.dtype) / counts_E.sum().clamp(min=1)
-    return len(counts_E) * torch.sum(share_E * probs_TE.mean(0))

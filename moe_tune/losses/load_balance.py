@@ -43,6 +43,19 @@ def load_balance(output: RouterOutput) -> Tensor:
         >>> float(load_balance(RouterOutput(probs, probs, probs[:, :1], choice, torch.ones(4).bool(), 0)))
         1.0
     """
-    counts_E = output.counts_E().to(output.probs_TE.dtype)
-    share_E = counts_E / counts_E.sum().clamp(min=1)
-    return len(counts_E) * torch.sum(share_E * output.probs_TE.mean(0))
+    return balance_of(output.counts_E(), output.probs_TE)
+
+
+def balance_of(counts_E: Tensor, probs_TE: Tensor) -> Tensor:
+    """Return ``E sum_i F_i P_i`` of choices and probabilities that may come from different tokens.
+
+    Args:
+        counts_E: Choices of each expert, without gradient.
+        probs_TE: Probabilities of the tokens that get the gradient; at least one token.
+
+    Example:
+        >>> float(balance_of(torch.tensor([3, 1]), torch.tensor([[1.0, 0.0]])))
+        1.5
+    """
+    share_E = counts_E.to(probs_TE.dtype) / counts_E.sum().clamp(min=1)
+    return len(counts_E) * torch.sum(share_E * probs_TE.mean(0))
