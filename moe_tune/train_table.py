@@ -1,4 +1,4 @@
-"""What calibrated heads and losses read of the training split: how the pretrained router chose, and how it went."""
+"""What calibrated heads and losses read of the training split: how the routers chose, and how it went."""
 
 import hashlib
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ SAMPLE = 1024
 class LayerTable:
     """One layer's part of a training-split table.
 
-    The unit is the question, seen at its answer token, where ``auxiliary`` and other subjects count alike.
+    The unit is the question, seen at its answer token.
 
     Args:
         chosen_ES: Questions of each subject routed to each expert.
@@ -49,7 +49,9 @@ class LayerTable:
 
 @dataclass(frozen=True, slots=True)
 class TrainTable:
-    """Counts from one pass of the pretrained router over training questions; never over validation or test.
+    """Counts from one pass over training questions, never over validation or test.
+
+    The pretrained router decides while it is made; only a table for heads that refresh is made with them in place.
 
     Args:
         split: The split the questions came from; only ``train`` is accepted.
