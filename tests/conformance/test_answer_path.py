@@ -24,6 +24,8 @@ from moe_tune.metrics.evidence import RoutingEvidence
 
 QUESTIONS = 32
 LETTERS = torch.tensor([3, 4, 5, 6])
+DIVERGENCES = ("RouterDistillationLoss", "RoutingAnchorLoss")
+"""Losses of which so little is left here, about 1e-7, that it is rounding; their gradients are held as all others are."""
 GOLD_Q = torch.randint(4, (QUESTIONS,), generator=torch.Generator().manual_seed(3))
 
 
@@ -149,7 +151,8 @@ def test_losses_are_exact(kind, mode, shots, size, layers, family, build_model, 
         values.append(kind(**mode, layers=layers).compute(side.routers.trace, context))
         # With the task's, as training has it: alone, some losses' gradients are nothing but rounding.
         (functional.nll_loss(log_probs_BA, GOLD_Q[question_B]) + values[-1]).backward()
-    assert (values[0] - values[1]).abs() <= 1e-5 * values[1].abs() + 1e-7, "loss; a divergence of 1e-7 is but rounding"
+    floor = 1e-7 if kind.__name__ in DIVERGENCES else 1e-9
+    assert (values[0] - values[1]).abs() <= 1e-5 * values[1].abs() + floor, "loss"
     assert_same(both[0].gradient(), both[1].gradient(), "gradient")
 
 
