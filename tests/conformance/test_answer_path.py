@@ -25,7 +25,7 @@ from moe_tune.metrics.evidence import RoutingEvidence
 QUESTIONS = 32
 LETTERS = torch.tensor([3, 4, 5, 6])
 DIVERGENCES = ("RouterDistillationLoss", "RoutingAnchorLoss")
-"""Losses of which so little is left here, about 1e-7, that it is rounding; their gradients are held as all others are."""
+"""Losses of which so little is left here, about 1e-7, that it is rounding; their gradients are held as all others."""
 GOLD_Q = torch.randint(4, (QUESTIONS,), generator=torch.Generator().manual_seed(3))
 
 
