@@ -24,7 +24,7 @@ def training_table(tuner: "RouterTuner", *, with_heads: bool = False) -> TrainTa
     """
     tuner.keep_prompts(["train"])  # before the questions are counted: above the cache's limit they become a sample
     questions, routers = tuner.quiz.questions("train"), tuner.routers
-    shape = tuner.metric_shape()
+    shape = tuner.metric_shape("train")
     metric = ExpertAccuracy(shape, "answer").to(tuner.device)
     sample = HiddenSample(len(questions))
     asked_S, right_S = (torch.zeros(shape.num_subjects, dtype=torch.long, device=tuner.device) for _ in range(2))
@@ -37,7 +37,7 @@ def training_table(tuner: "RouterTuner", *, with_heads: bool = False) -> TrainTa
                 batch = Batch(*(value.to(tuner.device) for value in cpu_batch))
                 log_probs_BA, _ = tuner.answer(batch, "train")
                 correct_B = log_probs_BA.argmax(-1) == batch.gold_B
-                metric.update(routers.trace, Outcome(correct_B, batch.subject_B))
+                metric.update(routers.trace, Outcome(correct_B, batch.subject_B, batch.question_B))
                 asked_S.index_add_(0, batch.subject_B, torch.ones_like(batch.subject_B))
                 right_S.index_add_(0, batch.subject_B, correct_B.long())
                 # At the answer scope a trace has one token per question, in the order of the batch.

@@ -143,11 +143,12 @@ class GridTuner(RouterTuner):
         log_probs, loss = self.answer(batch, split)
         heads = len(self.points)
         if not self.outcomes:
-            self.outcomes = [SplitResults(RoutingEvidence(self.metric_shape()).to(self.device)) for _ in self.points]
+            shape = self.metric_shape(split)
+            self.outcomes = [SplitResults(RoutingEvidence(shape).to(self.device)) for _ in self.points]
         for index, results in enumerate(self.outcomes):
             trace = self.routers.trace.of_head(index, heads)
             log_probs_BA, loss_B = log_probs[index::heads], loss[index::heads]
-            outcome = Outcome(log_probs_BA.argmax(-1) == batch.gold_B, batch.subject_B)
+            outcome = Outcome(log_probs_BA.argmax(-1) == batch.gold_B, batch.subject_B, batch.question_B)
             results.add(trace, outcome, batch.question_B, log_probs_BA, loss_B)
 
     def log_evidence(self) -> None:

@@ -343,17 +343,18 @@ class RouterTuner(LightningModule):
 
     # Evaluation
 
-    def metric_shape(self) -> MetricShape:
-        """Return the sizes of the metrics' states for this model and quiz."""
-        rule = self.routers.rule
-        return MetricShape(tuple(self.routers.gates), rule.num_experts, rule.top_k, len(self.quiz.subjects))
+    def metric_shape(self, split: str) -> MetricShape:
+        """Return the sizes of the metrics' states for this model and a split of the quiz."""
+        rule, quiz = self.routers.rule, self.quiz
+        layers, questions = tuple(self.routers.gates), len(quiz.questions(split))
+        return MetricShape(layers, rule.num_experts, rule.top_k, len(quiz.subjects), questions)
 
     def evaluate(self, batch: Batch, split: str) -> None:
         """Answer a batch and add it to the split's results."""
         log_probs_BA, loss_B = self.answer(batch, split)
         if split not in self.results:
-            self.results[split] = SplitResults(RoutingEvidence(self.metric_shape()).to(self.device))
-        outcome = Outcome(log_probs_BA.argmax(-1) == batch.gold_B, batch.subject_B)
+            self.results[split] = SplitResults(RoutingEvidence(self.metric_shape(split)).to(self.device))
+        outcome = Outcome(log_probs_BA.argmax(-1) == batch.gold_B, batch.subject_B, batch.question_B)
         self.results[split].add(self.routers.trace, outcome, batch.question_B, log_probs_BA, loss_B)
 
     def log_evidence(self) -> None:

@@ -19,13 +19,18 @@ N     router heads compared in one pass
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 Scope = Literal["answer", "all"]
 """Where a head acts or a statistic counts: the last prompt token, or every real token (padding never)."""
+
+Part = Literal["instruction", "examples", "stem", "choices"]
+"""Parts of a prompt a statistic may count instead; the instruction is the header and the answer cue."""
+
+PARTS: tuple[Part, ...] = get_args(Part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +186,7 @@ class RoutingTrace:
         question_T: Index within the batch of the question a token belongs to.
         needs: Costly extras to record: ``hidden``, ``base_logits``.
         answer_only: The forward pass saw answer tokens alone (the answer path); nothing is known of the others.
+        part_T: Index in ``PARTS`` of the prompt part each token belongs to, -1 at padding; ``None`` when unknown.
     """
 
     real_T: Tensor
@@ -188,6 +194,7 @@ class RoutingTrace:
     question_T: Tensor
     needs: frozenset[str] = frozenset()
     answer_only: bool = False
+    part_T: Tensor | None = None
     outputs: dict[int, RouterOutput] = field(default_factory=dict)
     is_open: bool = True
 
@@ -245,22 +252,28 @@ class RoutingTrace:
             outputs=outputs,
         )
 
-    def mask(self, scope: Scope) -> Tensor:
-        """Return the tokens of a scope, (T,).
+    def mask(self, scope: Scope | Part) -> Tensor:
+        """Return the tokens of a scope or a prompt part, (T,).
 
         Raises:
-            RuntimeError: All tokens are asked for but only the answer tokens were seen.
+            RuntimeError: All tokens are asked for but only the answer tokens were seen, or the parts are not known.
         """
-        if scope == "all" and self.answer_only:
+        if scope == "answer":
+            return self.answer_T
+        if self.answer_only:
             raise RuntimeError("all tokens were asked of a trace that holds answer tokens alone")
-        return self.answer_T if scope == "answer" else self.real_T
+        if scope == "all":
+            return self.real_T
+        if self.part_T is None:
+            raise RuntimeError(f"the tokens of the {scope} were asked of a trace that does not know the parts")
+        return self.part_T == PARTS.index(scope)
 
     def record(self, output: RouterOutput) -> None:
         """Keep a layer's output while the trace is open; drop it afterwards."""
         if self.is_open:
             self.outputs[output.layer] = output
 
-    def at(self, scope: Scope) -> Iterator[RouterOutput]:
+    def at(self, scope: Scope | Part) -> Iterator[RouterOutput]:
         """Yield each layer's output restricted to the tokens of a scope."""
         mask_T = self.mask(scope)
         for layer in sorted(self.outputs):

@@ -20,12 +20,14 @@ class MetricShape:
         num_experts: Experts per layer, E.
         top_k: Experts per token, K.
         num_subjects: Subjects of the quiz.
+        num_questions: Questions of the split, Q.
     """
 
     layers: tuple[int, ...]
     num_experts: int
     top_k: int
     num_subjects: int
+    num_questions: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +37,12 @@ class Outcome:
     Args:
         correct_B: Whether each question was answered correctly.
         subject_B: Index of each question's subject.
+        question_B: Index of each question in its split.
     """
 
     correct_B: Tensor
     subject_B: Tensor
+    question_B: Tensor
 
 
 class RoutingMetric(Metric, ABC):

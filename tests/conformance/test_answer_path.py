@@ -83,8 +83,9 @@ def assert_same(came, wanted, what):
 
 
 def evidence(side, log_probs_BA, question_B):
-    metrics = RoutingEvidence(MetricShape(tuple(side.routers.gates), 8, 2, 1))
-    metrics.update(side.routers.trace, Outcome(log_probs_BA.argmax(-1) == GOLD_Q[question_B], 0 * question_B))
+    metrics = RoutingEvidence(MetricShape(tuple(side.routers.gates), 8, 2, 1, len(GOLD_Q)))
+    correct_B = log_probs_BA.argmax(-1) == GOLD_Q[question_B]
+    metrics.update(side.routers.trace, Outcome(correct_B, 0 * question_B, question_B))
     frame = metrics.frame()
     return frame[frame["scope"] == "answer"].drop(columns="scope").reset_index(drop=True)
 

@@ -16,7 +16,7 @@ from moe_tune.routing import RoutingTrace
 METRICS = {
     name: kind for name, kind in concrete_subclasses(RoutingMetric).items() if kind.__module__.startswith("moe_tune")
 }
-SHAPE = MetricShape(layers=(0, 1, 2), num_experts=8, top_k=2, num_subjects=3)
+SHAPE = MetricShape(layers=(0, 1, 2), num_experts=8, top_k=2, num_subjects=3, num_questions=6)
 LENGTHS = (4, 1, 3, 5, 2, 1)
 CORRECT = torch.tensor([True, False, True, True, False, True])
 SUBJECT = torch.tensor([0, 2, 2, 1, 0, 2])
@@ -33,7 +33,7 @@ def part(trace, questions):
     piece = RoutingTrace(trace.real_T[keep], trace.answer_T[keep], question_T)
     for output in trace.outputs.values():
         piece.record(output.rows(keep))
-    return piece, Outcome(CORRECT[list(questions)], SUBJECT[list(questions)])
+    return piece, Outcome(CORRECT[list(questions)], SUBJECT[list(questions)], torch.tensor(list(questions)))
 
 
 def result(kind, scope, *batches):

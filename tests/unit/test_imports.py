@@ -12,10 +12,11 @@ PLUGINS = ("heads", "losses", "metrics")
 ORDER = (
     ("routing",),
     PLUGINS,
+    ("evidence",),
     ("gate",),
     ("answer_path",),
     ("module",),
-    ("callbacks", "compare", "interventions", "hub"),
+    ("callbacks", "compare", "analysis", "interventions", "hub"),
     ("cli",),
 )
 """Each part may import those before it, and itself; parts beside each other may not import one another."""

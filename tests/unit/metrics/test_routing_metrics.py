@@ -13,9 +13,9 @@ from moe_tune.metrics.expert_accuracy import FEWEST, ExpertAccuracy
 from moe_tune.metrics.expert_activation import ExpertActivation
 from moe_tune.metrics.gate_entropy import GateEntropy
 
-SHAPE = MetricShape(layers=(0, 1, 2), num_experts=8, top_k=2, num_subjects=3)
+SHAPE = MetricShape(layers=(0, 1, 2), num_experts=8, top_k=2, num_subjects=3, num_questions=5)
 LENGTHS = (4, 1, 3, 5, 2)
-OUTCOME = Outcome(torch.tensor([True, False, True, True, False]), torch.tensor([0, 2, 2, 1, 0]))
+OUTCOME = Outcome(torch.tensor([True, False, True, True, False]), torch.tensor([0, 2, 2, 1, 0]), torch.arange(5))
 each_scope = pytest.mark.parametrize("scope", ["answer", "all"])
 each_filling = pytest.mark.parametrize("spare", [False, True])
 
