@@ -1,0 +1,166 @@
+"""The four claims of Chernov 2025 about gates, held against the model analysed."""
+
+from collections.abc import Mapping
+from typing import Literal, TypedDict
+
+import numpy as np
+
+from moe_tune.evidence.frames import ScopeEvidence
+
+Verdict = Literal["holds", "does not hold", "inconclusive"]
+
+UNIFORM_FROM = 0.89
+"""Share of ln K from which a gate counts as near-uniform: the lowest the paper quotes, 1.85 of 2.079 nats."""
+
+SOURCE = "quoted from Chernov 2025, arXiv 2502.17187, OLMoE-1B-7B on 14,042 MMLU test questions"
+
+
+class PaperClaim(TypedDict):
+    """One claim under one scope.
+
+    Args:
+        claim: What is claimed.
+        scope: Which tokens count.
+        shots: Examples in the prompt.
+        definition: What is counted and what makes the claim hold.
+        ours: The numbers of the model analysed, with n and an interval or bound.
+        quoted: The number of the paper, labelled as such.
+        verdict: Whether the claim holds under this definition.
+    """
+
+    claim: str
+    scope: str
+    shots: int
+    definition: str
+    ours: str
+    quoted: str
+    verdict: Verdict
+
+
+def claims(evidence: Mapping[str, ScopeEvidence], shots: int) -> list[PaperClaim]:
+    """Return the paper's four claims under every scope, with the numbers of the model analysed beside the quoted ones.
+
+    Args:
+        evidence: What is known by scope.
+        shots: Examples in the prompt, 0 and up.
+
+    Reference:
+        Chernov 2025, https://arxiv.org/abs/2502.17187
+    """
+    found = []
+    for scope, known in evidence.items():
+        for claim, definition, quoted, judge in _CLAIMS:
+            ours, verdict = judge(known)
+            found.append(
+                PaperClaim(
+                    claim=claim,
+                    scope=scope,
+                    shots=shots,
+                    definition=definition,
+                    ours=ours,
+                    quoted=f'"{quoted}" ({SOURCE})',
+                    verdict=verdict,
+                )
+            )
+    return found
+
+
+def _most_never_fire(known: ScopeEvidence) -> tuple[str, Verdict]:
+    layers = known.layers
+    questions, bound = int(layers["questions"].iloc[0]), float(layers["never_bound_all"].iloc[0])
+    share, total = float(layers["never_share"].mean()), known.num_experts * len(layers)
+    ours = (
+        f"{share:.1%} of {total:,} experts never fire in {questions:,} questions; an expert that never did so may "
+        f"still fire in up to {bound:.2%} of questions (upper 95 % bound, all experts at once)"
+    )
+    if share <= 0.5:
+        return ours, "does not hold"
+    # Seen too little: an expert used as often as the mean expert could have been missed.
+    return ours, "holds" if bound < known.top_k / known.num_experts else "inconclusive"
+
+
+def _gate_is_near_uniform(known: ScopeEvidence) -> tuple[str, Verdict]:
+    layers, most = known.layers, float(np.log(known.top_k))
+    mean_L = layers["entropy_topk_mean"].to_numpy()
+    if most == 0 or np.isnan(mean_L).any():
+        return "the top-k entropy is not defined here (one expert per token, or no tokens)", "inconclusive"
+    questions = int(layers["questions"].iloc[0])
+    # The deviation over tokens divided by the root of the questions: too wide, never too narrow, where a question
+    # has several tokens, which are not independent.
+    reach_L = 1.96 * layers["entropy_topk_std"].to_numpy() / np.sqrt(questions)
+    lowest = int(mean_L.argmin())
+    ours = (
+        f"{mean_L.min():.3f} to {mean_L.max():.3f} of at most {most:.3f} nats over {len(layers)} layers; the lowest, "
+        f"layer {layers['layer'].iloc[lowest]}, is {mean_L[lowest] / most:.1%} of the maximum (95 % interval "
+        f"{(mean_L[lowest] - reach_L[lowest]) / most:.1%} to {(mean_L[lowest] + reach_L[lowest]) / most:.1%}, "
+        f"n = {questions:,} questions)"
+    )
+    if (mean_L - reach_L >= UNIFORM_FROM * most).all():
+        return ours, "holds"
+    return ours, "does not hold" if (mean_L + reach_L < UNIFORM_FROM * most).any() else "inconclusive"
+
+
+def _entropy_rises(known: ScopeEvidence) -> tuple[str, Verdict]:
+    trend = known.trend
+    if np.isnan(trend.low):
+        return "the slope has no interval here (one layer, or fewer than two questions)", "inconclusive"
+    ours = (
+        f"slope {trend.slope:+.4f} nats per layer (95 % interval {trend.low:+.4f} to {trend.high:+.4f}, "
+        f"n = {trend.questions:,} questions in {trend.clusters:,} clusters); rank correlation of the layer means with "
+        f"depth {trend.spearman:+.2f}"
+    )
+    if trend.low > 0:
+        return ours, "holds"
+    return ours, "does not hold" if trend.high < 0 else "inconclusive"
+
+
+def _experts_differ(known: ScopeEvidence) -> tuple[str, Verdict]:
+    layers = known.layers
+    tested = layers[layers["spread_p_holm"].notna()]
+    questions = int(layers["questions"].iloc[0])
+    if tested.empty:
+        return f"no layer has two experts with 30 questions (n = {questions:,} questions)", "inconclusive"
+    beyond = int((tested["spread_p_holm"] < 0.05).sum())
+    first = tested.iloc[int(tested["spread_p"].to_numpy().argmin())]
+    flagged = int(known.experts["flagged"].sum())
+    ours = (
+        f"spread beyond the permutation null in {beyond} of {len(tested)} layers; smallest p = "
+        f"{first['spread_p_holm']:.2g} (permutation, Holm over layers) in layer {int(first['layer'])}: "
+        f"{first['accuracy_highest']:.1%} against {first['accuracy_lowest']:.1%}, a spread of "
+        f"{100 * first['accuracy_spread']:.1f} points where 95 % of the null's are below "
+        f"{100 * first['spread_null_high']:.1f}; {flagged} of {len(known.experts):,} experts flagged "
+        f"(n = {questions:,} questions)"
+    )
+    return ours, "holds" if beyond else "inconclusive"
+
+
+_CLAIMS = (
+    (
+        "most experts never fire",
+        "share of experts, all layers together, that no token of the scope chose; holds above one half if even an "
+        "expert of mean use could not have been missed",
+        "over 60 % of the experts never fire",
+        _most_never_fire,
+    ),
+    (
+        "the gate is near-uniform",
+        "mean entropy of the chosen experts' renormalised weights; holds if it is at least 0.89 of ln K in every "
+        "layer, surely so by the 95 % intervals",
+        "1.85-2.05 of at most 2.079 nats",
+        _gate_is_near_uniform,
+    ),
+    (
+        "entropy rises from early to late layers",
+        "mean over questions of the least-squares slope of top-k entropy over the layer index; holds if the 95 % "
+        "interval lies above 0",
+        "grows with depth",
+        _entropy_rises,
+    ),
+    (
+        "experts of a layer differ in accuracy",
+        "range of raw accuracy over a layer's experts with at least 30 questions, against correctness shuffled within "
+        "subjects; holds if p < 0.05 after Holm's correction in at least one layer; an association, not an effect",
+        "80 % against 34 %",
+        _experts_differ,
+    ),
+)

@@ -1,0 +1,88 @@
+"""All data frames of one scope, and the trend of its entropy with depth."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from moe_tune.errors import DataError
+from moe_tune.evidence.depth_trend import DepthTrend, depth_trend
+from moe_tune.evidence.expert_frame import expert_frame
+from moe_tune.evidence.layer_frame import layer_frame
+from moe_tune.evidence.pair_frames import co_activation_frame, weight_frame
+from moe_tune.evidence.permutation_null import permutation_null
+from moe_tune.evidence.ratios import Tables
+from moe_tune.evidence.subject_frame import subject_frame
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeEvidence:
+    """What the tables of one scope say; every statistic of an expert is associational.
+
+    Args:
+        experts: One row per layer and expert.
+        layers: One row per layer.
+        weights: One row per layer and rank among the chosen experts.
+        subjects: One row per subject and layer.
+        co_activation: Per layer the pairs of experts that fire together most.
+        trend: The slope of the top-k entropy over layers.
+        top_k: Experts per token, K.
+        num_experts: Experts per layer, E.
+    """
+
+    experts: pd.DataFrame
+    layers: pd.DataFrame
+    weights: pd.DataFrame
+    subjects: pd.DataFrame
+    co_activation: pd.DataFrame
+    trend: DepthTrend
+    top_k: int
+    num_experts: int
+
+
+def scope_evidence(
+    tables: Tables,
+    layers: Sequence[int],
+    subjects: Sequence[str],
+    cluster_Q: NDArray[np.intp] | None = None,
+    draws: int = 1000,
+    seed: int = 0,
+) -> ScopeEvidence:
+    """Return the data frames of one scope.
+
+    Args:
+        tables: The tables of the scope by name, numpy arrays.
+        layers: Index of each layer in the model, L of them.
+        subjects: Subject names in index order, S of them.
+        cluster_Q: Number of the group of questions of one text, for every question of the split; ``None`` takes the
+            questions as independent.
+        draws: Shuffles of the permutation null, 1 and up.
+        seed: Seed of the shuffles.
+
+    Raises:
+        DataError: No question was seen.
+
+    Reference:
+        This project's; the estimators are in the files beside this one.
+    """
+    seen_Q = tables["seen_Q"].astype(bool)
+    if not seen_Q.any():
+        raise DataError(
+            "expected routing tables of at least one question but got none (every entry of seen_Q is false). "
+            "Hint: evaluate on a split with questions before the tables are read."
+        )
+    hit_QLE, correct_Q, subject_Q = (tables[name][seen_Q] for name in ("hit_QLE", "correct_Q", "subject_Q"))
+    null = permutation_null(hit_QLE, correct_Q.astype(bool), subject_Q, draws, seed)
+    clusters = None if cluster_Q is None else cluster_Q[seen_Q]
+    return ScopeEvidence(
+        experts=expert_frame(tables, null, layers, subjects),
+        layers=layer_frame(tables, null, layers),
+        weights=weight_frame(tables, layers),
+        subjects=subject_frame(tables, layers, subjects),
+        co_activation=co_activation_frame(tables, layers),
+        trend=depth_trend(tables["entropy_question_QL"][seen_Q].astype(np.float64), layers, clusters),
+        top_k=tables["sorted_weight_mean"].shape[-1],
+        num_experts=tables["count"].shape[-1],
+    )

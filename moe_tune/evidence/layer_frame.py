@@ -1,0 +1,72 @@
+"""The data frame of layers: one row per layer."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from moe_tune.evidence.accuracy_estimates import raw_accuracy
+from moe_tune.evidence.expert_frame import subject_totals
+from moe_tune.evidence.load import effective_experts, load_gini, load_max_over_mean, load_variation
+from moe_tune.evidence.never_activated import never_bound
+from moe_tune.evidence.permutation_null import PermutationNull
+from moe_tune.evidence.ratios import Tables, ratio
+from moe_tune.evidence.specialisation import subject_information
+from moe_tune.metrics.expert_accuracy import FEWEST
+
+
+def layer_frame(tables: Tables, null: PermutationNull, layers: Sequence[int]) -> pd.DataFrame:
+    """Return what is known of each layer: activation, load, entropy, margins, drift, and the spread of accuracy.
+
+    Args:
+        tables: The tables of one scope.
+        null: Their permutation null.
+        layers: Index of each layer in the model.
+
+    Reference:
+        This project's; the estimators are in the files beside this one.
+    """
+    count_LE, tokens_L = tables["count"], tables["tokens"]
+    _, asked_S = subject_totals(tables)
+    questions, (depth, experts) = int(asked_S.sum()), count_LE.shape
+    slots = tables["sorted_weight_mean"].shape[-1]
+    activated_L = np.sum(count_LE > 0, axis=1)
+    accuracy_LE = raw_accuracy(tables["correct"], tables["questions"]).value
+    often_LE = tables["questions"] >= FEWEST
+    any_L = often_LE.any(axis=1)
+    lowest_L = np.where(often_LE, accuracy_LE, np.inf).min(axis=1)
+    highest_L = np.where(often_LE, accuracy_LE, -np.inf).max(axis=1)
+    # Without a single draw known (too few questions in a layer) the quantiles are NaN as they should be.
+    median_L, high_L = np.quantile(null.spread_null_DL, (0.5, 0.95), axis=0)
+    frame = pd.DataFrame(
+        {
+            "layer": np.asarray(layers),
+            "tokens": tokens_L,
+            "questions": questions,
+            "activated": activated_L,
+            "activated_tenth": np.sum(count_LE * 10 * experts >= np.maximum(count_LE.sum(1), 1)[:, None], axis=1),
+            "never_share": 1 - activated_L / experts,
+            "never_bound_one": never_bound(questions),
+            "never_bound_all": never_bound(questions, depth * experts),
+            "effective_experts": effective_experts(count_LE, tokens_L, questions),
+            "load_max_over_mean": load_max_over_mean(count_LE),
+            "load_cv": load_variation(count_LE),
+            "load_gini": load_gini(count_LE),
+        }
+    )
+    for name, most in (("entropy_all", np.log(experts)), ("entropy_topk", np.log(slots))):
+        frame[f"{name}_mean"] = tables[f"{name}_mean"]
+        frame[f"{name}_std"] = tables[f"{name}_std"]
+        frame[f"{name}_share"] = ratio(tables[f"{name}_mean"], np.array(most))
+    for name in ("topk_mass_mean", "margin_mean", "tie_rate", "near_tie_rate", "base_overlap", "base_kl"):
+        frame[name] = tables[name]
+    return frame.assign(
+        accuracy_lowest=np.where(any_L, lowest_L, np.nan),
+        accuracy_highest=np.where(any_L, highest_L, np.nan),
+        accuracy_spread=null.spread_L,
+        spread_null_median=median_L,
+        spread_null_high=high_L,
+        spread_p=null.spread_p_L,
+        spread_p_holm=null.spread_p_holm_L(),
+        subject_information=subject_information(tables["questions_by_subject"], asked_S),
+    )

@@ -1,0 +1,182 @@
+"""The data frames agree with the tables and with one another; claims get the verdict that the data ask for."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from moe_tune.errors import DataError
+from moe_tune.evidence.claims import claims
+from moe_tune.evidence.depth_trend import depth_trend
+from moe_tune.evidence.frames import scope_evidence
+
+COLUMNS = {
+    "experts": "layer expert count tokens usage weight_mass questions correct accuracy accuracy_low accuracy_high "
+    "shrunk shrunk_low shrunk_high mass_accuracy odds_ratio odds_low odds_high risk_difference subject_gap p_null "
+    "p_adjusted flagged top_subject top_subject_lift evidence",
+    "layers": "layer tokens questions activated activated_tenth never_share never_bound_one never_bound_all "
+    "effective_experts load_max_over_mean load_cv load_gini entropy_all_mean entropy_all_std entropy_all_share "
+    "entropy_topk_mean entropy_topk_std entropy_topk_share topk_mass_mean margin_mean tie_rate near_tie_rate "
+    "base_overlap base_kl accuracy_lowest accuracy_highest accuracy_spread spread_null_median spread_null_high "
+    "spread_p spread_p_holm subject_information",
+    "weights": "layer rank weight_mean share_mean",
+    "subjects": "subject layer questions correct accuracy accuracy_low accuracy_high activated top_expert "
+    "top_expert_share divergence",
+    "co_activation": "layer expert other count conditional lift",
+}
+SUBJECTS = ["anatomy", "biology", "chemistry", "drama", "ethics", "unseen"]
+LAYERS = (1, 3)
+
+
+@pytest.fixture(scope="module")
+def tables(quiz, tables_of):
+    hit_QLE, correct_Q, subject_Q = quiz(questions=500)
+    hit_QLE[:, 0, 7] = 0
+    return tables_of(hit_QLE, correct_Q, subject_Q, 6, 2, seen_Q=np.arange(500) < 450)
+
+
+@pytest.fixture(scope="module")
+def known(tables):
+    return scope_evidence(tables, LAYERS, SUBJECTS, draws=99)
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_the_columns_are_those_that_readers_rely_on(known, name):
+    assert getattr(known, name).columns.tolist() == COLUMNS[name].split()
+
+
+def test_experts_add_up(known, tables):
+    experts = known.experts
+    assert len(experts) == 16
+    assert experts["layer"].unique().tolist() == list(LAYERS)
+    assert (experts["tokens"] == 450).all()
+    np.testing.assert_allclose(experts["usage"], experts["count"] / 450)
+    fired = experts[experts["questions"] > 0]
+    np.testing.assert_allclose(fired["accuracy"], fired["correct"] / fired["questions"])
+    np.testing.assert_allclose(fired["mass_accuracy"], fired["accuracy"])
+    assert set(fired["top_subject"]) <= set(SUBJECTS[:-1])
+    assert (fired["top_subject_lift"] > 1).all()
+    idle = experts[experts["questions"] == 0].iloc[0]
+    assert (idle["layer"], idle["expert"], idle["top_subject"], idle["flagged"]) == (1, 7, "", False)
+    assert idle[["accuracy", "shrunk", "mass_accuracy", "odds_ratio", "p_null", "top_subject_lift"]].isna().all()
+    assert (experts["evidence"] == "associational").all()
+    assert experts["flagged"].equals(experts["p_adjusted"] < 0.05)
+    assert not np.isinf(experts.select_dtypes("number").to_numpy(dtype=float)).any()
+
+
+def test_layers_follow_from_the_experts(known):
+    for row in known.layers.itertuples():
+        own = known.experts[known.experts["layer"] == row.layer]
+        assert row.activated == (own["count"] > 0).sum()
+        assert row.activated_tenth == (own["count"] / own["count"].sum() >= 0.1 / 8).sum()
+        assert row.never_share == pytest.approx(1 - row.activated / 8)
+        accuracy = own["accuracy"][own["questions"] >= 30]
+        assert (row.accuracy_lowest, row.accuracy_highest) == (accuracy.min(), accuracy.max())
+        assert row.accuracy_spread == pytest.approx(accuracy.max() - accuracy.min())
+        assert row.spread_null_median <= row.spread_null_high
+    assert (known.layers["questions"] == 450).all()
+    assert known.layers["entropy_all_share"].tolist() == pytest.approx([1.5 / np.log(8)] * 2)
+
+
+def test_weights_share_out_to_one(known):
+    assert known.weights.groupby("layer")["share_mean"].sum().tolist() == pytest.approx([1, 1])
+    assert known.weights["rank"].tolist() == [1, 2, 1, 2]
+
+
+def test_subjects_count_the_questions_seen_and_no_subject_without_any(known, tables):
+    subjects = known.subjects
+    assert subjects["subject"].unique().tolist() == SUBJECTS[:-1]
+    assert subjects.groupby("layer")["questions"].sum().tolist() == [450, 450]
+    row = subjects[(subjects["subject"] == "biology") & (subjects["layer"] == 3)].iloc[0]
+    hit_QE = tables["hit_QLE"][(tables["subject_Q"] == 1) & tables["seen_Q"], 1]
+    assert row["top_expert"] == hit_QE.sum(0).argmax()
+    assert row["top_expert_share"] == pytest.approx(hit_QE.mean(0).max())
+    assert row["activated"] == hit_QE.any(0).sum()
+
+
+def test_pairs_agree_with_the_questions_themselves(known, tables):
+    pairs = known.co_activation
+    assert (pairs["expert"] < pairs["other"]).all()
+    hit_QE = tables["hit_QLE"][tables["seen_Q"]][:, 1].astype(bool)
+    row = pairs[pairs["layer"] == 3].iloc[0]
+    one, two = hit_QE[:, int(row["expert"])], hit_QE[:, int(row["other"])]
+    assert row["count"] == (one & two).sum()
+    assert row["conditional"] == pytest.approx(two[one].mean())
+    assert row["lift"] == pytest.approx(two[one].mean() / two.mean())
+    weight = (pairs["count"] * pairs["lift"]).groupby(pairs["layer"])
+    assert weight.apply(lambda column: column.is_monotonic_decreasing).all()
+    assert (weight.size() <= 50).all()
+
+
+def test_the_order_of_questions_changes_no_exact_statistic(known, tables):
+    order = np.random.default_rng(0).permutation(500)
+    per_question = ("hit_QLE", "correct_Q", "subject_Q", "seen_Q", "entropy_question_QL")
+    mixed = tables | {name: tables[name][order] for name in per_question}
+    again = scope_evidence(mixed, LAYERS, SUBJECTS, draws=99)
+    drawn = ["p_null", "p_adjusted", "flagged", "spread_null_median", "spread_null_high", "spread_p", "spread_p_holm"]
+    for name in COLUMNS:
+        one, two = (getattr(each, name).drop(columns=drawn, errors="ignore") for each in (known, again))
+        assert one.equals(two), name
+    assert again.trend.slope == pytest.approx(known.trend.slope, abs=1e-12)
+
+
+def test_tables_of_no_question_are_refused(tables):
+    with pytest.raises(DataError, match=r"expected .* but got .* Hint: "):
+        scope_evidence(tables | {"seen_Q": np.zeros(500, dtype=bool)}, LAYERS, SUBJECTS)
+
+
+def verdicts(known):
+    return [claim["verdict"] for claim in claims({"answer": known}, 0)]
+
+
+def test_claims_name_their_numbers_and_label_what_is_quoted(known):
+    found = claims({"answer": known, "all": known}, 5)
+    assert len(found) == 8
+    assert [claim["scope"] for claim in found] == ["answer"] * 4 + ["all"] * 4
+    for claim in found:
+        assert claim["shots"] == 5
+        assert "OLMoE-1B-7B on 14,042 MMLU test questions" in claim["quoted"]
+        assert "arXiv 2502.17187" in claim["quoted"]
+        text = " ".join(str(value) for value in claim.values())
+        assert not re.search(r"important|importance|causes|responsible|dispensable|comparable", text)
+    assert "never" in found[0]["ours"]
+    assert "n = 450 questions" in found[1]["ours"]
+    assert "95 % interval" in found[2]["ours"]
+    assert "of 2 layers" in found[3]["ours"]
+    assert "permutation, Holm" in found[3]["ours"]
+
+
+@pytest.mark.parametrize(
+    ("share", "bound", "verdict"), [(0.7, 0.01, "holds"), (0.7, 0.5, "inconclusive"), (0.4, 0.01, "does not hold")]
+)
+def test_never_firing_needs_most_experts_and_enough_questions(known, share, bound, verdict):
+    layers = known.layers.assign(never_share=share, never_bound_all=bound)
+    assert verdicts(replace(known, layers=layers))[0] == verdict
+
+
+@pytest.mark.parametrize(
+    ("shares", "std", "verdict"),
+    [
+        ((0.95, 0.97), 0.01, "holds"),
+        ((0.80, 0.97), 0.01, "does not hold"),
+        ((0.8899, 0.97), 0.1, "inconclusive"),
+        ((np.nan, 0.97), 0.1, "inconclusive"),
+    ],
+)
+def test_a_near_uniform_gate_is_so_in_every_layer(known, shares, std, verdict):
+    layers = known.layers.assign(entropy_topk_mean=np.log(2) * np.array(shares), entropy_topk_std=std)
+    assert verdicts(replace(known, layers=layers))[1] == verdict
+
+
+@pytest.mark.parametrize(("slope", "verdict"), [(0.05, "holds"), (-0.05, "does not hold"), (0.0, "inconclusive")])
+def test_rising_entropy_needs_an_interval_on_one_side_of_zero(known, slope, verdict):
+    noise_QL = 0.01 * np.random.default_rng(0).normal(size=(200, 2))
+    trend = depth_trend(noise_QL - noise_QL.mean(0) + slope * np.array(LAYERS), LAYERS)
+    assert verdicts(replace(known, trend=trend))[2] == verdict
+
+
+@pytest.mark.parametrize(("p", "verdict"), [(0.01, "holds"), (0.3, "inconclusive"), (np.nan, "inconclusive")])
+def test_experts_differ_only_beyond_the_null(known, p, verdict):
+    layers = known.layers.assign(spread_p=p, spread_p_holm=[p, 2 * p])
+    assert verdicts(replace(known, layers=layers))[3] == verdict
