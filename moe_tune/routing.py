@@ -146,7 +146,7 @@ class RouterOutput:
         """Return the output for some of the tokens only.
 
         Args:
-            mask_T: Which tokens to keep.
+            mask_T: Which tokens to keep, as a mask, as indices or as a slice (which copies nothing).
         """
 
         def keep(tensor: Tensor | None) -> Tensor | None:
@@ -170,7 +170,7 @@ class RouterOutput:
         if self.used_TK is not None:
             used_TK = used_TK & self.used_TK
         counts = torch.zeros(self.logits_TE.shape[-1], dtype=torch.long, device=self.experts_TK.device)
-        return counts.index_add_(0, self.experts_TK[used_TK], torch.ones_like(self.experts_TK[used_TK]))
+        return counts.index_add_(0, self.experts_TK.reshape(-1), used_TK.reshape(-1).long())
 
 
 @dataclass(slots=True)
@@ -197,6 +197,7 @@ class RoutingTrace:
     part_T: Tensor | None = None
     outputs: dict[int, RouterOutput] = field(default_factory=dict)
     is_open: bool = True
+    _cuts: dict[str, list[RouterOutput]] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def of_batch(cls, attention_mask_BS: Tensor, needs: frozenset[str] = frozenset()) -> "RoutingTrace":
@@ -272,12 +273,29 @@ class RoutingTrace:
         """Keep a layer's output while the trace is open; drop it afterwards."""
         if self.is_open:
             self.outputs[output.layer] = output
+            self.forget()
 
     def at(self, scope: Scope | Part) -> Iterator[RouterOutput]:
-        """Yield each layer's output restricted to the tokens of a scope."""
+        """Return each layer's output restricted to the tokens of a scope, in layer order.
+
+        Without gradients, as metrics read it, the tokens are cut out once and kept until ``forget``.
+        """
+        if torch.is_grad_enabled():  # a loss: nothing is kept alive beside its graph
+            return self._cut(scope)
+        if scope not in self._cuts:
+            self._cuts[scope] = list(self._cut(scope))
+        return iter(self._cuts[scope])
+
+    def forget(self) -> None:
+        """Let go of the tokens that were cut out."""
+        self._cuts.clear()
+
+    def _cut(self, scope: Scope | Part) -> Iterator[RouterOutput]:
         mask_T = self.mask(scope)
+        index_T = mask_T.nonzero().squeeze(-1)
+        keep = slice(None) if len(index_T) == len(mask_T) else index_T
         for layer in sorted(self.outputs):
-            yield self.outputs[layer].rows(mask_T)
+            yield self.outputs[layer].rows(keep)
 
 
 def stable_top_k(scores_TE: Tensor, top_k: int) -> Tensor:

@@ -1,6 +1,7 @@
 """The contract of a routing metric."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from moe_tune.routing import RoutingTrace, Scope
+from moe_tune.routing import Part, RoutingTrace, Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,10 @@ class MetricShape:
         top_k: Experts per token, K.
         num_subjects: Subjects of the quiz.
         num_questions: Questions of the split, Q.
+
+    Example:
+        >>> MetricShape(layers=(4, 5), num_experts=64, top_k=8, num_subjects=57, num_questions=100).sizes("LEE")
+        (2, 64, 64)
     """
 
     layers: tuple[int, ...]
@@ -28,6 +33,21 @@ class MetricShape:
     top_k: int
     num_subjects: int
     num_questions: int
+
+    def sizes(self, axes: str) -> tuple[int, ...]:
+        """Return the shape of a table.
+
+        Args:
+            axes: A letter per axis: ``L`` layers, ``E`` experts, ``K`` slots, ``S`` subjects, ``Q`` questions.
+        """
+        known = {
+            "L": len(self.layers),
+            "E": self.num_experts,
+            "K": self.top_k,
+            "S": self.num_subjects,
+            "Q": self.num_questions,
+        }
+        return tuple(known[axis] for axis in axes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +75,16 @@ class RoutingMetric(Metric, ABC):
         scope: Which tokens count.
 
     Attributes:
+        axes: The tables of ``compute`` and the axes of each, as ``MetricShape.sizes`` reads them.
         needs: Costly extras of the trace the metric reads: ``hidden``, ``base_logits``; recorded only if declared.
     """
 
+    axes: ClassVar[Mapping[str, str]]
     needs: ClassVar[frozenset[str]] = frozenset()
     full_state_update = False
     is_differentiable = False
 
-    def __init__(self, shape: MetricShape, scope: Scope) -> None:
+    def __init__(self, shape: MetricShape, scope: Scope | Part) -> None:
         super().__init__()
         self.shape, self.scope = shape, scope
 
@@ -77,19 +99,32 @@ class RoutingMetric(Metric, ABC):
 
     @abstractmethod
     def compute(self) -> dict[str, Tensor]:
-        """Return tables by name: (L,) one value per layer, (L, E) one per expert, (L, E, subjects) by subject."""
+        """Return the tables that ``axes`` names."""
 
     @staticmethod
     @abstractmethod
     def summary(tables: dict[str, Tensor]) -> dict[str, float]:
-        """Return the few numbers of the history from what ``compute`` returned."""
+        """Return the few numbers of the history, if any, from what ``compute`` returned.
 
-    def add_sum(self, name: str, *sizes: int, dtype: torch.dtype = torch.float64) -> None:
+        Args:
+            tables: The metric's tables.
+        """
+
+    def add_sum(self, name: str, axes: str, dtype: torch.dtype = torch.float64) -> None:
         """Add a state that sums over batches and ranks.
 
         Args:
             name: Attribute name of the state.
-            sizes: Its shape.
+            axes: A letter per axis, as ``MetricShape.sizes`` reads them.
             dtype: Integers count exactly; float64 keeps sums of many small terms.
         """
-        self.add_state(name, default=torch.zeros(sizes, dtype=dtype), dist_reduce_fx="sum")
+        self.add_state(name, default=torch.zeros(self.shape.sizes(axes), dtype=dtype), dist_reduce_fx="sum")
+
+    def per_token(self, total: Tensor, tokens_L: Tensor) -> Tensor:
+        """Return sums divided by the tokens of each layer; 0 where a layer has none.
+
+        Args:
+            total: Sums, (L, ...).
+            tokens_L: Tokens they are over.
+        """
+        return total / tokens_L.clamp(min=1).view(-1, *[1] * (total.dim() - 1))

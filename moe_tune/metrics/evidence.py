@@ -1,69 +1,105 @@
 """All routing metrics of one split together: updated in one call, read as one table."""
 
+from collections.abc import Sequence
+from typing import get_args
+
 import pandas as pd
 from torch import Tensor, nn
 
+from moe_tune.errors import ConfigError
 from moe_tune.metrics.base import MetricShape, Outcome, RoutingMetric
 from moe_tune.plugins import concrete_subclasses
-from moe_tune.routing import RoutingTrace, Scope
+from moe_tune.routing import PARTS, Part, RoutingTrace, Scope
 
-SCOPES: tuple[Scope, ...] = ("answer", "all")
+SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 
 class RoutingEvidence(nn.Module):
-    """Every routing metric there is, under both scopes.
+    """Every routing metric there is, under several scopes.
 
     Args:
         shape: The sizes of the metrics' states.
+        scopes: ``answer``, ``all``, or parts of a prompt; a part counts where the trace knows it.
+
+    Raises:
+        ConfigError: A scope is unknown or given twice.
     """
 
-    def __init__(self, shape: MetricShape) -> None:
+    def __init__(self, shape: MetricShape, scopes: Sequence[Scope | Part] = SCOPES) -> None:
         super().__init__()
-        self.shape = shape
+        if set(scopes) - {*SCOPES, *PARTS} or len(set(scopes)) < len(scopes):
+            raise ConfigError(
+                f"expected different scopes of {[*SCOPES, *PARTS]} but got {list(scopes)} (scopes). "
+                "Hint: answer is the last prompt token, all every real one, the rest are parts of a prompt."
+            )
+        self.shape, self.scopes = shape, tuple(scopes)
         classes = concrete_subclasses(RoutingMetric)
         self.metrics = nn.ModuleDict(
-            {f"{name}_{scope}": kind(shape, scope) for name, kind in classes.items() for scope in SCOPES}
+            {f"{name}_{scope}": kind(shape, scope) for scope in self.scopes for name, kind in classes.items()}
         )
 
-    def _all(self) -> list[RoutingMetric]:
-        return [metric for metric in self.metrics.values() if isinstance(metric, RoutingMetric)]
+    def _at(self, scope: Scope | Part) -> list[RoutingMetric]:
+        every = self.metrics.values()
+        return [metric for metric in every if isinstance(metric, RoutingMetric) and metric.scope == scope]
+
+    @property
+    def seen(self) -> tuple[Scope | Part, ...]:
+        """The scopes under which something was counted so far, in the order given."""
+        return tuple(scope for scope in self.scopes if any(metric.update_called for metric in self._at(scope)))
 
     def update(self, trace: RoutingTrace, outcome: Outcome) -> None:
-        """Add a batch to every metric; of a trace that holds answer tokens alone, only the answer scope is known."""
-        for metric in self._all():
-            if metric.scope == "answer" or not trace.answer_only:
+        """Add a batch to every metric whose tokens the trace knows.
+
+        Args:
+            trace: The routing of the batch; of answer tokens alone, only the answer scope is known.
+            outcome: How its questions went.
+        """
+        for scope in self.scopes:
+            if scope != "answer" and (trace.answer_only or (scope in PARTS and trace.part_T is None)):
+                continue
+            for metric in self._at(scope):
                 metric.update(trace, outcome)
+            trace.forget()  # one scope's tokens at a time
 
     def reset(self) -> None:
         """Forget everything."""
-        for metric in self._all():
-            metric.reset()
+        for scope in self.scopes:
+            for metric in self._at(scope):
+                metric.reset()
+
+    def tables(self, scope: Scope | Part) -> dict[str, Tensor]:
+        """Return all tables of a scope by name, each shaped as its axes say; across processes, call it on every one.
+
+        Args:
+            scope: One of the evidence's scopes.
+        """
+        tables: dict[str, Tensor] = {}
+        for metric in self._at(scope):
+            # torchmetrics makes a table of a single number a scalar.
+            for name, table in metric.compute().items():
+                tables[name] = table.view(self.shape.sizes(metric.axes[name]))
+        return tables
 
     def summary(self) -> dict[str, float]:
         """Return the history's numbers, at the answer scope."""
+        tables = self.tables("answer")
         values: dict[str, float] = {}
-        for metric in self._all():
-            if metric.scope == "answer":
-                values |= metric.summary(metric.compute())
+        for metric in self._at("answer"):
+            values |= metric.summary({name: tables[name] for name in metric.axes})
         return values
 
     def frame(self) -> pd.DataFrame:
         """Return one row per scope seen, layer and expert; values of a layer stand in each of its rows."""
+        layers, experts = self.shape.layers, self.shape.num_experts
+        index = pd.MultiIndex.from_product([layers, range(experts)], names=["layer", "expert"])
         parts = []
-        for scope in SCOPES:
-            if not any(metric.update_called for metric in self._all() if metric.scope == scope):
-                continue
-            tables: dict[str, Tensor] = {}
-            for metric in self._all():
-                if metric.scope == scope:
-                    tables |= metric.compute()
-            layers, experts = len(self.shape.layers), self.shape.num_experts
+        for scope in self.seen:
+            axes = {name: letters for metric in self._at(scope) for name, letters in metric.axes.items()}
             columns = {
-                name: (table if table.dim() == 2 else table[:, None].expand(layers, experts)).reshape(-1).cpu().numpy()
-                for name, table in tables.items()
-                if table.dim() <= 2
+                name: (table if axes[name] == "LE" else table[:, None].expand(-1, experts)).reshape(-1).cpu().numpy()
+                for name, table in self.tables(scope).items()
+                if axes[name] in ("L", "LE")
             }
-            index = pd.MultiIndex.from_product([self.shape.layers, range(experts)], names=["layer", "expert"])
             frame = pd.DataFrame(columns, index=index).reset_index()
             frame.insert(0, "scope", scope)
             parts.append(frame)
@@ -75,9 +111,7 @@ class RoutingEvidence(nn.Module):
         Args:
             subjects: Subject names in index order.
         """
-        metric = self.metrics["ExpertAccuracy_answer"]
-        assert isinstance(metric, RoutingMetric)
-        tables = metric.compute()
+        tables = self.tables("answer")
         index = pd.MultiIndex.from_product(
             [self.shape.layers, range(self.shape.num_experts), subjects], names=["layer", "expert", "subject"]
         )

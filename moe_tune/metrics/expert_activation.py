@@ -1,10 +1,31 @@
 """Expert activation: which experts fire, and how the load is spread."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
 from moe_tune.metrics.base import MetricShape, Outcome, RoutingMetric
-from moe_tune.routing import RouterOutput, RoutingTrace, Scope
+from moe_tune.routing import Part, RouterOutput, RoutingTrace, Scope
+
+
+def weight_mass(output: RouterOutput, keep_T: Tensor) -> Tensor:
+    """Return the sum of the weights that some of the tokens gave each expert.
+
+    Args:
+        output: One layer's routing.
+        keep_T: Which of its tokens count.
+
+    Shape:
+        - (E,), float64.
+    """
+    keep_TK = keep_T[:, None].expand_as(output.experts_TK)
+    if output.used_TK is not None:
+        keep_TK = keep_TK & output.used_TK
+    weights_TK = output.weights_TK.double() * keep_TK
+    mass_E = torch.zeros(output.logits_TE.shape[-1], dtype=torch.float64, device=weights_TK.device)
+    return mass_E.index_add_(0, output.experts_TK.reshape(-1), weights_TK.reshape(-1))
 
 
 def expert_activation(output: RouterOutput) -> tuple[Tensor, Tensor]:
@@ -16,10 +37,7 @@ def expert_activation(output: RouterOutput) -> tuple[Tensor, Tensor]:
     Shape:
         - counts (E,), long; weight mass (E,), float64.
     """
-    used_TK = output.mask_T[:, None] & (output.used_TK if output.used_TK is not None else output.mask_T[:, None])
-    weights_TK = output.weights_TK.double() * used_TK
-    mass_E = torch.zeros(output.logits_TE.shape[-1], dtype=torch.float64, device=weights_TK.device)
-    return output.counts_E(), mass_E.index_add_(0, output.experts_TK.reshape(-1), weights_TK.reshape(-1))
+    return output.counts_E(), weight_mass(output, output.mask_T)
 
 
 class ExpertActivation(RoutingMetric):
@@ -38,16 +56,16 @@ class ExpertActivation(RoutingMetric):
     """
 
     higher_is_better = None
+    axes: ClassVar[Mapping[str, str]] = {"count": "LE", "weight_mass": "LE", "tokens": "L"}
     count_LE: Tensor
     mass_LE: Tensor
     tokens_L: Tensor
 
-    def __init__(self, shape: MetricShape, scope: Scope) -> None:
+    def __init__(self, shape: MetricShape, scope: Scope | Part) -> None:
         super().__init__(shape, scope)
-        layers = len(shape.layers)
-        self.add_sum("count_LE", layers, shape.num_experts, dtype=torch.long)
-        self.add_sum("mass_LE", layers, shape.num_experts)
-        self.add_sum("tokens_L", layers, dtype=torch.long)
+        self.add_sum("count_LE", "LE", torch.long)
+        self.add_sum("mass_LE", "LE")
+        self.add_sum("tokens_L", "L", torch.long)
 
     def update(self, trace: RoutingTrace, outcome: Outcome) -> None:
         """Add the choices of a batch."""

@@ -1,10 +1,13 @@
 """Gate entropy: how evenly the gate spreads its weight, token by token."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
 from moe_tune.metrics.base import MetricShape, Outcome, RoutingMetric
-from moe_tune.routing import RouterOutput, RoutingTrace, Scope, entropy, normalised
+from moe_tune.routing import Part, RouterOutput, RoutingTrace, Scope, entropy, normalised
 
 
 def gate_entropy(output: RouterOutput) -> tuple[Tensor, Tensor]:
@@ -34,37 +37,44 @@ class GateEntropy(RoutingMetric):
     """
 
     higher_is_better = None
-    total_L2: Tensor
-    square_L2: Tensor
+    axes: ClassVar[Mapping[str, str]] = {
+        "entropy_all_mean": "L",
+        "entropy_all_std": "L",
+        "entropy_topk_mean": "L",
+        "entropy_topk_std": "L",
+    }
+    all_L: Tensor
+    all_square_L: Tensor
+    topk_L: Tensor
+    topk_square_L: Tensor
     tokens_L: Tensor
 
-    def __init__(self, shape: MetricShape, scope: Scope) -> None:
+    def __init__(self, shape: MetricShape, scope: Scope | Part) -> None:
         super().__init__(shape, scope)
-        layers = len(shape.layers)
-        self.add_sum("total_L2", layers, 2)
-        self.add_sum("square_L2", layers, 2)
-        self.add_sum("tokens_L", layers, dtype=torch.long)
+        for name in ("all_L", "all_square_L", "topk_L", "topk_square_L"):
+            self.add_sum(name, "L")
+        self.add_sum("tokens_L", "L", torch.long)
 
     def update(self, trace: RoutingTrace, outcome: Outcome) -> None:
         """Add the entropies of a batch."""
         for output in trace.at(self.scope):
             index = self.shape.layers.index(output.layer)
-            values_T2 = torch.stack(gate_entropy(output), dim=-1).double()
-            self.total_L2[index] += values_T2.sum(0)
-            self.square_L2[index] += values_T2.square().sum(0)
-            self.tokens_L[index] += len(values_T2)
+            all_T, topk_T = (values_T.double() for values_T in gate_entropy(output))
+            self.all_L[index] += all_T.sum()
+            self.all_square_L[index] += all_T.square().sum()
+            self.topk_L[index] += topk_T.sum()
+            self.topk_square_L[index] += topk_T.square().sum()
+            self.tokens_L[index] += len(output.mask_T)
 
     def compute(self) -> dict[str, Tensor]:
         """Return means and standard deviations per layer."""
-        count_L1 = self.tokens_L[:, None].clamp(min=1)
-        mean_L2 = self.total_L2 / count_L1
-        std_L2 = (self.square_L2 / count_L1 - mean_L2.square()).clamp(min=0).sqrt()
-        return {
-            "entropy_all_mean": mean_L2[:, 0],
-            "entropy_all_std": std_L2[:, 0],
-            "entropy_topk_mean": mean_L2[:, 1],
-            "entropy_topk_std": std_L2[:, 1],
-        }
+        tables: dict[str, Tensor] = {}
+        sums = {"all": (self.all_L, self.all_square_L), "topk": (self.topk_L, self.topk_square_L)}
+        for over, (total_L, square_L) in sums.items():
+            mean_L = self.per_token(total_L, self.tokens_L)
+            variance_L = self.per_token(square_L, self.tokens_L) - mean_L.square()
+            tables |= {f"entropy_{over}_mean": mean_L, f"entropy_{over}_std": variance_L.clamp(min=0).sqrt()}
+        return tables
 
     @staticmethod
     def summary(tables: dict[str, Tensor]) -> dict[str, float]:

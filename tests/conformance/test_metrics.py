@@ -11,7 +11,7 @@ import moe_tune.metrics  # noqa: F401 (finds the metrics)
 from moe_tune.gate import EXTRAS
 from moe_tune.metrics.base import MetricShape, Outcome, RoutingMetric
 from moe_tune.plugins import concrete_subclasses
-from moe_tune.routing import RoutingTrace
+from moe_tune.routing import PARTS, RoutingTrace
 
 METRICS = {
     name: kind for name, kind in concrete_subclasses(RoutingMetric).items() if kind.__module__.startswith("moe_tune")
@@ -103,16 +103,47 @@ def test_scopes_agree_where_every_question_is_one_token(kind, random_trace):
 
 @each_metric
 @each_scope
-def test_tables_have_one_of_the_three_shapes_and_plain_numbers(kind, scope, random_trace):
-    tables = result(kind, scope, part(random_trace(LENGTHS, 5), range(6)))
+@pytest.mark.parametrize("spare", [False, True])
+def test_tables_are_those_of_the_axes_and_hold_plain_numbers(kind, scope, spare, random_trace):
+    tables = result(kind, scope, part(random_trace(LENGTHS, 5, spare=spare), range(6)))
+    assert tables.keys() == kind.axes.keys()
     for name, table in tables.items():
-        assert table.shape in {(3,), (3, 8), (3, 8, 3)}, name
+        assert table.shape == SHAPE.sizes(kind.axes[name]), name
         assert table.double().isfinite().all(), name
         assert not table.requires_grad, name
         assert (table >= 0).all(), name
     summary = kind.summary(tables)
-    assert summary
     assert all(isinstance(value, float) and not math.isinf(value) for value in summary.values())
+
+
+@each_metric
+def test_no_token_at_all_gives_zeros(kind, random_trace):
+    """The part of a prompt that a protocol does not have, or a layer that does not run."""
+    trace, outcome = part(random_trace(LENGTHS, 5), range(6))
+    trace.part_T = torch.full_like(trace.question_T, PARTS.index("stem"))
+    for table in result(kind, "examples", (trace, outcome)).values():
+        assert not table.any()
+
+
+@each_metric
+def test_a_head_that_fills_no_slot_gives_plain_numbers(kind, random_trace):
+    batch = part(random_trace(LENGTHS, 5), range(6))
+    for output in batch[0].outputs.values():
+        output.used_TK = torch.zeros_like(output.experts_TK, dtype=torch.bool)
+        output.experts_TK = torch.zeros_like(output.experts_TK)
+        output.weights_TK = torch.zeros_like(output.weights_TK)
+    for name, table in result(kind, "all", batch).items():
+        assert table.double().isfinite().all(), name
+        assert table.dtype != torch.long or not table.any() or name in ("tokens", "subject_Q"), name
+
+
+@each_metric
+@each_scope
+def test_a_trace_cut_once_for_all_metrics_gives_what_a_fresh_one_does(kind, scope, random_trace):
+    shared = part(random_trace(LENGTHS, 5), range(6))
+    for other in METRICS.values():
+        result(other, scope, shared)
+    assert_same(result(kind, scope, shared), result(kind, scope, part(random_trace(LENGTHS, 5), range(6))))
 
 
 @each_metric

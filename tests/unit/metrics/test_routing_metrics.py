@@ -126,7 +126,7 @@ def test_the_frame_holds_every_table_under_both_scopes(evidence, random_trace):
 
 def test_the_summary_is_that_of_the_answer_scope(evidence, random_trace):
     wanted = {}
-    for kind in (ExpertAccuracy, ExpertActivation, GateEntropy):
+    for kind in (ExpertAccuracy, ExpertActivation, GateEntropy):  # the others have nothing for the history
         wanted |= computed(kind, "answer", random_trace(LENGTHS, 5))[1]
     assert evidence.summary() == pytest.approx(wanted, nan_ok=True)
 

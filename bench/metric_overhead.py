@@ -1,0 +1,109 @@
+"""What share of an evaluation over whole prompts do all routing metrics take, under the scopes answer and all?
+
+The mid-size OLMoE with a retuned router on its top layers, real MMLU questions. Every batch is answered and then added
+to the metrics, each timed, so that both see the same machine; a turn is all batches, and the median turn counts. The
+table times every metric by itself. Run it as ``python bench/metric_overhead.py``.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the folder that holds bench/
+
+import torch
+
+from bench.mid_size import Place, machine_line, make_tuner, mmlu_questions, plain_trainer, save_model, write_quiz
+from moe_tune.data.batching import Batch
+from moe_tune.heads.retuned import RetunedHead
+from moe_tune.metrics.base import Outcome, RoutingMetric
+from moe_tune.metrics.evidence import RoutingEvidence
+from moe_tune.module import RouterTuner
+
+CUT = "cutting tokens out"
+"""What the metrics of a scope share: the rows of its tokens, made once for all of them."""
+
+
+def ready(place: Place) -> tuple[RouterTuner, list[Batch]]:
+    """Return a tuner whose routers are moved at random, and the batches of the validation split."""
+    tuner, quiz = make_tuner(place, RetunedHead(), "never"), place.quiz()
+    plain_trainer(place).validate(tuner, quiz, verbose=False)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in tuner.routers.trainable().values():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return tuner, list(quiz.val_dataloader())
+
+
+def outcome_of(log_probs_BA: torch.Tensor, batch: Batch) -> Outcome:
+    """Return how the questions of a batch went."""
+    return Outcome(log_probs_BA.argmax(-1) == batch.gold_B, batch.subject_B, batch.question_B)
+
+
+def by_metric(evidence: RoutingEvidence, tuner: RouterTuner, outcome: Outcome) -> dict[tuple[str, str], float]:
+    """Return the seconds of each metric and scope for the tuner's last batch."""
+    seconds: dict[tuple[str, str], float] = {}
+    trace = tuner.routers.trace
+    for scope in evidence.scopes:
+        start = time.perf_counter()
+        trace.at(scope)
+        seconds[CUT, scope] = time.perf_counter() - start
+        for metric in evidence.metrics.values():
+            if isinstance(metric, RoutingMetric) and metric.scope == scope:
+                start = time.perf_counter()
+                metric.update(trace, outcome)
+                seconds[type(metric).__name__, scope] = time.perf_counter() - start
+        trace.forget()
+    return seconds
+
+
+def main() -> None:
+    """Run the bench."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--questions", type=int, default=96, help="MMLU questions")
+    parser.add_argument("--batch_size", type=int, default=32, help="questions per batch")
+    parser.add_argument("--repeats", type=int, default=5, help="turns over all batches; the median counts")
+    parser.add_argument("--longest", type=int, default=256, help="tokens of the longest prompt")
+    options = parser.parse_args()
+    print(machine_line())
+    passes, updates = [], []
+    single = defaultdict(list)
+    with tempfile.TemporaryDirectory() as name, torch.no_grad():
+        place = Place(Path(name), options.batch_size)
+        save_model(place.model)
+        chosen = mmlu_questions(options.questions, options.longest)
+        write_quiz(place.folder / "quiz", validation=chosen, train=chosen[:2])
+        tuner, batches = ready(place)
+        for turn in range(options.repeats + 1):
+            evidence = RoutingEvidence(tuner.metric_shape("validation"))
+            passed = updated = 0.0
+            for batch in batches:
+                start = time.perf_counter()
+                log_probs_BA, _ = tuner.answer(batch, "validation")
+                between = time.perf_counter()
+                evidence.update(tuner.routers.trace, outcome_of(log_probs_BA, batch))
+                passed, updated = passed + between - start, updated + time.perf_counter() - between
+                if turn:  # the first turn warms up
+                    for key, seconds in by_metric(evidence, tuner, outcome_of(log_probs_BA, batch)).items():
+                        single[key].append(seconds)
+            if turn:
+                passes.append(passed)
+                updates.append(updated)
+    tokens = sum(int(batch.attention_mask_BS.sum()) for batch in batches)
+    print(f"{len(chosen)} MMLU questions, {tokens / len(chosen):.0f} tokens on average, batch {place.batch_size}")
+    print(f"{'milliseconds a batch':22} {'answer':>8} {'all':>8}")
+    for metric in sorted({metric for metric, _ in single}):
+        answer, every = (1e3 * statistics.median(single[metric, scope]) for scope in ("answer", "all"))
+        print(f"{metric:22} {answer:8.2f} {every:8.2f}")
+    shares = [updated / (passed + updated) for passed, updated in zip(passes, updates, strict=True)]
+    passed, updated = statistics.median(passes), statistics.median(updates)
+    print(f"passes {passed:.3f} s, metrics {updated:.3f} s; share {min(shares):.4f} to {max(shares):.4f}")
+    print(f"overhead {statistics.median(shares):.4f}")
+
+
+if __name__ == "__main__":
+    main()

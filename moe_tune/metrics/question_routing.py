@@ -1,0 +1,93 @@
+"""Question routing: what statistics over questions are computed from, question by question."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from moe_tune.metrics.base import MetricShape, Outcome, RoutingMetric
+from moe_tune.metrics.expert_accuracy import questions_by_expert
+from moe_tune.routing import Part, RouterOutput, RoutingTrace, Scope, entropy, normalised
+
+
+def question_entropy(output: RouterOutput, question_T: Tensor, questions: int) -> Tensor:
+    """Return each question's mean over its tokens of the entropy of the chosen weights, renormalised; 0 without tokens.
+
+    Args:
+        output: One layer's routing.
+        question_T: Index of the question each of its tokens belongs to.
+        questions: Questions in the batch.
+
+    Shape:
+        - (B,), float64, in [0, ln K].
+    """
+    entropy_T = entropy(normalised(output.weights_TK.float())).double()
+    total_B = torch.zeros(questions, dtype=torch.float64, device=entropy_T.device)
+    tokens_B = torch.bincount(question_T, minlength=questions)
+    return total_B.index_add_(0, question_T, entropy_T) / tokens_B.clamp(min=1)
+
+
+class QuestionRouting(RoutingMetric):
+    """Per question: which experts it had at least one token routed to, its mean entropy, its subject, how it went.
+
+    A question has a place of its own in every state, filled by the one process that sees it, so that sums over
+    processes are exact. ``seen_Q`` is 0 for questions without a token in the scope, and all else is 0 for them.
+
+    Args:
+        shape: The sizes of its states; hits take a byte per question, layer and expert.
+        scope: Which tokens count.
+
+    Reference:
+        This project's.
+    """
+
+    higher_is_better = None
+    axes: ClassVar[Mapping[str, str]] = {
+        "hit_QLE": "QLE",
+        "entropy_question_QL": "QL",
+        "correct_Q": "Q",
+        "subject_Q": "Q",
+        "seen_Q": "Q",
+    }
+    hit_QLE: Tensor
+    entropy_QL: Tensor
+    correct_Q: Tensor
+    subject_Q: Tensor
+    seen_Q: Tensor
+
+    def __init__(self, shape: MetricShape, scope: Scope | Part) -> None:
+        super().__init__(shape, scope)
+        self.add_sum("hit_QLE", "QLE", torch.uint8)
+        self.add_sum("entropy_QL", "QL")
+        self.add_sum("correct_Q", "Q", torch.uint8)
+        self.add_sum("subject_Q", "Q", torch.long)
+        self.add_sum("seen_Q", "Q", torch.uint8)
+
+    def update(self, trace: RoutingTrace, outcome: Outcome) -> None:
+        """Fill in the questions of a batch."""
+        question_T, questions = trace.question_T[trace.mask(self.scope)], len(outcome.question_B)
+        seen_B = torch.bincount(question_T, minlength=questions) > 0
+        self.seen_Q[outcome.question_B] = seen_B.to(torch.uint8)
+        self.correct_Q[outcome.question_B] = (outcome.correct_B & seen_B).to(torch.uint8)
+        self.subject_Q[outcome.question_B] = outcome.subject_B * seen_B
+        for output in trace.at(self.scope):
+            index = self.shape.layers.index(output.layer)
+            hit_BE = questions_by_expert(output, question_T, questions)
+            self.hit_QLE[outcome.question_B, index] = hit_BE.to(torch.uint8)
+            self.entropy_QL[outcome.question_B, index] = question_entropy(output, question_T, questions)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return the questions' records, in the order of the split."""
+        return {
+            "hit_QLE": self.hit_QLE.to(torch.uint8),  # a sum over processes has widened it
+            "entropy_question_QL": self.entropy_QL,
+            "correct_Q": self.correct_Q.to(torch.uint8),
+            "subject_Q": self.subject_Q,
+            "seen_Q": self.seen_Q.to(torch.uint8),
+        }
+
+    @staticmethod
+    def summary(tables: dict[str, Tensor]) -> dict[str, float]:
+        """Return nothing: the history stays short."""
+        return {}
