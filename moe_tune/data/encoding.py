@@ -14,6 +14,7 @@ from moe_tune.data.protocol import AUXILIARY, PromptProtocol
 from moe_tune.data.question import Question
 from moe_tune.data.validation import BadRow, OnBadRow, bad_rows_message
 from moe_tune.errors import ConfigError, DataError, ModelError
+from moe_tune.routing import PARTS
 
 CHUNK = 256
 """Prompts per tokeniser call: enough to keep its threads busy, few enough to stay small in memory."""
@@ -183,6 +184,39 @@ class PromptEncoder:
                 f"(protocol {self.protocol.name}). Hint: choose a protocol made for this tokenizer."
             )
         return found
+
+    def parts(self, prompt: PromptedQuestion) -> torch.Tensor:
+        """Return the part of the prompt each of its tokens belongs to, as index into ``PARTS``.
+
+        A token across a border belongs to the part its last character is in.
+
+        Args:
+            prompt: A prompt this encoder made.
+
+        Shape:
+            - (S,), int8.
+
+        Raises:
+            ModelError: The tokenizer cannot say where its tokens come from in the text.
+        """
+        examples = self.examples.get(prompt.question.subject, ())[: prompt.shots]
+        pieces = self.protocol.pieces(prompt.question, examples)
+        special = bool(getattr(self.tokenizer, "add_bos_token", False))
+        encoded = self.tokenizer(
+            "".join(text for _, text in pieces),
+            add_special_tokens=special,
+            split_special_tokens=True,
+            return_offsets_mapping=True,
+        )
+        if len(encoded["input_ids"]) != len(prompt.ids_S):
+            raise ModelError(
+                f"expected {len(prompt.ids_S)} tokens again but got {len(encoded['input_ids'])} "
+                f"(question {prompt.question.id}). Hint: --scopes answer all needs no parts of prompts."
+            )
+        ends = np.cumsum([len(text) for _, text in pieces])
+        codes = np.array([PARTS.index(part) for part, _ in pieces], dtype=np.int8)
+        last_S = np.maximum(np.array(encoded["offset_mapping"])[:, 1] - 1, 0)
+        return torch.from_numpy(codes[np.searchsorted(ends, last_S, side="right")])
 
     def _shots(self, question: Question) -> int:
         # Questions without a subject have no examples of their subject.

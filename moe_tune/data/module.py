@@ -81,6 +81,8 @@ class QuizDataModule(LightningDataModule):
         self.on_bad_row: Literal["error", "drop"] = on_bad_row
         self.seed = seed
         self.num_workers = num_workers
+        self.predict_split = "test"
+        """The split that a prediction reads."""
         self._tokenizer: Any = None
         self._context_length = 0
         self._encoded: dict[str, EncodedSplit] = {}
@@ -144,7 +146,7 @@ class QuizDataModule(LightningDataModule):
         tuner: Any = self.trainer.lightning_module
         self.prepare(tuner.tokenizer, tuner.context_length)
         needed = {"fit": ["train", "validation"], "validate": ["validation"], "test": self.test_names}
-        for name in needed.get(stage, ["test"]):
+        for name in needed.get(stage, [self.predict_split]):
             self.encoded(name)
 
     def encoded(self, name: str) -> EncodedSplit:
@@ -158,14 +160,28 @@ class QuizDataModule(LightningDataModule):
                 raise ConfigError(
                     f"expected a model before the prompts of {name!r} are asked for. Hint: call prepare first."
                 )
-            examples: dict[str, list[Question]] = {}
-            for one in self.splits.questions("dev") if self.few_shot else ():
-                examples.setdefault(one.subject, []).append(one)
-            encoder = PromptEncoder(
-                self._tokenizer, self._protocol(name), self.max_length or self._context_length, self.few_shot, examples
-            )
-            self._encoded[name] = encoder.encode(self.splits.questions(self._split(name)), self.on_bad_row)
+            self._encoded[name] = self.encoder(name).encode(self.splits.questions(self._split(name)), self.on_bad_row)
         return self._encoded[name]
+
+    def encoder(self, name: str) -> PromptEncoder:
+        """Return what turns questions of a split into token ids.
+
+        Args:
+            name: ``train``, ``validation``, ``dev`` or one of ``test_names``.
+        """
+        examples: dict[str, list[Question]] = {}
+        for one in self.splits.questions("dev") if self.few_shot else ():
+            examples.setdefault(one.subject, []).append(one)
+        length = self.max_length or self._context_length
+        return PromptEncoder(self._tokenizer, self._protocol(name), length, self.few_shot, examples)
+
+    def loader(self, name: str) -> DataLoader[Batch]:
+        """Return the batches of any split for an evaluation, unshuffled.
+
+        Args:
+            name: ``train``, ``validation``, ``dev`` or one of ``test_names``.
+        """
+        return self._loader(name, self.eval_batch_size)
 
     @property
     def pad_id(self) -> int:
@@ -221,19 +237,19 @@ class QuizDataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return the validation batches."""
-        return self._loader("validation", self.eval_batch_size)
+        return self.loader("validation")
 
     def test_dataloader(self) -> list[DataLoader[Batch]]:
         """Return the test batches under each protocol, in the order of ``test_names``."""
-        return [self._loader(name, self.eval_batch_size) for name in self.test_names]
+        return [self.loader(name) for name in self.test_names]
 
     def predict_dataloader(self) -> DataLoader[Batch]:
-        """Return the test batches under the main protocol."""
-        return self._loader("test", self.eval_batch_size)
+        """Return the batches of the split that is predicted, the test split unless somebody chose another."""
+        return self.loader(self.predict_split)
 
     def calibration_dataloader(self) -> DataLoader[Batch]:
         """Return the training batches unshuffled, for heads that are calibrated instead of trained."""
-        return self._loader("train", self.eval_batch_size)
+        return self.loader("train")
 
     def _loader(self, name: str, batch_size: int, shuffle: bool = False) -> DataLoader[Batch]:
         prompts = self.encoded(name).prompts

@@ -3,10 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from moe_tune.config_files import load_yaml
 from moe_tune.data.question import LETTERS, Question
 from moe_tune.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from moe_tune.routing import Part  # it brings torch, which the command line does without
 
 FOLDER = Path(__file__).parent / "protocols"
 AUXILIARY = "auxiliary"
@@ -48,10 +52,20 @@ class PromptProtocol:
             question: The question asked.
             examples: Worked examples (few-shot), in the order they appear.
         """
+        return "".join(text for _, text in self.pieces(question, examples))
+
+    def pieces(self, question: Question, examples: Sequence[Question] = ()) -> list[tuple["Part", str]]:
+        """Return the prompt cut into its parts, in order; the header and the answer cue are the instruction.
+
+        Args:
+            question: The question asked.
+            examples: Worked examples (few-shot), in the order they appear.
+        """
         shown = "".join(
-            self._body(one) + self.letters(len(one.choices))[one.answer] + self.separator for one in examples
+            "".join(text for _, text in self._body(one)) + self.letters(len(one.choices))[one.answer] + self.separator
+            for one in examples
         )
-        return self.opening(question.subject) + shown + self._body(question)
+        return [("instruction", self.opening(question.subject)), ("examples", shown), *self._body(question)]
 
     def opening(self, subject: str) -> str:
         """Return the header for a subject."""
@@ -63,12 +77,13 @@ class PromptProtocol:
         """Return the continuations that stand for the first ``count`` answers."""
         return [self.letter.replace("{letter}", letter) for letter in LETTERS[:count]]
 
-    def _body(self, question: Question) -> str:
+    def _body(self, question: Question) -> list[tuple["Part", str]]:
         choices = "".join(
             self.choice.replace("{letter}", letter).replace("{choice}", choice)
             for letter, choice in zip(LETTERS, question.choices, strict=False)
         )
-        return self.question.replace("{stem}", question.stem.strip()) + choices + self.answer_cue
+        stem = self.question.replace("{stem}", question.stem.strip())
+        return [("stem", stem), ("choices", choices), ("instruction", self.answer_cue)]
 
 
 def known_protocols() -> dict[str, Path]:

@@ -1,0 +1,160 @@
+"""The verb ``analyze``: the routing evidence of a model or a run."""
+
+import argparse
+import resource
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from lightning.pytorch import seed_everything
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from rich.console import Console
+
+from moe_tune.analysis.files import write_analysis
+from moe_tune.analysis.gather import Manner, gather, question_table
+from moe_tune.analysis.passes import AnalysisTuner, QuizPass, run_pass
+from moe_tune.analysis.perturbations import CHANGES, unchanged
+from moe_tune.analysis.sensitivity import measure_sensitivity
+from moe_tune.analysis.terminal import render_terminal
+from moe_tune.config_files import config_label
+from moe_tune.errors import ConfigError, DataError
+from moe_tune.quiet import quieten
+from moe_tune.routing import PARTS
+from moe_tune.runs.atomic import published
+from moe_tune.runs.checkpoint import CONFIG, RouterCheckpointIO, checked_folder
+from moe_tune.runs.directory import RunDirectory
+from moe_tune.settings_cli import SettingsCLI
+
+SCOPES = ("answer", "all", *PARTS)
+SENSITIVITY = 256
+"""Questions the sensitivity is measured on, unless told otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is analysed.
+
+    Args:
+        name: Short name.
+        argv: A fit's arguments that describe it.
+        checkpoint: The trained heads; ``None`` takes the configured ones.
+        home: The directory whose ledger records that a test split was read.
+        out: Where the results go, unless told otherwise.
+    """
+
+    name: str
+    argv: list[str]
+    checkpoint: str | None
+    home: Path
+    out: Path
+
+
+def main(argv: list[str], plugins: dict[str, str] | None = None) -> int:
+    """Analyse a model or a run, write the results, print one screen and return 0.
+
+    Args:
+        argv: Arguments after the verb; what is not the verb's own is a fit's.
+        plugins: sha256 of the user's plug-in files, by path.
+    """
+    parser = argparse.ArgumentParser(
+        prog="moe_tune analyze",
+        usage="moe_tune analyze (RUN | --config FILE) [options] [a fit's arguments]",
+        description="Which experts a model uses, how sure its gate is, and how well its experts do: tables, one HTML "
+        "report, and which of the published claims hold here. RUN is a run directory or a checkpoint.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--split", default="test", help="questions read; each reading of a test split is recorded")
+    parser.add_argument("--shots", nargs="+", type=int, help="worked examples per pass (0 and, where there are, 5)")
+    parser.add_argument("--scopes", nargs="+", choices=SCOPES, default=list(SCOPES), help="which tokens count")
+    parser.add_argument("--sensitivity", type=int, default=SENSITIVITY, metavar="N", help="questions; 0 leaves it out")
+    parser.add_argument("--draws", type=int, default=1000, help="permutations of the null distribution")
+    parser.add_argument("--out", type=Path, help="folder of the results")
+    path = argv.pop(0) if argv and not argv[0].startswith("-") else None
+    given, rest = parser.parse_known_args(argv)
+    if given.sensitivity < 0 or given.draws < 100 or any(shots < 0 for shots in given.shots or ()):
+        raise ConfigError(
+            f"expected shots and sensitivity of 0 or more and at least 100 draws but got {given.shots}, "
+            f"{given.sensitivity} and {given.draws} (analyze). Hint: the defaults are 0 5, {SENSITIVITY} and 1000."
+        )
+    quieten()
+    target = _run(Path(path), rest) if path is not None else _configured(rest)
+    out = given.out or target.out
+    began = time.monotonic()
+    host = SettingsCLI(target.argv, plugins)
+    tuner = AnalysisTuner(host.model, given.scopes)
+    passes, notes = [], []
+    for shots in given.shots or (0, 5):
+        settings = SettingsCLI([*target.argv, f"--data.few_shot={shots}"], plugins)
+        # Loggers write elsewhere; what a pass computes does not hang on what was drawn before it.
+        seed_everything(settings.settings.seed_everything, verbose=False)
+        trainer = settings.trainer_for(enable_progress_bar=sys.stderr.isatty(), plugins=[RouterCheckpointIO()])
+        try:
+            passes.append(run_pass(tuner, settings.datamodule, given.split, trainer, target.checkpoint))
+        except (ConfigError, DataError) as fault:
+            if given.shots is not None or not passes:
+                raise
+            notes.append(f"No pass with {shots} worked examples: {fault}")
+            continue
+        _record(target, given.split, passes[-1], shots)
+    sensitivity = _sensitivity(tuner, passes, given.split, given.sensitivity) if given.sensitivity else pd.DataFrame()
+    seed = host.settings.seed_everything
+    manner = Manner(target.name, given.split, target.checkpoint is not None, given.draws, seed)
+    cost = {"seconds": round(time.monotonic() - began, 1), "peak_memory_gib": round(peak_memory(), 2)}
+    analysis = gather(tuner, passes, manner, sensitivity, notes, cost)
+    write_analysis(analysis, out)
+    with published(out / "questions.parquet") as draft:
+        pd.concat([question_table(one, given.split) for one in passes]).to_parquet(draft, index=False)
+    console = Console()
+    console.print(render_terminal(analysis, out))
+    console.print(f"{time.monotonic() - began:.0f} s, at most {peak_memory():.2f} GiB of memory", style="dim")
+    return 0
+
+
+def peak_memory() -> float:
+    """Return the most memory this process has held, in GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def _configured(argv: list[str]) -> Target:
+    label = config_label(["fit", *argv])
+    roots = [argv[index + 1] for index, word in enumerate(argv[:-1]) if word == "--runs_root"]
+    roots += [word.partition("=")[2] for word in argv if word.startswith("--runs_root=")]
+    out = Path(roots[-1] if roots else "runs") / f"{label}-analysis"
+    return Target(label, argv, None, out, out)
+
+
+def _run(path: Path, argv: list[str]) -> Target:
+    if not path.is_dir():
+        raise DataError(
+            f"expected a run directory or a checkpoint but got {str(path)!r} (analyze). "
+            "Hint: `python -m moe_tune fit` prints where it wrote its run; --config FILE analyses a model."
+        )
+    checkpoints = [path / "checkpoints" / name for name in ("best.ckpt", "last.ckpt")]
+    folder = checked_folder(next((one for one in checkpoints if one.is_dir()), path))
+    home = folder.parent.parent if folder.parent.name == "checkpoints" else folder
+    words = ["--config", str(folder / CONFIG), *argv]
+    return Target(home.name, words, str(folder), home, home / "analysis")
+
+
+def _sensitivity(tuner: AnalysisTuner, passes: list[QuizPass], split: str, questions: int) -> pd.DataFrame:
+    """Change the prompts of the first pass, and the order of the examples where there are most of them."""
+    most = max(passes, key=lambda one: one.shots)
+    ordered = [change for change in CHANGES if change.examples is not unchanged]
+    kinds = [(passes[0], [change for change in CHANGES if change not in ordered])]
+    frames = []
+    tuner.to(tuner.trainer.strategy.root_device)
+    for one, changes in kinds + ([(most, ordered)] if most.shots > 1 else []):
+        frame = measure_sensitivity(tuner, one.quiz, split, questions, changes)
+        frame.insert(0, "scope", "answer")
+        frame.insert(0, "shots", one.shots)
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
+
+
+def _record(target: Target, split: str, one: QuizPass, shots: int) -> None:
+    questions = len(one.predictions_Q)
+    if split.startswith("test"):
+        RunDirectory(target.home).record_opening(f"{split} (analyze, {shots}-shot)", questions)
+    rank_zero_info(f"{split}, {shots}-shot: {questions:,} questions read")

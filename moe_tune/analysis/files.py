@@ -1,0 +1,41 @@
+"""The files of an analysis: one page, Markdown, a summary and the tables, each written whole or not at all."""
+
+import json
+from pathlib import Path
+
+from moe_tune.analysis.findings import Analysis, AnalysisSetting, columns_of
+from moe_tune.analysis.markdown import render_markdown
+from moe_tune.analysis.report import render_report
+from moe_tune.runs.atomic import published
+
+__all__ = ["Analysis", "AnalysisSetting", "write_analysis"]
+
+
+def write_analysis(analysis: Analysis, out: Path) -> None:
+    """Write ``report.html``, ``report.md``, ``summary.json`` and every table as CSV and parquet, at full precision.
+
+    Args:
+        analysis: What to write.
+        out: Folder for the files; made if missing, files of the same name are replaced.
+    """
+    summary = {
+        "title": analysis.title,
+        "lead": analysis.lead,
+        "about": dict(analysis.about),
+        "claims": analysis.claims,
+        "notes": analysis.notes,
+    }
+    texts = {
+        "report.html": render_report(analysis),
+        "report.md": render_markdown(analysis),
+        "summary.json": json.dumps(summary, indent=2, ensure_ascii=False, default=str) + "\n",
+    }
+    for name, frame in analysis.tables().items():
+        whole = frame.reindex(columns=columns_of(name)) if frame.empty else frame
+        with published(out / f"{name}.csv") as draft:
+            whole.to_csv(draft, index=False, lineterminator="\n")
+        with published(out / f"{name}.parquet") as draft:
+            whole.to_parquet(draft, index=False)
+    for name, text in texts.items():
+        with published(out / name) as draft:
+            draft.write_text(text, encoding="utf-8")

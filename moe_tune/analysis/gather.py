@@ -1,0 +1,147 @@
+"""From passes over the questions to an analysis: every table under every scope, and the claims held against them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from moe_tune.analysis.findings import Analysis
+from moe_tune.analysis.passes import AnalysisTuner, QuizPass
+from moe_tune.evidence.accuracy_estimates import raw_accuracy
+from moe_tune.evidence.claims import claims
+from moe_tune.evidence.frames import ScopeEvidence, scope_evidence
+from moe_tune.routing import Part, Scope
+from moe_tune.runs.directory import environment, now
+
+TABLES = ("experts", "layers", "weights", "subjects", "co_activation")
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How an analysis is made.
+
+    Args:
+        name: Short name of what is analysed.
+        split: The split whose questions were answered.
+        trained: Whether a checkpoint's heads answered.
+        draws: Shuffles of the permutation null.
+        seed: Their seed.
+    """
+
+    name: str
+    split: str
+    trained: bool
+    draws: int
+    seed: int
+
+
+def gather(
+    tuner: AnalysisTuner,
+    passes: Sequence[QuizPass],
+    manner: Manner,
+    sensitivity: pd.DataFrame,
+    notes: Sequence[str],
+    about: dict[str, Any],
+) -> Analysis:
+    """Return what passes over the same questions say together.
+
+    Args:
+        tuner: What answered.
+        passes: One per number of worked examples.
+        manner: How the analysis is made.
+        sensitivity: What small changes of the input change; empty where it was not measured.
+        notes: Sentences for the report's section on method.
+        about: Further facts for the report's head, such as the time it took.
+    """
+    frames: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
+    held, accuracies = [], {}
+    for one in passes:
+        known = _by_scope(one, tuner, manner)
+        held += claims({str(scope): evidence for scope, evidence in known.items()}, one.shots)
+        accuracies[one.shots] = _accuracy(one)
+        for scope, evidence in known.items():
+            for name in TABLES:
+                frame = getattr(evidence, name).copy()
+                frame.insert(0, "scope", scope)
+                frame.insert(0, "shots", one.shots)
+                frames[name].append(frame)
+    base, quiz, rule = tuner.base, passes[0].quiz, tuner.routers.rule
+    questions = len(passes[0].predictions_Q)
+    return Analysis(
+        title=f"Routing of {manner.name}",
+        lead=(
+            f"{_router(tuner, manner)} of {base.path}, {len(tuner.routers.gates)} layers of {rule.num_experts} "
+            f"experts, top {rule.top_k}, on {questions:,} questions of the {manner.split} split."
+        ),
+        about={
+            "model": base.path,
+            "revision": base.revision or "local",
+            "fingerprint": tuner.fingerprint,
+            "head": _router(tuner, manner),
+            "split": manner.split,
+            "protocol": quiz.protocol_name(manner.split),
+            "questions": questions,
+            "accuracy": accuracies,
+            "routing": tuner.routing_dtype,
+            "permutations": manner.draws,
+            "seed": manner.seed,
+            "date": now(),
+            **about,
+            **environment(),
+        },
+        claims=[dict(one) for one in held],
+        notes=list(notes),
+        sensitivity=sensitivity,
+        **{name: pd.concat(parts, ignore_index=True) for name, parts in frames.items()},
+    )
+
+
+def question_table(one: QuizPass, split: str) -> pd.DataFrame:
+    """Return how every question of a pass was answered, one row each.
+
+    Args:
+        one: The pass.
+        split: The split it read.
+    """
+    questions = one.quiz.questions(split)
+    frame = pd.DataFrame(
+        {
+            "shots": one.shots,
+            "id": [question.id for question in questions],
+            "content_hash": [question.content_hash for question in questions],
+            "subject": [question.subject for question in questions],
+            "gold": [question.answer for question in questions],
+            "prediction": one.predictions_Q.tolist(),
+        }
+    )
+    return frame.assign(correct=frame["gold"] == frame["prediction"])
+
+
+def _by_scope(one: QuizPass, tuner: AnalysisTuner, manner: Manner) -> dict[Scope | Part, ScopeEvidence]:
+    cluster_Q = question_table(one, manner.split)["content_hash"].factorize()[0]
+    evidence = {}
+    for scope in tuner.scopes:
+        tables = {name: table.cpu().numpy() for name, table in one.results.evidence.tables(scope).items()}
+        if tables["tokens"].any():  # without worked examples nothing belongs to them
+            layers, subjects = tuple(tuner.routers.gates), one.quiz.subjects
+            evidence[scope] = scope_evidence(tables, layers, subjects, cluster_Q, manner.draws, manner.seed)
+    return evidence
+
+
+def _router(tuner: AnalysisTuner, manner: Manner) -> str:
+    traits, name = tuner.head.traits, type(tuner.head).__name__
+    if not manner.trained and traits.exact_start and not traits.needs_calibration and (
+        traits.trainable or name == "IdentityHead"
+    ):  # fmt: skip
+        return "The pretrained router"
+    layers = ", ".join(map(str, tuner.routers.layers))
+    return f"{name} on layers {layers} (scope {tuner.scope}, {'trained' if manner.trained else 'as configured'})"
+
+
+def _accuracy(one: QuizPass) -> str:
+    total = len(one.predictions_Q)
+    estimate = raw_accuracy(np.array(one.results.correct), np.array(total))
+    low, high = 100 * float(estimate.low), 100 * float(estimate.high)
+    return f"{100 * float(estimate.value):.1f} % (n {total:,}, 95 % Wilson interval {low:.1f} to {high:.1f})"

@@ -1,0 +1,224 @@
+"""How much the routing and the answers of a model move when a prompt, or the arithmetic, changes a little."""
+
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from statsmodels.stats.proportion import proportion_confint
+from statsmodels.stats.weightstats import DescrStatsW
+
+from moe_tune.analysis.perturbations import CHANGES, Change
+from moe_tune.data.batching import Batch, PromptDataset
+from moe_tune.data.encoding import PromptedQuestion, PromptEncoder
+from moe_tune.data.module import QuizDataModule
+from moe_tune.errors import ConfigError
+from moe_tune.metrics.expert_accuracy import questions_by_expert
+from moe_tune.module import RouterTuner
+
+FEWEST = 30
+"""With fewer questions than this a mean gets no normal interval."""
+LETTERS = -1
+"""Stands in the column ``layer`` where a row is about the letters."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answers:
+    """What a model made of some prompts.
+
+    Args:
+        chosen_QLE: Whether the answer position of a question chose an expert of a layer.
+        letter_Q: Index of the letter it answered with, from 0.
+    """
+
+    chosen_QLE: NDArray[np.bool_]
+    letter_Q: NDArray[np.intp]
+
+
+def changed_experts(before_QE: NDArray[np.bool_], after_QE: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the share of each question's chosen experts that changed.
+
+    Formula: ``1 - |A & B| / max(|A|, |B|)``, of the sets A before and B after; 0 where both are empty.
+
+    Args:
+        before_QE: Whether a question chose an expert before the change; along the last axis the experts.
+        after_QE: The same after the change.
+
+    Shape:
+        - one axis less than the arguments, in [0, 1].
+
+    Reference:
+        This project's; for sets of K experts ``1 - |A & B| / K``, as the overlap of Muennighoff et al. 2024,
+        https://arxiv.org/abs/2409.02060.
+
+    Example:
+        >>> changed_experts(np.array([True, True, False, False]), np.array([True, False, True, False])).item()
+        0.5
+    """
+    larger_Q = np.maximum(before_QE.sum(-1), after_QE.sum(-1))
+    kept_Q = (before_QE & after_QE).sum(-1)
+    share_Q: NDArray[np.float64] = (larger_Q - kept_Q) / np.maximum(larger_Q, 1)
+    return share_Q
+
+
+def measure_sensitivity(
+    tuner: RouterTuner, quiz: QuizDataModule, split: str, questions: int, changes: Sequence[Change] = CHANGES
+) -> pd.DataFrame:
+    """Return how many chosen experts and letters change under each small change, from full prompts at the answer.
+
+    A question counts for a change that alters its prompt's tokens; a change of the arithmetic counts for all. Prompts
+    that a change makes longer than the context are left out and counted. Heads stay in place; nothing is trained,
+    kept on disk, or left changed.
+
+    Args:
+        tuner: A tuner whose model is loaded and whose trainer has the quiz.
+        quiz: The data.
+        split: Which questions: ``train``, ``validation``, or a name of ``quiz.test_names``.
+        questions: Size of the sample, from 1: evenly spaced in the split; all of it where it has no more.
+        changes: The changes, each made alone.
+
+    Returns:
+        One row per change and MoE layer (``changed_*``; the interval of the mean is normal, from 30 questions on, and
+        ``any_changed_share`` is the share of questions with another set) and one per change with layer -1
+        (``flipped_*``, with Wilson's interval). ``questions`` really changed; ``too_long`` were left out.
+
+    Raises:
+        ConfigError: The sample is empty.
+    """
+    if questions < 1:
+        raise ConfigError(f"expected at least 1 question but got {questions} (sensitivity). Hint: 256 are usual.")
+    prompts = quiz.encoded(split).prompts
+    place_Q = np.unique(np.linspace(0, len(prompts) - 1, min(questions, len(prompts))).round().astype(int))
+    # Of like length within a batch, and by number of examples, as those are encoded together.
+    sample = sorted((prompts[place] for place in place_Q), key=lambda one: (-one.shots, -len(one.ids_S)))
+    most = quiz.encoder(split).max_length
+    rows: list[dict[str, Any]] = []
+    with torch.no_grad(), _undisturbed(tuner), tuner.trainer.precision_plugin.forward_context():
+        before = _answers(tuner, quiz, split, sample, quiz.eval_batch_size)
+        for change in changes:
+            asked = sample if change.numeric else _asked(quiz, split, sample, change)
+            pairs = zip(sample, asked, strict=True)
+            new_Q = np.array([change.numeric or not torch.equal(one.ids_S, other.ids_S) for one, other in pairs])
+            fits_Q = np.array([len(one.ids_S) <= most for one in asked])
+            place_Q = np.flatnonzero(new_Q & fits_Q)
+            with _in_other_dtype(tuner) if change.other_dtype else nullcontext():
+                kept = [asked[place] for place in place_Q]
+                after = _answers(tuner, quiz, split, kept, change.batch_size or quiz.eval_batch_size)
+            count_Q = np.array([len(one.question.choices) for one in kept], dtype=np.intp)
+            letter_Q = change.original_letters(after.letter_Q, count_Q)
+            share_QL = changed_experts(before.chosen_QLE[place_Q], after.chosen_QLE)
+            shared = {"change": change.name, "questions": len(kept), "too_long": int((~fits_Q).sum())}
+            rows += [
+                {**shared, "layer": layer, **_changed(share_QL[:, index])}
+                for index, layer in enumerate(tuner.routers.gates)
+            ]
+            rows.append({**shared, "layer": LETTERS, **_flipped(before.letter_Q[place_Q] != letter_Q)})
+    frame = pd.DataFrame(rows)
+    return frame[["change", "layer", "questions", *_changed(np.zeros(0)), *_flipped(np.zeros(0, bool)), "too_long"]]
+
+
+def _asked(quiz: QuizDataModule, split: str, sample: list[PromptedQuestion], change: Change) -> list[PromptedQuestion]:
+    """Return the changed prompts, with as many worked examples as they had."""
+    usual = quiz.encoder(split)
+    protocol = change.protocol(usual.protocol)
+    asked: list[PromptedQuestion] = []
+    for shots, group in groupby(sample, key=lambda one: one.shots):
+        shown = {subject: change.examples(every[:shots]) for subject, every in usual.examples.items()}
+        # No limit here: a prompt that lost an example to fit would be another change.
+        encoder = PromptEncoder(usual.tokenizer, protocol, sys.maxsize, shots, shown)
+        asked += encoder.encode([change.question(one.question) for one in group]).prompts
+    return asked
+
+
+def _answers(
+    tuner: RouterTuner, quiz: QuizDataModule, split: str, prompts: list[PromptedQuestion], batch_size: int
+) -> Answers:
+    """Answer prompts one batch after the other, always from the full prompts."""
+    routers = tuner.routers
+    dataset = PromptDataset(prompts, quiz.subjects, quiz.pad_id)
+    chosen_QLE = np.zeros((len(prompts), len(routers.gates), routers.rule.num_experts), dtype=bool)
+    letter_Q = np.zeros(len(prompts), dtype=np.intp)
+    for start in range(0, len(prompts), batch_size):
+        place_B = list(range(start, min(start + batch_size, len(prompts))))
+        batch = Batch(*(value.to(tuner.device) for value in dataset[place_B]))
+        log_probs_BA, _ = tuner.judge(tuner(batch).float(), batch, split)
+        letter_Q[place_B] = log_probs_BA.argmax(-1).cpu().numpy()
+        question_T = routers.trace.question_T[routers.trace.answer_T]
+        for index, output in enumerate(routers.trace.at("answer")):
+            chosen_QLE[place_B, index] = questions_by_expert(output, question_T, len(place_B)).cpu().numpy()
+    return Answers(chosen_QLE, letter_Q)
+
+
+@contextmanager
+def _undisturbed(tuner: RouterTuner) -> Iterator[None]:
+    """Put a tuner into evaluation mode, and leave it as it was: its mode, its trace and what is recorded in it."""
+    session, training = tuner.routers.session, tuner.training
+    trace, needs = session.trace, session.needs
+    session.needs = frozenset()
+    tuner.eval()
+    try:
+        yield
+    finally:
+        session.trace, session.needs = trace, needs
+        tuner.train(training)
+
+
+@contextmanager
+def _in_other_dtype(tuner: RouterTuner) -> Iterator[None]:
+    """Let the base model's weights have the other dtype; heads and adapters keep theirs, as in a run of that dtype."""
+    routers = tuner.routers
+    own = {id(value) for head in routers.heads.values() for value in head.parameters()}
+    own |= {id(value) for value in routers.trainable().values()}
+    stored = {
+        value: value.data for value in routers.model.parameters() if value.is_floating_point() and id(value) not in own
+    }
+    dtype = torch.bfloat16 if routers.model.dtype == torch.float32 else torch.float32
+    try:
+        for value, data in stored.items():
+            value.data = data.to(dtype)
+        yield
+    finally:
+        for value, data in stored.items():  # the very tensors: a cast back would have lost what bfloat16 cannot hold
+            value.data = data
+
+
+def _changed(share_Q: NDArray[np.float64]) -> dict[str, float]:
+    """Return the columns of a layer: the mean share with its interval, and the share of questions with any change."""
+    low, high = _mean_interval(share_Q)
+    return {
+        "changed_share": float(share_Q.mean()) if len(share_Q) else math.nan,
+        "changed_low": low,
+        "changed_high": high,
+        "any_changed_share": float((share_Q > 0).mean()) if len(share_Q) else math.nan,
+    }
+
+
+def _flipped(flip_Q: NDArray[np.bool_]) -> dict[str, float]:
+    """Return the columns of the letters: the share of questions answered otherwise, with Wilson's interval."""
+    share = float(flip_Q.mean()) if len(flip_Q) else math.nan
+    low, high = _wilson(float(flip_Q.sum()), len(flip_Q))
+    return {"flipped_share": share, "flipped_low": low, "flipped_high": high}
+
+
+def _mean_interval(share_Q: NDArray[np.float64]) -> tuple[float, float]:
+    if len(share_Q) < FEWEST:
+        return math.nan, math.nan
+    if np.ptp(share_Q) == 0:
+        # Questions that do not differ show no variance, and a normal interval would claim certainty.
+        return _wilson(float(share_Q.sum()), len(share_Q))
+    low, high = DescrStatsW(share_Q).zconfint_mean()
+    return max(float(low), 0.0), min(float(high), 1.0)
+
+
+def _wilson(hits: float, questions: int) -> tuple[float, float]:
+    if not questions:
+        return math.nan, math.nan
+    low, high = proportion_confint(hits, questions, method="wilson")
+    return float(low), float(high)

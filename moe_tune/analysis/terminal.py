@@ -1,0 +1,71 @@
+"""The analysis on one screen: accuracy, which claims hold at which setting, how many experts never fire."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from moe_tune.analysis.findings import Analysis
+
+COLOURS = {"holds": "green", "does not hold": "red", "inconclusive": "yellow"}
+WIDTH = 78
+"""Columns a claim's own line may take."""
+
+
+def render_terminal(analysis: Analysis, out: Path) -> Group:
+    """Return one screen for a rich console of at least 80 columns.
+
+    Args:
+        analysis: What to show.
+        out: The folder its files were written to.
+    """
+    claims = list(dict.fromkeys(str(claim["claim"]) for claim in analysis.claims))
+    named = [Text(_cut(f"{number}  {claim}")) for number, claim in enumerate(claims, start=1)]
+    accuracy = analysis.about.get("accuracy", {})
+    texts = accuracy.items() if isinstance(accuracy, Mapping) else [("", accuracy)]
+    scores = [
+        Text(_cut(f"accuracy {f'{shots}-shot' if str(shots).isdigit() else shots}: {text}")) for shots, text in texts
+    ]
+    return Group(
+        Text(_cut(analysis.title), style="bold"),
+        Text(_cut(analysis.lead, 2 * WIDTH)),
+        *scores,
+        *named,
+        _verdicts(analysis, claims),
+        *_never(analysis),
+        Text("Routing statistics are associational.", style="dim"),
+        Text(f"files: {out}/report.html, report.md, summary.json, *.csv, *.parquet", overflow="fold"),
+    )
+
+
+def _verdicts(analysis: Analysis, claims: list[str]) -> Table:
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=0, pad_edge=False)
+    for header in ("scope", "shots", *map(str, range(1, len(claims) + 1))):
+        table.add_column(header, no_wrap=True)
+    for setting in analysis.settings:
+        found = {str(claim["claim"]): str(claim["verdict"]) for claim in analysis.at(setting).claims}
+        verdicts = [found.get(claim, "–") for claim in claims]
+        cells = (Text(verdict, style=COLOURS.get(verdict, "dim")) for verdict in verdicts)
+        table.add_row(setting.scope, str(setting.shots), *cells)
+    return table
+
+
+def _never(analysis: Analysis) -> Iterator[Text]:
+    """Yield one line per setting over whole prompts or answers: the share that never fired, and both bounds."""
+    for setting in analysis.settings:
+        if setting.scope not in ("answer", "all"):
+            continue
+        layers = analysis.at(setting).layers
+        share = 100 * layers["never_share"].mean()
+        yield Text(
+            f"never fired, {setting.scope} {setting.shots}-shot: {share:.1f} % of experts; "
+            f"idle <= {100 * layers['never_bound_one'].max():.2g} % (one), "
+            f"{100 * layers['never_bound_all'].max():.2g} % (all)"
+        )
+
+
+def _cut(text: str, width: int = WIDTH) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"

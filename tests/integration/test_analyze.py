@@ -1,0 +1,164 @@
+"""The verb ``analyze`` on the nano model: it agrees with the run, its parts add up, and it flags what was planted."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from moe_tune.analysis.gather import Manner, gather
+from moe_tune.analysis.passes import AnalysisTuner, run_pass
+from moe_tune.cli import main
+from moe_tune.data.module import QuizDataModule
+from moe_tune.data.nano_quiz import NanoQuiz
+from moe_tune.data.source import QuestionSource, RawRow
+from moe_tune.evidence.permutation_null import permutation_null
+from moe_tune.runs.checkpoint import RouterCheckpointIO
+from moe_tune.settings_cli import SettingsCLI
+
+SUMS = ("count", "weight_mass")
+
+
+@pytest.fixture(scope="module")
+def analysed(finished, tmp_path_factory):
+    """Return the run and the folder of its analysis, with two worked examples and with none."""
+    out = tmp_path_factory.mktemp("analysis")
+    words = [str(finished), "--out", str(out), "--shots", "0", "2", "--sensitivity", "32", "--draws", "199"]
+    assert main(["analyze", *words]) == 0
+    return finished, out
+
+
+def test_it_agrees_with_what_the_run_recorded(analysed):
+    """The run went the answer path where the analysis read full prompts."""
+    run, out = analysed
+    experts = pd.read_parquet(out / "experts.parquet")
+    ours = experts[(experts["shots"] == 0) & (experts["scope"] == "answer")].set_index(["layer", "expert"])
+    recorded = pd.read_parquet(run / "routing" / "test.parquet")
+    theirs = recorded[recorded["scope"] == "answer"].set_index(["layer", "expert"])
+    for name in ("count", "questions", "correct"):
+        assert ours[name].equals(theirs[name].astype(ours[name].dtype)), name
+    np.testing.assert_allclose(ours["weight_mass"], theirs["weight_mass"], rtol=1e-5)
+    questions = pd.read_parquet(out / "questions.parquet")
+    answers = pd.read_parquet(run / "questions" / "test.parquet").set_index("id")["prediction"]
+    assert questions[questions["shots"] == 0].set_index("id")["prediction"].equals(answers)
+
+
+@pytest.mark.parametrize("shots", [0, 2])
+def test_the_parts_of_a_prompt_add_up_to_all_of_it(analysed, shots):
+    experts = pd.read_parquet(analysed[1] / "experts.parquet")
+    experts = experts[experts["shots"] == shots]
+    parts = experts[~experts["scope"].isin(["answer", "all"])]
+    assert set(parts["scope"]) == {"instruction", "stem", "choices"} | ({"examples"} if shots else set())
+    whole = experts[experts["scope"] == "all"].set_index(["layer", "expert"])[list(SUMS)]
+    summed = parts.groupby(["layer", "expert"])[list(SUMS)].sum()
+    np.testing.assert_array_equal(summed["count"], whole["count"])
+    np.testing.assert_allclose(summed["weight_mass"], whole["weight_mass"], rtol=1e-6)
+
+
+def test_every_table_is_there_and_readings_of_the_test_split_are_recorded(analysed):
+    run, out = analysed
+    for name in ("experts", "layers", "weights", "subjects", "co_activation", "sensitivity"):
+        assert pd.read_csv(out / f"{name}.csv").shape == pd.read_parquet(out / f"{name}.parquet").shape
+    assert {"report.html", "report.md", "summary.json"} <= {path.name for path in out.iterdir()}
+    ledger = [json.loads(line) for line in (run.parent / "test_ledger.jsonl").read_text().splitlines()]
+    assert [one["split"] for one in ledger if "analyze" in one["split"]] == [
+        "test (analyze, 0-shot)",
+        "test (analyze, 2-shot)",
+    ]
+    assert set(pd.read_parquet(out / "experts.parquet")["evidence"]) == {"associational"}
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["no/such/run"], 3, "run directory"),
+        (["--config", "configs/nano.yaml", "--split", "tset"], 2, "test"),
+        (["--config", "configs/nano.yaml", "--draws", "5"], 2, "100 draws"),
+        (["--config", "configs/nano.yaml", "--shots", "99"], 2, "examples"),
+    ],
+)
+def test_mistakes_end_with_one_message(tmp_path, capsys, words, code, said):
+    assert main(["analyze", *words, "--out", str(tmp_path / "out")]) == code
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+class RelabelledQuiz(QuestionSource):
+    """The nano quiz with right answers of our choosing: routing and letters stay, correctness is ours.
+
+    Args:
+        answers: Index of the right choice of each test question; ``None`` leaves the quiz as it is.
+    """
+
+    declared_subjects = NanoQuiz.declared_subjects
+
+    def __init__(self, answers: list[int] | None = None) -> None:
+        self.quiz, self.answers = NanoQuiz(test=800), answers
+
+    def splits(self) -> tuple[str, ...]:
+        return self.quiz.splits()
+
+    def rows(self, split: str):
+        for index, row in enumerate(self.quiz.rows(split)):
+            answer = row.values["answer"] if self.answers is None else self.answers[index]
+            yield RawRow(row.where, {**row.values, "answer": answer})
+
+
+@pytest.fixture(scope="module")
+def read():
+    """Give a function that reads the relabelled quiz with the nano model."""
+    host = SettingsCLI(["--config", "configs/nano.yaml"])
+    tuner = AnalysisTuner(host.model, ["answer"])
+
+    def run(answers=None):
+        quiz = QuizDataModule(RelabelledQuiz(answers), protocol="nano_quiz", eval_batch_size=256)
+        return tuner, run_pass(tuner, quiz, "test", host.trainer_for(plugins=[RouterCheckpointIO()]), None)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def first(read):
+    tuner, one = read()
+    tables = one.results.evidence.tables("answer")
+    return tuner, one, tables["hit_QLE"].numpy().astype(bool), tables["subject_Q"].numpy()
+
+
+def labelled(one, correct_Q):
+    """Return the right answers under which exactly the questions told were answered correctly."""
+    return np.where(correct_Q, one.predictions_Q.numpy(), (one.predictions_Q.numpy() + 1) % 4).tolist()
+
+
+def chance_by_subject(subject_Q):
+    """Return a chance of a right answer that depends on the subject alone, from 0.3 to 0.9."""
+    return 0.3 + 0.6 * subject_Q / subject_Q.max()
+
+
+def test_an_expert_used_on_wrong_answers_only_is_flagged_through_the_whole_program(read, first):
+    _, one, hit_QLE, subject_Q = first
+    share_LE = hit_QLE.mean(0)
+    layer, expert = np.unravel_index(np.abs(share_LE - 0.1).argmin(), share_LE.shape)
+    assert 0.05 < share_LE[layer, expert] < 0.2
+    draw = np.random.default_rng(0)
+    correct_Q = (draw.random(len(subject_Q)) < chance_by_subject(subject_Q)) & ~hit_QLE[:, layer, expert]
+    tuner, again = read(labelled(one, correct_Q))
+    analysis = gather(tuner, [again], Manner("planted", "test", False, 499, 0), pd.DataFrame(), [], {})
+    experts = analysis.experts.set_index(["layer", "expert"])
+    planted = experts.loc[(layer, expert)]
+    assert planted["correct"] == 0
+    assert planted["flagged"]
+    assert planted["p_adjusted"] == experts["p_adjusted"].min()
+    assert planted["shrunk_high"] < again.results.correct / len(subject_Q)
+    differ = next(one for one in analysis.claims if one["claim"].startswith("experts"))
+    assert differ["verdict"] == "holds"
+
+
+def test_experts_that_are_all_equal_are_seldom_flagged(first):
+    """Right answers that hang on the subject alone, under the nano model's own routing, which hangs on it too."""
+    hit_QLE, subject_Q = first[2][::2], first[3][::2]
+    draw = np.random.default_rng(1)
+    alarms = 0
+    for seed in range(200):
+        correct_Q = draw.random(len(subject_Q)) < chance_by_subject(subject_Q)
+        alarms += bool((permutation_null(hit_QLE, correct_Q, subject_Q, 99, seed).p_adjusted_LE < 0.05).any())
+    assert alarms <= 14, f"{alarms} of 200: more than 7 %"

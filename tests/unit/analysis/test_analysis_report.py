@@ -1,0 +1,189 @@
+import io
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pandas as pd
+import pytest
+from rich.console import Console
+from synthetic_analysis import CLAIMS, made_up_analysis
+
+from moe_tune.analysis.files import Analysis, write_analysis
+from moe_tune.analysis.findings import COLUMNS
+from moe_tune.analysis.report import render_report
+from moe_tune.analysis.report_tables import ranked_experts, subject_table
+from moe_tune.analysis.terminal import render_terminal
+from moe_tune.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def analysis():
+    return made_up_analysis()
+
+
+@pytest.fixture(scope="module")
+def small():
+    return made_up_analysis(layers=2, experts=4, top_k=2, shots=(0,), scopes=("answer",))
+
+
+@pytest.fixture(scope="module")
+def out(analysis, tmp_path_factory):
+    out = tmp_path_factory.mktemp("analysis")
+    write_analysis(analysis, out)
+    return out
+
+
+class Outline(HTMLParser):
+    """The start tags of a page, in order."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags = []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def having(self, name):
+        return [attrs[name] for _, attrs in self.tags if name in attrs]
+
+
+def test_every_table_is_written_twice_at_full_precision(analysis, out):
+    files = {"report.html", "report.md", "summary.json"}
+    files |= {f"{name}.{kind}" for name in COLUMNS for kind in ("csv", "parquet")}
+    assert {path.name for path in out.iterdir()} == files
+    for name, frame in analysis.tables().items():
+        pd.testing.assert_frame_equal(pd.read_parquet(out / f"{name}.parquet"), frame, check_dtype=False)
+        back = pd.read_csv(out / f"{name}.csv", float_precision="round_trip")
+        pd.testing.assert_frame_equal(back, frame, check_exact=True, check_dtype=False)
+
+
+def test_summary_holds_about_and_claims(analysis, out):
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["about"] == analysis.about
+    assert summary["claims"] == analysis.claims
+
+
+def test_page_asks_for_nothing_and_forbids_the_rest(out):
+    outline = Outline((out / "report.html").read_text())
+    assert not [tag for tag, _ in outline.tags if tag in ("link", "iframe", "object", "img", "base")]
+    assert not outline.having("src")
+    policy = next(attrs["content"] for _, attrs in outline.tags if attrs.get("http-equiv"))
+    assert "default-src 'none'" in policy
+    assert not re.search(r"https?:|\*|unsafe-eval", policy)
+
+
+def test_every_setting_has_every_figure_and_table(analysis, out):
+    html = (out / "report.html").read_text()
+    outline = Outline(html)
+    keys = {setting.key for setting in analysis.settings}
+    figures = json.loads(re.search(r'id="figures">(.*?)</script>', html, re.DOTALL)[1])
+    assert set(figures) == set(outline.having("data-figure"))
+    for name, drawn in figures.items():
+        assert set(drawn) == ({"0|answer", "5|answer"} if name == "sensitivity" else keys)
+    shown = outline.having("data-setting")
+    for key in keys:
+        # The line beside the switch, four claims, six tables; pairs and sensitivity at the answer token alone.
+        assert shown.count(key) == 11 + 2 * key.endswith("answer")
+
+
+def test_colours_of_figures_are_the_pages_own(out):
+    html = (out / "report.html").read_text()
+    figures = re.search(r'id="figures">(.*?)</script>', html, re.DOTALL)[1]
+    for name in set(re.findall(r"var\((--[\w-]+)\)", figures)):
+        assert html.count(f"{name}:") == 2, name  # one for light, one for dark
+
+
+def test_real_size_stays_below_8_mb():
+    html = render_report(
+        made_up_analysis(16, 64, 8, 57, 14_042, scopes=("answer", "all", "instruction", "examples", "stem", "choices"))
+    )
+    assert len(html.encode()) < 8e6
+
+
+def test_names_are_escaped(small):
+    evil = "</script><script>alert(1)</script>"
+    subjects = small.subjects.assign(subject=evil)
+    html = render_report(replace(small, title=evil, subjects=subjects, notes=[evil]))
+    assert "<script>alert" not in html
+
+
+def test_ranking_leaves_out_experts_with_few_questions_and_names_none_twice(analysis):
+    part = analysis.at(analysis.settings[0])
+    table = ranked_experts(part)
+    cells = {column.header: column for column in table.columns}
+    asked = part.experts.set_index(["layer", "expert"])["questions"]
+    named = list(zip(cells["layer"].values, cells["expert"].values, strict=True))
+    assert len(set(named)) == len(named)
+    assert all(asked[pair] >= 30 for pair in named)
+    for layer, rows in part.experts[part.experts["questions"] >= 30].groupby("layer"):
+        ends = [end for end, (of, _) in zip(cells["end"].texts, named, strict=True) if of == layer]
+        assert len(ends) == min(6, len(rows))
+        first = next(expert for of, expert in named if of == layer)
+        assert rows.set_index("expert")["shrunk"].max() == rows.set_index("expert")["shrunk"][first]
+
+
+def test_subjects_have_one_row_each(analysis):
+    table = subject_table(analysis.at(analysis.settings[0]))
+    assert len(list(table.rows())) == analysis.subjects["subject"].nunique()
+
+
+def test_markdown_says_scope_shots_n_and_method_above_each_table(analysis, out):
+    text = (out / "report.md").read_text()
+    for setting in analysis.settings:
+        section = text.split(f"\n## {setting.label}\n")[1].split("\n## ")[0]
+        tables = section.split("\n### ")[1:]
+        assert len(tables) == 5 + (setting.scope == "answer")
+        for table in tables:
+            assert f"Scope: {setting.label}" in table
+            assert "Evidence: " in table
+            lines = [line for line in table.splitlines() if line.startswith("|")]
+            assert len({line.count("|") for line in lines}) == 1
+        assert section.count("n = 600 questions") == 5
+    for claim, _ in CLAIMS:
+        assert text.count(f"| {claim} |") == len(analysis.settings)
+
+
+def test_terminal_is_one_screen_with_never_and_both_bounds(tmp_path):
+    analysis = made_up_analysis(scopes=("answer", "all", "instruction", "examples", "stem", "choices"))
+    stream = io.StringIO()
+    Console(file=stream, width=80).print(render_terminal(analysis, tmp_path))
+    lines = stream.getvalue().splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 80
+    never = [line for line in lines if "never fired" in line]
+    assert len(never) == 4
+    bounds = analysis.layers.iloc[0][["never_bound_one", "never_bound_all"]]
+    for bound in bounds:
+        assert f"{100 * bound:.2g} %" in never[0]
+    assert "54.2 % [52.6, 55.7]" in stream.getvalue()
+    assert "does not hold" in stream.getvalue()
+
+
+def test_missing_column_is_a_message_with_a_remedy(analysis):
+    with pytest.raises(DataError, match=r"none named load_gini .*Hint:"):
+        replace(analysis, layers=analysis.layers.drop(columns="load_gini"))
+
+
+def test_no_sensitivity_is_an_empty_table_and_a_page_without_it(small, tmp_path):
+    without = {name: frame for name, frame in small.tables().items() if name != "sensitivity"}
+    bare = Analysis(small.title, small.lead, {}, claims=[], **without)
+    write_analysis(bare, tmp_path)
+    assert list(pd.read_csv(tmp_path / "sensitivity.csv"))[:3] == ["shots", "scope", "change"]
+    assert Outline((tmp_path / "report.html").read_text()).having("data-figure").count("sensitivity") == 1
+
+
+def test_same_analysis_same_bytes(small, tmp_path):
+    for name in ("one", "other"):
+        write_analysis(small, tmp_path / name)
+    for file in (tmp_path / "one").iterdir():
+        assert file.read_bytes() == (tmp_path / "other" / file.name).read_bytes(), file.name
+
+
+def test_a_failed_write_leaves_the_old_page(small, tmp_path):
+    write_analysis(small, tmp_path)
+    before = (tmp_path / "report.html").read_bytes()
+    with pytest.raises(UnicodeEncodeError):
+        write_analysis(replace(small, title="new \ud800"), tmp_path)
+    assert (tmp_path / "report.html").read_bytes() == before
