@@ -8,6 +8,7 @@ import torch
 from moe_tune.data.batching import Batch
 from moe_tune.metrics.base import Outcome
 from moe_tune.metrics.expert_accuracy import ExpertAccuracy
+from moe_tune.ranks import summed_over_ranks
 from moe_tune.train_table import HiddenSample, LayerTable, TrainTable, ids_hash
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def training_table(tuner: "RouterTuner", *, with_heads: bool = False) -> TrainTa
         routers.session.needs = needs
         tuner.train(training)
     tables = metric.compute()
+    asked_S, right_S = summed_over_ranks(asked_S), summed_over_ranks(right_S)
     layers = {
         layer: LayerTable(
             tables["questions_by_subject"][index],

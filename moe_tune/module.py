@@ -1,6 +1,7 @@
 """RouterTuner: the LightningModule that answers questions with tuned routers."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -26,6 +27,7 @@ from moe_tune.models.adapter import Adapter
 from moe_tune.models.base_model import BaseModel
 from moe_tune.models.experts_choice import measured_choice
 from moe_tune.plugins import concrete_subclasses
+from moe_tune.ranks import several_ranks, summed_over_ranks
 from moe_tune.results import SplitResults
 from moe_tune.routing import Scope
 from moe_tune.train_table import TrainTable, ids_hash
@@ -91,6 +93,7 @@ class RouterTuner(LightningModule):
         self.told_constant = False
         self.table: TrainTable | None = None
         self.language_model: PreTrainedModel | None = None
+        self.loss_needs: frozenset[str] = frozenset()
         self.engine: AnswerEngine
         self.pass_experts: str
         self._tokenizer: PreTrainedTokenizerBase | None = None
@@ -137,13 +140,17 @@ class RouterTuner(LightningModule):
             # Few tokens and many want different kernels: answer tokens, whole prompts, and the pass over many prompts.
             few = self.scope == "answer" and self.answer_path.use in ("auto", "always")
             chosen = measured_choice(model, family, FEW_TOKENS if few else SOME_TOKENS)
-            self.base.experts_implementation = chosen  # type: ignore[assignment]
             self.pass_experts = measured_choice(model, family, PASS_TOKENS)
+            if self._trainer is not None:  # else two processes might compute in two ways
+                chosen, self.pass_experts = self.trainer.strategy.broadcast((chosen, self.pass_experts))
+            self.base.experts_implementation = chosen  # type: ignore[assignment]
         model.set_experts_implementation(self.base.experts_implementation)
         self.language_model = model
-        readers: list[Any] = [*self.losses.values(), *concrete_subclasses(RoutingMetric).values()]
-        needs = frozenset[str]().union(*(reader.needs for reader in readers)) - CONTEXT_EXTRAS
+        self.loss_needs = frozenset[str]().union(*(loss.needs for loss in self.losses.values())) - CONTEXT_EXTRAS
+        metric_needs = frozenset[str]().union(*(kind.needs for kind in concrete_subclasses(RoutingMetric).values()))
+        needs = self.loss_needs | metric_needs
         self.routers = TunedRouters(model, family, self.head, self.layer_choice, self.scope, self.routing_dtype, needs)
+        self.routers.session.needs = metric_needs  # a training step records what the losses need instead
         if self.peft:
             if self.head.mixer() is not None and "experts" in str(self.peft):
                 raise ConfigError(
@@ -230,7 +237,8 @@ class RouterTuner(LightningModule):
         """Return the task loss plus the weighted auxiliary losses of a batch."""
         progress = self.set_progress()
         teacher_BV = self.teacher(batch)
-        logits_BV = self.engine.logits(batch, "train").float()
+        with self.recording(self.loss_needs):
+            logits_BV = self.engine.logits(batch, "train").float()
         log_probs_BA, loss_B = self.judge(logits_BV, batch, "train")
         trace, routers = self.routers.trace, self.routers
         context = LossContext(
@@ -245,29 +253,46 @@ class RouterTuner(LightningModule):
             teacher_logits_BV=teacher_BV,
             tables=None if self.table is None else self.table.layers,
         )
-        parts = {"task": (self.task_weight, loss_B.mean())}
+        size, task = len(loss_B), loss_B.mean()
+        if several_ranks():  # their gradients are averaged, and their parts of a batch may differ in size by one
+            together = int(summed_over_ranks(torch.tensor(size, device=self.device)))
+            task = task * (size * self.trainer.world_size / together)
+        parts = {"task": (self.task_weight, task)}
         for name, loss in self.losses.items():
             parts[name] = (loss.current_weight(progress), loss.compute(trace, context))
         self._refuse(parts)
         if not self.told_constant:
             self._tell_constant({name: value for name, (_, value) in parts.items() if name != "task"})
         total = torch.stack([weight * value for weight, value in parts.values()]).sum()
-        size = len(loss_B)
         correct = (log_probs_BA.argmax(-1) == batch.gold_B).float().mean()
-        self.log("train/loss", total, prog_bar=True, batch_size=size)
-        self.log("train/accuracy", correct, prog_bar=True, batch_size=size)
+        joint = several_ranks()
+        self.log("train/loss", total, prog_bar=True, batch_size=size, sync_dist=joint)
+        self.log("train/accuracy", correct, prog_bar=True, batch_size=size, sync_dist=joint)
         for name, (weight, value) in parts.items():
             if name != "task":
-                self.log(f"train/loss_{name}", weight * value, batch_size=size)
-                self.log(f"train/loss_{name}_unscaled", value, batch_size=size)
+                self.log(f"train/loss_{name}", weight * value, batch_size=size, sync_dist=joint)
+                self.log(f"train/loss_{name}_unscaled", value, batch_size=size, sync_dist=joint)
         return total
 
     def teacher(self, batch: Batch) -> Tensor | None:
         """Return the pretrained router's logits for a training batch, (B, V), if a loss needs them."""
         if not any("teacher" in loss.needs for loss in self.losses.values()):
             return None
-        with torch.no_grad(), self.routers.base_only():
+        with torch.no_grad(), self.routers.base_only(), self.recording(frozenset()):
             return self.engine.logits(batch, "train").float()
+
+    @contextmanager
+    def recording(self, needs: frozenset[str]) -> Iterator[None]:
+        """Let forward passes record these extras of the routing and no others, for as long as the context lasts.
+
+        Args:
+            needs: ``hidden``, ``base_logits``; outside it is what the metrics need.
+        """
+        before, self.routers.session.needs = self.routers.session.needs, needs
+        try:
+            yield
+        finally:
+            self.routers.session.needs = before
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Take the step, then let heads and losses move what is not trained by gradient."""
@@ -277,6 +302,11 @@ class RouterTuner(LightningModule):
                 head.after_step()
             for loss in self.losses.values():
                 loss.after_step()
+
+    def on_train_start(self) -> None:
+        """Let the noise of heads differ from process to process."""
+        if several_ranks():
+            torch.manual_seed(self.quiz.seed + self.global_rank)
 
     def on_train_epoch_start(self) -> None:
         """Make a fresh table of the training split, from the second epoch on, for heads that ask for it."""
@@ -375,7 +405,7 @@ class RouterTuner(LightningModule):
 
     def predict_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
         """Return each question's index and letter log-probabilities."""
-        log_probs_BA, _ = self.answer(batch, "test")
+        log_probs_BA, _ = self.answer(batch, self.quiz.predict_split)
         return {"question_B": batch.question_B.cpu(), "log_probs_BA": log_probs_BA.cpu()}
 
     def on_validation_epoch_start(self) -> None:
@@ -420,7 +450,7 @@ class RouterTuner(LightningModule):
             return []
         tests = self.quiz.test_names
         fitted = ["train", "validation"] if self.trainer.limit_val_batches else ["train"]
-        splits = {"fit": fitted, "validate": ["validation"], "test": tests, "predict": ["test"]}
+        splits = {"fit": fitted, "validate": ["validation"], "test": tests, "predict": [self.quiz.predict_split]}
         return splits.get(str(self.trainer.state.fn and self.trainer.state.fn.value), [])
 
     def keep_prompts(self, splits: list[str]) -> None:

@@ -12,6 +12,8 @@ HARMLESS = (
     ".*anonymous.*has no effect.*",
     ".*The dirpath has changed from.*",  # a checkpoint read from a moved run
     ".*your dataloader is not resumable.*",  # its sampler is
+    ".*It is recommended to use `self.log.*sync_dist.*",  # what is logged is the same on every process
+    ".*callbacks used to create the checkpoint need to be provided.*",  # an analysis trains nothing
 )
 
 

@@ -1,7 +1,26 @@
-"""Sums over the processes of a distributed run."""
+"""What the processes of a distributed run know together."""
 
 import torch.distributed
 from torch import Tensor
+
+
+def several_ranks() -> bool:
+    """Return whether this is one of several processes."""
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return distributed and torch.distributed.get_world_size() > 1
+
+
+def joined_over_ranks(value: Tensor) -> Tensor:
+    """Return the rows of all processes, in the order of the processes; the tensor itself where there is one.
+
+    Args:
+        value: Rows along the first axis, any number of them on each process; the other axes are the same everywhere.
+    """
+    if not several_ranks():
+        return value
+    parts: list[Tensor | None] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, value.cpu())
+    return torch.cat([part for part in parts if part is not None]).to(value.device)
 
 
 def summed_over_ranks(value: Tensor) -> Tensor:
@@ -10,7 +29,7 @@ def summed_over_ranks(value: Tensor) -> Tensor:
     Args:
         value: Of the same shape on every process.
     """
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if not several_ranks():
         return value
     total = value.clone()
     torch.distributed.all_reduce(total)

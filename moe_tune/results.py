@@ -7,6 +7,7 @@ from torch import Tensor
 
 from moe_tune.metrics.base import Outcome
 from moe_tune.metrics.evidence import RoutingEvidence
+from moe_tune.ranks import joined_over_ranks, summed_over_ranks
 from moe_tune.routing import RoutingTrace
 
 
@@ -20,6 +21,7 @@ class SplitResults:
         log_probs_QA: Log-probabilities of its letters, padded with -inf.
         correct: Questions answered correctly.
         loss: Sum of the questions' task losses, in double precision.
+        joined: Whether what the other processes answered is in.
     """
 
     evidence: RoutingEvidence
@@ -27,9 +29,21 @@ class SplitResults:
     log_probs_QA: list[Tensor] = field(default_factory=list)
     correct: int = 0
     loss: float = 0.0
+    joined: bool = False
+
+    def join(self) -> None:
+        """Take in what the other processes answered; every process has to come here."""
+        if self.joined:
+            return
+        self.joined = True
+        self.question_Q = [joined_over_ranks(torch.cat(self.question_Q))]
+        self.log_probs_QA = [joined_over_ranks(torch.cat(self.log_probs_QA))]
+        right, loss = summed_over_ranks(torch.tensor([self.correct, self.loss], dtype=torch.float64)).tolist()
+        self.correct, self.loss = int(right), loss
 
     def summary(self) -> dict[str, float]:
-        """Return the history's numbers: accuracy, mean loss and those of the routing."""
+        """Return the history's numbers, of all processes: accuracy, mean loss and those of the routing."""
+        self.join()
         count = sum(len(part) for part in self.question_Q)
         return {"accuracy": self.correct / count, "loss": self.loss / count, **self.evidence.summary()}
 

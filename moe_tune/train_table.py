@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from moe_tune.errors import ConfigError
+from moe_tune.ranks import joined_over_ranks
 from moe_tune.routing import RouterOutput
 
 SAMPLE = 1024
@@ -105,9 +106,9 @@ class HiddenSample:
 
     def of(self, layer: int) -> tuple[Tensor, Tensor]:
         """Return a layer's hidden states and logits in the order of the questions, whatever the batches were."""
-        order_Q = torch.cat(self.question_Q).argsort()
+        order_Q = joined_over_ranks(torch.cat(self.question_Q)).argsort()
         hidden, logits = zip(*self.rows[layer], strict=True)
-        return torch.cat(hidden)[order_Q], torch.cat(logits)[order_Q]
+        return joined_over_ranks(torch.cat(hidden))[order_Q], joined_over_ranks(torch.cat(logits))[order_Q]
 
 
 def ids_hash(ids: Iterable[str]) -> str:

@@ -175,7 +175,7 @@ class AnswerEngine:
             self._shapes[split] = self._shape(self._first_layer)
             if way == "streamed":
                 self._sources[split] = StreamedStates(self._prompt_pass(split))
-            elif way == "cached" and (kept := self._kept(split)) is not None:
+            elif way == "cached" and (kept := self._kept_by_all(split)) is not None:
                 # A cache that starts at a lower layer serves as well: the layers between have no heads.
                 self._shapes[split] = self._shape(kept[0])
                 self._sources[split] = kept[1]
@@ -192,6 +192,11 @@ class AnswerEngine:
                     trainer.strategy.barrier,
                 )
         return self._sources[split]
+
+    def _kept_by_all(self, split: str) -> "tuple[int, StateSource] | None":
+        # The first process decides: one that comes later might see what another run has published meanwhile.
+        kept = self._kept(split)
+        return kept if self.tuner.trainer.strategy.broadcast(kept is not None) else None
 
     def _kept(self, split: str) -> "tuple[int, StateSource] | None":
         for first in range(self._first_layer, -1, -1):

@@ -12,6 +12,7 @@ from scipy.stats import binomtest
 
 from moe_tune.data.question import Question
 from moe_tune.module import RouterTuner
+from moe_tune.ranks import joined_over_ranks
 from moe_tune.runs.atomic import published
 from moe_tune.runs.directory import RunDirectory
 
@@ -45,11 +46,13 @@ class QuestionRecords(Callback):
         assert isinstance(tuner, RouterTuner)
         frames = {}
         for split, results in tuner.results.items():
+            results.join()
             frame = question_frame(
                 tuner.quiz.questions(split), torch.cat(results.question_Q), torch.cat(results.log_probs_QA)
             )
             frames[split] = frame
-            write_parquet(frame, self.directory.path / "questions" / f"{split}.parquet")
+            if trainer.is_global_zero:
+                write_parquet(frame, self.directory.path / "questions" / f"{split}.parquet")
         return frames
 
 
@@ -73,8 +76,10 @@ class PredictionRecords(Callback):
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write them."""
         assert isinstance(pl_module, RouterTuner)
-        index_Q = torch.cat([one["question_B"] for one in self.seen])
-        log_probs_QA = torch.cat([one["log_probs_BA"] for one in self.seen])
+        index_Q = joined_over_ranks(torch.cat([one["question_B"] for one in self.seen]))
+        log_probs_QA = joined_over_ranks(torch.cat([one["log_probs_BA"] for one in self.seen]))
+        if not trainer.is_global_zero:
+            return
         file = self.directory.path / "predictions.parquet"
         write_parquet(question_frame(pl_module.quiz.questions("test"), index_Q, log_probs_QA), file)
         self.directory.record_opening("test (predict)", len(index_Q))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from lightning.pytorch.utilities import rank_zero_only
 
 from moe_tune.errors import ConfigError
 from moe_tune.runs.atomic import published, write_json
@@ -22,7 +23,7 @@ NOT_IDENTITY = ("runs_root", "name", "test_after_fit")
 
 
 class RunDirectory:
-    """One run's folder, ``<root>/<config>-<head>-s<seed>-<8 hex of the configuration>``.
+    """One run's folder, ``<root>/<config>-<head>-s<seed>-<8 hex of the configuration>``; the first process writes it.
 
     Args:
         path: The folder; made when first written to.
@@ -74,7 +75,7 @@ class RunDirectory:
 
     def set_aside(self) -> Path | None:
         """Move what an earlier run left out of the way, and return where it is now."""
-        if not self.path.is_dir():
+        if rank_zero_only.rank or not self.path.is_dir():
             return None
         aside = self.path.with_name(f"{self.path.name}.old-{uuid.uuid4().hex[:8]}")
         os.replace(self.path, aside)
@@ -86,6 +87,8 @@ class RunDirectory:
         Args:
             aside: Where ``set_aside`` put the old run, if there was one.
         """
+        if rank_zero_only.rank:
+            return
         if self.manifest:
             unwanted = aside
         else:
@@ -99,11 +102,15 @@ class RunDirectory:
 
     def write_config(self, text: str) -> None:
         """Write the resolved configuration."""
+        if rank_zero_only.rank:
+            return
         with published(self.path / "config.yaml") as draft:
             draft.write_text(text, encoding="utf-8")
 
     def update_manifest(self, **values: Any) -> None:
         """Add values to the manifest, atomically."""
+        if rank_zero_only.rank:
+            return
         write_json(self.path / "manifest.json", {**self.manifest, **values})
 
     def record_opening(self, split: str, questions: int) -> None:
@@ -113,6 +120,9 @@ class RunDirectory:
             split: The split's name.
             questions: How many questions were answered.
         """
+        if rank_zero_only.rank:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         entry = {"time": now(), "run": self.path.name, "split": split, "questions": questions}
         with (self.path.parent / "test_ledger.jsonl").open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(entry) + "\n")
