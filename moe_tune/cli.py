@@ -19,9 +19,12 @@ usage: python -m moe_tune [--plugins FILE.py] VERB ...
   test         evaluate the test split (each time is recorded in the ledger)
   predict      write the letter probabilities of the test questions
   experiment   run every arm of an experiment.yaml with every seed, then compare
+  analyze      which experts a model or a run uses, how sure its gate is, how well they do: tables and one HTML report
+  sweep        run a W&B sweep file on this machine, without a server
   compare      compare runs with a baseline run: paired test, intervals, one HTML report
   grid         evaluate many settings of a head, or many checkpoints, in one pass
   cache        build, list, inspect and clean prompt caches
+  check        check configurations and W&B sweep files, offline and without loading a model
   estimate     say what memory, disk and time a configuration will need, before anything is loaded
   list         name the heads, losses, metrics, families, sources, protocols
   doctor       show versions, cores, memory, disk and logins
@@ -31,8 +34,10 @@ examples:
   python -m moe_tune fit --config configs/nano.yaml --config configs/head/temperature.yaml --model.head.tau 0.5
   python -m moe_tune test --ckpt_path runs/NAME/checkpoints/last.ckpt
   python -m moe_tune experiment experiments/demo
+  python -m moe_tune analyze --config configs/nano.yaml
   python -m moe_tune grid --config configs/nano.yaml --config configs/head/temperature.yaml \
       --vary model.head.tau=0.3,0.5,0.7,1.5
+  python -m moe_tune check configs/sweep/*.yaml
   python -m moe_tune list heads
 
 python -m moe_tune VERB --help names every key; --model.head.help TemperatureHead those of a head.
@@ -134,8 +139,23 @@ def _verbs(plugins: dict[str, str]) -> dict[str, Callable[[list[str]], int]]:
 
         return command(argv)
 
+    def analyze(argv: list[str]) -> int:
+        from moe_tune.analysis.command import main as command
+
+        return command(argv, plugins)
+
     def grid(argv: list[str]) -> int:
         from moe_tune.grid_command import main as command
+
+        return command(argv, plugins)
+
+    def sweep(argv: list[str]) -> int:
+        from moe_tune.sweeps.sweep_command import main as command
+
+        return command(argv, plugins)
+
+    def check(argv: list[str]) -> int:
+        from moe_tune.sweeps.check_command import main as command
 
         return command(argv, plugins)
 
@@ -162,6 +182,9 @@ def _verbs(plugins: dict[str, str]) -> dict[str, Callable[[list[str]], int]]:
     return {
         **{verb: lightning(verb) for verb in ("fit", "validate", "test", "predict")},
         "experiment": experiment,
+        "analyze": analyze,
+        "sweep": sweep,
+        "check": check,
         "compare": compare,
         "grid": grid,
         "cache": cache,

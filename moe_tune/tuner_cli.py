@@ -2,22 +2,25 @@
 
 import sys
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, instantiate_class
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 import moe_tune.data
 import moe_tune.heads
 import moe_tune.losses
 import moe_tune.models  # noqa: F401 - importing the folders makes their classes known by short name
+from moe_tune.callbacks.base_reference import BaseReference
 from moe_tune.callbacks.evidence_log import EvidenceLog
 from moe_tune.callbacks.freezing_proof import FreezingProof
 from moe_tune.callbacks.question_records import PredictionRecords, QuestionRecords
@@ -32,6 +35,8 @@ from moe_tune.runs.checkpoint import CONFIG, RouterCheckpointIO
 from moe_tune.runs.directory import RunDirectory, identity, to_yaml
 from moe_tune.runs.metrics_file import MetricsFile
 from moe_tune.runs.redact import redacted
+from moe_tune.sweeps.agent import own_folder, record_end, stopped_by_sweep
+from moe_tune.sweeps.arguments import spread_out
 from moe_tune.wandb_logger import close_wandb_run
 from moe_tune.workbench import Workbench
 
@@ -80,12 +85,19 @@ class TunerCLI(LightningCLI):
         plugins: sha256 of the user's plug-in files, by path.
         claim: Is told which directory the verb works in; the constructor runs the verb, and may not return.
         workbench: What the runs of this process share; ``None`` shares nothing.
+        watchers: Callbacks of whoever runs the verb, called after all others.
     """
 
     def __init__(
-        self, argv: list[str], plugins: dict[str, str], claim: Claim, workbench: Workbench | None = None
+        self,
+        argv: list[str],
+        plugins: dict[str, str],
+        claim: Claim,
+        workbench: Workbench | None = None,
+        watchers: Sequence[Callback] = (),
     ) -> None:
         self.plugins, self.argv, self.claim, self.workbench = plugins, argv, claim, workbench
+        self.watchers = watchers
         self.datamodule: QuizDataModule
         self.directory: RunDirectory
         # Lightning warns when arguments are given beside sys.argv; here they always are.
@@ -97,7 +109,7 @@ class TunerCLI(LightningCLI):
             seed_everything_default=0,
             parser_class=TunerParser,
             load_from_checkpoint_support=False,
-            args=with_checkpoint_config(checked_arguments(argv)),
+            args=with_checkpoint_config(spread_out(checked_arguments(argv))),
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -144,6 +156,7 @@ class TunerCLI(LightningCLI):
         self.directory = RunDirectory.of(
             Path(settings.runs_root), self.settings.name or config_label(self.argv), head, seed, config
         )
+        self.directory = RunDirectory(own_folder(self.directory.path))
         if self.subcommand == "fit":
             self._continue_or_start(settings)
         else:
@@ -157,7 +170,8 @@ class TunerCLI(LightningCLI):
         if settings.ckpt_path is None and not settings.fresh and self.directory.last_checkpoint is not None:
             settings.ckpt_path = str(self.directory.last_checkpoint)
             done = RouterCheckpointIO().load_checkpoint(settings.ckpt_path)["global_step"]
-            MetricsFile(self.directory.path).forget_from(done)
+            if not rank_zero_only.rank:
+                MetricsFile(self.directory.path).forget_from(done)
             rank_zero_info(f"resuming {self.directory.path} from {settings.ckpt_path} at step {done}")
         elif settings.ckpt_path is not None and self.directory.path in Path(settings.ckpt_path).parents:
             if settings.fresh:
@@ -215,19 +229,23 @@ class TunerCLI(LightningCLI):
             RunFiles(self.directory, self.resolved, name, self.plugins),
             FreezingProof(self.directory),
             QuestionRecords(self.directory),
-            EvidenceLog(self.directory),
             PredictionRecords(self.directory),
+            BaseReference(self.directory),
         ]
         plugins = [*(config.get("plugins") or []), RouterCheckpointIO(lambda: to_yaml(self.resolved))]
         trainer = super().instantiate_trainer(**{**kwargs, "plugins": plugins, "default_root_dir": str(folder)})
+        if not any(isinstance(callback, EvidenceLog) for callback in trainer.callbacks):
+            callbacks.append(EvidenceLog())
         trainer.callbacks[:0] = callbacks
+        trainer.callbacks += self.watchers
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(folder / "checkpoints")
-        if trainer.world_size > 1:
+        if trainer.world_size > 1 and not isinstance(trainer.strategy, DDPStrategy):
             raise ConfigError(
-                f"expected one process but got {trainer.world_size} (trainer.devices, trainer.num_nodes). "
-                "Hint: --trainer.devices 1; several processes are not supported yet."
+                f"expected ddp for several processes but got {type(trainer.strategy).__name__} (trainer.strategy). "
+                "Hint: --trainer.strategy ddp; only heads train, so there is next to nothing to shard, and kept "
+                "prompts, hashes and checkpoints want whole tensors."
             )
         folder.mkdir(parents=True, exist_ok=True)  # W&B goes elsewhere if its folder does not exist
         trainer.loggers = [*trainer.loggers, MetricsFile(folder)]
@@ -260,6 +278,7 @@ class TunerCLI(LightningCLI):
         if self.settings.test_after_fit:
             self.test(model, datamodule=self.datamodule, ckpt_path=self._best())
         self.directory.update_manifest(status="finished", tested_checkpoint=self._best() or "last")
+        record_end(self.directory, early=False)
         rank_zero_info(f"run: {self.directory.path}")
 
     def validate(self, model: LightningModule, **kwargs: Any) -> None:
@@ -290,21 +309,33 @@ OF_THE_CALL = ("fresh", "ckpt_path", "verbose", "weights_only", "return_predicti
 """Arguments of one call, which are no part of a run's configuration."""
 
 
-def run(argv: list[str], plugins: dict[str, str] | None = None, workbench: Workbench | None = None) -> Path:
+def run(
+    argv: list[str],
+    plugins: dict[str, str] | None = None,
+    workbench: Workbench | None = None,
+    watchers: Sequence[Callback] = (),
+) -> Path:
     """Run one of Lightning's verbs and return the run directory.
 
     Args:
         argv: The verb and its arguments.
         plugins: sha256 of the user's plug-in files, by path.
         workbench: What the runs of this process share.
+        watchers: Further callbacks.
     """
     quieten()
     sys.argv = ["moe_tune", *argv]  # what Lightning hands to the processes it starts
     claim = Claim()
     finished = False
     try:
-        cli = TunerCLI(argv, plugins or {}, claim, workbench)
+        cli = TunerCLI(argv, plugins or {}, claim, workbench, watchers)
         finished = True
+    except SystemExit as end:
+        if claim.directory is None or not stopped_by_sweep(end):
+            raise
+        finished = True  # for W&B too: a sweep that stops a run has not found a fault in it
+        record_end(claim.directory, early=True)
+        return claim.directory.path
     except MisconfigurationException as fault:
         raise ConfigError(f"expected a trainer that can run here but got: {' '.join(str(fault).split())}") from fault
     finally:

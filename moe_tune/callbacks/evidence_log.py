@@ -1,111 +1,93 @@
-"""EvidenceLog: what the routers did, per epoch, as files, tables and heat maps."""
+"""EvidenceLog: what the routers did, per epoch, as files, tables and figures."""
 
 from pathlib import Path
 
-import matplotlib as mpl
 import pandas as pd
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from matplotlib.figure import Figure
 
+from moe_tune.callbacks.base_reference import read_reference
+from moe_tune.callbacks.evidence_figures import evidence_figures
+from moe_tune.callbacks.evidence_tables import expert_table, layer_table, with_estimates
 from moe_tune.callbacks.question_records import write_parquet
+from moe_tune.callbacks.split_pass import split_results
 from moe_tune.module import RouterTuner
-from moe_tune.runs.directory import RunDirectory
+from moe_tune.results import SplitResults
+from moe_tune.runs.atomic import published
 
 
 class EvidenceLog(Callback):
-    """Writes ``routing/<split>.parquet`` and by subject, and sends one table and one heat map to W&B and TensorBoard.
+    """Writes ``routing/`` and ``figures/`` after each evaluation; loggers get four images, W&B two tables as well.
+
+    A run has one without being asked. To change it, list it in ``trainer.callbacks``.
 
     Args:
-        directory: The run directory.
+        train: Also evaluate the training split at the end of each epoch, with the heads as they are then: one more
+            pass over it. Its routing numbers are in the history under ``train/``.
     """
 
-    def __init__(self, directory: RunDirectory) -> None:
-        self.directory = directory
+    def __init__(self, train: bool = False) -> None:
+        self.train = train
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the validation split's evidence."""
-        self._write(trainer, pl_module)
+        if not trainer.sanity_checking:
+            self._write_all(trainer, pl_module)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the evidence of every test loader."""
-        self._write(trainer, pl_module)
+        self._write_all(trainer, pl_module)
 
-    def _write(self, trainer: Trainer, tuner: LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Evaluate the training split if that is asked for."""
+        assert isinstance(pl_module, RouterTuner)
+        if not self.train:
+            return
+        results = split_results(pl_module, "train", pl_module.quiz.calibration_dataloader())
+        for name, value in results.evidence.summary().items():
+            pl_module.log(f"train/{name}", torch.tensor(value, dtype=torch.float64))
+        self._write(trainer, pl_module, "train", results)
+
+    def _write_all(self, trainer: Trainer, tuner: LightningModule) -> None:
         assert isinstance(tuner, RouterTuner)
+        for split, results in tuner.results.items():
+            self._write(trainer, tuner, split, results)
+
+    def _write(self, trainer: Trainer, tuner: RouterTuner, split: str, results: SplitResults) -> None:
+        # Every process takes part in adding up the metrics.
+        frame = with_estimates(results.evidence.frame())
+        by_subject = results.evidence.subject_frame(tuner.quiz.subjects)
         if not trainer.is_global_zero:
             return
-        for split, results in tuner.results.items():
-            frame = results.evidence.frame()
-            folder = self.directory.path / "routing"
-            write_parquet(frame, folder / f"{split}.parquet")
-            write_parquet(results.evidence.subject_frame(tuner.quiz.subjects), folder / f"{split}_by_subject.parquet")
-            figure = usage_figure(frame, split)
-            file = self.directory.path / "figures" / f"{split}_usage.png"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(file, dpi=110)
-            self._send(trainer, split, frame, file, figure)
-
-    def _send(self, trainer: Trainer, split: str, frame: pd.DataFrame, file: Path, figure: Figure) -> None:
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.log_table(f"{split}/experts", dataframe=expert_table(frame))
-                logger.log_image(f"{split}/usage", [str(file)])
-            elif isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_figure(f"{split}/usage", figure, global_step=trainer.global_step)
+        folder = Path(trainer.default_root_dir)
+        write_parquet(frame, folder / "routing" / f"{split}.parquet")
+        write_parquet(by_subject, folder / "routing" / f"{split}_by_subject.parquet")
+        figures = evidence_figures(frame, split, read_reference(folder) if split == "validation" else None)
+        files = {name: folder / "figures" / f"{split}_{name}.png" for name in figures}
+        for name, figure in figures.items():
+            with published(files[name]) as draft:
+                figure.savefig(draft, format="png", pil_kwargs={"compress_level": 1})  # half the time, little larger
+        send(trainer, split, frame, figures, files)
 
 
-def expert_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the layer-by-expert table that loggers show: the experts in use at the answer scope, with raw accuracy.
+def send(trainer: Trainer, split: str, frame: pd.DataFrame, figures: dict[str, Figure], files: dict[str, Path]) -> None:
+    """Give a split's tables and figures to the loggers that take such.
 
     Args:
-        frame: A split's routing table.
+        trainer: The running trainer.
+        split: The split's name, which the keys begin with.
+        frame: Its routing table with estimates.
+        figures: Its figures by name.
+        files: Where each is as PNG.
     """
-    answer = frame[(frame["scope"] == "answer") & (frame["count"] > 0)]
-    columns = [
-        "layer",
-        "expert",
-        "count",
-        "questions",
-        "correct",
-        "weight_mass",
-        "entropy_all_mean",
-        "entropy_topk_mean",
-    ]
-    table = answer[columns].copy()
-    table["accuracy"] = table["correct"] / table["questions"]
-    return table.reset_index(drop=True)
-
-
-def usage_figure(frame: pd.DataFrame, split: str) -> Figure:
-    """Return heat maps of the share of tokens each expert of each layer gets, under both scopes.
-
-    Args:
-        frame: A split's routing table.
-        split: Its name, for the title.
-    """
-    scopes = list(frame["scope"].unique())
-    layers = frame["layer"].nunique()
-    figure = Figure(figsize=(10, 1.2 + len(scopes) * (0.9 + 0.22 * layers)), layout="constrained")
-    axes = figure.subplots(len(scopes), 1, squeeze=False)[:, 0]
-    for axis, scope in zip(axes, scopes, strict=True):
-        part = frame[frame["scope"] == scope]
-        share = part.assign(share=part["count"] / part["tokens"].clip(lower=1)).pivot(
-            index="layer", columns="expert", values="share"
-        )
-        # Experts that never fire stay white, so that they can be told from those that rarely do.
-        image = axis.imshow(
-            share.where(share > 0),
-            aspect="auto",
-            cmap=mpl.colormaps["viridis"],
-            vmin=0,
-            vmax=1,
-            interpolation="nearest",
-        )
-        never = float((share == 0).to_numpy().mean())
-        axis.set_title(f"{split}, scope {scope}: share of tokens per expert (white: never, {never:.0%})", fontsize=10)
-        axis.set_ylabel("layer")
-        axis.set_yticks(range(layers), [str(layer) for layer in share.index])
-        figure.colorbar(image, ax=axis, pad=0.01)
-    axes[-1].set_xlabel("expert")
-    return figure
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_table(f"{split}/experts", dataframe=expert_table(frame))
+            logger.log_table(f"{split}/layers", dataframe=layer_table(frame))
+            for name, file in files.items():
+                logger.log_image(f"{split}/{name}", [str(file)])
+        elif isinstance(logger, TensorBoardLogger):
+            for name, figure in figures.items():
+                logger.experiment.add_figure(f"{split}/{name}", figure, global_step=trainer.global_step)

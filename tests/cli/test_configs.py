@@ -10,7 +10,7 @@ from moe_tune.config_files import load_yaml
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 COMPLETE = ["nano", "mmlu_offline", "olmoe_mmlu"]
-OVERLAYS = sorted(path for path in CONFIGS.glob("*/*.yaml"))
+OVERLAYS = sorted(path for path in CONFIGS.glob("*/*.yaml") if path.parent.name != "sweep")  # check reads sweeps
 
 
 def printed(capsys, *argv):

@@ -2,6 +2,9 @@
 
 import pandas as pd
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+FIGURES = ("usage", "accuracy", "entropy", "scatter")
 
 
 @pytest.mark.parametrize(("name", "pattern"), [("csv", "**/metrics.csv"), ("tensorboard", "**/events.out.tfevents.*")])
@@ -12,3 +15,9 @@ def test_loggers_write_into_the_run_directory(name, pattern, fit, tmp_path):
         table = pd.read_csv(file)
         assert table["test/accuracy"].notna().any()
         assert table["validation/entropy_topk"].notna().any()
+        assert table["base_validation/accuracy"].notna().sum() == 1
+    else:
+        events = EventAccumulator(str(file.parent)).Reload()
+        drawn = {f"{split}/{name}" for split in ("validation", "test") for name in FIGURES}
+        assert drawn <= set(events.Tags()["images"])
+        assert "base_validation/accuracy" in events.Tags()["scalars"]

@@ -1,4 +1,4 @@
-"""An offline W&B run holds what the metrics file holds, the expert table and the heat map; and no secret."""
+"""An offline W&B run holds what the metrics file holds, the tables and the four figures; and no secret."""
 
 import json
 import subprocess
@@ -27,17 +27,19 @@ def records(run):
     return json.loads(done.stdout)
 
 
-def test_the_offline_run_holds_the_history_table_and_image(offline):
-    seen = records(offline)
-    summary = seen["summary"]
+def test_the_offline_run_holds_the_history_tables_and_images(offline):
+    summary = records(offline)["summary"]
     flat = json.dumps(summary)
     for key in ("accuracy", "entropy_all", "entropy_topk", "activated_experts", "never_activated_share"):
         assert f"validation/{key}" in summary
         assert f"test/{key}" in summary
-    assert "test/experts" in flat
-    assert "test/usage" in flat
-    assert list(offline.glob("wandb/offline-run-*/files/media/table/test/*.json"))
-    assert list(offline.glob("wandb/offline-run-*/files/media/images/test/*.png"))
+    media = offline.glob("wandb/offline-run-*/files/media/*/*/*")
+    seen = {(file.parent.name, file.name.partition("_")[0]) for file in media}
+    for split in ("validation", "test"):
+        for name in ("experts", "layers", "usage", "accuracy", "entropy", "scatter"):
+            assert f"{split}/{name}" in flat
+            assert (split, name) in seen
+    assert summary["base_validation/accuracy"] >= 0
     (line,) = [line for line in map(json.loads, (offline / "metrics.jsonl").open()) if "test/accuracy" in line]
     assert summary["test/accuracy"] == pytest.approx(line["test/accuracy"])
 

@@ -1,0 +1,86 @@
+"""BaseReference: what the pretrained router does on the validation split, once per run."""
+
+from itertools import islice
+from pathlib import Path
+
+import pandas as pd
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from moe_tune.callbacks.evidence_tables import with_estimates
+from moe_tune.callbacks.question_records import write_parquet
+from moe_tune.callbacks.split_pass import split_results
+from moe_tune.heads.identity import IdentityHead
+from moe_tune.module import RouterTuner
+from moe_tune.results import SplitResults
+from moe_tune.runs.directory import RunDirectory
+
+NAME = "base_validation"
+"""What its keys in the history and its file begin with."""
+
+
+class BaseReference(Callback):
+    """Evaluates the pretrained router on the validation split before the first training step, for later epochs to show.
+
+    It logs the history's keys as ``base_validation/<key>`` at step 0 and writes ``routing/base_validation.parquet``.
+    A fit that goes on finds the file and does nothing. A head with nothing to train gets it with its validation.
+
+    Args:
+        directory: The run directory.
+    """
+
+    def __init__(self, directory: RunDirectory) -> None:
+        self.directory = directory
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Evaluate the pretrained router, unless an earlier part of the fit did."""
+        assert isinstance(pl_module, RouterTuner)
+        if trainer.limit_val_batches and not reference_file(self.directory.path).is_file():
+            self._keep(trainer, pl_module, base_results(trainer, pl_module))
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Do the same beside the validation of a head with nothing to train; no head at all is its own reference."""
+        assert isinstance(pl_module, RouterTuner)
+        if trainer.state.fn == "validate" and not pl_module.trains:
+            alone = isinstance(pl_module.head, IdentityHead)
+            results = pl_module.results["validation"] if alone else base_results(trainer, pl_module)
+            self._keep(trainer, pl_module, results)
+
+    def _keep(self, trainer: Trainer, tuner: RouterTuner, results: SplitResults) -> None:
+        history = {f"{NAME}/{key}": value for key, value in results.summary().items()}
+        frame = with_estimates(results.evidence.frame())
+        if trainer.is_global_zero:
+            write_parquet(frame, reference_file(self.directory.path))
+        for logger in trainer.loggers:
+            logger.log_metrics(history, step=tuner.global_step)
+
+
+def base_results(trainer: Trainer, tuner: RouterTuner) -> SplitResults:
+    """Return how the validation split goes with the pretrained router in every layer.
+
+    Args:
+        trainer: The running trainer; its limit of validation batches holds here too.
+        tuner: A tuner whose prompts are kept.
+    """
+    loader, limit = tuner.quiz.val_dataloader(), trainer.limit_val_batches
+    batches = limit if isinstance(limit, int) else int(limit * len(loader))
+    with tuner.routers.base_only():
+        return split_results(tuner, "validation", islice(loader, batches))
+
+
+def reference_file(folder: Path) -> Path:
+    """Return where a run directory keeps the pretrained router's evidence.
+
+    Args:
+        folder: The run directory.
+    """
+    return folder / "routing" / f"{NAME}.parquet"
+
+
+def read_reference(folder: Path) -> pd.DataFrame | None:
+    """Return the pretrained router's evidence on the validation split; ``None`` where a run has none.
+
+    Args:
+        folder: The run directory.
+    """
+    file = reference_file(folder)
+    return pd.read_parquet(file) if file.is_file() else None

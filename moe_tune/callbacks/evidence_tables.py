@@ -1,0 +1,71 @@
+"""The tables of an evaluation: each expert's usage and accuracy with intervals, and each layer's numbers."""
+
+import numpy as np
+import pandas as pd
+
+from moe_tune.evidence.accuracy_estimates import raw_accuracy, shrunk_accuracy
+from moe_tune.evidence.load import load_max_over_mean, load_variation
+from moe_tune.evidence.ratios import ratio
+from moe_tune.metrics.base import RoutingMetric
+from moe_tune.plugins import concrete_subclasses
+
+EXPERT_COLUMNS = (
+    "layer", "expert", "count", "usage", "weight_mass", "questions", "correct", "accuracy", "accuracy_low",
+    "accuracy_high", "shrunk", "shrunk_low", "shrunk_high",
+)  # fmt: skip
+
+
+def with_estimates(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a routing table with each expert's usage and its accuracy: raw, and drawn towards its layer's mean.
+
+    All of it is associational: which questions an expert gets is not drawn by lot.
+
+    Args:
+        frame: One row per scope, layer and expert, as ``RoutingEvidence.frame`` gives it.
+
+    Returns:
+        The table with ``usage`` (share of the layer's tokens), ``accuracy`` and ``shrunk``, each of the last two with
+        the ends of its 95 % interval; NaN where an expert has no questions.
+    """
+    frame = frame.copy()
+    frame["usage"] = ratio(frame["count"].to_numpy(), frame["tokens"].to_numpy())
+    correct, questions = frame["correct"].to_numpy(), frame["questions"].to_numpy()
+    names = ("{}", "{}_low", "{}_high")
+    for name, values in zip(names, raw_accuracy(correct, questions), strict=True):
+        frame[name.format("accuracy")] = values
+    shrunk = np.full((3, len(frame)), np.nan)
+    for rows in frame.groupby(["scope", "layer"], sort=False).indices.values():
+        shrunk[:, rows] = shrunk_accuracy(correct[rows], questions[rows])
+    for name, values in zip(names, shrunk, strict=True):
+        frame[name.format("shrunk")] = values
+    return frame
+
+
+def expert_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the experts in use at the answer scope, as loggers show them.
+
+    Args:
+        frame: A split's routing table with estimates.
+    """
+    used = (frame["scope"] == "answer") & (frame["count"] > 0)
+    return frame.loc[used, list(EXPERT_COLUMNS)].reset_index(drop=True)
+
+
+def layer_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per scope and layer: how its load is spread, and what every metric says of the layer as a whole.
+
+    Args:
+        frame: A split's routing table.
+    """
+    axes = {name: axes for kind in concrete_subclasses(RoutingMetric).values() for name, axes in kind.axes.items()}
+    whole = [name for name, axis in axes.items() if axis == "L" and name != "tokens"]
+    layers = frame.groupby(["scope", "layer"], sort=False)
+    count_LE = np.stack([count.to_numpy() for _, count in layers["count"]])
+    activated_L = (count_LE > 0).sum(-1)
+    load = {
+        "activated": activated_L,
+        "never_share": 1 - activated_L / count_LE.shape[-1],
+        "load_max_over_mean": load_max_over_mean(count_LE),
+        "load_cv": load_variation(count_LE),
+    }
+    return layers[["tokens", *whole]].first().assign(**load).reset_index()

@@ -1,0 +1,168 @@
+"""What is wrong with a configuration or a sweep file, found offline and without loading a model."""
+
+import re
+from collections.abc import Iterator
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from moe_tune.config_files import load_yaml
+from moe_tune.errors import ConfigError, MoeTuneError, did_you_mean
+from moe_tune.sweeps.search import library, with_extremes
+from moe_tune.sweeps.sweep_file import Sweep, fit_words, is_sweep
+
+LOGGED = (
+    *("accuracy", "loss", "entropy_all", "entropy_topk", "activated_experts", "never_activated_share"),
+    *("load_imbalance", "expert_accuracy_spread"),
+)
+"""What a run logs of its validation; a test compares it with a run."""
+METRICS = (*(f"validation/{name}" for name in LOGGED), "train/accuracy", "train/loss")
+TEXT_NUMBER = re.compile(r"[+-]?\d+(?:\.\d*)?[eE][+-]?\d+")
+"""A number that YAML 1.1 reads as text."""
+DISTRIBUTION_KEYS = (
+    *("values", "value", "min", "max", "distribution", "mu", "sigma", "q", "a", "b", "probabilities", "parameters"),
+)
+
+
+def faults_of(file: Path, plugins: dict[str, str] | None = None) -> list[str]:
+    """Return every mistake of a file, a line each; none if it is valid.
+
+    Args:
+        file: A configuration, an overlay, or a W&B sweep.
+        plugins: sha256 of the user's plug-in files, by path.
+    """
+    try:
+        content = load_yaml(file)
+    except ConfigError as fault:
+        return [str(fault)]
+    if is_sweep(content):
+        return [_placed(fault, file) for fault in _sweep_faults(Sweep(file, content), plugins)]
+    # An overlay says nothing of the questions, which have no default.
+    data = content.get("data") if isinstance(content, dict) else None
+    whole = isinstance(data, dict) and "source" in data
+    problem = _parse([*([] if whole else ["--data.source=NanoQuiz"]), "--config", str(file)], plugins)
+    return [_placed(problem, file)] if problem else []
+
+
+def _sweep_faults(sweep: Sweep, plugins: dict[str, str] | None) -> Iterator[str]:
+    found = [*_schema(sweep.config), *_judged_by(sweep.config)]
+    parameters = sweep.config.get("parameters")
+    for name, spec in (parameters if isinstance(parameters, dict) else {}).items():
+        found += _parameter(str(name), spec)
+    try:
+        fit_words(sweep.config)
+    except ConfigError as fault:
+        found.append(str(fault))
+    yield from found
+    if not found:
+        yield from _parsed_points(sweep, plugins)
+
+
+def _schema(config: dict[str, Any]) -> Iterator[str]:
+    """W&B's own schema, where its words say enough; what it puts badly or lets pass is said below."""
+    library()
+    from sweeps.config.schema import sweep_config_jsonschema, validator
+
+    known = sweep_config_jsonschema["properties"]
+    for key in config:
+        if key not in known:
+            yield _fault("a key of a sweep", repr(key), str(key), did_you_mean(str(key), known))
+    for required in ("method", "parameters"):
+        if required not in config:
+            yield _fault(
+                f"{required!r}", "none", required, "method: grid, random or bayes; parameters: what is varied."
+            )
+    for problem in validator.iter_errors(config):
+        place = ".".join(str(part) for part in problem.absolute_path)
+        if place and not place.startswith("parameters"):
+            yield _fault("what W&B's schema allows", problem.message, place, "docs.wandb.ai has the sweep file format.")
+
+
+def _judged_by(config: dict[str, Any]) -> Iterator[str]:
+    metric = config.get("metric")
+    if metric is None:
+        if config.get("method") == "bayes" or "early_terminate" in config:
+            remedy = "metric: {name: validation/accuracy, goal: maximize}"
+            yield _fault("a metric for bayes and early_terminate", "none", "metric", remedy)
+        return
+    name = metric.get("name") if isinstance(metric, dict) else None
+    if isinstance(name, str) and name.startswith("test"):
+        remedy = "validation/accuracy; a choice by the test split cannot be tested on it."
+        yield _fault("a metric of the validation split", repr(name), "metric.name", remedy)
+    elif isinstance(name, str) and name not in METRICS and not name.startswith("train/loss_"):
+        yield _fault("a metric that runs log", repr(name), "metric.name", did_you_mean(name, METRICS))
+
+
+def _parameter(name: str, spec: Any) -> Iterator[str]:
+    place = f"parameters.{name}"
+    if not isinstance(spec, dict):
+        yield _fault("value, values, or min and max", repr(spec), place, f"{name}: {{value: {spec}}}")
+        return
+    if "parameters" in spec:
+        inner = next(iter(spec["parameters"]), "key") if isinstance(spec["parameters"], dict) else "key"
+        yield _fault("dotted keys", "a nested block", place, f"{name}.{inner}: as a parameter of its own.")
+        return
+    before = 0
+    for key in [key for key in spec if key not in DISTRIBUTION_KEYS]:
+        before += 1
+        yield _fault("a key of a parameter", repr(key), f"{place}.{key}", did_you_mean(str(key), DISTRIBUTION_KEYS))
+    for key, value in spec.items():
+        for one in value if isinstance(value, list) else [value]:
+            if one is None:
+                before += 1
+                remedy = "leave it out: a key that is not given has its default; or the text 'null'."
+                yield _fault("a value", "null", f"{place}.{key}", remedy)
+            elif isinstance(one, str) and key != "distribution" and TEXT_NUMBER.fullmatch(one):
+                before += 1
+                mantissa, _, exponent = one.lower().partition("e")
+                sign = exponent if exponent[0] in "+-" else f"+{exponent}"
+                number = f"{mantissa if '.' in mantissa else f'{mantissa}.0'}e{sign}"
+                yield _fault("a number", f"the text {one!r}", f"{place}.{key}", f"{number}: YAML needs point and sign.")
+    if {type(spec.get("min")), type(spec.get("max"))} == {int, float}:
+        before += 1
+        remedy = "write both with a point, or both without."
+        yield _fault("min and max of one type", f"{spec['min']!r} and {spec['max']!r}", place, remedy)
+    if not before:
+        yield from _distribution(name, spec)
+
+
+def _distribution(name: str, spec: dict[str, Any]) -> Iterator[str]:
+    try:
+        for message in library().schema_violations_from_proposed_config(
+            {"method": "random", "parameters": {name: dict(spec)}}
+        )[:1]:
+            yield _fault("a distribution W&B knows", message, f"parameters.{name}", "values: [...], or min and max.")
+    except (TypeError, ValueError) as fault:
+        yield _fault("a distribution W&B knows", str(fault), f"parameters.{name}", "values: [...], or min and max.")
+
+
+def _parsed_points(sweep: Sweep, plugins: dict[str, str] | None) -> Iterator[str]:
+    """Parse points that hold every listed value and both ends of every range, as the arguments of a fit."""
+    tried = {name: with_extremes(name, spec) for name, spec in sweep.parameters.items()}
+    seen = set()
+    for row in zip_longest(*tried.values()):
+        pairs = zip(tried, row, strict=True)
+        values = {name: tried[name][-1] if value is None else value for name, value in pairs}
+        fault = _parse(sweep.arguments(values), plugins)
+        if fault and fault not in seen:
+            seen.add(fault)
+            yield fault
+
+
+def _parse(argv: list[str], plugins: dict[str, str] | None) -> str | None:
+    """Return what is wrong with the arguments of a fit."""
+    from moe_tune.settings_cli import SettingsCLI
+
+    try:
+        SettingsCLI(argv, plugins)
+    except MoeTuneError as fault:
+        return str(fault)
+    return None
+
+
+def _fault(expected: str, came: str, place: str, hint: str) -> str:
+    return f"expected {expected} but got {came} ({place}). Hint: {hint}"
+
+
+def _placed(fault: str, file: Path) -> str:
+    return fault if str(file) in fault else f"{file}: {fault}"

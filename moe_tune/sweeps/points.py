@@ -1,0 +1,105 @@
+"""The points of a sweep that runs here: a state file that is never half-written, and a folder for each point's run."""
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from moe_tune.runs.atomic import write_json
+
+STATE = "state.json"
+Status = Literal["running", "finished", "stopped", "failed"]
+
+
+@dataclass(slots=True)
+class SweepPoint:
+    """One setting that a sweep tries.
+
+    Attributes:
+        index: Its place in the order of proposals, from 0.
+        values: Parameter by dotted key.
+        status: ``running`` from its proposal on, also while no process works on it.
+        note: Why it failed.
+    """
+
+    index: int
+    values: dict[str, Any]
+    status: Status = "running"
+    note: str = ""
+
+    def root(self, folder: Path) -> Path:
+        """Return the folder that holds the point's run directory, whose name is known only once the run begins.
+
+        Args:
+            folder: The sweep's folder.
+        """
+        return folder / "points" / f"{self.index:03d}"
+
+    def run(self, folder: Path) -> Path | None:
+        """Return the point's run directory, if it has begun.
+
+        Args:
+            folder: The sweep's folder.
+        """
+        manifests = sorted(self.root(folder).glob("*/manifest.json"))
+        return next((file.parent for file in manifests if ".old-" not in file.parent.name), None)
+
+    def ended(self, folder: Path) -> Status | None:
+        """Return how the point's run ended, by its manifest; ``None`` if it did not.
+
+        Args:
+            folder: The sweep's folder.
+        """
+        run = self.run(folder)
+        if run is None:
+            return None
+        status = json.loads((run / "manifest.json").read_text(encoding="utf-8")).get("status")
+        ends: dict[str, Status] = {"finished": "finished", "stopped_early": "stopped"}
+        return ends.get(status)
+
+    def history(self, folder: Path, metric: str) -> list[float]:
+        """Return the metric's logged values in order; values that are not finite are left out.
+
+        Args:
+            folder: The sweep's folder.
+            metric: Name of a logged value.
+        """
+        run = self.run(folder)
+        file = run / "metrics.jsonl" if run else None
+        if file is None or not file.is_file():
+            return []
+        # A process that was killed may have left half a line, which the resumed run drops.
+        lines = [line for line in file.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+        values = [json.loads(line).get(metric) for line in lines]
+        return [float(value) for value in values if value is not None and math.isfinite(value)]
+
+    def best(self, folder: Path, metric: str, maximised: bool) -> float | None:
+        """Return the best logged value, or ``None`` if there is none.
+
+        Args:
+            folder: The sweep's folder.
+            metric: Name of a logged value.
+            maximised: Whether more is better.
+        """
+        return (max if maximised else min)(self.history(folder, metric), default=None)
+
+
+def load_points(folder: Path) -> list[SweepPoint]:
+    """Return the points of a sweep's folder, none if it is new.
+
+    Args:
+        folder: The sweep's folder.
+    """
+    file = folder / STATE
+    return [SweepPoint(**entry) for entry in json.loads(file.read_text(encoding="utf-8"))] if file.is_file() else []
+
+
+def save_points(folder: Path, points: list[SweepPoint]) -> None:
+    """Write the points, atomically.
+
+    Args:
+        folder: The sweep's folder.
+        points: All points, in order.
+    """
+    write_json(folder / STATE, [asdict(point) for point in points])

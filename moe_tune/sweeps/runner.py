@@ -1,0 +1,137 @@
+"""Running a sweep's points, one after the other in this process or several in processes; interrupted, it goes on."""
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from moe_tune.errors import MoeTuneError
+from moe_tune.sweeps.points import Status, SweepPoint, load_points, save_points
+from moe_tune.sweeps.search import Hyperband, next_values
+from moe_tune.sweeps.sweep_file import Sweep
+from moe_tune.workbench import Workbench
+
+Execute = Callable[[Sweep, Path, SweepPoint, dict[str, str]], tuple[Status, str]]
+"""Runs a point and returns how it ended, and why if it failed."""
+
+
+class InThisProcess(Executor):
+    """An executor that has done what it is given before it returns."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        """Call the function; what it raises is raised here.
+
+        Args:
+            fn: The function.
+            args: Its arguments.
+            kwargs: Its arguments by name.
+        """
+        done: Future[Any] = Future()
+        done.set_result(fn(*args, **kwargs))
+        return done
+
+
+def run_sweep(
+    sweep: Sweep,
+    folder: Path,
+    execute: Execute,
+    *,
+    count: int | None,
+    seed: int = 0,
+    workers: int = 1,
+    plugins: dict[str, str] | None = None,
+) -> list[SweepPoint]:
+    """Run a sweep until it has no point left or enough of them, and return the points.
+
+    A point is written down before it is run and after it has ended, so that a process killed at any time loses and
+    repeats none: the next call runs what was running, from its last checkpoint.
+
+    Args:
+        sweep: The sweep.
+        folder: The sweep's folder.
+        execute: Runs one point; a function of a module, so that another process can find it.
+        count: Most points, those of earlier calls included; ``None`` for all of a grid.
+        seed: Seed of random proposals, at least 0.
+        workers: Runs at a time; above 1 each has a process of its own.
+        plugins: sha256 of the user's plug-in files, by path.
+    """
+    points = load_points(folder)
+    unfinished = [point for point in points if point.status == "running"]
+    waiting: dict[Future[tuple[Status, str]], SweepPoint] = {}
+    with _executor(workers, plugins or {}) as executor:
+        while True:
+            while len(waiting) < workers:
+                point = unfinished.pop(0) if unfinished else _proposed(sweep, folder, points, count, seed)
+                if point is None:
+                    break
+                waiting[executor.submit(execute, sweep, folder, point, plugins or {})] = point
+            if not waiting:
+                return points
+            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                point = waiting.pop(future)
+                point.status, point.note = future.result()
+            save_points(folder, points)
+
+
+def run_point(sweep: Sweep, folder: Path, point: SweepPoint, plugins: dict[str, str]) -> tuple[Status, str]:
+    """Fit one point on what this process has loaded already; a fault the user can mend fails the point, not the sweep.
+
+    Args:
+        sweep: The sweep.
+        folder: The sweep's folder.
+        point: The point.
+        plugins: sha256 of the user's plug-in files, by path.
+    """
+    from moe_tune.tuner_cli import AlreadyComplete, run
+
+    ended = point.ended(folder)  # killed between the end of the run and its being written down
+    if ended is None:
+        own = [f"--runs_root={point.root(folder)}", "--test_after_fit=false", "--trainer.enable_progress_bar=false"]
+        watchers = [Hyperband(sweep, folder, point.index)] if "early_terminate" in sweep.config else []
+        try:
+            run(["fit", *sweep.arguments(point.values), *own], plugins, _workbench(), watchers)
+        except AlreadyComplete:
+            pass
+        except MoeTuneError as fault:
+            return "failed", str(fault)
+        ended = point.ended(folder)
+    return ended or "failed", "" if ended else "the run ended without saying how"
+
+
+def _proposed(sweep: Sweep, folder: Path, points: list[SweepPoint], count: int | None, seed: int) -> SweepPoint | None:
+    if count is not None and len(points) >= count:
+        return None
+    values = next_values(sweep, points, folder, seed)
+    if values is None:
+        return None
+    points.append(SweepPoint(len(points), values))
+    save_points(folder, points)
+    return points[-1]
+
+
+def _executor(workers: int, plugins: dict[str, str]) -> Executor:
+    if workers == 1:
+        return InThisProcess()
+    # A forked process cannot use threads or a GPU that its parent has touched.
+    fresh = multiprocessing.get_context("spawn")
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    return ProcessPoolExecutor(workers, fresh, initializer=_begin, initargs=(threads, list(plugins)))
+
+
+def _begin(threads: int, plugins: list[str]) -> None:
+    import torch
+
+    from moe_tune.plugins import load_plugin_file
+
+    torch.set_num_threads(threads)
+    for path in plugins:
+        load_plugin_file(path)
+
+
+@cache
+def _workbench() -> Workbench:
+    """The model, the prompts and the data that all points of a process share."""
+    return Workbench()

@@ -1,0 +1,95 @@
+"""The verb ``sweep``: a W&B sweep file run on this machine, without a server."""
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from moe_tune.errors import ConfigError
+from moe_tune.runs.directory import identity
+from moe_tune.sweeps.check import faults_of
+from moe_tune.sweeps.points import SweepPoint, load_points
+from moe_tune.sweeps.report import write_report
+from moe_tune.sweeps.runner import run_point, run_sweep
+from moe_tune.sweeps.sweep_file import Sweep, load_sweep
+
+
+def main(argv: list[str], plugins: dict[str, str] | None = None) -> int:
+    """Run a sweep file, show its points as they go, write the report and return 0; 1 if no point ended well.
+
+    Args:
+        argv: Arguments after the verb.
+        plugins: sha256 of the user's plug-in files, by path.
+
+    Raises:
+        ConfigError: The file has mistakes, or the sweep has no end.
+    """
+    parser = argparse.ArgumentParser(
+        prog="moe_tune sweep",
+        description="Run a W&B sweep file on this machine; the same command again goes on where it was interrupted.",
+    )
+    parser.add_argument("file", type=Path, help="such as configs/sweep/temperature.yaml")
+    parser.add_argument("--runs_root", type=Path, default=Path("runs"), help="folder of all runs")
+    parser.add_argument("--count", type=int, help="most points, those of earlier calls included; all of a grid if left")
+    parser.add_argument("--workers", type=int, default=1, help="runs at a time; above 1 in processes of their own")
+    parser.add_argument("--seed", type=int, default=0, help="seed of random proposals")
+    given = parser.parse_args(argv)
+
+    sweep = load_sweep(given.file)
+    if min(given.workers, given.seed + 1, 1 if given.count is None else given.count) < 1:
+        raise ConfigError("expected counts of at least 1 and a seed of at least 0 (--count, --workers, --seed).")
+    if given.count is None and sweep.config.get("method") != "grid":
+        raise ConfigError(
+            f"expected a number of points for a {sweep.config.get('method')} search but got none (--count). "
+            "Hint: --count 20; only a grid ends by itself."
+        )
+    if faults := faults_of(given.file, plugins):
+        raise ConfigError("\n".join(faults))
+    folder = sweep_folder(sweep, given.runs_root, given.seed)
+    console = Console()
+    console.print(f"sweep: {folder}", soft_wrap=True, highlight=False)
+    with Live(console=console, refresh_per_second=1, get_renderable=lambda: _table(sweep, folder)):
+        points = run_sweep(
+            sweep, folder, run_point, count=given.count, seed=given.seed, workers=given.workers, plugins=plugins
+        )
+    explained, best = write_report(sweep, folder, points)
+    for point in points:
+        if point.note:
+            console.print(f"point {point.index} failed: {point.note}", soft_wrap=True, markup=False, highlight=False)
+    console.print(explained, highlight=False)
+    if best is None:
+        console.print(f"no point has a value of {sweep.metric}")
+        return 1
+    configs = " ".join(f"--config {path}" for path in [*sweep.configs, str(best)])
+    console.print(f"best: python -m moe_tune fit {configs}", soft_wrap=True, highlight=False)
+    return 0
+
+
+def sweep_folder(sweep: Sweep, runs_root: Path, seed: int) -> Path:
+    """Return the folder of a sweep: another for every content and seed, the same for more points.
+
+    Args:
+        sweep: The sweep.
+        runs_root: Folder of all runs.
+        seed: Seed of random proposals, at least 0.
+    """
+    return runs_root / f"sweep-{sweep.file.stem}-s{seed}-{identity(sweep.config)}"
+
+
+def _table(sweep: Sweep, folder: Path) -> Table:
+    points = load_points(folder)
+    table = Table(box=None, pad_edge=False, padding=(0, 1))
+    for name in ("point", "status", *sweep.parameters, "epochs", f"best {sweep.metric}"):
+        table.add_column(name, overflow="fold")
+    for point in points[-30:]:  # what fits on a screen; results.csv has them all
+        table.add_row(*_cells(sweep, folder, point))
+    return table
+
+
+def _cells(sweep: Sweep, folder: Path, point: SweepPoint) -> list[str]:
+    best = point.best(folder, sweep.metric, sweep.maximised)
+    values = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in point.values.values()]
+    epochs = len(point.history(folder, sweep.metric))
+    return [str(point.index), point.status, *values, str(epochs), "" if best is None else f"{best:.4f}"]

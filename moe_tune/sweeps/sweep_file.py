@@ -1,0 +1,117 @@
+"""A W&B sweep file: what it varies, what it is judged by, and the arguments of ``fit`` it stands for."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moe_tune.config_files import config_arguments, load_yaml
+from moe_tune.errors import ConfigError
+from moe_tune.sweeps.arguments import as_json
+
+SWEEP_KEYS = ("method", "parameters", "program", "command", "metric", "early_terminate")
+"""A mapping with one of these at its top is a sweep, not a configuration."""
+FORM = "command: [${env}, python, -m, moe_tune, fit, --config, configs/nano.yaml, --config, '${args_json}']"
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """A sweep file's content.
+
+    Attributes:
+        file: Where it was read.
+        config: What it says, as written.
+    """
+
+    file: Path
+    config: dict[str, Any]
+
+    @property
+    def parameters(self) -> dict[str, dict[str, Any]]:
+        """What is varied: distribution by dotted key."""
+        return dict(self.config["parameters"])
+
+    @property
+    def metric(self) -> str:
+        """The logged value that runs are judged by."""
+        return str(self.config.get("metric", {}).get("name", "validation/accuracy"))
+
+    @property
+    def maximised(self) -> bool:
+        """Whether more of the metric is better; W&B's default is less, a sweep without a metric goes by accuracy."""
+        return bool(self.config.get("metric", {"goal": "maximize"}).get("goal") == "maximize")
+
+    @property
+    def base(self) -> list[str]:
+        """The arguments of ``fit`` that are the same for every run."""
+        words = fit_words(self.config)
+        place = words.index("${args_json}")
+        return words[: place - 1] + words[place + 1 :]
+
+    @property
+    def configs(self) -> list[str]:
+        """The configuration files every run starts from."""
+        return config_arguments(self.base)
+
+    def arguments(self, values: dict[str, Any]) -> list[str]:
+        """Return the arguments of ``fit`` for one point, as an agent would.
+
+        Args:
+            values: Value by dotted key.
+        """
+        words = fit_words(self.config)
+        return [as_json(values) if word == "${args_json}" else word for word in words]
+
+
+def load_sweep(file: Path) -> Sweep:
+    """Read a sweep file; what it says is checked by ``moe_tune.sweeps.check``.
+
+    Args:
+        file: The file.
+
+    Raises:
+        ConfigError: It is not there, is no YAML, or is no sweep.
+    """
+    content = load_yaml(file)
+    if not is_sweep(content):
+        raise ConfigError(
+            f"expected a W&B sweep but got neither method nor parameters ({file}). "
+            "Hint: configs/sweep/temperature.yaml is one to start from."
+        )
+    return Sweep(file, content)
+
+
+def is_sweep(content: Any) -> bool:
+    """Return whether a file's content is a sweep rather than a configuration.
+
+    Args:
+        content: What the YAML holds.
+
+    Example:
+        >>> is_sweep({"method": "grid"}), is_sweep({"model": {"scope": "answer"}})
+        (True, False)
+    """
+    return isinstance(content, dict) and any(key in content for key in SWEEP_KEYS)
+
+
+def fit_words(config: dict[str, Any]) -> list[str]:
+    """Return what follows ``moe_tune fit`` in a sweep's command.
+
+    Args:
+        config: A sweep file's content.
+
+    Raises:
+        ConfigError: The command is not of the form that survives agents.
+    """
+    command = config.get("command")
+    words = [str(word) for word in command] if isinstance(command, list) else []
+    fits = [place for place in range(1, len(words)) if words[place] == "fit" and "moe_tune" in words[:place]]
+    if not fits:
+        raise ConfigError(f"expected a command that runs moe_tune fit but got {command!r} (command). Hint: {FORM}.")
+    rest = words[fits[0] + 1 :]
+    if [*rest, ""].count("${args_json}") != 1 or rest[rest.index("${args_json}") - 1] != "--config":
+        raise ConfigError(
+            "expected the parameters as --config, ${args_json} but got "
+            f"{' '.join(word for word in rest if '$' in word) or 'none'} (command): text forms turn null into 'None'. "
+            f"Hint: {FORM}."
+        )
+    return rest

@@ -1,0 +1,136 @@
+"""``sweep`` on the nano model: every point of a grid, the best as an overlay, and no point lost to kill -9."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from moe_tune.cli import main
+from moe_tune.settings_cli import SettingsCLI
+from moe_tune.sweeps.sweep_file import load_sweep
+
+BASE = ["configs/nano.yaml", "configs/debug/tiny.yaml", "configs/logger/none.yaml"]
+TAUS = [0.4, 1.0, 2.5]
+
+
+def written(folder, method, parameters, overlays=(), **more):
+    command = ["${env}", "python", "-m", "moe_tune", "fit"]
+    command += [word for path in [*BASE, *overlays, "${args_json}"] for word in ("--config", path)]
+    metric = {"name": "validation/accuracy", "goal": "maximize"}
+    file = folder / f"{method}.yaml"
+    content = {"method": method, "metric": metric, "parameters": parameters, "command": command, **more}
+    file.write_text(yaml.safe_dump(content))
+    return file
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("grid")
+    file = written(folder, "grid", {"model.head.tau": {"values": TAUS}}, ["configs/head/temperature.yaml"])
+    assert main(["sweep", str(file), "--runs_root", str(folder / "runs")]) == 0
+    (sweep,) = (folder / "runs").iterdir()
+    return file, sweep
+
+
+def test_every_point_is_run_with_its_value(grid):
+    _, folder = grid
+    table = pd.read_csv(folder / "results.csv")
+    assert list(table["model.head.tau"]) == TAUS
+    assert set(table["status"]) == {"finished"}
+    for tau, run, accuracy in zip(TAUS, table["run"], table["validation/accuracy"], strict=True):
+        config = yaml.safe_load((folder / run / "config.yaml").read_text())
+        assert config["model"]["head"]["init_args"]["tau"] == tau
+        logged = [json.loads(line) for line in (folder / run / "metrics.jsonl").open()]
+        assert accuracy == max(line["validation/accuracy"] for line in logged if "validation/accuracy" in line)
+
+
+def test_the_test_split_stays_closed(grid):
+    _, folder = grid
+    assert not list(folder.rglob("test_ledger.jsonl"))
+    assert not list(folder.rglob("questions/test*.parquet"))
+
+
+def test_the_overlay_on_the_base_is_the_best_run(grid):
+    file, folder = grid
+    table = pd.read_csv(folder / "results.csv")
+    best = table.loc[table["validation/accuracy"].idxmax()]
+    words = [word for path in [*load_sweep(file).configs, str(folder / "best.yaml")] for word in ("--config", path)]
+    assert SettingsCLI(words).model.head.tau == best["model.head.tau"]
+
+
+def test_a_finished_sweep_says_so_and_runs_nothing(grid, capsys):
+    file, folder = grid
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("metrics.jsonl")}
+    assert main(["sweep", str(file), "--runs_root", str(folder.parent)]) == 0
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("metrics.jsonl")} == before
+    assert "best: python -m moe_tune fit --config configs/nano.yaml" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["--workers", "0"], ["--seed", "-1"], ["--count", "0"]])
+def test_counts_that_are_none_are_refused(grid, words, tmp_path, capsys):
+    assert main(["sweep", str(grid[0]), "--runs_root", str(tmp_path), *words]) == 2
+    assert "at least" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_hyperband_stops_a_run_and_says_so(tmp_path):
+    rates = {"optimizer.lr": {"values": [3.0e-3, 1.0e-9]}}
+    stop = {"early_terminate": {"type": "hyperband", "min_iter": 1, "eta": 4}}
+    file = written(tmp_path, "grid", rates | {"trainer.max_epochs": {"value": 6}}, **stop)
+    assert main(["sweep", str(file), "--runs_root", str(tmp_path / "runs")]) == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    table = pd.read_csv(folder / "results.csv")
+    assert list(table["status"]) == ["finished", "stopped"]
+    assert table["epochs"][1] < table["epochs"][0] == 6
+    manifest = json.loads((folder / table["run"][1] / "manifest.json").read_text())
+    assert manifest["status"] == "stopped_early"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_kill_minus_nine_loses_and_repeats_no_point(tmp_path, workers):
+    rate = {"optimizer.lr": {"distribution": "log_uniform_values", "min": 1.0e-3, "max": 1.0e-2}}
+    file = written(tmp_path, "random", rate | {"trainer.max_epochs": {"value": 3}})
+    command = [sys.executable, "-m", "moe_tune", "sweep", str(file), "--count", "4", "--workers", workers]
+
+    def begin(root):
+        return subprocess.Popen([*command, "--runs_root", str(root)], start_new_session=True, stdout=-1, stderr=-2)
+
+    process = begin(tmp_path / "runs")
+    until = time.monotonic() + 300
+    while time.monotonic() < until and process.poll() is None:
+        if len(list((tmp_path / "runs").rglob("points/002/*/metrics.jsonl"))) or points(tmp_path / "runs", 2):
+            break
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    before = {path: path.stat().st_mtime_ns for path in finished(tmp_path / "runs")}
+    values = [point["values"] for point in points(tmp_path / "runs")]
+    again = begin(tmp_path / "runs")
+    said = again.communicate(timeout=500)[0].decode()
+    assert again.returncode == 0, said[-2000:]
+    after = points(tmp_path / "runs")
+    assert [point["status"] for point in after] == ["finished"] * 4
+    assert [point["values"] for point in after][: len(values)] == values
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert len(finished(tmp_path / "runs")) == 4
+
+
+def points(root: Path, ended: int = 0):
+    (file,) = list(root.glob("*/state.json")) or [None]
+    found = json.loads(file.read_text()) if file else []
+    return found if sum(point["status"] == "finished" for point in found) >= ended else []
+
+
+def finished(root: Path):
+    """Return the metrics files of the runs whose manifest says they have ended."""
+    manifests = [file for file in root.rglob("manifest.json") if "checkpoints" not in file.parts]
+    ended = [file for file in manifests if json.loads(file.read_text()).get("status") == "finished"]
+    return [file.parent / "metrics.jsonl" for file in ended]

@@ -1,0 +1,114 @@
+"""A fit under an agent: with the environment alone, and started by the unmodified agent against the test server."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from offline_runs import offline_run
+from wandb_server.fixtures import TINY_FIT, wandb_command
+
+ROOT = Path(__file__).parents[2]
+PARAMETERS = {"optimizer.lr": 0.01, "model.losses.z.weight": 0.002, "seed_everything": 0}
+
+
+@pytest.fixture
+def agent(tmp_path):
+    """Give what an agent puts into the environment of an offline run."""
+    file = tmp_path / "wandb" / "sweep-s1" / "config-r1.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(yaml.safe_dump({key: {"value": value} for key, value in PARAMETERS.items()}))
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    own = {"WANDB_MODE": "offline", "WANDB_SWEEP_ID": "s1", "WANDB_RUN_ID": "r1", "WANDB_PROJECT": "p"}
+    quiet = {"HOME": str(tmp_path), "WANDB_ERROR_REPORTING": "false", "WANDB_DIR": str(tmp_path)}
+    return kept | own | quiet | {"WANDB_SWEEP_PARAM_PATH": str(file)}
+
+
+def fit(environment, root, *more):
+    command = [sys.executable, "-m", "moe_tune", "fit", *TINY_FIT, "--config", "configs/losses/balance_z.yaml"]
+    command += ["--runs_root", str(root), "--config", json.dumps(PARAMETERS), *more]
+    return subprocess.Popen(command, env=environment, stdout=-1, stderr=-2, text=True)
+
+
+def manifest(root):
+    (file,) = root.glob("*/manifest.json")
+    return file.parent, json.loads(file.read_text())
+
+
+def test_a_run_has_its_id_group_and_locked_parameters_and_logs_the_parsed_configuration(agent, tmp_path):
+    process = fit(agent, tmp_path / "runs")
+    said = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, said[-3000:]
+    folder, content = manifest(tmp_path / "runs")
+    assert folder.name == "nano-RetunedHead-s0-r1"
+    assert content["status"] == "finished"
+    run = offline_run(folder)
+    assert (run.run.run_id, run.run.sweep_id, run.run.run_group) == ("r1", "s1", "s1")
+    assert run.config["optimizer.lr"] == run.config["optimizer.init_args.lr"] == 0.01
+    assert run.config["model.losses.z.weight"] == run.config["model.losses.z.init_args.weight"] == 0.002
+    assert run.summary["stopped_early"] is False
+    assert run.exit_code == 0
+
+
+@pytest.mark.slow
+def test_a_run_that_is_stopped_says_so_exits_0_and_goes_on_under_its_id(agent, tmp_path):
+    process = fit(agent, tmp_path / "runs", "--trainer.max_epochs", "400")
+    until = time.monotonic() + 300
+    while time.monotonic() < until and process.poll() is None:
+        if list((tmp_path / "runs").glob("*/checkpoints/last.ckpt/manifest.json")):
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, said[-3000:]
+    folder, content = manifest(tmp_path / "runs")
+    assert content["status"] == "stopped_early"
+    assert content["sweep"] == {"id": "s1", "run": "r1", "stopped_early": True}
+    run = offline_run(folder)
+    assert run.summary["stopped_early"] is True
+    assert run.exit_code == 0
+    done = max(json.loads(line)["step"] for line in (folder / "metrics.jsonl").open())
+
+    again = fit(agent | {"WANDB_MODE": "disabled"}, tmp_path / "runs", "--trainer.max_steps", str(done + 8))
+    said = again.communicate(timeout=300)[0]
+    assert again.returncode == 0, said[-3000:]
+    assert re.search(r"resuming .*-r1 from", said)
+    _, content = manifest(tmp_path / "runs")
+    assert (content["status"], content["sweep"]["stopped_early"]) == ("finished", False)
+
+
+@pytest.mark.slow
+def test_the_unmodified_agent_runs_a_shipped_sweep(wandb_server, tmp_path):
+    sweep = yaml.safe_load((ROOT / "configs/sweep/temperature.yaml").read_text())
+    command = sweep["command"]
+    # Fewer questions, and paths that hold in the agent's own folder; all else as shipped.
+    small = [
+        "--config",
+        "configs/debug/tiny.yaml",
+        "--trainer.enable_progress_bar=false",
+        f"--runs_root={tmp_path}/runs",
+    ]
+    command[-2:-2] = small
+    sweep["command"] = [str(ROOT / word) if str(word).startswith("configs/") else word for word in command]
+    file = tmp_path / "sweep.yaml"
+    file.write_text(yaml.safe_dump(sweep))
+    environment = wandb_server.environment(tmp_path) | {"PYTHONPATH": str(ROOT)}
+    wandb_command(environment, "sweep", "--project", "p", str(file))
+    (made,) = wandb_server.store.sweeps.values()
+    wandb_command(environment, "agent", "--count", "4", f"{made.entity}/p/{made.id}", timeout=900)
+    runs = list(wandb_server.store.runs.values())
+    assert len(runs) == 4
+    for run in runs:
+        assert (run.complete, run.exit_code, run.sweep) == (True, 0, made.id)
+        assert run.config["model.head.init_args.tau"] == made.given[run.id]["model.head.tau"]
+        assert run.config["model.head.init_args.mass"] == made.given[run.id]["model.head.mass"]
+        assert any("validation/accuracy" in row for row in run.history)
+        assert run.summary["stopped_early"] is False
+        assert (tmp_path / "runs" / f"nano-TemperatureHead-s0-{run.id}").is_dir()
+    assert len({json.dumps(one, sort_keys=True) for one in made.given.values()}) == 4

@@ -1,0 +1,36 @@
+"""Sweeps whose runs are a formula, written as the files a fit leaves."""
+
+import json
+
+import pytest
+
+from moe_tune.sweeps.sweep_file import Sweep
+
+COMMAND = ["${env}", "python", "-m", "moe_tune", "fit", "--config", "configs/nano.yaml", "--config", "${args_json}"]
+
+
+@pytest.fixture
+def sweep_of(tmp_path):
+    """Give a function that makes a sweep over parameters."""
+
+    def make(method, parameters, **more):
+        metric = {"name": "validation/accuracy", "goal": "maximize"}
+        config = {"method": method, "metric": metric, "parameters": parameters, "command": COMMAND, **more}
+        return Sweep(tmp_path / "made_up.yaml", config)
+
+    return make
+
+
+@pytest.fixture
+def leave_run():
+    """Give a function that leaves a run directory with a history, as a fit does."""
+
+    def leave(folder, point, history, status="finished"):
+        run = point.root(folder) / "nano-RetunedHead-s0-0123abcd"
+        run.mkdir(parents=True, exist_ok=True)
+        lines = [json.dumps({"step": step, "validation/accuracy": value}) + "\n" for step, value in enumerate(history)]
+        (run / "metrics.jsonl").write_text("".join(lines))
+        (run / "manifest.json").write_text(json.dumps({"status": status}))
+        return run
+
+    return leave

@@ -1,0 +1,56 @@
+"""A sweep's parameters reach a head, a loss weight and a part of a stack, however deep their keys."""
+
+import json
+
+import pytest
+
+from moe_tune.settings_cli import SettingsCLI
+from moe_tune.sweeps.arguments import spread_out
+from moe_tune.sweeps.sweep_file import load_sweep
+
+NANO = ["--config", "configs/nano.yaml"]
+
+
+def settings(*overlays, **values):
+    argv = [part for path in overlays for part in ("--config", path)]
+    return SettingsCLI([*NANO, *argv, "--config", json.dumps(values)]).settings.model
+
+
+def test_a_head_and_its_option():
+    model = settings(**{"model.head.tau": 0.4, "model.head": "TemperatureHead"})
+    assert model.head.init_args.tau == 0.4
+
+
+def test_a_loss_weight():
+    model = settings("configs/losses/balance_z.yaml", **{"model.losses.balance.weight": 0.25})
+    assert model.losses["balance"].init_args.weight == 0.25
+    assert model.losses["z"].init_args.weight == 0.001
+
+
+def test_a_part_of_a_stack():
+    model = settings("configs/head/retuned_temperature.yaml", **{"model.head.parts.temperature.tau": 0.4})
+    assert model.head.init_args.parts["temperature"].init_args.tau == 0.4
+
+
+def test_values_keep_their_types():
+    values = {"a.b": None, "a.c": True, "a.d": [1, 2], "a.e": 1e-07, "a.f": "007", "a.g": {"x": 1.5}}
+    words = spread_out(["fit", f"--config={json.dumps(values)}"])
+    assert words == ["fit", "--a.b=null", "--a.c=true", "--a.d=[1, 2]", "--a.e=1e-07", "--a.f=007", '--a.g={"x": 1.5}']
+
+
+def test_keys_without_dots_stay_a_configuration_in_its_place():
+    argv = ["fit", "--config", '{"a.b": 1, "seed_everything": 3}', "--c", "2"]
+    assert spread_out(argv) == ["fit", '--config={"seed_everything": 3}', "--a.b=1", "--c", "2"]
+
+
+@pytest.mark.parametrize("name", ["temperature", "accuracy_bias", "loss_weights", "heads"])
+def test_a_point_of_a_shipped_sweep_is_a_base_and_its_values(name):
+    from pathlib import Path
+
+    sweep = load_sweep(Path("configs/sweep") / f"{name}.yaml")
+    argv = sweep.arguments({"model.head.tau": 0.5})
+    assert argv[-2:] == ["--config", '{"model.head.tau": 0.5}']
+    assert argv[:-2] == sweep.base
+    assert "--test_after_fit=false" in sweep.base
+    assert sweep.maximised
+    assert sweep.configs[0] == "configs/nano.yaml"

@@ -1,0 +1,115 @@
+"""A sweep without a server: grids are complete, interruptions change nothing, bayes beats chance, hyperband stops."""
+
+import json
+import math
+from itertools import product
+
+import pytest
+
+from moe_tune.sweeps.points import SweepPoint, load_points
+from moe_tune.sweeps.runner import run_sweep
+from moe_tune.sweeps.search import shall_stop
+
+PLANE = {"model.head.a": {"min": 0.0, "max": 1.0}, "model.head.b": {"min": 0.0, "max": 1.0}}
+VALUES = {"model.head.tau": [0.3, 1.0, 2.0], "model.head.mass": ["raw", "preserved"], "seed_everything": [0, 1]}
+
+
+def peak(values):
+    return 1 - (values["model.head.a"] - 0.31) ** 2 - (values["model.head.b"] - 0.62) ** 2
+
+
+@pytest.fixture
+def executed():
+    return []
+
+
+@pytest.fixture
+def execute(leave_run, executed):
+    def run(sweep, folder, point, plugins):
+        executed.append(point.index)
+        leave_run(folder, point, [peak(point.values) if "model.head.a" in point.values else 0.5])
+        return "finished", ""
+
+    return run
+
+
+def test_a_grid_is_every_combination_once_and_then_ends(sweep_of, execute, tmp_path):
+    sweep = sweep_of("grid", {name: {"values": values} for name, values in VALUES.items()})
+    points = run_sweep(sweep, tmp_path, execute, count=None)
+    assert len(points) == 12
+    assert {tuple(point.values[name] for name in VALUES) for point in points} == set(product(*VALUES.values()))
+    assert run_sweep(sweep, tmp_path, execute, count=None) == points
+
+
+@pytest.mark.parametrize("method", ["grid", "random", "bayes"])
+def test_an_interrupted_sweep_loses_and_repeats_no_point(sweep_of, execute, executed, tmp_path, method):
+    parameters = {name: {"values": values} for name, values in VALUES.items()} if method == "grid" else PLANE
+    sweep = sweep_of(method, parameters)
+    whole = run_sweep(sweep, tmp_path / "whole", execute, count=6, seed=3)
+    executed.clear()
+
+    def interrupted(sweep, folder, point, plugins):
+        if point.index == 3:
+            raise KeyboardInterrupt
+        return execute(sweep, folder, point, plugins)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(sweep, tmp_path / "parts", interrupted, count=6, seed=3)
+    assert [point.status for point in load_points(tmp_path / "parts")] == ["finished"] * 3 + ["running"]
+    parts = run_sweep(sweep, tmp_path / "parts", execute, count=6, seed=3)
+    assert executed == [0, 1, 2, 3, 4, 5]
+    assert parts == whole == load_points(tmp_path / "parts")
+
+
+def test_more_points_are_added_to_those_there_are(sweep_of, execute, tmp_path):
+    sweep = sweep_of("random", PLANE)
+    first = run_sweep(sweep, tmp_path / "a", execute, count=2)
+    assert run_sweep(sweep, tmp_path / "a", execute, count=4)[:2] == first
+    assert [point.values for point in run_sweep(sweep, tmp_path / "b", execute, count=4, seed=1)[:2]] != [
+        point.values for point in first
+    ]
+
+
+def test_a_point_that_fails_is_kept_and_the_sweep_goes_on(sweep_of, execute, tmp_path):
+    def sometimes(sweep, folder, point, plugins):
+        return ("failed", "why") if point.index == 1 else execute(sweep, folder, point, plugins)
+
+    points = run_sweep(sweep_of("random", PLANE), tmp_path, sometimes, count=3)
+    assert [(point.status, point.note) for point in points] == [("finished", ""), ("failed", "why"), ("finished", "")]
+
+
+def test_bayes_finds_more_than_random_search_over_five_seeds(sweep_of, execute, tmp_path):
+    best = {}
+    for method in ("random", "bayes"):
+        best[method] = [
+            max(peak(p.values) for p in run_sweep(sweep_of(method, PLANE), folder, execute, count=10, seed=seed))
+            for seed in range(5)
+            for folder in [tmp_path / f"{method}{seed}"]
+        ]
+    gain = sum(best["bayes"]) - sum(best["random"])
+    assert gain > 0
+    assert sum(b > r for b, r in zip(best["bayes"], best["random"], strict=True)) >= 4
+
+
+@pytest.mark.parametrize(("own", "stopped"), [([0.2, 0.2], True), ([0.9, 0.9], False), ([0.2], False), ([], False)])
+def test_hyperband_stops_what_is_below_the_best_half(sweep_of, leave_run, tmp_path, own, stopped):
+    sweep = sweep_of("random", PLANE, early_terminate={"type": "hyperband", "min_iter": 1, "eta": 2})
+    values = {"model.head.a": 0.5, "model.head.b": 0.5}
+    points = [SweepPoint(index, values, "finished") for index in range(4)]
+    for point, value in zip(points, (0.3, 0.5, 0.6, 0.7), strict=True):
+        leave_run(tmp_path, point, [value, value])
+    points.append(SweepPoint(4, values))
+    leave_run(tmp_path, points[-1], own, status="started")
+    assert shall_stop(sweep, points, tmp_path, 4) is stopped
+
+
+def test_a_half_written_line_and_values_that_are_no_numbers_are_left_out(leave_run, tmp_path):
+    point = SweepPoint(0, {})
+    file = leave_run(tmp_path, point, [0.25, 0.5]) / "metrics.jsonl"
+    assert point.history(tmp_path, "validation/accuracy") == [0.25, 0.5]
+    with file.open("a") as handle:
+        handle.write(json.dumps({"step": 3, "validation/accuracy": None}) + '\n{"step": 4, "validation/acc')
+    assert point.history(tmp_path, "validation/accuracy") == [0.25, 0.5]
+    assert point.best(tmp_path, "validation/accuracy", maximised=True) == 0.5
+    assert math.isclose(point.best(tmp_path, "validation/accuracy", maximised=False), 0.25)
+    assert SweepPoint(1, {}).best(tmp_path, "validation/accuracy", maximised=True) is None
