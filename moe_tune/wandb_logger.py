@@ -4,6 +4,7 @@ import logging
 import netrc
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,28 +17,31 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from moe_tune.errors import ConfigError
 from moe_tune.runs.redact import redacted
+from moe_tune.sweeps.agent import sweep_id
 
 logger = logging.getLogger(__name__)
 
 MODES = {"online": "online", "run": "online", "offline": "offline", "dryrun": "offline", "disabled": "disabled"}
 """What ``WANDB_MODE`` may say, older words included."""
-INIT_SECONDS = 10.0
-"""How long a server may take to answer at the start; ``WANDB_INIT_TIMEOUT`` says otherwise."""
+INIT_SECONDS = 8.0
+"""How long a server may take to answer at the start, so that an outage costs ten seconds with all that comes after;
+``WANDB_INIT_TIMEOUT`` says otherwise."""
 FINISH_SECONDS = 60.0
-"""How long the last upload may take; what is left stays on disk for ``wandb sync``."""
+"""How long the last upload may take, what is left stays on disk for ``wandb sync``; ``WANDB_FINISH_TIMEOUT`` says
+otherwise."""
 
 
 class RouterWandbLogger(WandbLogger):
     """Logs to Weights & Biases without ever asking for a login or stopping a run.
 
     ``WANDB_MODE`` decides if it is set; without it a run is online if there is a key, else offline. A server that does
-    not answer costs ten seconds, then the run is logged offline and sent later with ``wandb sync``.
+    not answer costs at most ten seconds, then the run is logged offline and sent later with ``wandb sync``.
 
     Args:
         project: W&B project, one per study.
         name: Display name of the run; ``null`` takes the run directory's.
         save_dir: Where files go; ``null`` takes the run directory.
-        group: Runs that belong together, such as an experiment's name.
+        group: Runs that belong together, such as an experiment's name; ``null`` takes an agent's sweep.
         tags: Words to find the run by.
         resume: How a run of the same id is continued.
 
@@ -63,7 +67,7 @@ class RouterWandbLogger(WandbLogger):
             save_dir=save_dir,
             resume=resume,
             settings=_settings(self._mode),
-            **redacted({"name": name, "project": project, "group": group, "tags": tags}),
+            **redacted({"name": name, "project": project, "group": group or sweep_id(), "tags": tags}),
         )
         # Lightning passes it although wandb 0.31 only answers it with a warning.
         self._wandb_init.pop("anonymous")
@@ -72,17 +76,19 @@ class RouterWandbLogger(WandbLogger):
     @rank_zero_experiment  # type: ignore[untyped-decorator]
     def experiment(self) -> Any:
         """The W&B run; offline if the server cannot be reached."""
+        begun = time.monotonic()
         try:
             return super().experiment
         except _faults() as fault:
             if self._mode == "disabled":
                 raise
+            lost = f"after {time.monotonic() - begun:.1f} s ({_one_line(fault)})"
             remedies = {
-                "online": ("offline", "unreachable, continuing offline"),
-                "offline": ("disabled", "cannot write here, continuing without it"),
+                "online": ("offline", f"unreachable, continuing offline {lost}. Hint: wandb sync sends the run later."),
+                "offline": ("disabled", f"cannot write here, continuing without it {lost}"),
             }
             self._mode, words = remedies[self._mode]
-            _warn(f"W&B {words} ({_one_line(fault)})")
+            _warn(f"W&B {words}")
             self._wandb_init["settings"] = _settings(self._mode)
             return self.experiment
 
@@ -149,10 +155,13 @@ def close_wandb_run(failed: bool) -> None:
     """
     wandb = sys.modules.get("wandb")
     if wandb is not None and wandb.run is not None:
+        folder = wandb.run.settings.sync_dir
         try:
             wandb.finish(exit_code=int(failed))
         except _faults() as fault:
-            _warn(f"W&B did not take everything. Hint: wandb sync sends the rest ({_one_line(fault)})")
+            # Without the option `wandb sync` takes a run that began online for one that is complete there.
+            remedy = f"wandb sync --include-online {folder} sends the rest"
+            _warn(f"W&B did not take everything ({_one_line(fault)}). Hint: {remedy}.")
 
 
 def _has_key() -> bool:
@@ -174,7 +183,7 @@ def _settings(mode: str) -> Any:
         return wandb.Settings(
             mode=mode,
             init_timeout=float(os.environ.get("WANDB_INIT_TIMEOUT", INIT_SECONDS)),
-            finish_timeout=FINISH_SECONDS,
+            finish_timeout=float(os.environ.get("WANDB_FINISH_TIMEOUT", FINISH_SECONDS)),
             finish_timeout_raises=True,
             save_code=False,
             x_disable_meta=True,  # it would store the command line

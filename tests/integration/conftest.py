@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from wandb_server.fixtures import offline_fit, tiny_fit, wandb_server  # noqa: F401 - fixtures of these tests
 
 from moe_tune.cli import main
 

@@ -151,7 +151,13 @@ def test_a_login_counts_for_the_server_in_use_only(clean, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("variable", "value"), [("WANDB_MODE", "onlin"), ("WANDB_INIT_TIMEOUT", "soon"), ("WANDB_BASE_URL", "garbage")]
+    ("variable", "value"),
+    [
+        ("WANDB_MODE", "onlin"),
+        ("WANDB_INIT_TIMEOUT", "soon"),
+        ("WANDB_FINISH_TIMEOUT", "never"),
+        ("WANDB_BASE_URL", "garbage"),
+    ],
 )
 def test_a_variable_with_a_fault_is_one_message(clean, variable, value):
     clean.setenv(variable, value)
