@@ -34,7 +34,9 @@ class BaseReference(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluate the pretrained router, unless an earlier part of the fit did."""
         assert isinstance(pl_module, RouterTuner)
-        if trainer.limit_val_batches and not reference_file(self.directory.path).is_file():
+        # The first process decides: another machine may not see the file, and all have to take part in the pass.
+        there = trainer.strategy.broadcast(reference_file(self.directory.path).is_file())
+        if trainer.limit_val_batches and not there:
             self._keep(trainer, pl_module, base_results(trainer, pl_module))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -75,7 +75,7 @@ def accuracy_figure(frame: pd.DataFrame, split: str, reference: pd.DataFrame | N
     middle = _pooled(part)
     # At least 2 points either way: differences within the noise shall not look like differences.
     reach = max(0.02, float(np.max(np.abs(trusted_LE - middle), initial=0, where=~np.isnan(trusted_LE))))
-    norm, colours = Normalize(middle - reach, middle + reach), mpl.colormaps["RdBu"]
+    norm, colours = Normalize(middle - reach, middle + reach), mpl.colormaps["plasma"]
     image_LE4 = np.array(colours(norm(np.nan_to_num(trusted_LE, nan=middle))))
     image_LE4[questions_LE < FEWEST] = to_rgba(FEW)
     image_LE4[questions_LE == 0] = to_rgba(NEVER)
@@ -110,9 +110,7 @@ def entropy_figure(frame: pd.DataFrame, split: str, reference: pd.DataFrame | No
                 if table is frame:
                     axes.fill_between(layers.index, mean_L - std_L, mean_L + std_L, color=colour, alpha=0.12)
         axes.axhline(np.log(most), color=REFERENCE, linewidth=0.8, linestyle=":")
-        axes.set_title(
-            f"{split}: entropy over {'all' if kind == 'all' else 'the chosen'} experts, nats", y=1.0, fontsize=10
-        )
+        axes.set_title(f"{split}: entropy over {'all' if kind == 'all' else 'the chosen'} experts, nats", fontsize=10)
         axes.set_xlabel(f"layer (dotted: even, ln {most:.3g} = {np.log(most):.2f})")
         axes.set_xticks(_some(frame["layer"].unique())[1])
     panels[0].legend(fontsize=8, frameon=False)
@@ -153,11 +151,11 @@ def scatter_figure(frame: pd.DataFrame, split: str, reference: pd.DataFrame | No
     axes.set_ylim(-0.03, 1.03)
     axes.set_xlabel("share of questions routed to the expert")
     axes.set_ylabel("accuracy of these questions")
-    lines = "line: the split's accuracy" + ("" if base is None else ", dashed: pretrained")
-    axes.set_title(f"{split}: experts, associational (hollow: under {FEWEST} questions; {lines})", y=1.0, fontsize=9)
+    dashed = "" if base is None else "; dashed: pretrained"
+    axes.set_title(f"{split}: experts, associational (hollow: under {FEWEST} questions{dashed})", fontsize=10)
     scale = figure.add_axes((0.935, 0.12, 0.015, 0.8))
     _colour_scale(scale, layers, colours, [part["layer"].min(), part["layer"].max()], "{:.0f}")
-    scale.set_title("layer", y=1.0, fontsize=8)
+    scale.set_title("layer", fontsize=8)
     return figure
 
 
@@ -212,7 +210,7 @@ def _heat_map(axes: Axes, image_LE4: Floats, layers: "np.ndarray[tuple[int], np.
     axes.set_yticks(places, [str(name) for name in names], fontsize=8)
     axes.set_ylabel("layer")
     axes.set_xlabel("expert", labelpad=1)
-    axes.set_title(title, y=1.0, fontsize=10)
+    axes.set_title(title, fontsize=10)
 
 
 def _by_layer(axes: Axes, value_L: Floats, base_L: Floats | None, name: str) -> None:
@@ -225,7 +223,7 @@ def _by_layer(axes: Axes, value_L: Floats, base_L: Floats | None, name: str) -> 
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_xlabel(f"0 to {most:.1%}", fontsize=8)
-    axes.set_title(name if base_L is None else f"{name} (dashed: pretrained)", y=1.0, fontsize=8)
+    axes.set_title(name if base_L is None else f"{name} (dashed: pretrained)", fontsize=8)
 
 
 def _colour_scale(axes: Axes, norm: Normalize, colours: Colormap, ticks: list[float], style: str) -> None:
@@ -236,6 +234,6 @@ def _colour_scale(axes: Axes, norm: Normalize, colours: Colormap, ticks: list[fl
 
 
 def _some(layers: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> tuple[list[int], list[int]]:
-    """Places and names of at most 6 layers to label: ticks are what drawing takes longest for."""
-    places = list(range(0, len(layers), -(-len(layers) // 6)))
+    """Places and names of at most 9 layers to label: ticks are what drawing takes longest for."""
+    places = list(range(0, len(layers), -(-len(layers) // 9)))
     return places, [int(layers[place]) for place in places]

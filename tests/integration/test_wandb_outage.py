@@ -70,14 +70,11 @@ def test_a_fit_ends_well_and_can_be_sent_later(outage, offline_fit, tiny_fit, tm
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("outage", ["unreachable", "slow", "failing"])
-def test_the_start_of_a_run_is_held_up_for_ten_seconds_at_most(outage, monkeypatch, tmp_path):
+def test_a_server_that_never_answers_holds_up_the_start_for_ten_seconds_at_most(monkeypatch, tmp_path):
     import wandb
 
     wandb.teardown()  # what another test set up would go on with its server
-    with WandbServer(**OUTAGES[outage]) as server:
-        if outage == "unreachable":
-            server.stop()
+    with WandbServer(**OUTAGES["slow"]) as server:
         for name in set(os.environ) - set(environment := server.environment(tmp_path)):
             monkeypatch.delenv(name)
         for name, value in environment.items():
