@@ -36,6 +36,7 @@ def render_terminal(analysis: Analysis, out: Path) -> Group:
         *named,
         _verdicts(analysis, claims),
         *_never(analysis),
+        _gate(analysis),
         Text("Routing statistics are associational.", style="dim"),
         Text(f"files: {out}/report.html, report.md, summary.json, *.csv, *.parquet", overflow="fold"),
     )
@@ -59,12 +60,23 @@ def _never(analysis: Analysis) -> Iterator[Text]:
         if setting.scope not in ("answer", "all"):
             continue
         layers = analysis.at(setting).layers
-        share = 100 * layers["never_share"].mean()
+        one, every = (100 * layers[f"never_bound_{which}"].max() for which in ("one", "all"))
         yield Text(
-            f"never fired, {setting.scope} {setting.shots}-shot: {share:.1f} % of experts; "
-            f"idle <= {100 * layers['never_bound_one'].max():.2g} % (one), "
-            f"{100 * layers['never_bound_all'].max():.2g} % (all)"
+            f"never fired, {setting.scope} {setting.shots}-shot: {100 * layers['never_share'].mean():.1f} % of experts; "
+            f"bound {one:.2g} % (one), {every:.2g} % (all)"
         )
+
+
+def _gate(analysis: Analysis) -> Text:
+    """Say at the first setting how even the gate is by layer, and how many experts are flagged."""
+    first = analysis.settings[0]
+    part = analysis.at(first)
+    share = 100 * part.layers["entropy_topk_share"]
+    flagged, every = int(part.experts["flagged"].sum()), len(part.experts)
+    return Text(
+        f"gate, {first.scope} {first.shots}-shot: {share.min():.1f} to {share.max():.1f} % of the top-k entropy's "
+        f"maximum\naccuracy beyond subject and chance: {flagged} of {every:,} experts flagged"
+    )
 
 
 def _cut(text: str, width: int = WIDTH) -> str:

@@ -5,12 +5,14 @@ from pathlib import Path
 
 from chromium import NAMES, find_browser, open_page
 
+HEIGHT = 1930  # down to the first figure and its table
+
 
 def main(report, picture):
     if find_browser() is None:
         sys.exit(f"expected one of {', '.join(NAMES)} but found none. Hint: apt-get install chromium.")
-    with open_page(Path(report), height=1500, scale=2.0) as page:
-        page.screenshot(path=picture, clip={"x": 0, "y": 0, "width": 1280, "height": 1500})
+    with open_page(Path(report), height=HEIGHT, scale=2.0) as page:
+        page.screenshot(path=picture, clip={"x": 0, "y": 0, "width": 1280, "height": HEIGHT})
     print(f"wrote {picture}")
 
 
