@@ -1,6 +1,5 @@
 """Discovery: a plug-in folder imports its siblings, so that adding a class is adding one file."""
 
-import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -14,6 +13,9 @@ from typing import TypeVar
 from moe_tune.errors import ConfigError
 
 T = TypeVar("T")
+
+PLUGIN = "moe_tune_plugin_"
+"""What the module names of a user's own files begin with."""
 
 
 def import_siblings(package: str, path: list[str], skip: Collection[str] = ()) -> None:
@@ -57,7 +59,7 @@ def load_plugin_file(path: str) -> ModuleType:
     file = Path(path)
     if not file.is_file():
         raise ConfigError(f"expected a Python file but got {path!r} (--plugins). Hint: give a path that exists.")
-    name = f"moe_tune_plugin_{file.stem}_{hashlib.sha256(file.read_bytes()).hexdigest()[:8]}"
+    name = f"{PLUGIN}{file.stem}"  # it stands in configurations, which an edit of the file must not break
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None
     assert spec.loader is not None

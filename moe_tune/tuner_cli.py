@@ -1,5 +1,6 @@
 """fit, validate, test and predict: LightningCLI, with this project's run directories, checkpoints and messages."""
 
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ from moe_tune.config_files import checked_arguments, config_label, differences, 
 from moe_tune.data.module import QuizDataModule
 from moe_tune.errors import ConfigError
 from moe_tune.module import RouterTuner
+from moe_tune.plugins import PLUGIN
 from moe_tune.quiet import quieten
 from moe_tune.runs.checkpoint import CONFIG, RouterCheckpointIO
 from moe_tune.runs.directory import RunDirectory, identity, to_yaml
@@ -131,6 +133,11 @@ class TunerCLI(LightningCLI):
         try:
             super().parse_arguments(parser, args)
         except ParseFault as fault:
+            if missing := re.search(rf"{PLUGIN}(\w+)", str(fault)):
+                raise ConfigError(
+                    f"expected the plug-in file {missing[1]}.py, which the configuration names, but it is not loaded. "
+                    f"Hint: python -m moe_tune --plugins {missing[1]}.py {self.argv[0]} ..."
+                ) from fault
             keys = {action.dest for one in self._subcommand_parsers.values() for action in one._actions}
             raise ConfigError(readable(str(fault), keys)) from fault
 
@@ -150,11 +157,10 @@ class TunerCLI(LightningCLI):
             config.pop(key, None)
         head = str(config["model"]["head"]["class_path"]).rpartition(".")[2]
         seed = int(config["seed_everything"])
-        if self.plugins:
-            config["plugins"] = self.plugins  # an edited plug-in makes another run
         self.resolved = redacted(config)
+        asked = {**config, "plugins": self.plugins} if self.plugins else config  # an edited plug-in makes another run
         self.directory = RunDirectory.of(
-            Path(settings.runs_root), self.settings.name or config_label(self.argv), head, seed, config
+            Path(settings.runs_root), self.settings.name or config_label(self.argv), head, seed, asked
         )
         self.directory = RunDirectory(own_folder(self.directory.path))
         if self.subcommand == "fit":
@@ -191,7 +197,8 @@ class TunerCLI(LightningCLI):
             for line in differences(stored, self.resolved):
                 rank_zero_info(f"not as in the checkpoint: {line}")
             tested = Path(fitted.manifest.get("tested_checkpoint", checkpoint)).name
-            same_run = identity(stored) == identity(self.resolved)
+            same_code = sorted(fitted.manifest.get("plugins", {}).values()) == sorted(self.plugins.values())
+            same_run = same_code and identity(stored) == identity(self.resolved)
             if same_run and (self.subcommand == "predict" or tested in ("last", Path(checkpoint).name)):
                 self.directory = self.claim.directory = fitted
                 return

@@ -1,6 +1,7 @@
 """The verb ``analyze``: the routing evidence of a model or a run."""
 
 import argparse
+import os
 import resource
 import sys
 import time
@@ -58,47 +59,32 @@ def main(argv: list[str], plugins: dict[str, str] | None = None) -> int:
         argv: Arguments after the verb; what is not the verb's own is a fit's.
         plugins: sha256 of the user's plug-in files, by path.
     """
-    parser = argparse.ArgumentParser(
-        prog="moe_tune analyze",
-        usage="moe_tune analyze (RUN | --config FILE) [options] [a fit's arguments]",
-        description="Which experts a model uses, how sure its gate is, and how well its experts do: tables, one HTML "
-        "report, and which of the published claims hold here. RUN is a run directory or a checkpoint.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--split", default="test", help="questions read; each reading of a test split is recorded")
-    parser.add_argument("--shots", nargs="+", type=int, help="worked examples per pass (0 and, where there are, 5)")
-    parser.add_argument("--scopes", nargs="+", choices=SCOPES, default=list(SCOPES), help="which tokens count")
-    parser.add_argument("--sensitivity", type=int, default=SENSITIVITY, metavar="N", help="questions; 0 leaves it out")
-    parser.add_argument("--draws", type=int, default=1000, help="permutations of the null distribution")
-    parser.add_argument("--out", type=Path, help="folder of the results")
-    path = argv.pop(0) if argv and not argv[0].startswith("-") else None
-    given, rest = parser.parse_known_args(argv)
-    if given.sensitivity < 0 or given.draws < 100 or any(shots < 0 for shots in given.shots or ()):
-        raise ConfigError(
-            f"expected shots and sensitivity of 0 or more and at least 100 draws but got {given.shots}, "
-            f"{given.sensitivity} and {given.draws} (analyze). Hint: the defaults are 0 5, {SENSITIVITY} and 1000."
-        )
-    quieten()
-    target = _run(Path(path), rest) if path is not None else _configured(rest)
+    given, target, host = _asked(argv, plugins)
     out = given.out or target.out
     began = time.monotonic()
-    host = SettingsCLI(target.argv, plugins)
     tuner = AnalysisTuner(host.model, given.scopes)
-    passes, notes = [], []
-    for shots in given.shots or (0, 5):
+    passes: list[QuizPass] = []
+    notes: list[str] = []
+    for shots in _shots(given, host):
         settings = SettingsCLI([*target.argv, f"--data.few_shot={shots}"], plugins)
-        # Loggers write elsewhere; what a pass computes does not hang on what was drawn before it.
-        seed_everything(settings.settings.seed_everything, verbose=False)
-        trainer = settings.trainer_for(enable_progress_bar=sys.stderr.isatty(), plugins=[RouterCheckpointIO()])
+        seed_everything(settings.settings.seed_everything, verbose=False)  # no pass hangs on what one before it drew
+        trainer = settings.trainer_for(
+            devices=1,
+            num_nodes=1,  # a pass for each number of examples: processes of one pass could not be used for the next
+            enable_progress_bar=sys.stderr.isatty(),
+            plugins=[RouterCheckpointIO()],
+        )
         try:
             passes.append(run_pass(tuner, settings.datamodule, given.split, trainer, target.checkpoint))
         except (ConfigError, DataError) as fault:
-            if given.shots is not None or not passes:
+            if given.shots or not passes:
                 raise
             notes.append(f"No pass with {shots} worked examples: {fault}")
             continue
         _record(target, given.split, passes[-1], shots)
-    sensitivity = _sensitivity(tuner, passes, given.split, given.sensitivity) if given.sensitivity else pd.DataFrame()
+    sensitivity = pd.DataFrame()
+    if given.sensitivity and "answer" in given.scopes:
+        sensitivity = _sensitivity(tuner, passes, given.split, given.sensitivity)
     seed = host.settings.seed_everything
     manner = Manner(target.name, given.split, target.checkpoint is not None, given.draws, seed)
     cost = {"seconds": round(time.monotonic() - began, 1), "peak_memory_gib": round(peak_memory(), 2)}
@@ -112,17 +98,69 @@ def main(argv: list[str], plugins: dict[str, str] | None = None) -> int:
     return 0
 
 
+def _asked(argv: list[str], plugins: dict[str, str] | None) -> tuple[argparse.Namespace, Target, SettingsCLI]:
+    """Return what was asked for, checked before anything is computed."""
+    parser = argparse.ArgumentParser(
+        prog="moe_tune analyze",
+        usage="moe_tune analyze (RUN | --config FILE) [options] [a fit's arguments]",
+        description="Which experts a model uses, how sure its gate is, and how well its experts do: tables, one HTML "
+        "report, and which of the published claims hold here. RUN is a run directory or a checkpoint.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--split", default="test", help="questions read; each reading of a test split is recorded")
+    parser.add_argument("--shots", nargs="+", type=int, help="worked examples per pass (0 and, where there are, 5)")
+    parser.add_argument("--scopes", nargs="+", choices=SCOPES, default=list(SCOPES), help="which tokens count")
+    parser.add_argument("--sensitivity", type=int, default=SENSITIVITY, metavar="N", help="questions; 0 leaves it out")
+    parser.add_argument("--draws", type=int, default=1000, help="permutations of the null distribution")
+    parser.add_argument("--out", type=Path, help="folder of the results")
+    path = argv[0] if argv and not argv[0].startswith("-") else None
+    given, rest = parser.parse_known_args(argv if path is None else argv[1:])
+    if given.sensitivity < 0 or given.draws < 100 or any(shots < 0 for shots in given.shots or ()):
+        raise ConfigError(
+            f"expected shots and sensitivity of 0 or more and at least 100 draws but got {given.shots}, "
+            f"{given.sensitivity} and {given.draws} (analyze). Hint: the defaults are 0 5, {SENSITIVITY} and 1000."
+        )
+    words = {word.partition("=")[0] for word in rest}
+    if path is None and "--config" not in words:
+        raise ConfigError(
+            f"expected a run directory first, or --config FILE, but got {' '.join(argv) or 'nothing'} (analyze). "
+            "Hint: python -m moe_tune analyze --config configs/nano.yaml"
+        )
+    if "--data.few_shot" in words:
+        raise ConfigError("expected --shots but got --data.few_shot (analyze). Hint: --shots 0 5 makes two passes.")
+    if given.split == "dev" and given.shots != [0]:
+        raise ConfigError(
+            "expected no worked examples for their own split, as every question would show its answer, "
+            f"but got {given.shots or 'the default'} (--shots). Hint: --split dev --shots 0."
+        )
+    if set(given.scopes) == {"examples"} and given.shots and not any(given.shots):
+        raise ConfigError("expected worked examples for the scope examples but got --shots 0. Hint: --shots 5.")
+    quieten()
+    if path is None:
+        host = SettingsCLI(rest, plugins)
+        label = config_label(["fit", *rest])
+        out = Path(host.settings.runs_root) / f"{label}-analysis"
+        target = Target(label, rest, None, out, out)
+    else:
+        target = _run(Path(path), rest)
+        host = SettingsCLI(target.argv, plugins)
+    out = given.out or target.out
+    standing = next(one for one in [out, *out.absolute().parents] if one.exists())
+    if not standing.is_dir() or not os.access(standing, os.W_OK):
+        raise ConfigError(f"expected a folder to write to but got {str(out)!r} (--out). Hint: --out FOLDER.")
+    return given, target, host
+
+
+def _shots(given: argparse.Namespace, host: SettingsCLI) -> list[int]:
+    """Return the numbers of worked examples, each once: those asked for, or 0, 5 and what the configuration says."""
+    configured = host.settings.data.few_shot
+    least = [] if set(given.scopes) == {"examples"} else [0]
+    return list(dict.fromkeys(given.shots or sorted({*least, 5, *([configured] if configured else [])})))
+
+
 def peak_memory() -> float:
     """Return the most memory this process has held, in GiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
-def _configured(argv: list[str]) -> Target:
-    label = config_label(["fit", *argv])
-    roots = [argv[index + 1] for index, word in enumerate(argv[:-1]) if word == "--runs_root"]
-    roots += [word.partition("=")[2] for word in argv if word.startswith("--runs_root=")]
-    out = Path(roots[-1] if roots else "runs") / f"{label}-analysis"
-    return Target(label, argv, None, out, out)
 
 
 def _run(path: Path, argv: list[str]) -> Target:
@@ -144,8 +182,9 @@ def _sensitivity(tuner: AnalysisTuner, passes: list[QuizPass], split: str, quest
     ordered = [change for change in CHANGES if change.examples is not unchanged]
     kinds = [(passes[0], [change for change in CHANGES if change not in ordered])]
     frames = []
-    tuner.to(tuner.trainer.strategy.root_device)
     for one, changes in kinds + ([(most, ordered)] if most.shots > 1 else []):
+        tuner.trainer = one.trainer  # its questions and letters, not those of the last pass
+        tuner.to(one.trainer.strategy.root_device)
         frame = measure_sensitivity(tuner, one.quiz, split, questions, changes)
         frame.insert(0, "scope", "answer")
         frame.insert(0, "shots", one.shots)

@@ -8,6 +8,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from moe_tune.answer_path.engine import AnswerEngine
 from moe_tune.data.batching import Batch
 from moe_tune.data.encoding import PromptEncoder
 from moe_tune.data.module import QuizDataModule
@@ -43,6 +44,12 @@ class AnalysisTuner(RouterTuner):
         self.scopes = tuple(scopes)
         self._encoder: PromptEncoder | None = None
 
+    def forget(self) -> None:
+        """Begin anew: prompts with other examples are other prompts, and so is what heads are calibrated on."""
+        self.calibrated, self.table = False, None
+        if self.language_model is not None:
+            self.engine = AnswerEngine(self, self.answer_path)
+
     def on_predict_epoch_start(self) -> None:
         """Begin a pass."""
         self.results = {}
@@ -77,11 +84,13 @@ class QuizPass:
     Args:
         shots: Worked examples before each question.
         quiz: The data it read.
+        trainer: What ran it.
         results: Answers and routing.
     """
 
     shots: int
     quiz: QuizDataModule
+    trainer: Trainer
     results: SplitResults
 
     @property
@@ -104,5 +113,6 @@ def run_pass(
         checkpoint: The checkpoint whose heads answer; ``None`` takes them as they are configured.
     """
     quiz.predict_split = split
+    tuner.forget()
     trainer.predict(tuner, datamodule=quiz, ckpt_path=checkpoint, weights_only=True, return_predictions=False)
-    return QuizPass(quiz.few_shot, quiz, tuner.results[split])
+    return QuizPass(quiz.few_shot, quiz, trainer, tuner.results[split])

@@ -61,10 +61,8 @@ def _never(analysis: Analysis) -> Iterator[Text]:
             continue
         layers = analysis.at(setting).layers
         one, every = (100 * layers[f"never_bound_{which}"].max() for which in ("one", "all"))
-        yield Text(
-            f"never fired, {setting.scope} {setting.shots}-shot: {100 * layers['never_share'].mean():.1f} % of experts; "
-            f"bound {one:.2g} % (one), {every:.2g} % (all)"
-        )
+        share, where = 100 * layers["never_share"].mean(), f"{setting.scope} {setting.shots}-shot"
+        yield Text(f"never fired, {where}: {share:.1f} % of experts; bound {one:.2g} % (one), {every:.2g} % (all)")
 
 
 def _gate(analysis: Analysis) -> Text:

@@ -63,7 +63,8 @@ def base_results(trainer: Trainer, tuner: RouterTuner) -> SplitResults:
         trainer: The running trainer; its limit of validation batches holds here too.
         tuner: A tuner whose prompts are kept.
     """
-    loader, limit = tuner.quiz.val_dataloader(), trainer.limit_val_batches
+    # The trainer's own where it has one: to overfit it replaces the sampler.
+    loader, limit = trainer.val_dataloaders or tuner.quiz.val_dataloader(), trainer.limit_val_batches
     batches = limit if isinstance(limit, int) else int(limit * len(loader))
     with tuner.routers.base_only():
         return split_results(tuner, "validation", islice(loader, batches))

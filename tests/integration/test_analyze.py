@@ -1,6 +1,7 @@
 """The verb ``analyze`` on the nano model: it agrees with the run, its parts add up, and it flags what was planted."""
 
 import json
+import sys
 
 import numpy as np
 import pandas as pd
@@ -75,12 +76,83 @@ def test_every_table_is_there_and_readings_of_the_test_split_are_recorded(analys
         (["--config", "configs/nano.yaml", "--split", "tset"], 2, "test"),
         (["--config", "configs/nano.yaml", "--draws", "5"], 2, "100 draws"),
         (["--config", "configs/nano.yaml", "--shots", "99"], 2, "examples"),
+        (["--config", "configs/nano.yaml", "--split", "dev"], 2, "its answer"),
+        (["--config", "configs/nano.yaml", "--scopes", "examples", "--shots", "0"], 2, "--shots 5"),
+        (["--config", "configs/nano.yaml", "--data.few_shot", "3"], 2, "--shots"),
+        (["--split", "validation"], 2, "--config FILE"),
+        ([], 2, "--config FILE"),
     ],
 )
 def test_mistakes_end_with_one_message(tmp_path, capsys, words, code, said):
     assert main(["analyze", *words, "--out", str(tmp_path / "out")]) == code
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+SMALL = ["--config", "configs/nano.yaml", "--data.limit_test", "48", "--draws", "100"]
+
+
+def analyse(out, *words):
+    """Return the experts' counts and every prediction of an analysis."""
+    assert main(["analyze", *words, "--out", str(out), "--runs_root", str(out.parent)]) == 0
+    experts = pd.read_parquet(out / "experts.parquet")
+    return experts, pd.read_parquet(out / "questions.parquet")
+
+
+@pytest.mark.parametrize("head", [[], ["--config", "configs/head/accuracy_bias.yaml", "--data.limit_train", "200"]])
+def test_a_pass_does_not_hang_on_the_pass_before_it(tmp_path, head):
+    """Neither on its kept prompts nor on what its heads were calibrated on."""
+    words = [*SMALL[:2], *head, *SMALL[2:], "--scopes", "answer", "--sensitivity", "0"]
+    alone = analyse(tmp_path / "alone", *words, "--shots", "5")
+    both = analyse(tmp_path / "both", *words, "--shots", "0", "5", "5")
+    for one, other in zip(alone, both, strict=True):
+        later = other[other["shots"] == 5].reset_index(drop=True)
+        pd.testing.assert_frame_equal(later, one, check_exact=False, rtol=1e-6)
+
+
+def test_without_enough_examples_there_is_a_note_and_the_pass_without(tmp_path):
+    words = [*SMALL, "--data.source.dev", "16", "--scopes", "answer", "all", "--sensitivity", "8"]
+    _, questions = analyse(tmp_path / "out", *words)
+    assert set(questions["shots"]) == {0}
+    assert "No pass with 5 worked examples" in (tmp_path / "out" / "report.md").read_text()
+    assert set(pd.read_csv(tmp_path / "out" / "sensitivity.csv")["shots"]) == {0}
+
+
+def test_several_devices_make_one_pass(tmp_path):
+    words = [*SMALL, "--trainer.devices", "2", "--trainer.accelerator", "cpu", "--shots", "0", "--sensitivity", "0"]
+    assert len(analyse(tmp_path / "out", *words)[1]) == 48
+
+
+def test_an_output_that_is_a_file_is_refused_before_anything_is_read(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["analyze", *SMALL, "--out", str(tmp_path / "file"), "--runs_root", str(tmp_path)]) == 2
+    assert "--out" in capsys.readouterr().err
+    assert not (tmp_path / "test_ledger.jsonl").exists()
+
+
+PLUGIN = """
+from moe_tune.heads.temperature import TemperatureHead
+
+class OwnHead(TemperatureHead):
+    \"\"\"A head of the user's.\"\"\"
+"""
+
+
+def test_a_run_with_a_head_of_the_users_own_is_analysed_with_its_file_and_asks_for_it_without(tmp_path, capsys):
+    file = tmp_path / "own_head.py"
+    file.write_text(PLUGIN)
+    plugin = ["--plugins", str(file)]
+    words = ["--runs_root", str(tmp_path / "runs"), "--model.head", "OwnHead", "--model.head.tau", "0.7"]
+    tiny = [word for name in ("nano", "debug/tiny", "logger/none") for word in ("--config", f"configs/{name}.yaml")]
+    assert main([*plugin, "fit", *tiny, *words]) == 0
+    (run,) = [path for path in (tmp_path / "runs").iterdir() if path.is_dir()]
+    words = [str(run), "--shots", "0", "--sensitivity", "0", "--scopes", "answer", "--draws", "100"]
+    file.write_text(f"{PLUGIN}# a remark\n")
+    assert main([*plugin, "analyze", *words]) == 0
+    assert "OwnHead" in (run / "analysis" / "report.md").read_text()
+    del sys.modules["moe_tune_plugin_own_head"]
+    assert main(["analyze", *words]) == 2
+    assert "--plugins own_head.py" in capsys.readouterr().err
 
 
 class RelabelledQuiz(QuestionSource):
