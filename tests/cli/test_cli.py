@@ -41,7 +41,6 @@ MISTAKES = {
     "prompt too long": (["fit", *NANO, "--data.max_length", "5"], 3, "5"),
     "negative rate": (["fit", *NANO, "--optimizer.lr", "-1"], 2, "learning rate"),
     "no GPU": (["fit", *NANO, "--trainer.accelerator", "gpu"], 2, "trainer"),
-    "two processes": (["fit", *NANO, "--trainer.devices", "2"], 2, "expected one process"),
     "empty batches": (["fit", *NANO, "--data.batch_size", "0"], 2, "at least 1"),
     "losses without training": (
         ["fit", *NANO, "--model.head", "IdentityHead", "--model.losses.z", "ZLoss"],
