@@ -23,9 +23,10 @@ def training_table(tuner: "RouterTuner", *, with_heads: bool = False) -> TrainTa
         tuner: A tuner whose model is loaded and whose trainer has a quiz.
         with_heads: Let the heads decide while it is made; otherwise the pretrained router does, everywhere.
     """
-    tuner.keep_prompts(["train"])  # before the questions are counted: above the cache's limit they become a sample
-    questions, routers = tuner.quiz.questions("train"), tuner.routers
-    shape = tuner.metric_shape("train")
+    split = "train"
+    tuner.keep_prompts([split])  # before the questions are counted: above the cache's limit they become a sample
+    questions, routers = tuner.quiz.questions(split), tuner.routers
+    shape = tuner.metric_shape(split)  # on a trunk the lower layers do not run
     metric = ExpertAccuracy(shape, "answer").to(tuner.device)
     sample = HiddenSample(len(questions))
     asked_S, right_S = (torch.zeros(shape.num_subjects, dtype=torch.long, device=tuner.device) for _ in range(2))
@@ -33,10 +34,11 @@ def training_table(tuner: "RouterTuner", *, with_heads: bool = False) -> TrainTa
     routers.session.needs = needs | {"hidden", "base_logits"}
     tuner.eval()
     try:
-        with contextlib.nullcontext() if with_heads else routers.base_only():
-            for cpu_batch in tuner.quiz.calibration_dataloader():
+        decided = contextlib.nullcontext() if with_heads else routers.base_only()
+        with decided, tuner.trainer.precision_plugin.forward_context():
+            for cpu_batch in tuner.quiz.loader(split):
                 batch = Batch(*(value.to(tuner.device) for value in cpu_batch))
-                log_probs_BA, _ = tuner.answer(batch, "train")
+                log_probs_BA, _ = tuner.answer(batch, split)
                 correct_B = log_probs_BA.argmax(-1) == batch.gold_B
                 metric.update(routers.trace, Outcome(correct_B, batch.subject_B, batch.question_B))
                 asked_S.index_add_(0, batch.subject_B, torch.ones_like(batch.subject_B))
@@ -56,7 +58,7 @@ def training_table(tuner: "RouterTuner", *, with_heads: bool = False) -> TrainTa
             right_S,
             *sample.of(layer),
         )
-        for index, layer in enumerate(routers.gates)
-        if layer in sample.rows  # on a trunk the lower layers do not run
+        for index, layer in enumerate(shape.layers)
     }
-    return TrainTable("train", len(questions), ids_hash(question.id for question in questions), layers)
+    hashes = frozenset(question.content_hash for question in questions)
+    return TrainTable(split, len(questions), ids_hash(question.id for question in questions), layers, hashes)

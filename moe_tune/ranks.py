@@ -31,6 +31,7 @@ def summed_over_ranks(value: Tensor) -> Tensor:
     """
     if not several_ranks():
         return value
-    total = value.clone()
+    # NCCL adds up what is on a GPU and nothing else.
+    total = value.cuda() if torch.distributed.get_backend() == "nccl" and not value.is_cuda else value.clone()
     torch.distributed.all_reduce(total)
-    return total
+    return total.to(value.device)

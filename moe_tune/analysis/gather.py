@@ -125,7 +125,7 @@ def _by_scope(one: QuizPass, tuner: AnalysisTuner, manner: Manner) -> dict[Scope
     for scope in tuner.scopes:
         tables = {name: table.cpu().numpy() for name, table in one.results.evidence.tables(scope).items()}
         if tables["tokens"].any():  # without worked examples nothing belongs to them
-            layers, subjects = tuple(tuner.routers.gates), one.quiz.subjects
+            layers, subjects = one.results.evidence.shape.layers, one.quiz.subjects
             evidence[scope] = scope_evidence(tables, layers, subjects, cluster_Q, manner.draws, manner.seed)
     return evidence
 

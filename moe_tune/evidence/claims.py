@@ -6,11 +6,12 @@ from typing import Literal, TypedDict
 import numpy as np
 
 from moe_tune.evidence.frames import ScopeEvidence
+from moe_tune.evidence.ratios import ratio
 
 Verdict = Literal["holds", "does not hold", "inconclusive"]
 
 UNIFORM_FROM = 0.89
-"""Share of ln K from which a gate counts as near-uniform: the lowest the paper quotes, 1.85 of 2.079 nats."""
+"""Share of the maximum from which a gate counts as near-uniform: the lowest the paper quotes, 1.85 of 2.079 nats."""
 
 SOURCE = "quoted from Chernov 2025, arXiv 2502.17187, OLMoE-1B-7B on 14,042 MMLU test questions"
 
@@ -80,24 +81,23 @@ def _most_never_fire(known: ScopeEvidence) -> tuple[str, Verdict]:
 
 
 def _gate_is_near_uniform(known: ScopeEvidence) -> tuple[str, Verdict]:
-    layers, most = known.layers, float(np.log(known.top_k))
-    mean_L = layers["entropy_topk_mean"].to_numpy()
-    if most == 0 or np.isnan(mean_L).any():
+    level = known.level
+    share_L, low_L, high_L = (ratio(end_L, level.most_L) for end_L in (level.mean_L, level.low_L, level.high_L))
+    if np.isnan(share_L).any():
         return "the top-k entropy is not defined here (one expert per token, or no tokens)", "inconclusive"
-    questions = int(layers["questions"].iloc[0])
-    # The deviation over tokens divided by the root of the questions: too wide, never too narrow, where a question
-    # has several tokens, which are not independent.
-    reach_L = 1.96 * layers["entropy_topk_std"].to_numpy() / np.sqrt(questions)
-    lowest = int(mean_L.argmin())
+    lowest = int(share_L.argmin())
     ours = (
-        f"{mean_L.min():.3f} to {mean_L.max():.3f} of at most {most:.3f} nats over {len(layers)} layers; the lowest, "
-        f"layer {layers['layer'].iloc[lowest]}, is {mean_L[lowest] / most:.1%} of the maximum (95 % interval "
-        f"{(mean_L[lowest] - reach_L[lowest]) / most:.1%} to {(mean_L[lowest] + reach_L[lowest]) / most:.1%}, "
-        f"n = {questions:,} questions)"
+        f"{level.mean_L.min():.3f} to {level.mean_L.max():.3f} nats over {len(share_L)} layers; the lowest share of "
+        f"the maximum is {share_L[lowest]:.1%} of {level.most_L[lowest]:.3f} nats, in layer "
+        f"{known.layers['layer'].iloc[lowest]} (95 % interval "
     )
-    if (mean_L - reach_L >= UNIFORM_FROM * most).all():
+    count = f"n = {level.questions:,} questions in {level.clusters:,} clusters)"
+    if np.isnan(low_L).any():
+        return f"{ours}not defined: fewer than two independent questions; {count}", "inconclusive"
+    ours += f"{low_L[lowest]:.1%} to {high_L[lowest]:.1%}, {count}"
+    if (low_L >= UNIFORM_FROM).all():
         return ours, "holds"
-    return ours, "does not hold" if (mean_L + reach_L < UNIFORM_FROM * most).any() else "inconclusive"
+    return ours, "does not hold" if (high_L < UNIFORM_FROM).any() else "inconclusive"
 
 
 def _entropy_rises(known: ScopeEvidence) -> tuple[str, Verdict]:
@@ -129,8 +129,10 @@ def _experts_differ(known: ScopeEvidence) -> tuple[str, Verdict]:
         f"{first['accuracy_highest']:.1%} against {first['accuracy_lowest']:.1%}, a spread of "
         f"{100 * first['accuracy_spread']:.1f} points where 95 % of the null's are below "
         f"{100 * first['spread_null_high']:.1f}; {flagged} of {len(known.experts):,} experts flagged "
-        f"(n = {questions:,} questions)"
+        f"(n = {questions:,} questions, {known.draws:,} shuffles)"
     )
+    if known.left_out:
+        ours += f"; {known.left_out:,} repeats of a question of the same subject are left out of spreads and shuffles"
     return ours, "holds" if beyond else "inconclusive"
 
 
@@ -144,8 +146,9 @@ _CLAIMS = (
     ),
     (
         "the gate is near-uniform",
-        "mean entropy of the chosen experts' renormalised weights; holds if it is at least 0.89 of ln K in every "
-        "layer, surely so by the 95 % intervals",
+        "mean over tokens of the entropy of the chosen experts' renormalised weights; holds if it is at least 0.89 of "
+        "its maximum (ln K; with a varying number of experts, the mean ln of the number used) in every layer, surely "
+        "so by the 95 % intervals",
         "1.85-2.05 of at most 2.079 nats",
         _gate_is_near_uniform,
     ),

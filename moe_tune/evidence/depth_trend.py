@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
-from scipy.stats import t as student
 
+from moe_tune.evidence.cluster_interval import cluster_reach
 from moe_tune.evidence.ratios import Floats
 
 
@@ -64,13 +64,8 @@ def depth_trend(entropy_QL: Floats, layers: Sequence[int], cluster_Q: NDArray[np
     depth_L = np.asarray(layers, dtype=np.float64) - np.mean(layers)
     slope_Q = entropy_QL @ depth_L / np.sum(depth_L**2)
     slope = float(slope_Q.mean())
-    group_Q = np.arange(questions) if cluster_Q is None else np.unique(cluster_Q[known], return_inverse=True)[1]
-    influence_C = np.bincount(group_Q, weights=slope_Q - slope) / questions
-    clusters = len(influence_C)
-    reach = math.nan
-    if clusters > 1:
-        error = math.sqrt(clusters / (clusters - 1) * float(np.sum(influence_C**2)))
-        reach = float(student.ppf(0.975, clusters - 1)) * error
+    influence_Q = (slope_Q - slope) / questions
+    reach, clusters = cluster_reach(influence_Q, None if cluster_Q is None else cluster_Q[known])
     mean_L = entropy_QL.mean(axis=0)
     spearman = float(spearmanr(depth_L, mean_L).statistic) if np.ptp(mean_L) > 0 else math.nan
     return DepthTrend(slope, slope - reach, slope + reach, spearman, questions, clusters)

@@ -9,12 +9,16 @@ from numpy.typing import NDArray
 
 from moe_tune.errors import DataError
 from moe_tune.evidence.depth_trend import DepthTrend, depth_trend
+from moe_tune.evidence.entropy_level import EntropyLevel, entropy_level
 from moe_tune.evidence.expert_frame import expert_frame
 from moe_tune.evidence.layer_frame import layer_frame
 from moe_tune.evidence.pair_frames import co_activation_frame, weight_frame
 from moe_tune.evidence.permutation_null import permutation_null
 from moe_tune.evidence.ratios import Tables
 from moe_tune.evidence.subject_frame import subject_frame
+
+DRAWS_PER_LAYER = 40
+"""Shuffles that each layer asks for: with fewer than 20 the smallest p value after Holm's correction is above 0.05."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +32,11 @@ class ScopeEvidence:
         subjects: One row per subject and layer.
         co_activation: Per layer the pairs of experts that fire together most.
         trend: The slope of the top-k entropy over layers.
+        level: The mean top-k entropy of every layer against its maximum.
         top_k: Experts per token, K.
         num_experts: Experts per layer, E.
+        draws: Shuffles of the permutation null.
+        left_out: Questions that its null leaves out because they repeat another of their subject.
     """
 
     experts: pd.DataFrame
@@ -38,8 +45,11 @@ class ScopeEvidence:
     subjects: pd.DataFrame
     co_activation: pd.DataFrame
     trend: DepthTrend
+    level: EntropyLevel
     top_k: int
     num_experts: int
+    draws: int
+    left_out: int
 
 
 def scope_evidence(
@@ -58,7 +68,7 @@ def scope_evidence(
         subjects: Subject names in index order, S of them.
         cluster_Q: Number of the group of questions of one text, for every question of the split; ``None`` takes the
             questions as independent.
-        draws: Shuffles of the permutation null, 1 and up.
+        draws: Shuffles of the permutation null, 1 and up; at least 40 per layer are made.
         seed: Seed of the shuffles.
 
     Raises:
@@ -74,15 +84,20 @@ def scope_evidence(
             "Hint: evaluate on a split with questions before the tables are read."
         )
     hit_QLE, correct_Q, subject_Q = (tables[name][seen_Q] for name in ("hit_QLE", "correct_Q", "subject_Q"))
-    null = permutation_null(hit_QLE, correct_Q.astype(bool), subject_Q, draws, seed)
     clusters = None if cluster_Q is None else cluster_Q[seen_Q]
+    draws = max(draws, DRAWS_PER_LAYER * len(layers))
+    null = permutation_null(hit_QLE, correct_Q.astype(bool), subject_Q, draws, seed, clusters)
+    entropy_QL = tables["entropy_question_QL"][seen_Q].astype(np.float64)
     return ScopeEvidence(
         experts=expert_frame(tables, null, layers, subjects),
         layers=layer_frame(tables, null, layers),
         weights=weight_frame(tables, layers),
         subjects=subject_frame(tables, layers, subjects),
         co_activation=co_activation_frame(tables, layers),
-        trend=depth_trend(tables["entropy_question_QL"][seen_Q].astype(np.float64), layers, clusters),
+        trend=depth_trend(entropy_QL, layers, clusters),
+        level=entropy_level(entropy_QL, tables["tokens_question_QL"][seen_Q], tables["entropy_topk_most"], clusters),
         top_k=tables["sorted_weight_mean"].shape[-1],
         num_experts=tables["count"].shape[-1],
+        draws=draws,
+        left_out=null.left_out,
     )

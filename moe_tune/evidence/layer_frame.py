@@ -18,6 +18,8 @@ from moe_tune.metrics.expert_accuracy import FEWEST
 def layer_frame(tables: Tables, null: PermutationNull, layers: Sequence[int]) -> pd.DataFrame:
     """Return what is known of each layer: activation, load, entropy, margins, drift, and the spread of accuracy.
 
+    ``accuracy_spread`` and its null leave out what the permutation null does, repeats of a question within a subject.
+
     Args:
         tables: The tables of one scope.
         null: Their permutation null.
@@ -29,7 +31,6 @@ def layer_frame(tables: Tables, null: PermutationNull, layers: Sequence[int]) ->
     count_LE, tokens_L = tables["count"], tables["tokens"]
     _, asked_S = subject_totals(tables)
     questions, (depth, experts) = int(asked_S.sum()), count_LE.shape
-    slots = tables["sorted_weight_mean"].shape[-1]
     activated_L = np.sum(count_LE > 0, axis=1)
     accuracy_LE = raw_accuracy(tables["correct"], tables["questions"]).value
     often_LE = tables["questions"] >= FEWEST
@@ -54,10 +55,10 @@ def layer_frame(tables: Tables, null: PermutationNull, layers: Sequence[int]) ->
             "load_gini": load_gini(count_LE),
         }
     )
-    for name, most in (("entropy_all", np.log(experts)), ("entropy_topk", np.log(slots))):
+    for name, most in (("entropy_all", np.array(np.log(experts))), ("entropy_topk", tables["entropy_topk_most"])):
         frame[f"{name}_mean"] = tables[f"{name}_mean"]
         frame[f"{name}_std"] = tables[f"{name}_std"]
-        frame[f"{name}_share"] = ratio(tables[f"{name}_mean"], np.array(most))
+        frame[f"{name}_share"] = ratio(tables[f"{name}_mean"], most)
     for name in ("topk_mass_mean", "margin_mean", "tie_rate", "near_tie_rate", "base_overlap", "base_kl"):
         frame[name] = tables[name]
     return frame.assign(

@@ -10,8 +10,9 @@ def effective_experts(count_LE: Counts, tokens_L: Counts, questions: int) -> Flo
     """Return how many evenly used experts would have the same usage entropy.
 
     Formula: ``exp(H)``, ``H = -sum_e F_e ln F_e`` of the shares ``F_e = c_e / sum c``. With one token per question, H
-    is raised by ``(E - K) / (2 K M)``, what M independent tokens of K experts each take from it on average, to at most
-    ln E; tokens of one question are not independent, so with several H stays as counted, a little too low.
+    is raised by ``(E - K) / (2 K M)``, what M independent tokens of K experts each take from it on average where every
+    expert may be chosen: it counts unseen experts, and the number may exceed that of experts seen, up to E. Tokens of
+    one question are not independent, so with several H stays as counted, a little too low.
 
     Args:
         count_LE: Tokens that chose each expert.
@@ -32,7 +33,7 @@ def effective_experts(count_LE: Counts, tokens_L: Counts, questions: int) -> Flo
     chosen_L = count_LE.sum(-1)
     H_L = np.asarray(entropy(ratio(count_LE, chosen_L[:, None]), axis=-1))
     missing_L = ratio(experts - ratio(chosen_L, tokens_L), 2 * chosen_L)
-    return np.exp(np.where(tokens_L == questions, np.minimum(H_L + missing_L, np.log(experts)), H_L))
+    return np.minimum(np.exp(np.where(tokens_L == questions, H_L + missing_L, H_L)), experts)
 
 
 def load_max_over_mean(count_LE: Counts) -> Floats:

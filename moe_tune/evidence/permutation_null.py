@@ -25,6 +25,7 @@ class PermutationNull:
         spread_L: Range of raw accuracy over a layer's experts with at least 30 questions.
         spread_null_DL: The same in each draw.
         spread_p_L: p value of each layer's spread.
+        left_out: Questions left out because they repeat another of their subject.
     """
 
     z_LE: Floats
@@ -33,6 +34,7 @@ class PermutationNull:
     spread_L: Floats
     spread_null_DL: Floats
     spread_p_L: Floats
+    left_out: int
 
     def spread_p_holm_L(self) -> Floats:
         """Return the p values of the layers' spreads after Holm's correction over layers, (L,)."""
@@ -77,10 +79,13 @@ def permutation_null(
     subject_Q: NDArray[np.intp],
     draws: int = 1000,
     seed: int = 0,
+    cluster_Q: NDArray[np.intp] | None = None,
 ) -> PermutationNull:
     """Return how far experts and layers lie from what shuffling correctness within subjects gives.
 
-    Shuffling within subjects keeps what subjects explain: an expert of hard subjects alone does not stand out.
+    Shuffling within subjects keeps what subjects explain: an expert of hard subjects alone does not stand out. Of the
+    questions of one text in a subject only the first is read, here and in what is compared with the null: copies are
+    routed and answered alike, and shuffling them one by one would take what they share for a finding.
 
     Formula, with z standardised by ``null_moments`` and ``*`` for a draw:
     ``p = (1 + #{|z*| >= |z|}) / (1 + draws)``, adjusted: ``(1 + #{max |z*| >= |z|}) / (1 + draws)``, the maximum over
@@ -92,15 +97,20 @@ def permutation_null(
         subject_Q: Subject of each question, 0 and up.
         draws: Shuffles, 1 and up; p is at least 1 / (1 + draws).
         seed: Seed of the shuffles.
+        cluster_Q: Number of the group of questions of one text, 0 and up; ``None`` takes every question as its own.
 
     Shape:
-        - (Q, L, E), (Q,), (Q,); Q at least 1. Working memory: about 4 Q draws bytes.
+        - (Q, L, E), (Q,), (Q,), (Q,); Q at least 1. Working memory: about 4 Q draws bytes.
 
     Reference:
         Westfall and Young 1993, "Resampling-Based Multiple Testing" (single-step max-T); add-one rule: Phipson and
         Smyth 2010, https://doi.org/10.2202/1544-6115.1585
     """
     order = np.argsort(subject_Q, kind="stable")
+    if cluster_Q is not None:
+        first = np.unique(np.stack([subject_Q, cluster_Q]), axis=1, return_index=True)[1]
+        order = order[np.isin(order, first)]
+    left_out = len(correct_Q) - len(order)
     hit_QLE, subject_Q, right_Q = hit_QLE[order], subject_Q[order], correct_Q[order].astype(np.float32)
     size_S, solved_S = np.bincount(subject_Q), np.bincount(subject_Q, weights=right_Q)
     shuffled_DQ = _shuffles(right_Q, size_S, draws, seed)
@@ -136,6 +146,7 @@ def permutation_null(
         spread_L=spread_L,
         spread_null_DL=spread_null_DL,
         spread_p_L=spread_p_L,
+        left_out=left_out,
     )
 
 

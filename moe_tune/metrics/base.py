@@ -66,9 +66,10 @@ class Outcome:
 
 
 class RoutingMetric(Metric, ABC):
-    """A statistic of routing traces, summed exactly over batches and ranks.
+    """A statistic of routing traces, summed over batches and ranks.
 
-    Every state is a sum, so that batch size, order and the number of processes cannot change a value.
+    Every state is a sum, so that batch size, order and the number of processes leave counts exactly as they are, and
+    what is made of sums of floats to rounding.
 
     Args:
         shape: The sizes of its states.
@@ -121,10 +122,10 @@ class RoutingMetric(Metric, ABC):
         self.add_state(name, default=torch.zeros(self.shape.sizes(axes), dtype=dtype), dist_reduce_fx="sum")
 
     def per_token(self, total: Tensor, tokens_L: Tensor) -> Tensor:
-        """Return sums divided by the tokens of each layer; 0 where a layer has none.
+        """Return sums divided by the tokens of each layer; NaN where a layer has none.
 
         Args:
             total: Sums, (L, ...).
             tokens_L: Tokens they are over.
         """
-        return total / tokens_L.clamp(min=1).view(-1, *[1] * (total.dim() - 1))
+        return total / tokens_L.view(-1, *[1] * (total.dim() - 1))

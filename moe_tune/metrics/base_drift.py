@@ -9,15 +9,17 @@ from torch import Tensor
 from moe_tune.metrics.base import MetricShape, Outcome, RoutingMetric
 from moe_tune.metrics.co_activation import fired
 from moe_tune.metrics.gate_margin import boundary
-from moe_tune.routing import Part, RouterOutput, RoutingTrace, Scope, ScoringRule, stable_top_k
+from moe_tune.routing import Part, RouterOutput, RoutingTrace, Scope, ScoringRule
 
 
 def base_overlap(output: RouterOutput, top_k: int) -> tuple[Tensor, Tensor]:
-    """Return how many of a token's chosen experts the pretrained router would also choose, and how many it chose.
+    """Return how many of a token's chosen experts the pretrained router could also choose, and how many it chose.
+
+    Where experts tie for its last places, any of them could take one: how ties fall is the numerics', not the gate's.
 
     Args:
         output: One layer's routing, with the pretrained router's logits.
-        top_k: Experts per token of the pretrained router, K; ties go to the lower index.
+        top_k: Experts per token of the pretrained router, K.
 
     Shape:
         - two tensors (T,), long.
@@ -29,8 +31,11 @@ def base_overlap(output: RouterOutput, top_k: int) -> tuple[Tensor, Tensor]:
     # Where K experts are chosen whose logits are all above the others', they are the top K: only the rest is sorted.
     last_T, next_T = boundary(output, output.base_logits_TE)
     doubtful_T = ((last_T <= next_T) | (chosen_T != top_k)).nonzero().squeeze(-1)
-    base_TK = stable_top_k(output.base_logits_TE[doubtful_T].float(), top_k)
-    shared_T[doubtful_T] = fired_TE[doubtful_T].gather(1, base_TK).sum(-1)
+    base_ME, fired_ME = output.base_logits_TE[doubtful_T].float(), fired_TE[doubtful_T]
+    last_M1 = base_ME.topk(top_k, dim=-1).values[:, -1:]
+    above_ME = base_ME > last_M1
+    tied_M = (fired_ME * (base_ME == last_M1)).sum(-1)
+    shared_T[doubtful_T] = (fired_ME * above_ME).sum(-1) + torch.minimum(tied_M, top_k - above_ME.sum(-1))
     return shared_T.long(), chosen_T.long()
 
 
@@ -59,8 +64,9 @@ def base_divergence(output: RouterOutput, rule: ScoringRule) -> Tensor:
 class BaseDrift(RoutingMetric):
     """Overlap of the chosen experts with the pretrained router's on the same hidden states, and the divergence from it.
 
-    Formula: ``base_overlap = sum_t |S_t and S0_t| / sum_t |S_t|``, 1 where the routing is the pretrained router's;
-    ``base_kl = mean_t KL(p_t || p0_t)``, 0 there, with ``p0 = softmax(z0)``.
+    Formula: ``base_overlap = sum_t |S_t and S0_t| / sum_t |S_t|``, 1 where the routing is the pretrained router's,
+    NaN where nothing was chosen; among experts that tie for the last places of ``S0_t`` those of ``S_t`` come first.
+    ``base_kl = mean_t KL(p_t || p0_t)``, 0 where nothing moved, with ``p0 = softmax(z0)``.
 
     Args:
         shape: The sizes of its states.

@@ -43,7 +43,8 @@ def co_activation(output: RouterOutput) -> Tensor:
 class CoActivation(RoutingMetric):
     """Tokens per layer and pair of experts that chose both; from it ``P(j in S | i in S)`` over all pairs.
 
-    Formula: ``co_count[i, j] = #{t: i in S_t and j in S_t}``; a row sums to ``K`` times the count of its expert.
+    Formula: ``co_count[i, j] = #{t: i in S_t and j in S_t}``; a row sums to ``K`` times the count of its expert where
+    every token chooses K, else to the number of experts that its tokens chose, all tokens together.
 
     Args:
         shape: The sizes of its states.

@@ -10,23 +10,43 @@ from moe_tune.metrics.base import MetricShape, Outcome, RoutingMetric
 from moe_tune.routing import Part, RouterOutput, RoutingTrace, Scope, entropy, normalised
 
 
-def gate_entropy(output: RouterOutput) -> tuple[Tensor, Tensor]:
-    """Return each token's gate entropy in nats: over all experts, and over the chosen K renormalised.
+def gate_entropy(output: RouterOutput) -> Tensor:
+    """Return each token's gate entropy over all experts, in nats.
 
     Args:
         output: One layer's routing.
 
     Shape:
-        - two tensors (T,), in [0, ln E] and [0, ln K].
+        - (T,), float64, in [0, ln E].
     """
-    return entropy(output.probs_TE.float()), entropy(normalised(output.weights_TK.float()))
+    return entropy(output.probs_TE.float()).double()
+
+
+def topk_entropy(output: RouterOutput) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the entropy of each token's chosen weights, renormalised, the most it can be, and whether there are any.
+
+    Args:
+        output: One layer's routing.
+
+    Shape:
+        - entropy (T,), float64, in nats, in [0, ln of the slots in use]; that maximum (T,), float64, ln K where every
+          slot is in use; mask (T,), False where a token gives no weight to any expert: both are 0 there.
+    """
+    held_T = output.weights_TK.sum(-1) > 0
+    used_T = torch.full_like(held_T, output.weights_TK.shape[-1], dtype=torch.float64)
+    if output.used_TK is not None:
+        used_T = output.used_TK.sum(-1).double()
+    most_T = torch.where(held_T, used_T, 1.0).log()
+    return entropy(normalised(output.weights_TK.float())).double(), most_T, held_T
 
 
 class GateEntropy(RoutingMetric):
     """Mean and standard deviation over tokens of the gate's entropy, per layer.
 
     Formula: ``H = -sum p ln p``, natural logarithm; ``entropy_all`` over all E probabilities (at most ln 64 = 4.159),
-    ``entropy_topk`` over the K weights divided by their sum (at most ln 8 = 2.079). Lower is sharper, not better.
+    ``entropy_topk`` over the chosen weights divided by their sum. ``entropy_topk_most`` is the mean of the most that
+    can be, the ln of the slots a token uses (ln 8 = 2.079 where all use 8). Tokens that give no expert any weight are
+    in neither. NaN where no token is left. Lower is sharper, not better.
 
     Args:
         shape: The sizes of its states.
@@ -42,41 +62,51 @@ class GateEntropy(RoutingMetric):
         "entropy_all_std": "L",
         "entropy_topk_mean": "L",
         "entropy_topk_std": "L",
+        "entropy_topk_most": "L",
     }
     all_L: Tensor
     all_square_L: Tensor
     topk_L: Tensor
     topk_square_L: Tensor
+    most_L: Tensor
     tokens_L: Tensor
+    held_L: Tensor
 
     def __init__(self, shape: MetricShape, scope: Scope | Part) -> None:
         super().__init__(shape, scope)
-        for name in ("all_L", "all_square_L", "topk_L", "topk_square_L"):
+        for name in ("all_L", "all_square_L", "topk_L", "topk_square_L", "most_L"):
             self.add_sum(name, "L")
-        self.add_sum("tokens_L", "L", torch.long)
+        for name in ("tokens_L", "held_L"):
+            self.add_sum(name, "L", torch.long)
 
     def update(self, trace: RoutingTrace, outcome: Outcome) -> None:
         """Add the entropies of a batch."""
         for output in trace.at(self.scope):
             index = self.shape.layers.index(output.layer)
-            all_T, topk_T = (values_T.double() for values_T in gate_entropy(output))
+            all_T = gate_entropy(output)
+            topk_T, most_T, held_T = topk_entropy(output)  # both 0 where nothing is held
             self.all_L[index] += all_T.sum()
             self.all_square_L[index] += all_T.square().sum()
             self.topk_L[index] += topk_T.sum()
             self.topk_square_L[index] += topk_T.square().sum()
+            self.most_L[index] += most_T.sum()
             self.tokens_L[index] += len(output.mask_T)
+            self.held_L[index] += held_T.sum()
 
     def compute(self) -> dict[str, Tensor]:
-        """Return means and standard deviations per layer."""
-        tables: dict[str, Tensor] = {}
-        sums = {"all": (self.all_L, self.all_square_L), "topk": (self.topk_L, self.topk_square_L)}
-        for over, (total_L, square_L) in sums.items():
-            mean_L = self.per_token(total_L, self.tokens_L)
-            variance_L = self.per_token(square_L, self.tokens_L) - mean_L.square()
+        """Return means and standard deviations per layer, and the mean maximum."""
+        tables = {"entropy_topk_most": self.per_token(self.most_L, self.held_L)}
+        sums = {
+            "all": (self.all_L, self.all_square_L, self.tokens_L),
+            "topk": (self.topk_L, self.topk_square_L, self.held_L),
+        }
+        for over, (total_L, square_L, tokens_L) in sums.items():
+            mean_L = self.per_token(total_L, tokens_L)
+            variance_L = self.per_token(square_L, tokens_L) - mean_L.square()
             tables |= {f"entropy_{over}_mean": mean_L, f"entropy_{over}_std": variance_L.clamp(min=0).sqrt()}
         return tables
 
     @staticmethod
     def summary(tables: dict[str, Tensor]) -> dict[str, float]:
-        """Return the means over layers."""
-        return {key: float(tables[f"{key}_mean"].mean()) for key in ("entropy_all", "entropy_topk")}
+        """Return the means over the layers that have one."""
+        return {key: float(tables[f"{key}_mean"].nanmean()) for key in ("entropy_all", "entropy_topk")}

@@ -54,7 +54,8 @@ class GateMargin(RoutingMetric):
 
     Formula: ``z_(K) - z_(K+1)``, the lowest logit chosen minus the highest left out; a tie is 0, a near tie
     ``|z_(K) - z_(K+1)| < 2^-8 |z_(K)|`` or a tie. The logits are those after scoring: where a head's own scores select
-    against them, the margin is negative. Tokens that chose no expert or all of them do not count.
+    against them, the margin is negative. Tokens that chose no expert or all of them do not count; without others the
+    values are NaN.
 
     Args:
         shape: The sizes of its states.

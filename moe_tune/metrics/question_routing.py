@@ -8,11 +8,14 @@ from torch import Tensor
 
 from moe_tune.metrics.base import MetricShape, Outcome, RoutingMetric
 from moe_tune.metrics.expert_accuracy import questions_by_expert
-from moe_tune.routing import Part, RouterOutput, RoutingTrace, Scope, entropy, normalised
+from moe_tune.metrics.gate_entropy import topk_entropy
+from moe_tune.routing import Part, RouterOutput, RoutingTrace, Scope
 
 
-def question_entropy(output: RouterOutput, question_T: Tensor, questions: int) -> Tensor:
-    """Return each question's mean over its tokens of the entropy of the chosen weights, renormalised; 0 without tokens.
+def question_entropy(output: RouterOutput, question_T: Tensor, questions: int) -> tuple[Tensor, Tensor]:
+    """Return the sum over each question's tokens of the entropy of the chosen weights, renormalised, and the tokens.
+
+    Tokens that give no expert any weight do not count.
 
     Args:
         output: One layer's routing.
@@ -20,12 +23,11 @@ def question_entropy(output: RouterOutput, question_T: Tensor, questions: int) -
         questions: Questions in the batch.
 
     Shape:
-        - (B,), float64, in [0, ln K].
+        - sums (B,), float64, in nats; tokens (B,), long.
     """
-    entropy_T = entropy(normalised(output.weights_TK.float())).double()
+    entropy_T, _, held_T = topk_entropy(output)
     total_B = torch.zeros(questions, dtype=torch.float64, device=entropy_T.device)
-    tokens_B = torch.bincount(question_T, minlength=questions)
-    return total_B.index_add_(0, question_T, entropy_T) / tokens_B.clamp(min=1)
+    return total_B.index_add_(0, question_T, entropy_T), torch.bincount(question_T[held_T], minlength=questions)
 
 
 class QuestionRouting(RoutingMetric):
@@ -33,6 +35,8 @@ class QuestionRouting(RoutingMetric):
 
     A question has a place of its own in every state, filled by the one process that sees it, so that sums over
     processes are exact. ``seen_Q`` is 0 for questions without a token in the scope, and all else is 0 for them.
+    ``entropy_question_QL`` is the mean over the ``tokens_question_QL`` tokens that give an expert any weight, NaN for
+    questions whose tokens give none.
 
     Args:
         shape: The sizes of its states; hits take a byte per question, layer and expert.
@@ -46,12 +50,14 @@ class QuestionRouting(RoutingMetric):
     axes: ClassVar[Mapping[str, str]] = {
         "hit_QLE": "QLE",
         "entropy_question_QL": "QL",
+        "tokens_question_QL": "QL",
         "correct_Q": "Q",
         "subject_Q": "Q",
         "seen_Q": "Q",
     }
     hit_QLE: Tensor
     entropy_QL: Tensor
+    tokens_QL: Tensor
     correct_Q: Tensor
     subject_Q: Tensor
     seen_Q: Tensor
@@ -60,6 +66,7 @@ class QuestionRouting(RoutingMetric):
         super().__init__(shape, scope)
         self.add_sum("hit_QLE", "QLE", torch.uint8)
         self.add_sum("entropy_QL", "QL")
+        self.add_sum("tokens_QL", "QL", torch.long)
         self.add_sum("correct_Q", "Q", torch.uint8)
         self.add_sum("subject_Q", "Q", torch.long)
         self.add_sum("seen_Q", "Q", torch.uint8)
@@ -75,13 +82,16 @@ class QuestionRouting(RoutingMetric):
             index = self.shape.layers.index(output.layer)
             hit_BE = questions_by_expert(output, question_T, questions)
             self.hit_QLE[outcome.question_B, index] = hit_BE.to(torch.uint8)
-            self.entropy_QL[outcome.question_B, index] = question_entropy(output, question_T, questions)
+            total_B, tokens_B = question_entropy(output, question_T, questions)
+            self.entropy_QL[outcome.question_B, index] = total_B
+            self.tokens_QL[outcome.question_B, index] = tokens_B
 
     def compute(self) -> dict[str, Tensor]:
         """Return the questions' records, in the order of the split."""
         return {
             "hit_QLE": self.hit_QLE.to(torch.uint8),  # a sum over processes has widened it
-            "entropy_question_QL": self.entropy_QL,
+            "entropy_question_QL": torch.where(self.seen_Q[:, None] > 0, self.entropy_QL / self.tokens_QL, 0.0),
+            "tokens_question_QL": self.tokens_QL,
             "correct_Q": self.correct_Q.to(torch.uint8),
             "subject_Q": self.subject_Q,
             "seen_Q": self.seen_Q.to(torch.uint8),

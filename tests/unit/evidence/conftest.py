@@ -27,6 +27,7 @@ def made_up_tables(hit_QLE, correct_Q, subject_Q, subjects, top_k, seen_Q=None):
     count_LE, layers = hit.sum(0), hit.shape[1]
     weight_LK = np.sort(draw.random((layers, top_k)), axis=1)[:, ::-1]
     entropy_QL = np.log(top_k) * (0.95 + 0.05 * draw.random((len(correct_Q), layers)))
+    entropy_QL[~seen_Q] = np.nan
     return {
         "count": count_LE,
         "weight_mass": 0.1 * count_LE,
@@ -40,6 +41,7 @@ def made_up_tables(hit_QLE, correct_Q, subject_Q, subjects, top_k, seen_Q=None):
         "entropy_all_std": np.full(layers, 0.1),
         "entropy_topk_mean": entropy_QL[seen_Q].mean(0),
         "entropy_topk_std": entropy_QL[seen_Q].std(0),
+        "entropy_topk_most": np.full(layers, np.log(top_k)),
         "sorted_weight_mean": weight_LK,
         "topk_mass_mean": weight_LK.sum(1),
         "co_count": np.einsum("qle,qlf->lef", hit, hit),
@@ -49,6 +51,7 @@ def made_up_tables(hit_QLE, correct_Q, subject_Q, subjects, top_k, seen_Q=None):
         },
         "hit_QLE": hit_QLE,
         "entropy_question_QL": entropy_QL,
+        "tokens_question_QL": np.repeat(seen_Q[:, None].astype(int), layers, axis=1),
         "correct_Q": correct_Q,
         "subject_Q": subject_Q,
         "seen_Q": seen_Q,

@@ -9,6 +9,7 @@ import pytest
 from moe_tune.errors import DataError
 from moe_tune.evidence.claims import claims
 from moe_tune.evidence.depth_trend import depth_trend
+from moe_tune.evidence.entropy_level import EntropyLevel
 from moe_tune.evidence.frames import scope_evidence
 
 COLUMNS = {
@@ -76,6 +77,7 @@ def test_layers_follow_from_the_experts(known):
         assert row.accuracy_spread == pytest.approx(accuracy.max() - accuracy.min())
         assert row.spread_null_median <= row.spread_null_high
     assert (known.layers["questions"] == 450).all()
+    np.testing.assert_allclose(known.level.mean_L, known.layers["entropy_topk_mean"])
     assert known.layers["entropy_all_share"].tolist() == pytest.approx([1.5 / np.log(8)] * 2)
 
 
@@ -111,7 +113,7 @@ def test_pairs_agree_with_the_questions_themselves(known, tables):
 
 def test_the_order_of_questions_changes_no_exact_statistic(known, tables):
     order = np.random.default_rng(0).permutation(500)
-    per_question = ("hit_QLE", "correct_Q", "subject_Q", "seen_Q", "entropy_question_QL")
+    per_question = ("hit_QLE", "correct_Q", "subject_Q", "seen_Q", "entropy_question_QL", "tokens_question_QL")
     mixed = tables | {name: tables[name][order] for name in per_question}
     again = scope_evidence(mixed, LAYERS, SUBJECTS, draws=99)
     drawn = ["p_null", "p_adjusted", "flagged", "spread_null_median", "spread_null_high", "spread_p", "spread_p_holm"]
@@ -156,17 +158,51 @@ def test_never_firing_needs_most_experts_and_enough_questions(known, share, boun
 
 
 @pytest.mark.parametrize(
-    ("shares", "std", "verdict"),
+    ("shares", "reach", "verdict"),
     [
         ((0.95, 0.97), 0.01, "holds"),
         ((0.80, 0.97), 0.01, "does not hold"),
         ((0.8899, 0.97), 0.1, "inconclusive"),
         ((np.nan, 0.97), 0.1, "inconclusive"),
+        ((0.95, 0.97), np.nan, "inconclusive"),
     ],
 )
-def test_a_near_uniform_gate_is_so_in_every_layer(known, shares, std, verdict):
-    layers = known.layers.assign(entropy_topk_mean=np.log(2) * np.array(shares), entropy_topk_std=std)
-    assert verdicts(replace(known, layers=layers))[1] == verdict
+def test_a_near_uniform_gate_is_so_in_every_layer(known, shares, reach, verdict):
+    """The maximum is each layer's own: 2 experts per token in one, 5 in the other."""
+    most_L, share_L = np.log([2, 5]), np.array(shares)
+    low_L, high_L = (share_L - reach) * most_L, (share_L + reach) * most_L
+    level = EntropyLevel(share_L * most_L, low_L, high_L, most_L, 90, 80)
+    (claim,) = claims({"answer": replace(known, level=level)}, 0)[1:2]
+    assert claim["verdict"] == verdict
+    assert np.isnan(share_L).any() or "n = 90 questions in 80 clusters" in claim["ours"]
+
+
+def test_a_single_question_shows_nothing_of_the_gate(quiz, tables_of):
+    one = scope_evidence(tables_of(*quiz(questions=1), 5, 2), LAYERS, SUBJECTS[:5])
+    assert verdicts(one)[1:] == ["inconclusive"] * 3
+    twin = {name: np.repeat(table, 2, axis=0) for name, table in tables_of(*quiz(questions=1), 5, 2).items()
+            if name.endswith(("_Q", "_QL", "_QLE"))}  # fmt: skip
+    copies = scope_evidence(tables_of(*quiz(questions=1), 5, 2) | twin, LAYERS, SUBJECTS[:5], np.zeros(2, int))
+    assert verdicts(copies)[1:] == ["inconclusive"] * 3
+
+
+def test_a_layer_of_many_can_pass_the_correction_over_layers(quiz, tables_of):
+    """However few shuffles are asked for: with 100 of them, 60 layers and Holm, no p value could be below 0.59."""
+    hit_QLE, correct_Q, subject_Q = quiz(questions=400, layers=60)
+    hit_QLE[:, 7, 3] = correct_Q
+    known = scope_evidence(tables_of(hit_QLE, correct_Q, subject_Q, 5, 2), range(60), SUBJECTS[:5], draws=100)
+    assert known.layers["spread_p_holm"][7] < 0.05
+    assert verdicts(known)[3] == "holds"
+    assert "2,400 shuffles" in claims({"answer": known}, 0)[3]["ours"]
+
+
+def test_repeats_of_a_question_are_named_where_they_are_left_out(tables):
+    cluster_Q = np.arange(500)
+    cluster_Q[449] = cluster_Q[np.flatnonzero(tables["subject_Q"] == tables["subject_Q"][449])[0]]
+    known = scope_evidence(tables, LAYERS, SUBJECTS, cluster_Q, draws=99)
+    assert "1 repeats of a question" in claims({"answer": known}, 0)[3]["ours"]
+    every = scope_evidence(tables, LAYERS, SUBJECTS, np.arange(500), draws=99)
+    assert "repeats" not in claims({"answer": every}, 0)[3]["ours"]
 
 
 @pytest.mark.parametrize(("slope", "verdict"), [(0.05, "holds"), (-0.05, "does not hold"), (0.0, "inconclusive")])

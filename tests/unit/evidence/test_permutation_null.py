@@ -72,6 +72,27 @@ def test_the_order_of_questions_does_not_matter(quiz):
         np.testing.assert_allclose(getattr(one, name), getattr(two, name), atol=0.09, equal_nan=True)
 
 
+def test_copies_of_questions_add_nothing(quiz):
+    """Shuffled one by one they would: a third of nulls with every question twice has an expert flagged then."""
+    hit_QLE, correct_Q, subject_Q = quiz()
+    once = permutation_null(hit_QLE, correct_Q, subject_Q, draws=99)
+    twice = permutation_null(
+        *(np.tile(one, (2, *[1] * (one.ndim - 1))) for one in (hit_QLE, correct_Q, subject_Q)),
+        draws=99,
+        cluster_Q=np.tile(np.arange(400), 2),
+    )
+    for name in ("z_LE", "p_LE", "p_adjusted_LE", "spread_L", "spread_null_DL", "spread_p_L"):
+        np.testing.assert_array_equal(getattr(twice, name), getattr(once, name))
+    assert (once.left_out, twice.left_out) == (0, 400)
+
+
+def test_a_text_asked_in_two_subjects_counts_in_both(quiz):
+    hit_QLE, correct_Q, _ = quiz()
+    subject_Q = np.arange(400) // 200
+    null = permutation_null(hit_QLE, correct_Q, subject_Q, draws=20, cluster_Q=np.arange(400) % 200)
+    assert null.left_out == 0
+
+
 def test_equal_spreads_count_against_a_finding():
     """Two experts that share the questions: the spread takes two values only, and the larger is often drawn again."""
     subject_Q, fires_Q = np.zeros(62, dtype=int), np.arange(62) < 31

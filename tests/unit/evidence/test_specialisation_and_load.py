@@ -43,6 +43,14 @@ def test_load_of_even_and_of_one_sided_layers():
     assert math.isnan(effective_experts(count_LE, tokens_L, 0)[2])
 
 
+def test_the_effective_number_may_exceed_the_experts_seen_but_never_all():
+    few = np.zeros((1, 64), int)
+    few[0, :8] = 50
+    assert 8 < effective_experts(few, np.array([50]), 50)[0] < 9
+    for experts in range(2, 200):
+        assert effective_experts(np.full((1, experts), 3), np.array([3]), 3)[0] <= experts
+
+
 def test_gini_is_the_mean_absolute_difference():
     load_LE = np.random.default_rng(0).integers(0, 50, (3, 16))
     slow = [np.abs(row[:, None] - row).sum() / (2 * 16 * row.sum()) for row in load_LE.astype(float)]

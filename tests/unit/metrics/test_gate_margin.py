@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from naive_choices import LENGTHS, chosen, table, tokens
 
+from moe_tune.metrics.base import MetricShape, Outcome
 from moe_tune.metrics.gate_margin import NEAR, GateMargin, gate_margin
-from moe_tune.routing import RouterOutput, stable_top_k
+from moe_tune.routing import RouterOutput, RoutingTrace, stable_top_k
 
 
 @pytest.mark.reference("GateMargin")
@@ -73,6 +74,11 @@ def test_equal_logits_are_a_tie_at_any_height_and_tokens_without_a_boundary_do_n
     assert tie_T.tolist() == near_T.tolist() == [True, True, False, False]
     every = RouterOutput(logits_TE, logits_TE, logits_TE, torch.arange(3).expand(4, 3), torch.ones(4).bool(), 0)
     assert not gate_margin(every)[0].isfinite().any()
+    metric = GateMargin(MetricShape((0,), 3, 3, 1, 1), "all")
+    trace = RoutingTrace.of_batch(torch.ones(1, 4))
+    trace.record(every)
+    metric.update(trace, Outcome(torch.ones(1).bool(), torch.zeros(1).long(), torch.zeros(1).long()))
+    assert all(table.isnan().all() for table in metric.compute().values()), "no boundary was seen, not one of 0"
 
 
 def test_a_selection_against_the_logits_has_a_negative_margin():

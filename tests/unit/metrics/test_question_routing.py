@@ -27,6 +27,7 @@ def test_question_routing(scope, spare, random_trace):
     np.testing.assert_array_equal(tables["hit_QLE"], hits)
     wanted = [[np.mean(one) if one else 0.0 for one in row] for row in entropies]
     np.testing.assert_allclose(tables["entropy_question_QL"], wanted, atol=1e-6)
+    np.testing.assert_array_equal(tables["tokens_question_QL"], [[len(one) for one in row] for row in entropies])
     assert tables["seen_Q"].tolist() == [1, 0, 1, 1, 0, 1, 1]
     assert tables["correct_Q"].tolist() == [0, 0, 1, 1, 0, 0, 1]
     assert tables["subject_Q"].tolist() == [2, 0, 1, 0, 0, 0, 2]

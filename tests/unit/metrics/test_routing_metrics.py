@@ -7,11 +7,17 @@ import pytest
 import scipy.stats
 import torch
 
+from moe_tune.heads.base import BaseGate, decide
+from moe_tune.heads.identity import IdentityHead
+from moe_tune.heads.relu import ReluHead
+from moe_tune.heads.top_p import TopPHead
 from moe_tune.metrics.base import MetricShape, Outcome
 from moe_tune.metrics.evidence import RoutingEvidence
 from moe_tune.metrics.expert_accuracy import FEWEST, ExpertAccuracy
 from moe_tune.metrics.expert_activation import ExpertActivation
 from moe_tune.metrics.gate_entropy import GateEntropy
+from moe_tune.metrics.question_routing import QuestionRouting
+from moe_tune.routing import RouterOutput, RoutingTrace, ScoringRule
 
 SHAPE = MetricShape(layers=(0, 1, 2), num_experts=8, top_k=2, num_subjects=3, num_questions=5)
 LENGTHS = (4, 1, 3, 5, 2)
@@ -89,7 +95,62 @@ def test_gate_entropy(scope, spare, random_trace):
             assert tables[f"{key}_std"][layer] == pytest.approx(values.std(), abs=1e-5)
         assert summary[key] == pytest.approx(tables[f"{key}_mean"].mean())
     assert (tables["entropy_all_mean"] <= math.log(8) + 1e-6).all()
-    assert (tables["entropy_topk_mean"] <= math.log(2) + 1e-6).all()
+    assert (tables["entropy_topk_mean"] <= tables["entropy_topk_most"] + 1e-6).all()
+    for layer, output in trace.outputs.items():
+        used_T = output.experts_TK.new_full(output.mask_T.shape, 2) if not spare else output.used_TK.sum(-1)
+        assert tables["entropy_topk_most"][layer] == pytest.approx(np.log(used_T.numpy()[counts]).mean(), abs=1e-12)
+
+
+HEADS = {
+    "eight slots of two": TopPHead(p=0.97, slots=8),
+    "one slot of two": TopPHead(p=0.97, slots=1),
+    "relu": ReluHead(slots=8),
+    "plain": IdentityHead(),
+}
+
+
+@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
+@pytest.mark.parametrize("spread", [0.01, 3.0])
+def test_no_head_gets_more_than_the_whole_of_the_maximum(head, spread):
+    """Whatever a head makes of K: an even gate has all of it, and K slots in use have ln K, to the last digit."""
+    rule = ScoringRule(2, 8, renormalise=False)
+    bound = head.bound_to(BaseGate(torch.zeros(8, 4), rule, 0))
+    made = decide(bound, rule, torch.zeros(500, 4), spread * torch.randn(500, 8))
+    trace = RoutingTrace.of_answers(500, 1, torch.device("cpu"))
+    trace.record(
+        RouterOutput(made.logits_TE, made.probs_TE, made.weights_TK, made.experts_TK, trace.real_T, 0, made.used_TK)
+    )
+    metric = GateEntropy(MetricShape((0,), 8, 2, 1, 500), "answer")
+    metric.update(trace, Outcome(torch.ones(500).bool(), torch.zeros(500).long(), torch.arange(500)))
+    tables = metric.compute()
+    used_T = torch.full((500,), 2) if made.used_TK is None else made.used_TK.sum(-1)
+    most, mean = float(tables["entropy_topk_most"]), float(tables["entropy_topk_mean"])
+    assert most == pytest.approx(np.log(used_T[used_T > 0].numpy()).mean(), rel=1e-12)
+    assert mean <= most * (1 + 1e-6)
+    if spread == 0.01 and not isinstance(head, ReluHead):
+        assert mean >= 0.999 * most
+    if isinstance(head, IdentityHead):
+        assert most == pytest.approx(math.log(2), rel=1e-13)
+
+
+def test_tokens_without_an_expert_are_in_no_mean_over_the_chosen(random_trace):
+    """A head of positive logits leaves some tokens with none; they are not tokens whose gate is certain."""
+    trace = random_trace((1,) * 5, 1)
+    wanted = computed(GateEntropy, "answer", trace)[0]
+    idle_T = torch.tensor([False, True, False, True, False])
+    for output in trace.outputs.values():
+        output.used_TK = ~idle_T[:, None].expand(5, 2)
+        output.weights_TK = torch.where(output.used_TK, output.weights_TK, 0.0).detach()
+        entropy_T = scipy.stats.entropy(output.weights_TK[~idle_T].double().numpy(), axis=-1)
+        wanted["entropy_topk_mean"][output.layer] = entropy_T.mean()
+        wanted["entropy_topk_std"][output.layer] = entropy_T.std()
+    trace.forget()
+    came = computed(GateEntropy, "answer", trace)[0]
+    for name, table in wanted.items():
+        np.testing.assert_allclose(came[name], table, atol=1e-6, err_msg=name)
+    records, _ = computed(QuestionRouting, "answer", trace)
+    assert np.isnan(records["entropy_question_QL"]).all(1).tolist() == idle_T.tolist()
+    assert (records["tokens_question_QL"] == ~idle_T.numpy()[:, None]).all()
 
 
 def test_the_spread_takes_experts_with_enough_questions():

@@ -1,0 +1,64 @@
+"""What heads are calibrated on: in the run's precision, of the layers that run, of training questions alone."""
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+from moe_tune.answer_path.settings import AnswerPath
+from moe_tune.data.module import QuizDataModule
+from moe_tune.data.nano_quiz import NanoQuiz
+from moe_tune.errors import DataError
+from moe_tune.heads.accuracy_bias import AccuracyBiasHead
+from moe_tune.heads.identity import IdentityHead
+from moe_tune.models.base_model import BaseModel
+from moe_tune.module import RouterTuner
+
+
+class Watched(RouterTuner):
+    """Notes under which precision each split is answered."""
+
+    def answer(self, batch, split):
+        self.precisions = getattr(self, "precisions", set()) | {(split, torch.is_autocast_enabled("cpu"))}
+        return super().answer(batch, split)
+
+
+def validated(head, way, precision="32-true"):
+    """Return a tuner after a validation on a few questions."""
+    tuner = Watched(BaseModel("nano", experts_implementation="eager"), head, layers="last-2", answer_path=way)
+    data = QuizDataModule(NanoQuiz(24, 24), "nano_quiz", eval_batch_size=8)
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    trainer = Trainer(accelerator="cpu", precision=precision, **quiet)
+    trainer.validate(tuner, data, verbose=False)
+    return tuner
+
+
+def test_heads_are_calibrated_in_the_precision_of_the_run():
+    tuner = validated(AccuracyBiasHead(), AnswerPath(use="never"), "bf16-mixed")
+    assert tuner.precisions == {("train", True), ("validation", True)}
+
+
+def test_on_a_trunk_the_evidence_and_the_table_hold_the_layers_that_run():
+    tuner = validated(AccuracyBiasHead(), AnswerPath(use="trunk"))
+    assert tuner.engine.ways["train"] == "trunk cache"
+    every = tuple(tuner.routers.gates)
+    assert tuner.metric_shape("train").layers == tuple(tuner.table.layers) == every[-2:]
+    assert tuner.metric_shape("validation").layers == every
+    table = tuner.table.layers[every[-1]]
+    assert int(table.chosen_E.sum()) == 24 * tuner.routers.rule.top_k
+    full = validated(AccuracyBiasHead(), AnswerPath(use="never"))
+    assert tuple(full.table.layers) == every
+    for layer in every[-2:]:
+        assert torch.equal(full.table.layers[layer].chosen_ES, tuner.table.layers[layer].chosen_ES)
+
+
+def test_questions_that_calibrated_a_head_are_refused_in_another_split(monkeypatch):
+    same = NanoQuiz.rows
+    monkeypatch.setattr(NanoQuiz, "rows", lambda self, split: same(self, "train" if split == "validation" else split))
+    with pytest.raises(DataError, match=r"expected no question of the validation split .* got 24 .* Hint: "):
+        validated(AccuracyBiasHead(), AnswerPath(use="never"))
+    validated(IdentityHead(), AnswerPath(use="never"))  # nothing was calibrated
