@@ -1,5 +1,6 @@
 """What a configuration will need: parameters, memory, disk and time, from sizes alone."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -115,15 +116,19 @@ class Costs:
         logits = answers * self.shape.vocabulary * (size + 4)
         return tokens * layers * per_token * size + logits + 2 * kept * self.states.token_bytes
 
-    def training_bytes(self, batch: int, length: float, answer_path: bool) -> float:
+    def training_bytes(self, batch: int, length: float, answer_path: bool, recomputed: bool = False) -> float:
         """Return the bytes of intermediate results of a training step.
 
         Args:
             batch: Questions per batch.
             length: Tokens per prompt.
             answer_path: Whether only answer tokens run, through the upper layers.
+            recomputed: Whether layers of full prompts keep their input alone (gradient checkpointing).
         """
         tokens, kept = (batch, batch * length) if answer_path else (batch * length, 0.0)
+        if recomputed and not answer_path:
+            inputs = tokens * self.states.upper_layers * self.shape.width * self.dtype.itemsize
+            return inputs + self.activation_bytes(tokens, answers=batch)
         return self.activation_bytes(tokens, self.states.upper_layers, batch, kept)
 
     # Seconds
@@ -181,17 +186,20 @@ class Costs:
             2 * (1 + training) * split.kept * self.states.token_bytes / self.machine.copy
         )
 
-    def prompt_seconds(self, split: Split, batch: int, training: bool = False) -> float:
+    def prompt_seconds(self, split: Split, batch: int, training: bool = False, recomputed: bool = False) -> float:
         """Return the seconds of all questions of a split on full prompts, an epoch or an evaluation.
 
         Args:
             split: The split.
             batch: Questions per batch.
             training: Whether gradients are computed, which go down to the first layer with a head.
+            recomputed: Whether layers that a gradient needs are computed once more for it (gradient checkpointing).
         """
-        return self._seconds(split, batch, split.length, range(len(self.shape.dense_L)), training)
+        layers = list(range(len(self.shape.dense_L)))
+        again = layers[self.first_layer :] if recomputed else []
+        return self._seconds(split, batch, split.length, layers + again, training)
 
-    def _seconds(self, split: Split, batch: int, length: float, layers: range, training: bool) -> float:
+    def _seconds(self, split: Split, batch: int, length: float, layers: Iterable[int], training: bool) -> float:
         questions = min(batch, split.questions)
         tokens = questions * length
         in_use = ANSWER_EXPERTS if length == 1 else 1.0
@@ -205,7 +213,9 @@ class Costs:
         return split.questions / questions * seconds
 
 
-def peak_bytes(costs: Costs, split: Split, batch: int, eval_batch: int, answer_path: bool) -> float:
+def peak_bytes(
+    costs: Costs, split: Split, batch: int, eval_batch: int, answer_path: bool, recomputed: bool = False
+) -> float:
     """Return the most bytes of memory: the program, the weights, and the largest step's intermediate results.
 
     Args:
@@ -214,8 +224,9 @@ def peak_bytes(costs: Costs, split: Split, batch: int, eval_batch: int, answer_p
         batch: Questions per training batch.
         eval_batch: Questions per evaluation batch.
         answer_path: Whether prompts are cached.
+        recomputed: Whether layers of full prompts keep their input alone in training (gradient checkpointing).
     """
-    steps = [costs.training_bytes(batch, split.length, answer_path)]
+    steps = [costs.training_bytes(batch, split.length, answer_path, recomputed)]
     if answer_path:
         tokens = min(float(PASS_TOKENS), split.kept + split.questions)
         # The keys and values of a batch are held twice: as computed, and as one tensor on the way to the disk.

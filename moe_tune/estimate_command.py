@@ -104,7 +104,8 @@ def report_of(
     share = settings.limit_gb * 1e9 / costs.cache_bytes(train)
     if on and settings.above_limit == "sample" and 0 < share < 1:
         train = train.part(share)
-    peak = peak_bytes(costs, train, batch, quiz.eval_batch_size, on)
+    again = tuner.base.gradient_checkpointing
+    peak = peak_bytes(costs, train, batch, quiz.eval_batch_size, on, again)
     return {
         "machine": {"name": machine.name, "speed": machine.source, "memory_bytes": machine.memory},
         "parameters": {
@@ -115,7 +116,7 @@ def report_of(
         },
         "memory_bytes": {
             "weights": costs.weight_bytes,
-            "activations_full_prompts": costs.training_bytes(batch, train.length, False),
+            "activations_full_prompts": costs.training_bytes(batch, train.length, False, again),
             "activations_answer_path": costs.training_bytes(batch, train.length, True),
             "peak": peak,
             "fits": peak <= machine.memory,
@@ -134,7 +135,7 @@ def report_of(
         "seconds": {
             **{f"prompt_pass_{name}": costs.pass_seconds(split) for name, split in {**splits, "train": train}.items()},
             "epoch_answer_path": costs.answer_seconds(train, batch, training=True),
-            "epoch_full_prompts": costs.prompt_seconds(train, batch, training=True),
+            "epoch_full_prompts": costs.prompt_seconds(train, batch, training=True, recomputed=again),
             "evaluation_answer_path": costs.answer_seconds(splits["validation"], quiz.eval_batch_size),
             "evaluation_full_prompts": costs.prompt_seconds(splits["validation"], quiz.eval_batch_size),
         },

@@ -1,7 +1,7 @@
 """RouterTuner: the LightningModule that answers questions with tuned routers."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -26,10 +26,12 @@ from moe_tune.metrics.evidence import RoutingEvidence
 from moe_tune.models.adapter import Adapter
 from moe_tune.models.base_model import BaseModel
 from moe_tune.models.experts_choice import measured_choice
+from moe_tune.models.recomputed_layers import recomputed
 from moe_tune.plugins import concrete_subclasses
 from moe_tune.ranks import several_ranks, summed_over_ranks
 from moe_tune.results import SplitResults
 from moe_tune.routing import Scope
+from moe_tune.termination import JointEnd
 from moe_tune.train_table import TrainTable, ids_hash
 
 if TYPE_CHECKING:
@@ -91,6 +93,9 @@ class RouterTuner(LightningModule):
         self.results: dict[str, SplitResults] = {}
         self.calibrated = False
         self.told_constant = False
+        self.joint_end: JointEnd | None = None
+        self.accumulated = 0.0
+        """Batches of the running optimiser step so far; one with fewer questions counts as a part."""
         self.table: TrainTable | None = None
         self.language_model: PreTrainedModel | None = None
         self.loss_needs: frozenset[str] = frozenset()
@@ -237,7 +242,8 @@ class RouterTuner(LightningModule):
         """Return the task loss plus the weighted auxiliary losses of a batch."""
         progress = self.set_progress()
         teacher_BV = self.teacher(batch)
-        with self.recording(self.loss_needs):
+        assert self.language_model is not None
+        with self.recording(self.loss_needs), recomputed(self.language_model) if self.recomputes else nullcontext():
             logits_BV = self.engine.logits(batch, "train").float()
         log_probs_BA, loss_B = self.judge(logits_BV, batch, "train")
         trace, routers = self.routers.trace, self.routers
@@ -254,6 +260,7 @@ class RouterTuner(LightningModule):
             tables=None if self.table is None else self.table.layers,
         )
         size, task = len(loss_B), loss_B.mean()
+        together = size
         if several_ranks():  # their gradients are averaged, and their parts of a batch may differ in size by one
             together = int(summed_over_ranks(torch.tensor(size, device=self.device)))
             task = task * (size * self.trainer.world_size / together)
@@ -272,7 +279,35 @@ class RouterTuner(LightningModule):
             if name != "task":
                 self.log(f"train/loss_{name}", weight * value, batch_size=size, sync_dist=joint)
                 self.log(f"train/loss_{name}_unscaled", value, batch_size=size, sync_dist=joint)
-        return total
+        return total if self.trainer.accumulate_grad_batches == 1 else total * self._counted(together)
+
+    def _counted(self, questions: int) -> float:
+        """Return the share of a full batch that a batch makes up, and add it to the running optimiser step."""
+        share: float = questions / (self.quiz.batch_size * self.trainer.world_size)
+        self.accumulated += share
+        return share
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Make accumulated gradients those of the mean over the step's questions, as one large batch has them.
+
+        Formula: ``g <- g B / sum_i (n_i / n)``; Lightning divides by B, the batches of a full step, also where the last
+        step of an epoch has fewer, or a batch of ``n_i`` questions is not a full one of ``n``.
+
+        Args:
+            optimizer: About to take its step.
+        """
+        batches, self.accumulated = self.accumulated, 0.0
+        wanted = self.trainer.accumulate_grad_batches
+        if wanted == 1 or batches == wanted:
+            return
+        for parameter in self.routers.trainable().values():
+            if parameter.grad is not None:
+                parameter.grad.mul_(wanted / batches)
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether training runs whole prompts whose layers are checkpointed."""
+        return self.base.gradient_checkpointing and self.engine.settle("train") in ("full prompts", "trunk cache")
 
     def teacher(self, batch: Batch) -> Tensor | None:
         """Return the pretrained router's logits for a training batch, (B, V), if a loss needs them."""
@@ -304,9 +339,20 @@ class RouterTuner(LightningModule):
                 loss.after_step()
 
     def on_train_start(self) -> None:
-        """Let the noise of heads differ from process to process."""
+        """Let the noise of heads differ from process to process, but not their end."""
         if several_ranks():
+            self.joint_end = JointEnd(self.trainer)  # Lightning has set its own handler just before
             torch.manual_seed(self.quiz.seed + self.global_rank)
+
+    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
+        """End together with the other processes where one was asked to."""
+        if self.joint_end is not None:
+            self.joint_end.check()
+
+    def on_validation_batch_start(self, batch: Batch, batch_index: int, dataloader_idx: int = 0) -> None:
+        """Do as before a training batch, within a fit."""
+        if self.joint_end is not None:
+            self.joint_end.check()
 
     def on_train_epoch_start(self) -> None:
         """Make a fresh table of the training split, from the second epoch on, for heads that ask for it."""
@@ -374,13 +420,20 @@ class RouterTuner(LightningModule):
     # Evaluation
 
     def metric_shape(self, split: str) -> MetricShape:
-        """Return the sizes of the metrics' states for this model and a split of the quiz."""
+        """Return the sizes of the metrics' states for a split of the quiz: the layers that run, its questions.
+
+        Args:
+            split: A split of the quiz.
+        """
         rule, quiz = self.routers.rule, self.quiz
-        layers, questions = tuple(self.routers.gates), len(quiz.questions(split))
+        first = min(self.routers.layers) if self.engine.settle(split) == "trunk cache" else 0
+        layers, questions = tuple(one for one in self.routers.gates if one >= first), len(quiz.questions(split))
         return MetricShape(layers, rule.num_experts, rule.top_k, len(quiz.subjects), questions)
 
     def evaluate(self, batch: Batch, split: str) -> None:
         """Answer a batch and add it to the split's results."""
+        if split not in self.results and split != "train" and self.table and self.head.traits.needs_calibration:
+            self.table.refuse_overlap(self.quiz.questions(split), split)
         log_probs_BA, loss_B = self.answer(batch, split)
         if split not in self.results:
             self.results[split] = SplitResults(RoutingEvidence(self.metric_shape(split)).to(self.device))
@@ -527,9 +580,13 @@ class RouterTuner(LightningModule):
         own = {id(value) for head in self.routers.heads.values() for value in head.parameters()}
         own |= {id(value) for value in self.routers.trainable().values()}
         head = f"{type(self.head).__name__}{' and a LoRA' if self.peft else ''}"
+        again = ""
+        if self.base.gradient_checkpointing and "train" in self.engine.ways:
+            why = "on" if self.recomputes else "has nothing to save on the answer path"
+            again = f", gradient checkpointing {why}"
         total = sum(value.numel() for value in self.language_model.parameters() if id(value) not in own)
         return (
             f"trainable {trained:,} of {total:,} ({100 * trained / total:.4f} %), {len(self.routers.layers)} of "
             f"{len(self.routers.gates)} routers, head {head}, scope {self.scope}, "
-            f"experts {self.base.experts_implementation}, routing {self.routing_dtype}, {self.engine.describe()}"
+            f"experts {self.base.experts_implementation}, routing {self.routing_dtype}, {self.engine.describe()}{again}"
         )

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from moe_tune.errors import ConfigError, ModelError
 from moe_tune.models.family import ModelFamily, family_of
 from moe_tune.models.hub_snapshot import model_snapshot
+from moe_tune.models.recomputed_layers import allow_recomputation
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -39,6 +40,8 @@ class BaseModel:
             precision on a CPU); ``auto`` measures once per machine, device, dtype and shape and keeps the answer.
         family: Family of a ``random`` model: ``olmoe`` or ``qwen3_moe``.
         seed: Seed of a ``random`` model's weights.
+        gradient_checkpointing: Whether training on full prompts keeps each layer's input alone and computes the rest
+            again for the gradient: less memory, one more forward pass. On the answer path it changes nothing.
     """
 
     path: str = "nano"
@@ -48,6 +51,7 @@ class BaseModel:
     experts_implementation: Literal["auto", "eager", "grouped_mm", "batched_mm", "blocked"] = "auto"
     family: str = "olmoe"
     seed: int = 0
+    gradient_checkpointing: bool = False
 
     @property
     def source(self) -> str:
@@ -125,7 +129,7 @@ class BaseModel:
         """Return the model in evaluation mode and its family; every weight must be there, and none beside.
 
         Raises:
-            ConfigError: A Hub id comes without a pinned revision.
+            ConfigError: A Hub id comes without a pinned revision, or the model cannot be checkpointed.
             ModelError: Weights are missing, unexpected or of another shape.
             ServiceError: The Hub cannot be reached and the model is not in the cache.
         """
@@ -146,7 +150,7 @@ class BaseModel:
                 for block in family.moe_layers(model).values():
                     gate: Any = block.get_submodule(family.gate_path)
                     torch.nn.init.normal_(gate.weight, std=0.1)
-            return model.eval(), family
+            return self._ready(model), family
         folder = self._local(self.source, weights=True)
         with _translated(self, "weights", folder):
             model, report = AutoModelForCausalLM.from_pretrained(
@@ -164,7 +168,13 @@ class BaseModel:
                     f"expected exactly the model's weights but got {len(names)} {key.replace('_', ' ')} ({self.path}): "
                     f"{names[:6]}. Hint: the files are not those of this architecture, or incomplete."
                 )
-        return model.eval(), family
+        return self._ready(model), family
+
+    def _ready(self, model: "PreTrainedModel") -> "PreTrainedModel":
+        """Return the model in evaluation mode, its layers prepared for gradient checkpointing if that is asked for."""
+        if self.gradient_checkpointing:
+            allow_recomputation(model)
+        return model.eval()
 
     def _local(self, place: str, weights: bool = False) -> str:
         """Return the folder of a model or tokenizer; from the Hub it comes at the pinned commit, and only once."""
