@@ -43,7 +43,7 @@ conformance: install-test
 		tests/unit/metrics tests/unit/test_router_gradient.py
 
 test-slow: install-test
-	$(BIN)/python -m pytest -n auto -m slow
+	$(BIN)/python -m pytest -n auto --dist loadfile -m slow
 
 screenshot: install-test
 	$(BIN)/python -m moe_tune analyze --config configs/nano.yaml --out runs/nano-screenshot

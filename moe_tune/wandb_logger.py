@@ -8,19 +8,23 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from moe_tune.callbacks.wandb_content import EXTREMES, arm_of, improved, tags_of
+from moe_tune.callbacks.wandb_head import send_head
 from moe_tune.errors import ConfigError
 from moe_tune.runs.redact import redacted
 from moe_tune.sweeps.agent import sweep_id
 
 logger = logging.getLogger(__name__)
 
+VERBS = ("fit", "validate", "test", "predict")
+"""The verbs that log by themselves; each is the job type of its runs."""
 MODES = {"online": "online", "run": "online", "offline": "offline", "dryrun": "offline", "disabled": "disabled"}
 """What ``WANDB_MODE`` may say, older words included."""
 INIT_SECONDS = 8.0
@@ -37,12 +41,17 @@ class RouterWandbLogger(WandbLogger):
     ``WANDB_MODE`` decides if it is set; without it a run is online if there is a key, else offline. A server that does
     not answer costs at most ten seconds, then the run is logged offline and sent later with ``wandb sync``.
 
+    A run's job type is its verb, ``WANDB_JOB_TYPE`` says otherwise. The summary has the last value of every number, and
+    the best of the validation split's accuracy and loss. Neither code nor the command line is stored; the machine's
+    load and memory are. A finished fit leaves its head as an artifact of the run directory's name.
+
     Args:
         project: W&B project, one per study.
         name: Display name of the run; ``null`` takes the run directory's.
-        save_dir: Where files go; ``null`` takes the run directory.
-        group: Runs that belong together, such as an experiment's name; ``null`` takes an agent's sweep.
-        tags: Words to find the run by.
+        save_dir: Where files go; ``null`` takes the run directory. Elsewhere, the head is not found and not sent.
+        group: Runs that belong together, such as an experiment's name; ``null`` takes ``WANDB_RUN_GROUP``, else an
+            agent's sweep, else configuration and head, so that seeds are beside each other.
+        tags: Words to find the run by; those of head, losses, scope and base model follow them.
         resume: How a run of the same id is continued.
 
     Raises:
@@ -67,10 +76,20 @@ class RouterWandbLogger(WandbLogger):
             save_dir=save_dir,
             resume=resume,
             settings=_settings(self._mode),
-            **redacted({"name": name, "project": project, "group": group or sweep_id(), "tags": tags}),
+            **redacted({"name": name, "project": project, "group": group or _group(save_dir), "tags": tags}),
+            job_type=os.environ.get("WANDB_JOB_TYPE") or _verb(),
         )
         # Lightning passes it although wandb 0.31 only answers it with a warning.
         self._wandb_init.pop("anonymous")
+
+    def as_job(self, job_type: str) -> Self:
+        """Say what kind of work the run is, before it begins; ``WANDB_JOB_TYPE`` wins.
+
+        Args:
+            job_type: One word.
+        """
+        self._wandb_init["job_type"] = os.environ.get("WANDB_JOB_TYPE") or job_type
+        return self
 
     @property
     @rank_zero_experiment  # type: ignore[untyped-decorator]
@@ -93,14 +112,19 @@ class RouterWandbLogger(WandbLogger):
             return self.experiment
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-        """Log numbers; a fault of W&B becomes one warning."""
+        """Log numbers, and keep the best ones in the summary; a fault of W&B becomes one warning."""
         with self._harmless():
             super().log_metrics(metrics, step)
+            if not rank_zero_only.rank and EXTREMES.keys() & metrics.keys():
+                self.experiment.summary.update(improved(metrics, self.experiment.summary))
 
     def log_hyperparams(self, params: Any) -> None:
-        """Log the configuration; a fault of W&B becomes one warning."""
+        """Log the configuration, and tag the run with what it says; a fault of W&B becomes one warning."""
         with self._harmless():
             super().log_hyperparams(params)
+            if not rank_zero_only.rank:
+                own = tuple(self.experiment.tags or ())
+                self.experiment.tags = tuple(dict.fromkeys([*own, *tags_of(dict(params))]))
 
     def log_table(self, key: str, *args: Any, **kwargs: Any) -> None:
         """Log a table; a fault of W&B becomes one warning."""
@@ -148,7 +172,7 @@ def logged_in() -> bool:
 
 
 def close_wandb_run(failed: bool) -> None:
-    """End the process's W&B run, so that the next run of the same process gets one of its own.
+    """End the process's W&B run, after its head if it is a finished fit; the next run of the process gets its own.
 
     Args:
         failed: Whether the run ended with an error.
@@ -156,12 +180,28 @@ def close_wandb_run(failed: bool) -> None:
     wandb = sys.modules.get("wandb")
     if wandb is not None and wandb.run is not None:
         folder = wandb.run.settings.sync_dir
+        if not failed and not wandb.run.disabled and _verb() == "fit":
+            try:
+                send_head(wandb.run, Path(wandb.run.settings.root_dir))
+            except _faults() as fault:
+                _warn(f"W&B did not take the head, which is in the run directory ({_one_line(fault)})")
         try:
             wandb.finish(exit_code=int(failed))
         except _faults() as fault:
             # Without the option `wandb sync` takes a run that began online for one that is complete there.
             remedy = f"wandb sync --include-online {folder} sends the rest"
             _warn(f"W&B did not take everything ({_one_line(fault)}). Hint: {remedy}.")
+
+
+def _verb() -> str | None:
+    """The verb of this process, where a verb of Lightning's is run."""
+    word = sys.argv[1] if len(sys.argv) > 1 else ""
+    return word if word in VERBS else None
+
+
+def _group(save_dir: str | None) -> str | None:
+    arm = arm_of(Path(save_dir).name) if save_dir and _verb() else None
+    return os.environ.get("WANDB_RUN_GROUP") or sweep_id() or arm
 
 
 def _has_key() -> bool:
@@ -186,7 +226,7 @@ def _settings(mode: str) -> Any:
             finish_timeout=float(os.environ.get("WANDB_FINISH_TIMEOUT", FINISH_SECONDS)),
             finish_timeout_raises=True,
             save_code=False,
-            x_disable_meta=True,  # it would store the command line
+            x_disable_meta=True,  # it would store the command line; load and memory are sent all the same
             silent=True,
         )
     except ValueError as fault:

@@ -39,6 +39,8 @@ class OfflineRun:
     """Artifact records: name, type, aliases, metadata, manifest.contents."""
     metrics: list[Any] = field(default_factory=list)
     """What define_metric said."""
+    stats: list[Any] = field(default_factory=list)
+    """System metrics, as they were sampled."""
     exit_code: int | None = None
 
     def __post_init__(self) -> None:
@@ -59,6 +61,8 @@ class OfflineRun:
                     self.artifacts.append(record.artifact)
                 case "metric":
                     self.metrics.append(record.metric)
+                case "stats":
+                    self.stats.append(record.stats)
                 case "exit":
                     self.exit_code = record.exit.exit_code
         self.config.pop("_wandb", None)
@@ -68,7 +72,9 @@ class OfflineRun:
             *parents, last = list(item.nested_key) or [item.key]
             place = into
             for parent in parents:
-                place = place.setdefault(parent, {})
+                if not isinstance(place.get(parent), dict):
+                    place[parent] = {}  # a number gives way to an image of the same key
+                place = place[parent]
             place[last] = value_of(item)
 
     @cached_property
@@ -83,6 +89,21 @@ class OfflineRun:
     def tables(self) -> dict[str, list[dict[str, Any]]]:
         """The versions of every table by key: columns and data."""
         return {key: [json.loads(one) for one in parts] for key, parts in self._logged("table-file", "path").items()}
+
+    @cached_property
+    def heads(self) -> list[dict[str, Any]]:
+        """The versions of the head's artifact: name, type, aliases, metadata, and the bytes of its files by path."""
+        return [
+            {
+                "name": one.name,
+                "type": one.type,
+                "aliases": set(one.aliases),
+                "metadata": json.loads(one.metadata),
+                "files": {entry.path: Path(entry.local_path).read_bytes() for entry in one.manifest.contents},
+            }
+            for one in self.artifacts
+            if one.type == "router-head"
+        ]
 
     @cached_property
     def images(self) -> dict[str, list[bytes]]:

@@ -1,7 +1,8 @@
-"""The ``compare`` verb: finished run directories in, tables and one HTML report out."""
+"""The ``compare`` verb: finished run directories in, tables and one HTML report out, and to W&B if asked for."""
 
 import argparse
 import hashlib
+import os
 from pathlib import Path
 
 from moe_tune.errors import ConfigError
@@ -17,7 +18,7 @@ def main(argv: list[str]) -> int:
         The exit code, 0.
 
     Raises:
-        ConfigError: There are fewer than two runs.
+        ConfigError: There are fewer than two runs, or W&B is asked for and a ``WANDB_*`` variable has a fault.
         DataError: A run is unfinished or incomplete, or the runs answered different questions.
     """
     options = build_parser().parse_args(argv)
@@ -29,10 +30,21 @@ def main(argv: list[str]) -> int:
     from moe_tune.compare.report import compare_runs
     from moe_tune.compare.terminal import render_terminal
 
+    logger = None
+    if options.wandb:
+        from moe_tune.wandb_logger import RouterWandbLogger
+
+        # Before the work: a fault in a variable shall not be told after it.
+        named = {"project": options.wandb_project, "group": options.wandb_group}
+        logger = RouterWandbLogger(**named, name=out.name, save_dir=str(out)).as_job("compare")
     comparison = compare_runs(baseline, others, out)
     console = Console()
     console.print(render_terminal(comparison))
     console.print(f"report: {out / 'report.html'}", soft_wrap=True)
+    if logger is not None:
+        from moe_tune.compare.wandb_report import send_comparison
+
+        console.print(f"W&B: {send_comparison(logger, comparison, out)}", soft_wrap=True)
     return 0
 
 
@@ -48,6 +60,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder for the report (default: compare/ beside the last RUN)"
     )
+    parser.add_argument("--wandb", action="store_true", help="log table and report to W&B; offline without a login")
+    project = os.environ.get("WANDB_PROJECT") or "moe_tune"
+    parser.add_argument("--wandb_project", default=project, metavar="NAME", help=f"W&B project (default: {project})")
+    parser.add_argument("--wandb_group", metavar="NAME", help="W&B group (default: WANDB_RUN_GROUP, else none)")
     return parser
 
 

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -13,6 +14,9 @@ import pytest
 import yaml
 from offline_runs import offline_run
 from wandb_server.fixtures import TINY_FIT, wandb_command
+from wandb_server.store import Run
+
+from moe_tune.sweeps.search import library
 
 ROOT = Path(__file__).parents[2]
 PARAMETERS = {"optimizer.lr": 0.01, "model.losses.z.weight": 0.002, "seed_everything": 0}
@@ -112,3 +116,56 @@ def test_the_unmodified_agent_runs_a_shipped_sweep(wandb_server, tmp_path):
         assert run.summary["stopped_early"] is False
         assert (tmp_path / "runs" / f"nano-TemperatureHead-s0-{run.id}").is_dir()
     assert len({json.dumps(one, sort_keys=True) for one in made.given.values()}) == 4
+
+
+def hyperband(server, sweep):
+    """Stop the runs of a sweep that W&B's own hyperband would, as the server does between an agent's heartbeats."""
+    sweeps = library()
+    while not server.gone.is_set():
+        time.sleep(0.2)
+        with server.store.lock:
+            runs = [run for run in server.store.runs.values() if run.sweep == sweep.id]
+            seen = [
+                sweeps.SweepRun(
+                    name=run.id,
+                    state="finished" if run.complete else "running",
+                    sampledHistory=[row for row in run.history if sweep.config["metric"]["name"] in row],
+                )
+                for run in runs
+            ]
+            for stopped in sweeps.stop_runs(sweeps.SweepConfig(sweep.config), seen):
+                server.store.runs[stopped.name].stop = True
+
+
+@pytest.mark.slow
+def test_hyperband_ends_one_run_and_the_unmodified_agent_goes_on_to_the_next(wandb_server, tmp_path):
+    shipped = yaml.safe_load((ROOT / "configs/sweep/loss_weights.yaml").read_text())
+    assert shipped["early_terminate"]["type"] == "hyperband"
+    words = [str(ROOT / word) if str(word).startswith("configs/") else word for word in shipped["command"]]
+    tiny = [str(ROOT / word) if word.startswith("configs/") else word for word in TINY_FIT[2:]]
+    words[-2:-2] = [*tiny, f"--runs_root={tmp_path}/runs"]
+    file = tmp_path / "sweep.yaml"
+    file.write_text(yaml.safe_dump(shipped | {"command": words}))
+    environment = wandb_server.environment(tmp_path) | {"PYTHONPATH": str(ROOT)}
+    wandb_command(environment, "sweep", "--project", "p", str(file))
+    (sweep,) = wandb_server.store.sweeps.values()
+    point = {"model.losses.balance.weight": 0.01, "model.losses.z.weight": 0.001, "optimizer.lr": 0.003}
+    sweep.planned += [point | {"trainer.max_epochs": 400}, point | {"trainer.max_epochs": 1}]
+    # What others reached earlier: every question right in every epoch, which no run of a few seconds comes near.
+    for name in ("earlier0", "earlier1"):
+        rows = [json.dumps({"validation/accuracy": 1.0})] * 64
+        run = Run(name, sweep.entity, "p", sweep=sweep.id, exit_code=0, complete=True)
+        run.add("wandb-history.jsonl", 0, rows)
+        wandb_server.store.runs[name] = run
+    threading.Thread(target=hyperband, args=(wandb_server, sweep), daemon=True).start()
+    wandb_command(environment, "agent", f"{sweep.entity}/p/{sweep.id}", timeout=400)
+    stopped, whole = [wandb_server.store.runs[name] for name in sweep.given]
+    for run, early, status in ((stopped, True, "stopped_early"), (whole, False, "finished")):
+        assert (run.complete, run.exit_code, run.stop) == (True, 0, early)
+        assert run.summary["stopped_early"] is early
+        (file,) = (tmp_path / "runs").glob(f"*-{run.id}/manifest.json")
+        assert json.loads(file.read_text())["status"] == status
+    epochs = [row for row in stopped.history if "validation/accuracy" in row]
+    assert 2 <= len(epochs) < 400
+    # Only what ran to its end leaves a head.
+    assert {one.run for one in wandb_server.store.artifacts.values() if one.type == "router-head"} == {whole.id}

@@ -1,0 +1,100 @@
+"""The tuned head as a W&B artifact: a checkpoint's tensors, configuration and hashes, never the base model."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from moe_tune.runs.checkpoint import CONFIG, MANIFEST, ROUTER, RouterCheckpointIO
+from moe_tune.runs.directory import RunDirectory
+from moe_tune.runs.redact import redacted
+
+TYPE = "router-head"
+LONGEST_NAME = 128
+"""Characters; W&B refuses longer ones."""
+
+
+def send_head(run: Any, folder: Path) -> None:
+    """Log the head of a finished fit: a version for the best checkpoint and one for the last, or one that is both.
+
+    What it was trained from, base model and data, is in its metadata. W&B's own lineage, ``use_artifact``, needs a
+    server that answers and artifacts of both, so that an offline run could not have it.
+
+    Args:
+        run: The W&B run.
+        folder: The run directory; nothing is sent if no fit has finished there.
+    """
+    import wandb
+
+    directory = RunDirectory(folder)
+    if not directory.is_finished:
+        return
+    for checkpoint, aliases in kept_checkpoints(directory).items():
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name)[:LONGEST_NAME]
+        artifact = wandb.Artifact(name, type=TYPE, metadata=describe(directory, checkpoint))
+        for file in (ROUTER, CONFIG, MANIFEST):
+            artifact.add_file(str(checkpoint / file), name=file)
+        run.log_artifact(artifact, aliases=aliases)
+
+
+def kept_checkpoints(directory: RunDirectory) -> dict[Path, list[str]]:
+    """Return the checkpoints of a finished fit with their aliases: ``best``, ``last``, or both where they are one.
+
+    Two checkpoints of the same tensors count as one, the last; so does a fit that trained nothing.
+
+    Args:
+        directory: The run directory.
+    """
+    last = directory.last_checkpoint
+    tested = str(directory.manifest.get("tested_checkpoint", "last"))
+    # The manifest may name the place where the run was made; inside it the checkpoint's name is enough.
+    best = next(
+        (one for one in (directory.path / "checkpoints" / Path(tested).name, Path(tested)) if one.is_dir()), last
+    )
+    if last is None or best is None:
+        return {one: ["best", "last"] for one in (best, last) if one is not None}
+    if _router_hash(best) == _router_hash(last):
+        return {last: ["best", "last"]}
+    return {best: ["best"], last: ["last"]}
+
+
+def describe(directory: RunDirectory, checkpoint: Path) -> dict[str, Any]:
+    """Return an artifact's metadata: the head, what it was trained from, and its accuracy on the validation split.
+
+    Args:
+        directory: The run directory.
+        checkpoint: One of its checkpoints.
+    """
+    manifest = directory.manifest
+    data = manifest.get("data", {})
+    step = int(RouterCheckpointIO().load_checkpoint(checkpoint)["global_step"])
+    return redacted(
+        {
+            **{key: manifest[key] for key in ("head", "scope", "layers", "losses", "seed", "trainable_parameters")},
+            "run": directory.path.resolve().name,
+            "checkpoint": checkpoint.name,
+            "step": step,
+            "validation_accuracy": accuracy_at(directory.path, step),
+            "base_model": manifest["base"],
+            "data": {
+                "source": data.get("source"),
+                "splits": {name: split["sha256"] for name, split in data.get("splits", {}).items()},
+            },
+        }
+    )
+
+
+def accuracy_at(folder: Path, step: int) -> float | None:
+    """Return the last accuracy on the validation split that was logged before a step; ``None`` if there was none.
+
+    Args:
+        folder: The run directory.
+        step: Steps trained, at least 0; a head that trains nothing has 0.
+    """
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [row for row in map(json.loads, lines) if "validation/accuracy" in row and row["step"] < max(step, 1)]
+    return float(rows[-1]["validation/accuracy"]) if rows else None
+
+
+def _router_hash(checkpoint: Path) -> str:
+    return str(json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["sha256"][ROUTER])
