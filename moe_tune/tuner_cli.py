@@ -152,6 +152,12 @@ class TunerCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Find the run directory, and what an earlier run of the same command left there."""
         settings = self.settings
+        _refuse_sharding(settings.trainer.strategy)
+        if str(settings.trainer.precision).endswith("-true") and settings.trainer.precision != "32-true":
+            raise ConfigError(
+                f"expected heads in float32 but got {settings.trainer.precision!r} (trainer.precision). Hint: "
+                "model.base.dtype is the base model's; bf16-mixed computes in bfloat16 and keeps heads and routing."
+            )
         config: dict[str, Any] = yaml.safe_load(self._parser(self.subcommand).dump(settings, skip_none=False))
         for key in OF_THE_CALL:
             config.pop(key, None)
@@ -249,11 +255,7 @@ class TunerCLI(LightningCLI):
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(folder / "checkpoints")
         if trainer.world_size > 1 and not isinstance(trainer.strategy, DDPStrategy):
-            raise ConfigError(
-                f"expected ddp for several processes but got {type(trainer.strategy).__name__} (trainer.strategy). "
-                "Hint: --trainer.strategy ddp; only heads train, so there is next to nothing to shard, and kept "
-                "prompts, hashes and checkpoints want whole tensors."
-            )
+            raise ConfigError(NO_SHARDING.format(type(trainer.strategy).__name__))
         folder.mkdir(parents=True, exist_ok=True)  # W&B goes elsewhere if its folder does not exist
         trainer.loggers = [*trainer.loggers, MetricsFile(folder)]
         return trainer
@@ -310,6 +312,21 @@ class TunerCLI(LightningCLI):
     def _best(self) -> str | None:
         callback = self.trainer.checkpoint_callback
         return str(callback.best_model_path) or None if isinstance(callback, ModelCheckpoint) else None
+
+
+NO_SHARDING = (
+    "expected ddp for several processes but got {} (trainer.strategy). Hint: --trainer.strategy ddp; only heads train, "
+    "so there is next to nothing to shard, and kept prompts, hashes and checkpoints want whole tensors."
+)
+OTHER_WAYS = ("fsdp", "deepspeed", "modelparallel", "spawn", "fork", "notebook", "xla")
+"""What the names of Lightning's other strategies contain: they shard tensors, or hand this program on by pickling."""
+
+
+def _refuse_sharding(strategy: Any) -> None:
+    """Refuse what Lightning would refuse one by one, for want of a GPU or a library, before it has its say."""
+    name = str(getattr(strategy, "class_path", strategy))
+    if any(way in name.lower().replace("_", "") for way in OTHER_WAYS):
+        raise ConfigError(NO_SHARDING.format(repr(name)))
 
 
 OF_THE_CALL = ("fresh", "ckpt_path", "verbose", "weights_only", "return_predictions")

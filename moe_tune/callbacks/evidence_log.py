@@ -87,7 +87,7 @@ def send(trainer: Trainer, split: str, frame: pd.DataFrame, figures: dict[str, F
             logger.log_table(f"{split}/experts", dataframe=expert_table(frame))
             logger.log_table(f"{split}/layers", dataframe=layer_table(frame))
             for name, file in files.items():
-                logger.log_image(f"{split}/{name}", [str(file)])
+                logger.log_image(f"{split}/{name}_figure", [str(file)])  # accuracy is a number's key
         elif isinstance(logger, TensorBoardLogger):
             for name, figure in figures.items():
-                logger.experiment.add_figure(f"{split}/{name}", figure, global_step=trainer.global_step)
+                logger.experiment.add_figure(f"{split}/{name}_figure", figure, global_step=trainer.global_step)

@@ -41,6 +41,7 @@ MISTAKES = {
     "prompt too long": (["fit", *NANO, "--data.max_length", "5"], 3, "5"),
     "negative rate": (["fit", *NANO, "--optimizer.lr", "-1"], 2, "learning rate"),
     "no GPU": (["fit", *NANO, "--trainer.accelerator", "gpu"], 2, "trainer"),
+    "half-precision heads": (["fit", *NANO, "--trainer.precision", "bf16-true"], 2, "model.base.dtype"),
     "empty batches": (["fit", *NANO, "--data.batch_size", "0"], 2, "at least 1"),
     "losses without training": (
         ["fit", *NANO, "--model.head", "IdentityHead", "--model.losses.z", "ZLoss"],

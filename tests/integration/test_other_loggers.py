@@ -18,6 +18,6 @@ def test_loggers_write_into_the_run_directory(name, pattern, fit, tmp_path):
         assert table["base_validation/accuracy"].notna().sum() == 1
     else:
         events = EventAccumulator(str(file.parent)).Reload()
-        drawn = {f"{split}/{name}" for split in ("validation", "test") for name in FIGURES}
+        drawn = {f"{split}/{name}_figure" for split in ("validation", "test") for name in FIGURES}
         assert drawn <= set(events.Tags()["images"])
         assert "base_validation/accuracy" in events.Tags()["scalars"]

@@ -105,7 +105,7 @@ def test_an_offline_run_holds_configuration_history_tables_and_images(offline):
     assert table["count"].tolist() == used["count"].tolist()
     assert {"activated", "never_share"} <= set(layers[-1]["columns"])
     for name in ("usage", "accuracy", "entropy", "scatter"):
-        images = run.images[f"validation/{name}"]
+        images = run.images[f"validation/{name}_figure"]
         assert len(images) == EPOCHS
         assert images[-1] == (offline / "figures" / f"validation_{name}.png").read_bytes()
 
