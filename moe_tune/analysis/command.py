@@ -111,7 +111,7 @@ def _asked(argv: list[str], plugins: dict[str, str] | None) -> tuple[argparse.Na
     parser.add_argument("--shots", nargs="+", type=int, help="worked examples per pass (0 and, where there are, 5)")
     parser.add_argument("--scopes", nargs="+", choices=SCOPES, default=list(SCOPES), help="which tokens count")
     parser.add_argument("--sensitivity", type=int, default=SENSITIVITY, metavar="N", help="questions; 0 leaves it out")
-    parser.add_argument("--draws", type=int, default=1000, help="permutations of the null distribution")
+    parser.add_argument("--draws", type=int, default=1000, help="permutations of the null, at least 40 per layer")
     parser.add_argument("--out", type=Path, help="folder of the results")
     path = argv[0] if argv and not argv[0].startswith("-") else None
     given, rest = parser.parse_known_args(argv if path is None else argv[1:])

@@ -26,7 +26,7 @@ class Manner:
         name: Short name of what is analysed.
         split: The split whose questions were answered.
         trained: Whether a checkpoint's heads answered.
-        draws: Shuffles of the permutation null.
+        draws: Shuffles of the permutation null; many layers take more.
         seed: Their seed.
     """
 
@@ -56,11 +56,12 @@ def gather(
         about: Further facts for the report's head, such as the time it took.
     """
     frames: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
-    held, accuracies = [], {}
+    held, accuracies, made = [], {}, manner.draws
     for one in passes:
         known = _by_scope(one, tuner, manner)
         held += claims({str(scope): evidence for scope, evidence in known.items()}, one.shots)
         accuracies[one.shots] = _accuracy(one)
+        made = max(made, *(evidence.draws for evidence in known.values()))
         for scope, evidence in known.items():
             for name in TABLES:
                 frame = getattr(evidence, name).copy()
@@ -85,7 +86,7 @@ def gather(
             "questions": questions,
             "accuracy": accuracies,
             "routing": tuner.routing_dtype,
-            "permutations": manner.draws,
+            "permutations": made,
             "seed": manner.seed,
             "date": now(),
             **about,

@@ -53,8 +53,11 @@ class AnalysisTuner(RouterTuner):
     def on_predict_epoch_start(self) -> None:
         """Begin a pass."""
         self.results = {}
+        split = self.quiz.predict_split
+        if split != "train" and self.table and self.head.traits.needs_calibration:
+            self.table.refuse_overlap(self.quiz.questions(split), split)
         parted = any(scope in PARTS for scope in self.scopes)
-        self._encoder = self.quiz.encoder(self.quiz.predict_split) if parted else None
+        self._encoder = self.quiz.encoder(split) if parted else None
 
     def predict_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
         """Answer a batch and keep its routing."""
