@@ -36,7 +36,7 @@ lint: install-test
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 conformance: install-test
 	PYTHONPATH=tests $(BIN)/python -m pytest -n auto -p matrix tests/conformance tests/unit/heads tests/unit/losses \
