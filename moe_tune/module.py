@@ -259,19 +259,19 @@ class RouterTuner(LightningModule):
             teacher_logits_BV=teacher_BV,
             tables=None if self.table is None else self.table.layers,
         )
-        size, task = len(loss_B), loss_B.mean()
-        together = size
-        if several_ranks():  # their gradients are averaged, and their parts of a batch may differ in size by one
+        size = together = len(loss_B)
+        share = 1.0
+        if several_ranks():  # what they have is averaged, and their parts of a batch may differ in size by one
             together = int(summed_over_ranks(torch.tensor(size, device=self.device)))
-            task = task * (size * self.trainer.world_size / together)
-        parts = {"task": (self.task_weight, task)}
+            share = size * self.trainer.world_size / together
+        parts = {"task": (self.task_weight, loss_B.mean() * share)}
         for name, loss in self.losses.items():
-            parts[name] = (loss.current_weight(progress), loss.compute(trace, context))
+            parts[name] = (loss.current_weight(progress), loss.compute(trace, context) * share)
         self._refuse(parts)
         if not self.told_constant:
             self._tell_constant({name: value for name, (_, value) in parts.items() if name != "task"})
         total = torch.stack([weight * value for weight, value in parts.values()]).sum()
-        correct = (log_probs_BA.argmax(-1) == batch.gold_B).float().mean()
+        correct = (log_probs_BA.argmax(-1) == batch.gold_B).float().mean() * share
         joint = several_ranks()
         self.log("train/loss", total, prog_bar=True, batch_size=size, sync_dist=joint)
         self.log("train/accuracy", correct, prog_bar=True, batch_size=size, sync_dist=joint)
@@ -340,8 +340,8 @@ class RouterTuner(LightningModule):
 
     def on_train_start(self) -> None:
         """Let the noise of heads differ from process to process, but not their end."""
+        self.end_jointly()
         if several_ranks():
-            self.joint_end = JointEnd(self.trainer)  # Lightning has set its own handler just before
             torch.manual_seed(self.quiz.seed + self.global_rank)
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
@@ -350,9 +350,28 @@ class RouterTuner(LightningModule):
             self.joint_end.check()
 
     def on_validation_batch_start(self, batch: Batch, batch_index: int, dataloader_idx: int = 0) -> None:
-        """Do as before a training batch, within a fit."""
+        """Do as before a training batch."""
         if self.joint_end is not None:
             self.joint_end.check()
+
+    def on_test_batch_start(self, batch: Batch, batch_index: int, dataloader_idx: int = 0) -> None:
+        """Do as before a training batch."""
+        if self.joint_end is not None:
+            self.joint_end.check()
+
+    def on_predict_batch_start(self, batch: Batch, batch_index: int, dataloader_idx: int = 0) -> None:
+        """Do as before a training batch."""
+        if self.joint_end is not None:
+            self.joint_end.check()
+
+    def teardown(self, stage: str) -> None:
+        """Forget the handler, which Lightning takes away with its own."""
+        self.joint_end = None
+
+    def end_jointly(self) -> None:
+        """Let several processes end together from here on; Lightning has set its own handler just before."""
+        if several_ranks() and self.joint_end is None:
+            self.joint_end = JointEnd(self.trainer)
 
     def on_train_epoch_start(self) -> None:
         """Make a fresh table of the training split, from the second epoch on, for heads that ask for it."""
@@ -519,6 +538,7 @@ class RouterTuner(LightningModule):
 
     def get_ready(self) -> None:
         """Keep the prompts; calibrate heads that need it; move scheduled ones, at their end with nothing to train."""
+        self.end_jointly()
         self.keep_prompts(self.stage_splits)
         self.calibrate()
         if self.trainer.state.fn == "fit" or not self.trains:

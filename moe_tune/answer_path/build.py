@@ -53,6 +53,7 @@ def build_store(
     rank: int = 0,
     world_size: int = 1,
     barrier: Callable[[], None] = lambda: None,
+    agreed: Callable[[bool], bool] = bool,
 ) -> PromptStore:
     """Return the cache in a folder, computing what is missing of it; of two builders at once, one waits.
 
@@ -64,23 +65,24 @@ def build_store(
         rank: Which of several processes this is; each computes its share of the questions.
         world_size: How many processes there are.
         barrier: Waits until all processes have come here.
+        agreed: Gives every process what the first one says.
 
     Raises:
         ResourceError: The disk is too small.
     """
     if rank > 0:
-        barrier()
-        _fill(folder, plan, description, prompt_pass, rank, world_size, barrier)
+        if not agreed(False):
+            barrier()
+            _fill(folder, plan, description, prompt_pass, rank, world_size, barrier)
     else:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with BuildLock(folder.with_name(f"{folder.name}.lock")):
-            if world_size == 1 and (store := open_store(folder)) is not None:
-                return store
-            rank_zero_info(
-                f"prompt cache of {description['split']}: {len(plan.own_length_Q):,} questions, "
-                f"{plan.bytes / 1e9:.2f} GB, {folder}"
-            )
-            _fill(folder, plan, description, prompt_pass, rank, world_size, barrier)
+            if not agreed(open_store(folder) is not None):
+                rank_zero_info(
+                    f"prompt cache of {description['split']}: {len(plan.own_length_Q):,} questions, "
+                    f"{plan.bytes / 1e9:.2f} GB, {folder}"
+                )
+                _fill(folder, plan, description, prompt_pass, rank, world_size, barrier)
     barrier()
     built = open_store(folder)
     if built is None:

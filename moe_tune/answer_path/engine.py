@@ -190,6 +190,7 @@ class AnswerEngine:
                     trainer.global_rank,
                     trainer.world_size,
                     trainer.strategy.barrier,
+                    trainer.strategy.broadcast,
                 )
         return self._sources[split]
 

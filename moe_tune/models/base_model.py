@@ -33,7 +33,7 @@ class BaseModel:
         path: A Hub id such as ``allenai/OLMoE-1B-7B-0125-Instruct``, a local folder, ``nano`` (shipped with the
             package), or ``random`` (random weights of a few million parameters: a wiring test, not a model).
         revision: A 40-digit commit, required for a Hub id so that a run names exactly what it used.
-        tokenizer: Where the tokenizer is if not beside the model: a folder, a Hub id, a ``tokenizer.json``, or
+        tokenizer: Where the tokenizer is if not beside the model: a folder, a ``tokenizer.json``, or
             ``olmo-eval`` (OLMoE's own, from the installed wheel). ``null`` is beside the model.
         dtype: Dtype of the weights.
         experts_implementation: ``eager``, ``grouped_mm``, ``batched_mm``, or this program's ``blocked`` (for half
