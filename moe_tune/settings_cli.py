@@ -5,7 +5,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
-from moe_tune.tuner_cli import Claim, TunerCLI
+from moe_tune.tuner_cli import Claim, TunerCLI, refuse_unfit
 
 
 class SettingsCLI(TunerCLI):
@@ -21,7 +21,8 @@ class SettingsCLI(TunerCLI):
         super().__init__(["fit", *argv], plugins or {}, Claim())
 
     def before_instantiate_classes(self) -> None:
-        """Leave out what would write files."""
+        """Refuse what a fit refuses, and leave out what would write files."""
+        refuse_unfit(self.settings.trainer)
         self.settings.trainer.logger = False
         self.settings.trainer.callbacks = None
 

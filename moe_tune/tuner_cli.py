@@ -152,12 +152,7 @@ class TunerCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Find the run directory, and what an earlier run of the same command left there."""
         settings = self.settings
-        _refuse_sharding(settings.trainer.strategy)
-        if str(settings.trainer.precision).endswith("-true") and settings.trainer.precision != "32-true":
-            raise ConfigError(
-                f"expected heads in float32 but got {settings.trainer.precision!r} (trainer.precision). Hint: "
-                "model.base.dtype is the base model's; bf16-mixed computes in bfloat16 and keeps heads and routing."
-            )
+        refuse_unfit(settings.trainer)
         config: dict[str, Any] = yaml.safe_load(self._parser(self.subcommand).dump(settings, skip_none=False))
         for key in OF_THE_CALL:
             config.pop(key, None)
@@ -274,11 +269,7 @@ class TunerCLI(LightningCLI):
         if self.model.trains:
             self.trainer.fit(model, **{**kwargs, "weights_only": True})
         else:
-            if self.model.losses:
-                raise ConfigError(
-                    f"expected no losses for a head with nothing to train but got {sorted(self.model.losses)} "
-                    f"(model.losses). Hint: configs/losses/none.yaml, or a head that trains."
-                )
+            self.refuse_idle_losses()
             kwargs.pop("ckpt_path", None)
             self.validate(model, **kwargs)
             self.trainer.save_checkpoint(self.directory.path / "checkpoints" / "last.ckpt")
@@ -289,6 +280,18 @@ class TunerCLI(LightningCLI):
         self.directory.update_manifest(status="finished", tested_checkpoint=self._best() or "last")
         record_end(self.directory, early=False)
         rank_zero_info(f"run: {self.directory.path}")
+
+    def refuse_idle_losses(self) -> None:
+        """Refuse losses that nothing would be trained by.
+
+        Raises:
+            ConfigError: There are losses, and neither the head nor an adapter trains.
+        """
+        if self.model.losses and not self.model.trains:
+            raise ConfigError(
+                f"expected no losses for a head with nothing to train but got {sorted(self.model.losses)} "
+                "(model.losses). Hint: configs/losses/none.yaml, or a head that trains."
+            )
 
     def validate(self, model: LightningModule, **kwargs: Any) -> None:
         """Evaluate the validation split; the numbers are printed by the callbacks, not as Lightning's table."""
@@ -322,11 +325,23 @@ OTHER_WAYS = ("fsdp", "deepspeed", "modelparallel", "spawn", "fork", "notebook",
 """What the names of Lightning's other strategies contain: they shard tensors, or hand this program on by pickling."""
 
 
-def _refuse_sharding(strategy: Any) -> None:
-    """Refuse what Lightning would refuse one by one, for want of a GPU or a library, before it has its say."""
-    name = str(getattr(strategy, "class_path", strategy))
+def refuse_unfit(trainer: Any) -> None:
+    """Refuse a strategy that shards and heads in less than float32, before Lightning wants a GPU or a library for them.
+
+    Args:
+        trainer: The parsed arguments of the trainer.
+
+    Raises:
+        ConfigError: The strategy or the precision is one that no verb takes.
+    """
+    name = str(getattr(trainer.strategy, "class_path", trainer.strategy))
     if any(way in name.lower().replace("_", "") for way in OTHER_WAYS):
         raise ConfigError(NO_SHARDING.format(repr(name)))
+    if str(trainer.precision).endswith("-true") and trainer.precision != "32-true":
+        raise ConfigError(
+            f"expected heads in float32 but got {trainer.precision!r} (trainer.precision). Hint: "
+            "model.base.dtype is the base model's; bf16-mixed computes in bfloat16 and keeps heads and routing."
+        )
 
 
 OF_THE_CALL = ("fresh", "ckpt_path", "verbose", "weights_only", "return_predictions")

@@ -9,7 +9,7 @@ from moe_tune.wandb_logger import RouterWandbLogger, close_wandb_run
 
 
 def send_comparison(logger: RouterWandbLogger, comparison: Comparison, out: Path) -> str:
-    """Log a comparison as a W&B run of its own, end the run, and return where it is: an address, or a folder.
+    """Log a comparison as a W&B run of its own, end the run, and return where it is, if it is anywhere.
 
     A fault of W&B is a warning; the files are there all the same.
 
@@ -28,6 +28,6 @@ def send_comparison(logger: RouterWandbLogger, comparison: Comparison, out: Path
     # The page is complete: W&B's own style sheet would be put on top of its own.
     logger.log_metrics({"report": wandb.Html(out / "report.html", inject=False)})
     run = logger.experiment
-    place = str(run.url or run.settings.sync_dir)
+    place = "disabled by WANDB_MODE, nothing is logged" if run.disabled else str(run.url or run.settings.sync_dir)
     close_wandb_run(failed=False)
     return place

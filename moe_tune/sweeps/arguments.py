@@ -10,8 +10,8 @@ def spread_out(argv: list[str]) -> list[str]:
     """Return the arguments with the dotted keys of written-out configurations as arguments of their own.
 
     A sweep agent hands its parameters over as ``--config '{"model.losses.z.weight": 0.1}'``, and jsonargparse
-    understands such a key two levels deep only. Keys are taken in order of name, so that a class comes before its
-    options.
+    understands such a key two levels deep only. Keys are taken in order of name, ``class_path`` first, so that a class
+    comes before its options.
 
     Args:
         argv: The verb and its arguments; every configuration has been read strictly before.
@@ -31,7 +31,7 @@ def spread_out(argv: list[str]) -> list[str]:
             continue
         value = value if equals else next(rest, "")
         if value.lstrip().startswith("{"):
-            words += _as_arguments(yaml.safe_load(value))
+            words += _as_arguments(_read(value))
         else:
             words += [word] if equals else [word, value]
     return words
@@ -48,9 +48,22 @@ def as_json(values: dict[str, Any]) -> str:
 
 def _as_arguments(content: dict[str, Any]) -> list[str]:
     plain = {key: value for key, value in content.items() if "." not in str(key)}
-    dotted = sorted(set(content) - set(plain))
+    dotted = sorted(set(content) - set(plain), key=_class_first)
     words = [f"--config={as_json(plain)}"] if plain else []
     return words + [f"--{key}={_text(content[key])}" for key in dotted]
+
+
+def _class_first(key: str) -> list[tuple[bool, str]]:
+    return [(part != "class_path", part) for part in key.split(".")]
+
+
+def _read(text: str) -> dict[str, Any]:
+    """Return what is written out; JSON before YAML, which would read an agent's ``1e-05`` as text."""
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError:
+        content = yaml.safe_load(text)
+    return dict(content)
 
 
 def _text(value: Any) -> str:

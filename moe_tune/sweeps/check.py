@@ -1,22 +1,26 @@
 """What is wrong with a configuration or a sweep file, found offline and without loading a model."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from moe_tune.config_files import load_yaml
 from moe_tune.errors import ConfigError, MoeTuneError, did_you_mean
-from moe_tune.sweeps.search import library, with_extremes
+from moe_tune.sweeps.search import library, next_values, shall_stop, with_extremes
 from moe_tune.sweeps.sweep_file import Sweep, fit_words, is_sweep
+
+if TYPE_CHECKING:
+    from moe_tune.settings_cli import SettingsCLI
 
 LOGGED = (
     *("accuracy", "loss", "entropy_all", "entropy_topk", "activated_experts", "never_activated_share"),
     *("load_imbalance", "expert_accuracy_spread"),
 )
 """What a run logs of its validation; a test compares it with a run."""
-METRICS = (*(f"validation/{name}" for name in LOGGED), "train/accuracy", "train/loss")
+METRICS = tuple(f"{split}/{name}" for split in ("validation", "train") for name in LOGGED)
+METHODS = ("grid", "random", "bayes")
 TEXT_NUMBER = re.compile(r"[+-]?\d+(?:\.\d*)?[eE][+-]?\d+")
 """A number that YAML 1.1 reads as text."""
 DISTRIBUTION_KEYS = (
@@ -40,22 +44,31 @@ def faults_of(file: Path, plugins: dict[str, str] | None = None) -> list[str]:
     # An overlay says nothing of the questions, which have no default.
     data = content.get("data") if isinstance(content, dict) else None
     whole = isinstance(data, dict) and "source" in data
-    problem = _parse([*([] if whole else ["--data.source=NanoQuiz"]), "--config", str(file)], plugins)
+    given = ["--config", str(file)]
+    # Nor does it say which head its losses are for.
+    problem = _parse(given, plugins, _fits) if whole else _parse(["--data.source=NanoQuiz", *given], plugins)
     return [_placed(problem, file)] if problem else []
 
 
 def _sweep_faults(sweep: Sweep, plugins: dict[str, str] | None) -> Iterator[str]:
     found = [*_schema(sweep.config), *_judged_by(sweep.config)]
     parameters = sweep.config.get("parameters")
+    if "parameters" in sweep.config and not isinstance(parameters, dict):
+        found.append(_fault("a mapping", repr(parameters), "parameters", "model.head.tau: {values: [0.5, 1.0]}"))
+    method = sweep.config.get("method")
+    method = method if method in METHODS else "random"  # one without a method is told above
     for name, spec in (parameters if isinstance(parameters, dict) else {}).items():
-        found += _parameter(str(name), spec)
+        found += _parameter(str(name), spec, method)
     try:
         fit_words(sweep.config)
     except ConfigError as fault:
         found.append(str(fault))
     yield from found
     if not found:
-        yield from _parsed_points(sweep, plugins)
+        unproposed = list(_proposal(sweep))
+        yield from unproposed
+        if not unproposed or not sweep.parameters:
+            yield from _parsed_points(sweep, plugins)
 
 
 def _schema(config: dict[str, Any]) -> Iterator[str]:
@@ -63,7 +76,14 @@ def _schema(config: dict[str, Any]) -> Iterator[str]:
     library()
     from sweeps.config.schema import sweep_config_jsonschema, validator
 
-    known = sweep_config_jsonschema["properties"]
+    known = [*sweep_config_jsonschema["properties"], "run_cap"]
+    cap = config.get("run_cap", 1)
+    if type(cap) is not int or cap < 1:
+        yield _fault("a whole number of at least 1", repr(cap), "run_cap", "run_cap: 20")
+    band = config.get("early_terminate")
+    unsaid = isinstance(band, dict) and "max_iter" in band and "s" not in band
+    if unsaid:
+        yield _fault("s beside max_iter", "none", "early_terminate.s", "s: 2, how often runs are looked at.")
     for key in config:
         if key not in known:
             yield _fault("a key of a sweep", repr(key), str(key), did_you_mean(str(key), known))
@@ -74,7 +94,7 @@ def _schema(config: dict[str, Any]) -> Iterator[str]:
             )
     for problem in validator.iter_errors(config):
         place = ".".join(str(part) for part in problem.absolute_path)
-        if place and not place.startswith("parameters"):
+        if place and not place.startswith("parameters") and not (unsaid and place == "early_terminate"):
             yield _fault("what W&B's schema allows", problem.message, place, "docs.wandb.ai has the sweep file format.")
 
 
@@ -91,9 +111,11 @@ def _judged_by(config: dict[str, Any]) -> Iterator[str]:
         yield _fault("a metric of the validation split", repr(name), "metric.name", remedy)
     elif isinstance(name, str) and name not in METRICS and not name.startswith("train/loss_"):
         yield _fault("a metric that runs log", repr(name), "metric.name", did_you_mean(name, METRICS))
+    elif isinstance(name, str) and "goal" not in metric:
+        yield _fault("a goal", "none", "metric.goal", "goal: maximize, or minimize, which W&B takes if left.")
 
 
-def _parameter(name: str, spec: Any) -> Iterator[str]:
+def _parameter(name: str, spec: Any, method: str) -> Iterator[str]:
     place = f"parameters.{name}"
     if not isinstance(spec, dict):
         yield _fault("value, values, or min and max", repr(spec), place, f"{name}: {{value: {spec}}}")
@@ -123,38 +145,77 @@ def _parameter(name: str, spec: Any) -> Iterator[str]:
         remedy = "write both with a point, or both without."
         yield _fault("min and max of one type", f"{spec['min']!r} and {spec['max']!r}", place, remedy)
     if not before:
-        yield from _distribution(name, spec)
+        yield from _distribution(name, spec, method)
 
 
-def _distribution(name: str, spec: dict[str, Any]) -> Iterator[str]:
+def _distribution(name: str, spec: dict[str, Any], method: str) -> Iterator[str]:
     try:
         for message in library().schema_violations_from_proposed_config(
-            {"method": "random", "parameters": {name: dict(spec)}}
+            {"method": method, "parameters": {name: dict(spec)}}
         )[:1]:
             yield _fault("a distribution W&B knows", message, f"parameters.{name}", "values: [...], or min and max.")
     except (TypeError, ValueError) as fault:
         yield _fault("a distribution W&B knows", str(fault), f"parameters.{name}", "values: [...], or min and max.")
 
 
+def _proposal(sweep: Sweep) -> Iterator[str]:
+    """Ask the library for a first point, and whether it would be stopped: some faults it tells only then."""
+    if not sweep.parameters:
+        yield _fault("a parameter to vary", "none", "parameters", "model.head.tau: {values: [0.5, 1.0]}")
+        return
+    library()
+    from sweeps.config.cfg import jsonschema
+
+    method = sweep.config["method"]
+    try:
+        first = next_values(sweep, [], Path(), seed=0)
+        if "early_terminate" in sweep.config:
+            shall_stop(sweep, [], Path(), 0)
+    except (TypeError, ValueError, jsonschema.ValidationError) as fault:
+        problem = " ".join(str(fault).split())
+        remedy = "a grid wants values: [...], random and bayes take min and max too."
+        yield _fault(f"a {method} sweep W&B can run", problem, "method", remedy)
+        return
+    if first is None:
+        yield _fault(f"a first point of the {method}", "none", "parameters", "values: [...] with at least one.")
+
+
 def _parsed_points(sweep: Sweep, plugins: dict[str, str] | None) -> Iterator[str]:
     """Parse points that hold every listed value and both ends of every range, as the arguments of a fit."""
     tried = {name: with_extremes(name, spec) for name, spec in sweep.parameters.items()}
     seen = set()
-    for row in zip_longest(*tried.values()):
+    for row in list(zip_longest(*tried.values())) or [()]:
         pairs = zip(tried, row, strict=True)
         values = {name: tried[name][-1] if value is None else value for name, value in pairs}
-        fault = _parse(sweep.arguments(values), plugins)
+        fault = _parse(sweep.arguments(values), plugins, _fits_without_test)
         if fault and fault not in seen:
             seen.add(fault)
             yield fault
 
 
-def _parse(argv: list[str], plugins: dict[str, str] | None) -> str | None:
-    """Return what is wrong with the arguments of a fit."""
+def _fits(cli: "SettingsCLI") -> None:
+    cli.refuse_idle_losses()
+
+
+def _fits_without_test(cli: "SettingsCLI") -> None:
+    cli.refuse_idle_losses()
+    if cli.settings.test_after_fit:
+        raise ConfigError(
+            "expected a sweep that leaves the test split closed but got true (test_after_fit). "
+            "Hint: --test_after_fit=false in the command; a choice by the test split cannot be tested on it."
+        )
+
+
+def _parse(
+    argv: list[str], plugins: dict[str, str] | None, demand: Callable[["SettingsCLI"], None] | None = None
+) -> str | None:
+    """Return what is wrong with the arguments of a fit, by themselves and by what is demanded beyond."""
     from moe_tune.settings_cli import SettingsCLI
 
     try:
-        SettingsCLI(argv, plugins)
+        cli = SettingsCLI(argv, plugins)
+        if demand is not None:
+            demand(cli)
     except MoeTuneError as fault:
         return str(fault)
     return None

@@ -37,13 +37,14 @@ class SweepPoint:
         return folder / "points" / f"{self.index:03d}"
 
     def run(self, folder: Path) -> Path | None:
-        """Return the point's run directory, if it has begun.
+        """Return the point's run directory, if it has begun; of several, the one written to last.
 
         Args:
             folder: The sweep's folder.
         """
-        manifests = sorted(self.root(folder).glob("*/manifest.json"))
-        return next((file.parent for file in manifests if ".old-" not in file.parent.name), None)
+        manifests = [file for file in self.root(folder).glob("*/manifest.json") if ".old-" not in file.parent.name]
+        newest = max(manifests, key=lambda file: file.stat().st_mtime_ns, default=None)
+        return newest.parent if newest else None
 
     def ended(self, folder: Path) -> Status | None:
         """Return how the point's run ended, by its manifest; ``None`` if it did not.

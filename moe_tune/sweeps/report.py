@@ -143,6 +143,5 @@ def _overlay(sweep: Sweep, folder: Path, best: SweepPoint) -> str:
         else:
             overlay[top] = resolved[top]
     value = best.best(folder, sweep.metric, sweep.maximised)
-    base = " ".join(f"--config {path}" for path in sweep.configs)
     head = f"# Best of {sweep.file.name}: point {best.index}, {sweep.metric} {value}, chosen on validation.\n"
-    return f"{head}# python -m moe_tune fit {base} --config best.yaml\n{to_yaml(overlay)}"
+    return f"{head}# {sweep.best_command(folder / 'best.yaml')}\n{to_yaml(overlay)}"

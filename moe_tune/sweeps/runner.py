@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ class InThisProcess(Executor):
     """An executor that has done what it is given before it returns."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
-        """Call the function; what it raises is raised here.
+        """Call the function and keep what came of it; an interruption is raised here.
 
         Args:
             fn: The function.
@@ -30,7 +30,10 @@ class InThisProcess(Executor):
             kwargs: Its arguments by name.
         """
         done: Future[Any] = Future()
-        done.set_result(fn(*args, **kwargs))
+        try:
+            done.set_result(fn(*args, **kwargs))
+        except Exception as fault:
+            done.set_exception(fault)
         return done
 
 
@@ -47,7 +50,8 @@ def run_sweep(
     """Run a sweep until it has no point left or enough of them, and return the points.
 
     A point is written down before it is run and after it has ended, so that a process killed at any time loses and
-    repeats none: the next call runs what was running, from its last checkpoint.
+    repeats none: the next call runs what was running, from its last checkpoint. A point that raises has failed, as
+    have all that were running when a process was lost, of which nobody knows whose it was.
 
     Args:
         sweep: The sweep.
@@ -61,7 +65,8 @@ def run_sweep(
     points = load_points(folder)
     unfinished = [point for point in points if point.status == "running"]
     waiting: dict[Future[tuple[Status, str]], SweepPoint] = {}
-    with _executor(workers, plugins or {}) as executor:
+    executor = _executor(workers, plugins or {})
+    try:
         while True:
             while len(waiting) < workers:
                 point = unfinished.pop(0) if unfinished else _proposed(sweep, folder, points, count, seed)
@@ -70,10 +75,18 @@ def run_sweep(
                 waiting[executor.submit(execute, sweep, folder, point, plugins or {})] = point
             if not waiting:
                 return points
-            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+            done = wait(waiting, return_when=FIRST_COMPLETED).done
+            if lost := any(isinstance(future.exception(), BrokenExecutor) for future in done):
+                done = wait(waiting).done
+            for future in done:
                 point = waiting.pop(future)
-                point.status, point.note = future.result()
+                point.status, point.note = _outcome(future)
             save_points(folder, points)
+            if lost:
+                executor.shutdown()
+                executor = _executor(workers, plugins or {})
+    finally:
+        executor.shutdown()
 
 
 def run_point(sweep: Sweep, folder: Path, point: SweepPoint, plugins: dict[str, str]) -> tuple[Status, str]:
@@ -99,6 +112,13 @@ def run_point(sweep: Sweep, folder: Path, point: SweepPoint, plugins: dict[str, 
             return "failed", str(fault)
         ended = point.ended(folder)
     return ended or "failed", "" if ended else "the run ended without saying how"
+
+
+def _outcome(future: "Future[tuple[Status, str]]") -> tuple[Status, str]:
+    try:
+        return future.result()
+    except Exception as fault:
+        return "failed", f"{type(fault).__name__}: {' '.join(str(fault).split())}"
 
 
 def _proposed(sweep: Sweep, folder: Path, points: list[SweepPoint], count: int | None, seed: int) -> SweepPoint | None:

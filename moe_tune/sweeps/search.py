@@ -45,7 +45,7 @@ def next_values(sweep: Sweep, points: list[SweepPoint], folder: Path, seed: int)
     np.random.seed(state)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a Gaussian process fitted to few points
-        proposed = sweeps.next_run(sweeps.SweepConfig(sweep.config), _as_runs(sweep, points, folder))
+        proposed = sweeps.next_run(_config(sweep), _as_runs(sweep, points, folder))
     if proposed is None:
         return None
     return {key: plain(entry["value"]) for key, entry in proposed.config.items()}
@@ -65,7 +65,7 @@ def shall_stop(sweep: Sweep, points: list[SweepPoint], folder: Path, index: int)
     Reference: Li et al. 2018, https://arxiv.org/abs/1603.06560.
     """
     sweeps = library()
-    stopped = sweeps.stop_runs(sweeps.SweepConfig(sweep.config), _as_runs(sweep, points, folder))
+    stopped = sweeps.stop_runs(_config(sweep), _as_runs(sweep, points, folder))
     return any(run.name == str(index) for run in stopped)
 
 
@@ -91,15 +91,23 @@ class Hyperband(Callback):
         self.sweep, self.folder, self.index = sweep, folder, index
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Ask after every validation of a fit; the last epoch is let finish.
+        """Ask after every validation of a fit; the last epoch or step is let finish.
 
         Raises:
             StoppedBySweep: The run is among those that are stopped.
         """
-        if trainer.state.fn != "fit" or trainer.current_epoch + 1 >= (trainer.max_epochs or 0):
+        # Lightning's -1 is no limit; a fit by steps has no limit of epochs.
+        last_epoch = 0 <= (trainer.max_epochs or -1) <= trainer.current_epoch + 1
+        last_step = 0 <= trainer.max_steps <= trainer.global_step
+        if trainer.state.fn != "fit" or last_epoch or last_step:
             return
         if shall_stop(self.sweep, load_points(self.folder), self.folder, self.index):
             raise StoppedBySweep
+
+
+def _config(sweep: Sweep) -> Any:
+    """Return what the library validates; it does not know ``run_cap``, which the service reads."""
+    return library().SweepConfig({key: value for key, value in sweep.config.items() if key != "run_cap"})
 
 
 def _as_runs(sweep: Sweep, points: list[SweepPoint], folder: Path) -> list[Any]:

@@ -7,13 +7,18 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from moe_tune.config_files import load_yaml
 from moe_tune.errors import ConfigError
 from moe_tune.runs.directory import identity
 from moe_tune.sweeps.check import faults_of
+from moe_tune.sweeps.lock import alone_in
 from moe_tune.sweeps.points import SweepPoint, load_points
 from moe_tune.sweeps.report import write_report
 from moe_tune.sweeps.runner import run_point, run_sweep
 from moe_tune.sweeps.sweep_file import Sweep, load_sweep
+
+NOT_IDENTITY = ("name", "description", "project", "entity", "run_cap")
+"""Keys of a sweep file that change none of its points."""
 
 
 def main(argv: list[str], plugins: dict[str, str] | None = None) -> int:
@@ -24,7 +29,7 @@ def main(argv: list[str], plugins: dict[str, str] | None = None) -> int:
         plugins: sha256 of the user's plug-in files, by path.
 
     Raises:
-        ConfigError: The file has mistakes, or the sweep has no end.
+        ConfigError: The file has mistakes, the sweep has no end, or another process runs it.
     """
     parser = argparse.ArgumentParser(
         prog="moe_tune sweep",
@@ -32,7 +37,7 @@ def main(argv: list[str], plugins: dict[str, str] | None = None) -> int:
     )
     parser.add_argument("file", type=Path, help="such as configs/sweep/temperature.yaml")
     parser.add_argument("--runs_root", type=Path, default=Path("runs"), help="folder of all runs")
-    parser.add_argument("--count", type=int, help="most points, those of earlier calls included; all of a grid if left")
+    parser.add_argument("--count", type=int, help="most points in all; if left, the file's run_cap or all of a grid")
     parser.add_argument("--workers", type=int, default=1, help="runs at a time; above 1 in processes of their own")
     parser.add_argument("--seed", type=int, default=0, help="seed of random proposals")
     given = parser.parse_args(argv)
@@ -40,21 +45,23 @@ def main(argv: list[str], plugins: dict[str, str] | None = None) -> int:
     sweep = load_sweep(given.file)
     if min(given.workers, given.seed + 1, 1 if given.count is None else given.count) < 1:
         raise ConfigError("expected counts of at least 1 and a seed of at least 0 (--count, --workers, --seed).")
-    if given.count is None and sweep.config.get("method") != "grid":
+    count = sweep.config.get("run_cap") if given.count is None else given.count
+    if count is None and sweep.config.get("method") != "grid":
         raise ConfigError(
             f"expected a number of points for a {sweep.config.get('method')} search but got none (--count). "
             "Hint: --count 20; only a grid ends by itself."
         )
     if faults := faults_of(given.file, plugins):
         raise ConfigError("\n".join(faults))
-    folder = sweep_folder(sweep, given.runs_root, given.seed)
+    folder = sweep_folder(sweep, given.runs_root, given.seed, plugins)
     console = Console()
     console.print(f"sweep: {folder}", soft_wrap=True, highlight=False)
-    with Live(console=console, refresh_per_second=1, get_renderable=lambda: _table(sweep, folder)):
-        points = run_sweep(
-            sweep, folder, run_point, count=given.count, seed=given.seed, workers=given.workers, plugins=plugins
-        )
-    explained, best = write_report(sweep, folder, points)
+    with alone_in(folder):
+        with Live(console=console, refresh_per_second=1, get_renderable=lambda: _table(sweep, folder)):
+            points = run_sweep(
+                sweep, folder, run_point, count=count, seed=given.seed, workers=given.workers, plugins=plugins
+            )
+        explained, best = write_report(sweep, folder, points)
     for point in points:
         if point.note:
             console.print(f"point {point.index} failed: {point.note}", soft_wrap=True, markup=False, highlight=False)
@@ -62,20 +69,25 @@ def main(argv: list[str], plugins: dict[str, str] | None = None) -> int:
     if best is None:
         console.print(f"no point has a value of {sweep.metric}")
         return 1
-    configs = " ".join(f"--config {path}" for path in [*sweep.configs, str(best)])
-    console.print(f"best: python -m moe_tune fit {configs}", soft_wrap=True, highlight=False)
+    console.print(f"best: {sweep.best_command(best)}", soft_wrap=True, markup=False, highlight=False)
     return 0
 
 
-def sweep_folder(sweep: Sweep, runs_root: Path, seed: int) -> Path:
-    """Return the folder of a sweep: another for every content and seed, the same for more points.
+def sweep_folder(sweep: Sweep, runs_root: Path, seed: int, plugins: dict[str, str] | None = None) -> Path:
+    """Return the folder of a sweep: another for every content, also of its base, and seed; the same for more points.
 
     Args:
         sweep: The sweep.
         runs_root: Folder of all runs.
         seed: Seed of random proposals, at least 0.
+        plugins: sha256 of the user's plug-in files, by path.
     """
-    return runs_root / f"sweep-{sweep.file.stem}-s{seed}-{identity(sweep.config)}"
+    content = {
+        "sweep": {key: value for key, value in sweep.config.items() if key not in NOT_IDENTITY},
+        "bases": [value if value.lstrip().startswith("{") else load_yaml(Path(value)) for value in sweep.configs],
+        "plugins": sorted((plugins or {}).values()),
+    }
+    return runs_root / f"sweep-{sweep.file.stem}-s{seed}-{identity(content)}"
 
 
 def _table(sweep: Sweep, folder: Path) -> Table:

@@ -1,5 +1,6 @@
 """A W&B sweep file: what it varies, what it is judged by, and the arguments of ``fit`` it stands for."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,20 @@ class Sweep:
     def configs(self) -> list[str]:
         """The configuration files every run starts from."""
         return config_arguments(self.base)
+
+    def best_command(self, overlay: Path) -> str:
+        """Return the command that fits the best point again, for a shell; whether to test after it is left open.
+
+        Args:
+            overlay: The best point's blocks, on top of everything that is the same for every run.
+        """
+        words = []
+        preceding = ["", *self.base[:-1]]
+        for before, word in zip(preceding, self.base, strict=True):
+            value = before == "--test_after_fit" and not word.startswith("-")
+            if word.partition("=")[0] != "--test_after_fit" and not value:
+                words.append(word)
+        return "python -m moe_tune fit " + shlex.join([*words, "--config", str(overlay)]).replace("\n", " ")
 
     def arguments(self, values: dict[str, Any]) -> list[str]:
         """Return the arguments of ``fit`` for one point, as an agent would.

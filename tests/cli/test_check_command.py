@@ -15,6 +15,8 @@ def parameter(name, spec):
 
 
 TAU = "model.head.tau"
+NANO = ["--config", "configs/nano.yaml", "--config", "configs/head/temperature.yaml"]
+POINT = ["--config", "${args_json}"]
 COMMAND = ["${env}", "python", "-m", "moe_tune", "fit", "--config"]
 MISTAKES = {
     "null": (parameter(TAU, {"values": [0.5, None]}), ["got null (parameters.model.head.tau.values)"]),
@@ -44,6 +46,27 @@ MISTAKES = {
     "another option": (parameter("model.head.tua", {"values": [0.5]}), ["'tua'", "model.head"]),
     "a misspelt key": (parameter("model.haed.tau", {"values": [0.5]}), ["'model.haed.tau'", "Did you mean model.head"]),
     "a value out of range": (parameter(TAU, {"values": [0.5, 0.0]}), ["temperature above 0"]),
+    "a grid over a range": (parameter(TAU, {"min": 0.5, "max": 1.0}), ["grid", TAU, "values: [...]"]),
+    "no parameters": ({"parameters": {}}, ["a parameter to vary"]),
+    "parameters that are no mapping": ({"parameters": [TAU]}, ["a mapping", "(parameters)"]),
+    "a band without s": ({"early_terminate": {"type": "hyperband", "max_iter": 3}}, ["s beside max_iter"]),
+    "two bands without s": (
+        {"early_terminate": {"type": "hyperband", "max_iter": 3, "min_iter": 1}},
+        ["s beside max_iter"],
+    ),
+    "no band": ({"early_terminate": {"type": "hyperband", "max_iter": 1, "s": 1}}, ["length at least 1"]),
+    "no goal": ({"metric": {"name": "validation/accuracy"}}, ["(metric.goal)"]),
+    "a cap of none": ({"run_cap": 0}, ["(run_cap)"]),
+    "a strategy no fit takes": ({"command": [*COMMAND[:-1], *NANO, "--trainer.strategy=fsdp", *POINT]}, ["fsdp"]),
+    "a precision no fit takes": (parameter("trainer.precision", {"value": "bf16-true"}), ["heads in float32"]),
+    "losses for a head that does not train": (
+        {"command": [*COMMAND[:-1], *NANO, "--config", "configs/losses/balance_z.yaml", *POINT]},
+        ["nothing to train"],
+    ),
+    "the test split after every fit": (
+        {"command": [*COMMAND[:-1], *NANO, "--test_after_fit=true", *POINT]},
+        ["--test_after_fit=false"],
+    ),
     "a missing file": (
         {"command": [*COMMAND, "configs/nope.yaml", "--config", "${args_json}"]},
         ["'configs/nope.yaml'"],
@@ -62,6 +85,25 @@ def test_a_planted_mistake_is_named_in_one_line(mistake, tmp_path, capsys):
     assert any(all(word in line for word in words) for line in lines), lines
     assert all(line.startswith("moe_tune: ") and str(file) in line for line in lines)
     assert len(lines) == 1, lines
+
+
+def test_a_command_is_read_though_nothing_is_varied(tmp_path, capsys):
+    content = yaml.safe_load(Path("configs/sweep/temperature.yaml").read_text())
+    file = tmp_path / "planted.yaml"
+    command = [*COMMAND[:-1], *NANO, "--trainer.strategy=fsdp", *POINT]
+    file.write_text(yaml.safe_dump(content | {"parameters": {}, "command": command}))
+    assert main(["check", str(file)]) == 2
+    told = capsys.readouterr().err
+    assert [word for word in ("a parameter to vary", "fsdp") if word in told] == ["a parameter to vary", "fsdp"]
+
+
+def test_what_the_service_and_training_know_is_valid(tmp_path, capsys):
+    content = yaml.safe_load(Path("configs/sweep/temperature.yaml").read_text()) | parameter(TAU, {"values": [0.5]})
+    file = tmp_path / "valid.yaml"
+    metric = {"name": "train/entropy_all", "goal": "minimize"}
+    file.write_text(yaml.safe_dump(content | {"run_cap": 3, "metric": metric}))
+    losses = "configs/losses/balance_z.yaml"  # whose head another file names
+    assert main(["check", str(file), losses]) == 0, capsys.readouterr().err
 
 
 def test_valid_files_get_a_line_each_and_a_mistake_does_not_hide_others(tmp_path, capsys):

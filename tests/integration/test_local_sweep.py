@@ -22,7 +22,8 @@ TAUS = [0.4, 1.0, 2.5]
 
 def written(folder, method, parameters, overlays=(), **more):
     command = ["${env}", "python", "-m", "moe_tune", "fit"]
-    command += [word for path in [*BASE, *overlays, "${args_json}"] for word in ("--config", path)]
+    command += [word for path in [*BASE, *overlays] for word in ("--config", path)]
+    command += ["--test_after_fit=false", "--config", "${args_json}"]
     metric = {"name": "validation/accuracy", "goal": "maximize"}
     file = folder / f"{method}.yaml"
     content = {"method": method, "metric": metric, "parameters": parameters, "command": command, **more}

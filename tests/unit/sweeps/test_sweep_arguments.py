@@ -27,6 +27,19 @@ def test_a_loss_weight():
     assert model.losses["z"].init_args.weight == 0.001
 
 
+def test_a_class_comes_before_its_options_whatever_their_names():
+    model = settings(**{"model.head.beta": 0.5, "model.head.class_path": "AccuracyBiasHead"})
+    assert model.head.init_args.beta == 0.5
+
+
+def test_json_is_read_as_json():
+    assert spread_out(["fit", "--config", '{"optimizer.betas": [1e-05, 0.9]}']) == [
+        "fit",
+        "--optimizer.betas=[1e-05, 0.9]",
+    ]
+    assert spread_out(["fit", "--config", "{a.b: 0.5}"]) == ["fit", "--a.b=0.5"]
+
+
 def test_a_part_of_a_stack():
     model = settings("configs/head/retuned_temperature.yaml", **{"model.head.parts.temperature.tau": 0.4})
     assert model.head.init_args.parts["temperature"].init_args.tau == 0.4

@@ -2,13 +2,19 @@
 
 import json
 import math
+import os
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from itertools import product
+from types import SimpleNamespace
 
 import pytest
 
+from moe_tune.sweeps import runner
+from moe_tune.sweeps.agent import StoppedBySweep
 from moe_tune.sweeps.points import SweepPoint, load_points
 from moe_tune.sweeps.runner import run_sweep
-from moe_tune.sweeps.search import shall_stop
+from moe_tune.sweeps.search import Hyperband, shall_stop
 
 PLANE = {"model.head.a": {"min": 0.0, "max": 1.0}, "model.head.b": {"min": 0.0, "max": 1.0}}
 VALUES = {"model.head.tau": [0.3, 1.0, 2.0], "model.head.mass": ["raw", "preserved"], "seed_everything": [0, 1]}
@@ -78,6 +84,50 @@ def test_a_point_that_fails_is_kept_and_the_sweep_goes_on(sweep_of, execute, tmp
     assert [(point.status, point.note) for point in points] == [("finished", ""), ("failed", "why"), ("finished", "")]
 
 
+def test_a_point_that_raises_has_failed_and_the_sweep_goes_on(sweep_of, execute, tmp_path):
+    def sometimes(sweep, folder, point, plugins):
+        if point.index == 1:
+            raise RuntimeError("out of\nmemory")
+        return execute(sweep, folder, point, plugins)
+
+    points = run_sweep(sweep_of("random", PLANE), tmp_path, sometimes, count=3)
+    assert [(point.status, point.note) for point in points] == [
+        ("finished", ""),
+        ("failed", "RuntimeError: out of memory"),
+        ("finished", ""),
+    ]
+    assert load_points(tmp_path) == points
+
+
+def test_a_lost_process_fails_what_was_running_and_a_new_pool_goes_on(sweep_of, tmp_path, monkeypatch):
+    pools = []
+
+    class Pool:
+        """Loses a process at the second point it is given; the first pool only."""
+
+        def __init__(self):
+            self.given = []
+            pools.append(self)
+
+        def submit(self, fn, sweep, folder, point, plugins):
+            future = Future()
+            self.given.append(future)
+            if len(pools) > 1:
+                future.set_result(("finished", ""))
+            elif len(self.given) == 2:
+                for lost in self.given:
+                    lost.set_exception(BrokenProcessPool("a process died"))
+            return future
+
+        def shutdown(self): ...
+
+    monkeypatch.setattr(runner, "_executor", lambda workers, plugins: Pool())
+    points = run_sweep(sweep_of("random", PLANE), tmp_path, None, count=4, workers=2)
+    assert [point.status for point in points] == ["failed", "failed", "finished", "finished"]
+    assert points[0].note == "BrokenProcessPool: a process died"
+    assert len(pools) == 2
+
+
 def test_bayes_finds_more_than_random_search_over_five_seeds(sweep_of, execute, tmp_path):
     best = {}
     for method in ("random", "bayes"):
@@ -101,6 +151,40 @@ def test_hyperband_stops_what_is_below_the_best_half(sweep_of, leave_run, tmp_pa
     points.append(SweepPoint(4, values))
     leave_run(tmp_path, points[-1], own, status="started")
     assert shall_stop(sweep, points, tmp_path, 4) is stopped
+
+
+@pytest.mark.parametrize(
+    ("limits", "stopped"),
+    [
+        ({"max_epochs": 9, "max_steps": -1}, True),
+        ({"max_epochs": 3, "max_steps": -1}, False),
+        ({"max_epochs": None, "max_steps": 99}, True),
+        ({"max_epochs": -1, "max_steps": 99}, True),
+        ({"max_epochs": -1, "max_steps": 20}, False),
+    ],
+)
+def test_hyperband_asks_until_the_last_epoch_or_step(sweep_of, leave_run, tmp_path, limits, stopped, monkeypatch):
+    monkeypatch.setattr("moe_tune.sweeps.search.shall_stop", lambda *_: True)
+    trainer = SimpleNamespace(state=SimpleNamespace(fn="fit"), current_epoch=2, global_step=20, **limits)
+    ended = False
+    try:
+        Hyperband(sweep_of("random", PLANE), tmp_path, 0).on_validation_end(trainer, None)
+    except StoppedBySweep:
+        ended = True
+    assert ended is stopped
+
+
+def test_of_several_runs_of_a_point_the_newest_counts(leave_run, tmp_path):
+    point = SweepPoint(0, {})
+    old = leave_run(tmp_path, point, [0.5], status="started")
+    new = old.with_name("nano-RetunedHead-s0-99999999")
+    new.mkdir()
+    (new / "manifest.json").write_text(json.dumps({"status": "finished"}))
+    os.utime(old / "manifest.json", (1, 1))
+    assert point.run(tmp_path) == new
+    assert point.ended(tmp_path) == "finished"
+    os.utime(new / "manifest.json", (0, 0))
+    assert point.run(tmp_path) == old
 
 
 def test_a_half_written_line_and_values_that_are_no_numbers_are_left_out(leave_run, tmp_path):

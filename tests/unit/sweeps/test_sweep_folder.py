@@ -1,0 +1,53 @@
+"""A sweep's folder: one for everything its points depend on, held by one process; and the command of its best point."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from moe_tune.errors import ConfigError
+from moe_tune.sweeps.lock import alone_in
+from moe_tune.sweeps.sweep_command import sweep_folder
+
+TAU = {"model.head.tau": {"values": [0.5, 1.0]}}
+
+
+def with_words(sweep_of, *words, **more):
+    command = ["${env}", "python", "-m", "moe_tune", "fit", *map(str, words), "--config", "${args_json}"]
+    return sweep_of("grid", TAU, command=command, **more)
+
+
+def test_a_changed_base_or_plug_in_is_another_sweep_and_more_points_are_not(sweep_of, tmp_path):
+    base = tmp_path / "base.yaml"
+
+    def folder(content, plugins=(), seed=0, **more):
+        base.write_text(content)
+        sweep = with_words(sweep_of, "--config", base, "--config", "{seed_everything: 1}", **more)
+        return sweep_folder(sweep, tmp_path, seed, dict(plugins))
+
+    first = folder("seed_everything: 0")
+    assert folder("seed_everything:   0  # the same") == first
+    assert folder("seed_everything: 0", run_cap=5, name="other") == first
+    others = [folder("seed_everything: 1"), folder("seed_everything: 0", {"a.py": "00ff"})]
+    others += [folder("seed_everything: 0", seed=1), folder("seed_everything: 0", metric={"name": "validation/loss"})]
+    assert len({first, *others}) == 5
+
+
+def test_a_folder_is_one_process_at_a_time(tmp_path):
+    folder = tmp_path / "sweep"
+    with alone_in(folder), pytest.raises(ConfigError, match="--workers") as told, alone_in(folder):
+        pass
+    assert str(folder) in str(told.value)
+    with alone_in(folder):
+        pass
+
+
+@pytest.mark.parametrize(
+    "switch", [["--test_after_fit=false"], ["--test_after_fit", "false"], ["--test_after_fit"], []]
+)
+def test_the_best_command_keeps_every_word_but_the_switch_of_the_test_split(sweep_of, switch):
+    kept = ["--config", "configs/my nano.yaml", "--data.few_shot=2", "--model.layers=[1, 2]"]
+    sweep = with_words(sweep_of, *kept[:2], *switch, *kept[2:])
+    overlay = Path("my runs/best.yaml")
+    words = shlex.split(sweep.best_command(overlay))
+    assert words == ["python", "-m", "moe_tune", "fit", *kept, "--config", str(overlay)]
