@@ -179,7 +179,7 @@ def test_what_is_on_disk_is_what_is_sent(fits):
     assert offline.exit_code == 0
     table = offline.tables["validation/experts"][0]
     assert "accuracy" in table["columns"]
-    assert len(offline.images["validation/usage"][0]) > 1000
+    assert len(offline.images["validation/usage_figure"][0]) > 1000
     assert {one.type for one in offline.artifacts} >= {"run_table"}
 
 
