@@ -23,7 +23,7 @@ from moe_tune.config_files import config_label
 from moe_tune.errors import ConfigError, DataError
 from moe_tune.quiet import quieten
 from moe_tune.routing import PARTS
-from moe_tune.runs.atomic import published
+from moe_tune.runs.atomic import write_parquet
 from moe_tune.runs.checkpoint import CONFIG, RouterCheckpointIO, checked_folder
 from moe_tune.runs.directory import RunDirectory
 from moe_tune.settings_cli import SettingsCLI
@@ -90,8 +90,7 @@ def main(argv: list[str], plugins: dict[str, str] | None = None) -> int:
     cost = {"seconds": round(time.monotonic() - began, 1), "peak_memory_gib": round(peak_memory(), 2)}
     analysis = gather(tuner, passes, manner, sensitivity, notes, cost)
     write_analysis(analysis, out)
-    with published(out / "questions.parquet") as draft:
-        pd.concat([question_table(one, given.split) for one in passes]).to_parquet(draft, index=False)
+    write_parquet(pd.concat([question_table(one, given.split) for one in passes]), out / "questions.parquet")
     console = Console()
     console.print(render_terminal(analysis, out))
     console.print(f"{time.monotonic() - began:.0f} s, at most {peak_memory():.2f} GiB of memory", style="dim")

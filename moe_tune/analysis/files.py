@@ -6,7 +6,7 @@ from pathlib import Path
 from moe_tune.analysis.findings import Analysis, AnalysisSetting, columns_of
 from moe_tune.analysis.markdown import render_markdown
 from moe_tune.analysis.report import render_report
-from moe_tune.runs.atomic import published
+from moe_tune.runs.atomic import published, write_parquet
 
 __all__ = ["Analysis", "AnalysisSetting", "write_analysis"]
 
@@ -34,8 +34,7 @@ def write_analysis(analysis: Analysis, out: Path) -> None:
         whole = frame.reindex(columns=columns_of(name)) if frame.empty else frame
         with published(out / f"{name}.csv") as draft:
             whole.to_csv(draft, index=False, lineterminator="\n")
-        with published(out / f"{name}.parquet") as draft:
-            whole.to_parquet(draft, index=False)
+        write_parquet(whole, out / f"{name}.parquet")
     for name, text in texts.items():
         with published(out / name) as draft:
             draft.write_text(text, encoding="utf-8")

@@ -13,7 +13,7 @@ from scipy.stats import binomtest
 from moe_tune.data.question import Question
 from moe_tune.module import RouterTuner
 from moe_tune.ranks import joined_over_ranks
-from moe_tune.runs.atomic import published
+from moe_tune.runs.atomic import write_parquet
 from moe_tune.runs.directory import RunDirectory
 
 
@@ -126,9 +126,3 @@ def accuracy_line(split: str, frame: pd.DataFrame) -> str:
         f"{split}: accuracy {100 * right / n:.1f} % (n {n:,}, 95 % Wilson interval {100 * interval.low:.1f} to "
         f"{100 * interval.high:.1f}){verdict}"
     )
-
-
-def write_parquet(frame: pd.DataFrame, file: Path) -> None:
-    """Write a table as parquet, atomically."""
-    with published(file) as draft:
-        frame.to_parquet(draft, index=False)

@@ -7,7 +7,10 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @contextmanager
@@ -45,6 +48,12 @@ def write_json(target: Path, value: Any) -> None:
     """Write a value as indented JSON, atomically."""
     with published(target) as draft:
         draft.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_parquet(frame: "pd.DataFrame", target: Path) -> None:
+    """Write a table as parquet, atomically."""
+    with published(target) as draft:
+        frame.to_parquet(draft, index=False)
 
 
 def _flush(path: Path) -> None:
