@@ -1,7 +1,6 @@
 """QuestionRecords: how every single question was answered."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
