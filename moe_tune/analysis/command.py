@@ -80,11 +80,15 @@ def main(argv: list[str], plugins: dict[str, str] | None = None) -> int:
             if given.shots or not passes:
                 raise
             notes.append(f"No pass with {shots} worked examples: {fault}")
+            rank_zero_info(notes[-1])
             continue
         _record(target, given.split, passes[-1], shots)
     sensitivity = pd.DataFrame()
     if given.sensitivity and "answer" in given.scopes:
         sensitivity = _sensitivity(tuner, passes, given.split, given.sensitivity)
+    elif given.sensitivity:
+        notes.append("Sensitivity was not measured: it is of the answer token, which is not among the scopes.")
+        rank_zero_info(notes[-1])
     seed = host.settings.seed_everything
     manner = Manner(target.name, given.split, target.checkpoint is not None, given.draws, seed)
     cost = {"seconds": round(time.monotonic() - began, 1), "peak_memory_gib": round(peak_memory(), 2)}
@@ -107,7 +111,7 @@ def _asked(argv: list[str], plugins: dict[str, str] | None) -> tuple[argparse.Na
         allow_abbrev=False,
     )
     parser.add_argument("--split", default="test", help="questions read; each reading of a test split is recorded")
-    parser.add_argument("--shots", nargs="+", type=int, help="worked examples per pass (0 and, where there are, 5)")
+    parser.add_argument("--shots", nargs="+", type=int, help="worked examples per pass (0, the configured, 5 if there are)")
     parser.add_argument("--scopes", nargs="+", choices=SCOPES, default=list(SCOPES), help="which tokens count")
     parser.add_argument("--sensitivity", type=int, default=SENSITIVITY, metavar="N", help="questions; 0 leaves it out")
     parser.add_argument("--draws", type=int, default=1000, help="permutations of the null, at least 40 per layer")
