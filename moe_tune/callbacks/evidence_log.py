@@ -44,7 +44,7 @@ class EvidenceLog(Callback):
         assert isinstance(pl_module, RouterTuner)
         if not self.train:
             return
-        results = split_results(pl_module, "train", pl_module.quiz.calibration_dataloader())
+        results = split_results(pl_module, "train", pl_module.quiz.loader("train"))
         for name, value in results.evidence.summary().items():
             pl_module.log(f"train/{name}", torch.tensor(value, dtype=torch.float64))
         self._write(trainer, pl_module, "train", results)

@@ -247,10 +247,6 @@ class QuizDataModule(LightningDataModule):
         """Return the batches of the split that is predicted, the test split unless somebody chose another."""
         return self.loader(self.predict_split)
 
-    def calibration_dataloader(self) -> DataLoader[Batch]:
-        """Return the training batches unshuffled, for heads that are calibrated instead of trained."""
-        return self.loader("train")
-
     def _loader(self, name: str, batch_size: int, shuffle: bool = False) -> DataLoader[Batch]:
         prompts = self.encoded(name).prompts
         sampler = BucketBatchSampler(

@@ -144,7 +144,7 @@ def test_a_stage_reads_only_what_it_needs(olmo_tokenizer, stage, read):
 def test_works_without_a_trainer(olmo_tokenizer):
     data = quiz()
     data.prepare(olmo_tokenizer, 4096)
-    first = next(iter(data.calibration_dataloader()))
+    first = next(iter(data.loader("train")))
     questions = data.questions("train")
     assert [questions[index].answer for index in first.question_B] == first.gold_B.tolist()
     assert [data.subjects[index] for index in first.subject_B] == [questions[i].subject for i in first.question_B]
