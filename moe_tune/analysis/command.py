@@ -111,7 +111,9 @@ def _asked(argv: list[str], plugins: dict[str, str] | None) -> tuple[argparse.Na
         allow_abbrev=False,
     )
     parser.add_argument("--split", default="test", help="questions read; each reading of a test split is recorded")
-    parser.add_argument("--shots", nargs="+", type=int, help="worked examples per pass (0, the configured, 5 if there are)")
+    parser.add_argument(
+        "--shots", nargs="+", type=int, help="worked examples per pass (0, the configured, 5 if there are)"
+    )
     parser.add_argument("--scopes", nargs="+", choices=SCOPES, default=list(SCOPES), help="which tokens count")
     parser.add_argument("--sensitivity", type=int, default=SENSITIVITY, metavar="N", help="questions; 0 leaves it out")
     parser.add_argument("--draws", type=int, default=1000, help="permutations of the null, at least 40 per layer")

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from moe_tune.cli import main
 from moe_tune.models.base_model import NANO as NANO_FOLDER
+from moe_tune.sweeps.check import LOGGED
 
 HISTORY = {
     "accuracy",
@@ -196,3 +197,8 @@ def test_an_interrupted_fit_ends_where_an_undisturbed_one_does(finished, fit, tm
     came = load_file(resumed / "checkpoints" / "last.ckpt" / "router.safetensors")
     assert all(came[name].equal(wanted[name]) for name in wanted)
     assert without_time(resumed) == without_time(finished)
+
+
+def test_what_a_sweep_may_choose_by_is_what_a_run_logs(finished):
+    keys = {key for line in lines(finished) for key in line if key.startswith("validation/")}
+    assert keys == {f"validation/{name}" for name in LOGGED}
