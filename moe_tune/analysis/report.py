@@ -22,6 +22,7 @@ from moe_tune.analysis.report_tables import (
     subject_table,
     weights_table,
 )
+from moe_tune.one_line import one_line
 
 TABLES = {
     "activated": ("Activated experts per layer", activated_table),
@@ -80,23 +81,6 @@ def render_report(analysis: Analysis) -> str:
         library=Markup(get_plotlyjs()),
         script=Markup(files("moe_tune.analysis").joinpath("report.js").read_text(encoding="utf-8")),
     )
-
-
-def one_line(value: Any) -> str:
-    """Return a value of ``about`` as text, nested ones joined by commas.
-
-    Args:
-        value: A plain value, a mapping or a list.
-
-    Example:
-        >>> one_line({"torch": "2.13", "numpy": "2.4"})
-        'torch 2.13, numpy 2.4'
-    """
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {item}" for key, item in value.items() if item is not None)
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    return "unknown" if value is None else f"{value:,}" if type(value) is int and value >= 10_000 else str(value)
 
 
 def _claims(analysis: Analysis) -> list[dict[str, Any]]:

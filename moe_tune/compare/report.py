@@ -25,6 +25,7 @@ from moe_tune.compare.table import (
     summarise,
     verdict,
 )
+from moe_tune.one_line import one_line
 from moe_tune.runs.atomic import published
 
 FEW_SUBJECTS = 12
@@ -119,7 +120,7 @@ def render_report(
         entropy=_markup(entropy_lines(comparison, primary)),
         usage=_markup(usage_maps(comparison, primary)),
         about=[_describe(comparison, arm) for arm in comparison.arms.values()],
-        provenance={key.replace("_", " "): _one_line(value) for key, value in (provenance or {}).items()},
+        provenance={key.replace("_", " "): one_line(value) for key, value in (provenance or {}).items()},
     )
 
 
@@ -128,7 +129,7 @@ def _describe(comparison: Comparison, arm: Arm) -> dict[str, Any]:
     facts = {
         "head": manifest["head"],
         "scope": manifest["scope"],
-        "layers": _one_line(manifest["layers"]),
+        "layers": one_line(manifest["layers"]),
         "trainable": f"{manifest['trainable_parameters']:,} parameters",
         "seeds": ", ".join(map(str, result.seeds)),
         "runs": ", ".join(arm.runs),
@@ -182,11 +183,3 @@ def _subject_item(arm: Arm, split: str) -> dict[str, Any] | None:
 
 def _markup(figure: str | None) -> Markup | None:
     return None if figure is None else Markup(figure)
-
-
-def _one_line(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {item}" for key, item in value.items() if item is not None)
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    return "unknown" if value is None else str(value)
