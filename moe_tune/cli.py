@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from moe_tune.errors import ConfigError, MoeTuneError, ResourceError, did_you_mean
+from moe_tune.base.errors import ConfigError, MoeTuneError, ResourceError, did_you_mean
 
 HELP = """moe_tune: try gating fixes in mixture-of-experts language models, and see whether they are real.
 
@@ -205,7 +205,7 @@ def _take_plugins(words: list[str]) -> tuple[list[str], dict[str, str]]:
             if word == "--plugins" and not queue:
                 raise ConfigError("expected a file after --plugins but got nothing. Hint: --plugins my_head.py.")
             path = word.partition("=")[2] if "=" in word else queue.pop(0)
-            from moe_tune.plugins import load_plugin_file
+            from moe_tune.base.plugins import load_plugin_file
 
             load_plugin_file(path)
             plugins[path] = hashlib.sha256(Path(path).read_bytes()).hexdigest()

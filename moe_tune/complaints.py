@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Iterable
 
-from moe_tune.errors import did_you_mean
+from moe_tune.base.errors import did_you_mean
 from moe_tune.listing import KINDS
 
 SLOTS = {"model.head": "heads", "model.losses": "losses", "data.source": "sources"}

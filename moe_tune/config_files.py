@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from moe_tune.errors import ConfigError
+from moe_tune.base.errors import ConfigError
 
 BARE_FLAGS = ("--fresh", "--test_after_fit")
 """Switches that may stand without a value."""

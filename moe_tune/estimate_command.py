@@ -10,12 +10,13 @@ from typing import Any
 import torch
 
 from moe_tune.answer_path.prefixes import shared_prefixes
+from moe_tune.base.errors import ConfigError, ServiceError
+from moe_tune.base.quiet import quieten
 from moe_tune.data.encoding import PromptedQuestion, PromptEncoder
 from moe_tune.data.hub_mmlu import MMLU_SIZES, HubMMLU
 from moe_tune.data.module import QuizDataModule
 from moe_tune.data.question import Question
 from moe_tune.data.splits import stratified_sample
-from moe_tune.errors import ConfigError, ServiceError
 from moe_tune.estimate import Costs, Split, peak_bytes
 from moe_tune.heads.base import BaseGate
 from moe_tune.layer_choice import choose_layers
@@ -23,7 +24,6 @@ from moe_tune.machine import MachineSpeed, data_sheet, measure
 from moe_tune.models.base_model import BaseModel
 from moe_tune.models.shapes import ModelShape, model_shape
 from moe_tune.module import RouterTuner
-from moe_tune.quiet import quieten
 from moe_tune.settings_cli import SettingsCLI
 
 SAMPLE = 500

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from moe_tune.errors import ConfigError, ModelError
+from moe_tune.base.errors import ConfigError, ModelError
 from moe_tune.heads.base import BaseGate, RouterHead, decide
 from moe_tune.layer_choice import choose_layers
 from moe_tune.layer_view import LayerView

@@ -8,11 +8,11 @@ import torch
 from lightning.pytorch import Trainer
 
 from moe_tune.answer_path.settings import AnswerPath
+from moe_tune.base.errors import ModelError
 from moe_tune.calibration import training_table
 from moe_tune.compare.paired import PairedResult, compare_paired
 from moe_tune.data.batching import Batch
 from moe_tune.data.module import QuizDataModule
-from moe_tune.errors import ModelError
 from moe_tune.heads.base import BaseGate, RouterHead
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.layer_choice import choose_layers

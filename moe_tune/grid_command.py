@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from safetensors.torch import load_file
 
-from moe_tune.errors import ConfigError
+from moe_tune.base.errors import ConfigError
+from moe_tune.base.quiet import quieten
 from moe_tune.grid import Outcomes, Point, run_grid
-from moe_tune.quiet import quieten
 from moe_tune.runs.checkpoint import CONFIG, ROUTER, RouterCheckpointIO, checked_folder
 from moe_tune.settings_cli import SettingsCLI
 

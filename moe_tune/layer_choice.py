@@ -1,6 +1,6 @@
 """Which layers get a router head: the setting ``model.layers``."""
 
-from moe_tune.errors import ConfigError
+from moe_tune.base.errors import ConfigError
 
 
 def choose_layers(layers: str | list[int], available: list[int]) -> tuple[int, ...]:

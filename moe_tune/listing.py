@@ -5,7 +5,7 @@ import inspect
 import json
 from collections.abc import Callable
 
-from moe_tune.plugins import concrete_subclasses
+from moe_tune.base.plugins import concrete_subclasses
 
 
 def main(argv: list[str]) -> int:

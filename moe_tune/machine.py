@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from moe_tune.errors import ConfigError, did_you_mean
+from moe_tune.base.errors import ConfigError, did_you_mean
 
 ROWS = (1, 4, 16, 64, 256, 1024)
 """Tokens per expert at which the expert is measured: below about a hundred its weights' way from memory decides."""

@@ -14,9 +14,11 @@ from torch.optim import Optimizer
 from moe_tune.answer_path.build import PASS_TOKENS
 from moe_tune.answer_path.engine import AnswerEngine
 from moe_tune.answer_path.settings import AnswerPath
+from moe_tune.base.errors import ConfigError, ModelError, NumericsError
+from moe_tune.base.plugins import concrete_subclasses
+from moe_tune.base.ranks import several_ranks, summed_over_ranks
 from moe_tune.calibration import training_table
 from moe_tune.data.batching import Batch
-from moe_tune.errors import ConfigError, ModelError, NumericsError
 from moe_tune.gate import RoutingDtype, TunedRouters
 from moe_tune.heads.base import RouterHead
 from moe_tune.heads.identity import IdentityHead
@@ -27,8 +29,6 @@ from moe_tune.models.adapter import Adapter
 from moe_tune.models.base_model import BaseModel
 from moe_tune.models.experts_choice import measured_choice
 from moe_tune.models.recomputed_layers import recomputed
-from moe_tune.plugins import concrete_subclasses
-from moe_tune.ranks import several_ranks, summed_over_ranks
 from moe_tune.results import SplitResults
 from moe_tune.routing import Scope
 from moe_tune.termination import JointEnd

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from moe_tune.base.ranks import joined_over_ranks, summed_over_ranks
 from moe_tune.metrics.base import Outcome
 from moe_tune.metrics.evidence import RoutingEvidence
-from moe_tune.ranks import joined_over_ranks, summed_over_ranks
 from moe_tune.routing import RoutingTrace
 
 

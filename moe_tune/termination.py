@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from moe_tune.ranks import summed_over_ranks
+from moe_tune.base.ranks import summed_over_ranks
 
 
 class JointEnd:

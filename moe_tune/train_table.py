@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from moe_tune.base.errors import ConfigError, DataError
+from moe_tune.base.ranks import joined_over_ranks
 from moe_tune.data.question import Question
-from moe_tune.errors import ConfigError, DataError
-from moe_tune.ranks import joined_over_ranks
 from moe_tune.routing import RouterOutput
 
 SAMPLE = 1024

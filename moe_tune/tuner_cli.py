@@ -21,6 +21,9 @@ import moe_tune.data
 import moe_tune.heads
 import moe_tune.losses
 import moe_tune.models  # noqa: F401 - importing the folders makes their classes known by short name
+from moe_tune.base.errors import ConfigError
+from moe_tune.base.plugins import PLUGIN
+from moe_tune.base.quiet import quieten
 from moe_tune.callbacks.base_reference import BaseReference
 from moe_tune.callbacks.evidence_log import EvidenceLog
 from moe_tune.callbacks.freezing_proof import FreezingProof
@@ -29,10 +32,7 @@ from moe_tune.callbacks.run_files import RunFiles
 from moe_tune.complaints import readable
 from moe_tune.config_files import checked_arguments, config_label, differences, load_yaml, with_checkpoint_config
 from moe_tune.data.module import QuizDataModule
-from moe_tune.errors import ConfigError
 from moe_tune.module import RouterTuner
-from moe_tune.plugins import PLUGIN
-from moe_tune.quiet import quieten
 from moe_tune.runs.checkpoint import CONFIG, RouterCheckpointIO
 from moe_tune.runs.directory import RunDirectory, identity, to_yaml
 from moe_tune.runs.metrics_file import MetricsFile

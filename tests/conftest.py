@@ -17,8 +17,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from moe_tune.base.plugins import concrete_subclasses
 from moe_tune.models.family import ModelFamily, family_of
-from moe_tune.plugins import concrete_subclasses
 from moe_tune.routing import RouterOutput, RoutingTrace, ScoringRule, stable_top_k
 
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)

@@ -5,10 +5,10 @@ from collections import defaultdict
 import moe_tune.heads
 import moe_tune.losses
 import moe_tune.metrics  # noqa: F401 (all three find their plug-ins)
+from moe_tune.base.plugins import concrete_subclasses
 from moe_tune.heads.base import RouterHead
 from moe_tune.losses.base import AuxLoss
 from moe_tune.metrics.base import RoutingMetric
-from moe_tune.plugins import concrete_subclasses
 
 KINDS = {"head": RouterHead, "loss": AuxLoss, "metric": RoutingMetric}
 REFERENCE = "agrees with a slow reference"

@@ -19,11 +19,11 @@ from moe_tune.analysis.passes import AnalysisTuner, QuizPass, run_pass
 from moe_tune.analysis.perturbations import CHANGES, unchanged
 from moe_tune.analysis.sensitivity import measure_sensitivity
 from moe_tune.analysis.terminal import render_terminal
+from moe_tune.base.errors import ConfigError, DataError
+from moe_tune.base.published import write_parquet
+from moe_tune.base.quiet import quieten
 from moe_tune.config_files import config_label
-from moe_tune.errors import ConfigError, DataError
-from moe_tune.quiet import quieten
 from moe_tune.routing import PARTS
-from moe_tune.runs.atomic import write_parquet
 from moe_tune.runs.checkpoint import CONFIG, RouterCheckpointIO, checked_folder
 from moe_tune.runs.directory import RunDirectory
 from moe_tune.settings_cli import SettingsCLI

@@ -6,7 +6,7 @@ from pathlib import Path
 from moe_tune.analysis.findings import Analysis, AnalysisSetting, columns_of
 from moe_tune.analysis.markdown import render_markdown
 from moe_tune.analysis.report import render_report
-from moe_tune.runs.atomic import published, write_parquet
+from moe_tune.base.published import published, write_parquet
 
 __all__ = ["Analysis", "AnalysisSetting", "write_analysis"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from moe_tune.errors import DataError
+from moe_tune.base.errors import DataError
 
 COLUMNS: dict[str, str] = {
     "experts": "layer expert count tokens usage weight_mass questions correct accuracy accuracy_low accuracy_high "

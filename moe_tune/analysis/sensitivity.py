@@ -16,10 +16,10 @@ from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import DescrStatsW
 
 from moe_tune.analysis.perturbations import CHANGES, Change
+from moe_tune.base.errors import ConfigError
 from moe_tune.data.batching import Batch, PromptDataset
 from moe_tune.data.encoding import PromptedQuestion, PromptEncoder
 from moe_tune.data.module import QuizDataModule
-from moe_tune.errors import ConfigError
 from moe_tune.metrics.expert_accuracy import questions_by_expert
 from moe_tune.module import RouterTuner
 

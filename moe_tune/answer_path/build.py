@@ -25,7 +25,7 @@ from moe_tune.answer_path.prefixes import SharedPrefixes
 from moe_tune.answer_path.states import PromptStates
 from moe_tune.answer_path.store import PromptStore, StorePlan, open_store
 from moe_tune.answer_path.store_writer import StoreWriter
-from moe_tune.errors import ModelError
+from moe_tune.base.errors import ModelError
 
 BATCH_PRICE = 384
 """What a batch costs beside its tokens, in tokens: reading the weights once more."""

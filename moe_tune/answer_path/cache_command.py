@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from moe_tune.errors import ConfigError, did_you_mean
+from moe_tune.base.errors import ConfigError, did_you_mean
 
 OURS = re.compile(r"[0-9a-f]{16}(\..+)?")
 """Names of the folders that may be removed: a key, and for what is not finished a word after it."""

@@ -18,9 +18,9 @@ from moe_tune.answer_path.states import PromptStates, StateShape
 from moe_tune.answer_path.store import StorePlan, cache_root, open_store
 from moe_tune.answer_path.streamed import StreamedStates
 from moe_tune.answer_path.trunk import TrunkPass, trunk_hidden, trunk_shape
+from moe_tune.base.errors import ConfigError
 from moe_tune.data.batching import Batch
 from moe_tune.data.encoding import EncodedSplit
-from moe_tune.errors import ConfigError
 
 if TYPE_CHECKING:
     from moe_tune.module import RouterTuner

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from moe_tune.errors import ConfigError
+from moe_tune.base.errors import ConfigError
 
 
 @dataclass

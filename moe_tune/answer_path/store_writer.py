@@ -25,8 +25,8 @@ from moe_tune.answer_path.store import (
     record_checksum,
     sizes_fit,
 )
-from moe_tune.errors import ResourceError
-from moe_tune.runs.atomic import published, write_json
+from moe_tune.base.errors import ResourceError
+from moe_tune.base.published import published, write_json
 
 
 class StoreWriter:

@@ -6,12 +6,12 @@ from pathlib import Path
 import pandas as pd
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from moe_tune.base.published import write_parquet
 from moe_tune.callbacks.evidence_tables import with_estimates
 from moe_tune.callbacks.split_pass import split_results
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.module import RouterTuner
 from moe_tune.results import SplitResults
-from moe_tune.runs.atomic import write_parquet
 from moe_tune.runs.directory import RunDirectory
 
 NAME = "base_validation"

@@ -8,13 +8,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from matplotlib.figure import Figure
 
+from moe_tune.base.published import published, write_parquet
 from moe_tune.callbacks.base_reference import read_reference
 from moe_tune.callbacks.evidence_figures import evidence_figures
 from moe_tune.callbacks.evidence_tables import expert_table, layer_table, with_estimates
 from moe_tune.callbacks.split_pass import split_results
 from moe_tune.module import RouterTuner
 from moe_tune.results import SplitResults
-from moe_tune.runs.atomic import published, write_parquet
 
 
 class EvidenceLog(Callback):

@@ -3,7 +3,7 @@
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from moe_tune.errors import ModelError
+from moe_tune.base.errors import ModelError
 from moe_tune.module import RouterTuner
 from moe_tune.runs.directory import RunDirectory
 

@@ -9,10 +9,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from scipy.stats import binomtest
 
+from moe_tune.base.published import write_parquet
+from moe_tune.base.ranks import joined_over_ranks
 from moe_tune.data.question import Question
 from moe_tune.module import RouterTuner
-from moe_tune.ranks import joined_over_ranks
-from moe_tune.runs.atomic import write_parquet
 from moe_tune.runs.directory import RunDirectory
 
 

@@ -5,7 +5,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from moe_tune.errors import ConfigError
+from moe_tune.base.errors import ConfigError
 
 
 def main(argv: list[str]) -> int:

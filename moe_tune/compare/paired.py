@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from moe_tune.base.errors import DataError
 from moe_tune.compare.decision import Word, decide
 from moe_tune.compare.mcnemar import mcnemar
 from moe_tune.compare.standard_error import (
@@ -18,7 +19,6 @@ from moe_tune.compare.standard_error import (
     paired_se,
     total_se,
 )
-from moe_tune.errors import DataError
 
 NO_SUBJECT = "auxiliary"
 """Questions without a subject stay out of macro averages."""

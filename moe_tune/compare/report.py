@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from moe_tune.base.published import published
 from moe_tune.compare.comparison import Arm, Comparison, compare_arms
 from moe_tune.compare.figures import entropy_lines, forest_plot, subject_bars, usage_maps
 from moe_tune.compare.paired import PairedResult
@@ -26,7 +27,6 @@ from moe_tune.compare.table import (
     verdict,
 )
 from moe_tune.one_line import one_line
-from moe_tune.runs.atomic import published
 
 FEW_SUBJECTS = 12
 """With more, the figures by subject are folded but for the first."""

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import yaml
 
-from moe_tune.errors import DataError
+from moe_tune.base.errors import DataError
 
 MANIFEST_KEYS = ("name", "head", "scope", "layers", "trainable_parameters", "seed", "base", "protocols", "status")
 COMPLETE = ("finished", "evaluated")

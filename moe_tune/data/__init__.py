@@ -3,6 +3,6 @@
 The modules that import torch or Lightning hold no plug-in and are imported by those who need them.
 """
 
-from moe_tune.plugins import import_siblings
+from moe_tune.base.plugins import import_siblings
 
 import_siblings(__name__, list(__path__), skip=("batching", "encoding", "module"))

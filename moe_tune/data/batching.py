@@ -8,8 +8,8 @@ import torch
 from torch.utils.data import Dataset
 from torch.utils.data.distributed import DistributedSampler
 
+from moe_tune.base.errors import ConfigError
 from moe_tune.data.encoding import PromptedQuestion
-from moe_tune.errors import ConfigError
 
 POOL = 50
 """Batches per bucket pool: large enough that a batch's prompts are of like length, small enough to stay random."""

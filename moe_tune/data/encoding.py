@@ -10,10 +10,10 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from moe_tune.base.errors import ConfigError, DataError, ModelError
 from moe_tune.data.protocol import AUXILIARY, PromptProtocol
 from moe_tune.data.question import Question
 from moe_tune.data.validation import BadRow, OnBadRow, bad_rows_message
-from moe_tune.errors import ConfigError, DataError, ModelError
 from moe_tune.routing import PARTS
 
 CHUNK = 256

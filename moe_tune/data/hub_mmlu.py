@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
+from moe_tune.base.errors import ConfigError, DataError, did_you_mean
 from moe_tune.data.hub_rows import hub_rows
 from moe_tune.data.protocol import AUXILIARY
 from moe_tune.data.source import QuestionSource, RawRow
-from moe_tune.errors import ConfigError, DataError, did_you_mean
 
 MMLU_SUBJECTS = frozenset(
     {

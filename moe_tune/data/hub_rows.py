@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from moe_tune.errors import ConfigError, DataError, ServiceError
+from moe_tune.base.errors import ConfigError, DataError, ServiceError
 
 
 def hub_rows(path: str, config: str, commit: str, split: str) -> Iterable[Any]:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from moe_tune.base.errors import ConfigError, DataError
 from moe_tune.data.source import QuestionSource, RawRow
-from moe_tune.errors import ConfigError, DataError
 
 SPLITS = ("train", "validation", "test", "dev")
 SUFFIXES = (".jsonl", ".parquet", ".csv")

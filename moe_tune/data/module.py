@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
+from moe_tune.base.errors import ConfigError, did_you_mean
 from moe_tune.data.batching import Batch, BucketBatchSampler, PromptDataset
 from moe_tune.data.encoding import EncodedSplit, PromptEncoder
 from moe_tune.data.protocol import PromptProtocol, load_protocol
@@ -14,7 +15,6 @@ from moe_tune.data.question import Question
 from moe_tune.data.source import QuestionSource
 from moe_tune.data.splits import Splits
 from moe_tune.data.validation import drop_list_hash
-from moe_tune.errors import ConfigError, did_you_mean
 
 
 class QuizDataModule(LightningDataModule):

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any
 
+from moe_tune.base.errors import ConfigError, DataError, did_you_mean
 from moe_tune.data.nano_facts import SUBJECTS, draw
 from moe_tune.data.question import text_hash
 from moe_tune.data.source import QuestionSource, RawRow
-from moe_tune.errors import ConfigError, DataError, did_you_mean
 
 VERSION = "nano-quiz-1"
 SPLIT_OF_DIGIT = dict(zip("0123456789abcdef", ["train"] * 8 + ["test"] * 4 + ["validation"] * 3 + ["dev"], strict=True))

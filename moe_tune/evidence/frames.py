@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from moe_tune.errors import DataError
+from moe_tune.base.errors import DataError
 from moe_tune.evidence.depth_trend import DepthTrend, depth_trend
 from moe_tune.evidence.entropy_level import EntropyLevel, entropy_level
 from moe_tune.evidence.expert_frame import expert_frame

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor, nn
 
-from moe_tune.errors import ConfigError
+from moe_tune.base.errors import ConfigError
 from moe_tune.routing import Decision, RouterOutput, ScoringRule, stable_top_k
 
 if TYPE_CHECKING:

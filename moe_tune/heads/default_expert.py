@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from moe_tune.errors import ConfigError
+from moe_tune.base.errors import ConfigError
+from moe_tune.base.ranks import summed_over_ranks
 from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead
 from moe_tune.heads.dense_mixer import unchosen_weights
-from moe_tune.ranks import summed_over_ranks
 from moe_tune.routing import RouterOutput
 
 

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from moe_tune.errors import ConfigError
+from moe_tune.base.errors import ConfigError
+from moe_tune.base.ranks import summed_over_ranks
 from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead
-from moe_tune.ranks import summed_over_ranks
 from moe_tune.routing import RouterOutput
 
 

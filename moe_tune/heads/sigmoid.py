@@ -9,7 +9,7 @@ from scipy.optimize import least_squares
 from torch import Tensor, nn
 from torch.nn import functional
 
-from moe_tune.errors import ConfigError
+from moe_tune.base.errors import ConfigError
 from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead
 from moe_tune.routing import Decision, ScoringRule, stable_top_k
 from moe_tune.train_table import LayerTable

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from moe_tune.errors import ConfigError
+from moe_tune.base.errors import ConfigError
 from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead
 from moe_tune.routing import stable_top_k
 from moe_tune.train_table import LayerTable

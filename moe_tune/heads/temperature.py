@@ -6,10 +6,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from moe_tune.errors import ConfigError
+from moe_tune.base.errors import ConfigError
+from moe_tune.base.schedule import ScheduleKind, scheduled
 from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead
 from moe_tune.routing import Decision
-from moe_tune.schedule import ScheduleKind, scheduled
 
 
 class TemperatureHead(RouterHead):

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from moe_tune.errors import ConfigError
+from moe_tune.base.errors import ConfigError
 from moe_tune.heads.base import HeadTraits, RouterHead
 from moe_tune.routing import ScoringRule
 

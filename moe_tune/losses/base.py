@@ -8,9 +8,9 @@ from typing import ClassVar, Literal, Protocol
 import torch
 from torch import Tensor
 
-from moe_tune.errors import ConfigError
+from moe_tune.base.errors import ConfigError
+from moe_tune.base.schedule import ScheduleKind, scheduled
 from moe_tune.routing import RouterOutput, RoutingTrace, Scope, ScoringRule
-from moe_tune.schedule import ScheduleKind, scheduled
 from moe_tune.train_table import LayerTable
 
 CONTEXT_EXTRAS = frozenset({"teacher", "table"})

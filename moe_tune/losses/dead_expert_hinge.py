@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from moe_tune.errors import ConfigError
+from moe_tune.base.errors import ConfigError
+from moe_tune.base.schedule import ScheduleKind
 from moe_tune.losses.base import AuxLoss, LossContext
 from moe_tune.routing import RoutingTrace, Scope
-from moe_tune.schedule import ScheduleKind
 
 
 class DeadExpertHingeLoss(AuxLoss):

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from moe_tune.base.schedule import ScheduleKind
 from moe_tune.losses.base import AuxLoss, LossContext
 from moe_tune.routing import RouterOutput, RoutingTrace, Scope, normalised
-from moe_tune.schedule import ScheduleKind
 
 RIDGE = 1e-8
 """Added to the diagonal of unit vectors' inner products, so that outputs which coincide can be projected too."""

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
+from moe_tune.base.ranks import summed_over_ranks
 from moe_tune.losses.base import AuxLoss, LossContext
 from moe_tune.losses.load_balance import balance_of
-from moe_tune.ranks import summed_over_ranks
 from moe_tune.routing import RouterOutput, RoutingTrace
 
 

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from moe_tune.errors import ConfigError
+from moe_tune.base.errors import ConfigError
+from moe_tune.base.ranks import summed_over_ranks
+from moe_tune.base.schedule import ScheduleKind
 from moe_tune.losses.base import AuxLoss, LossContext
-from moe_tune.ranks import summed_over_ranks
 from moe_tune.routing import RouterOutput, RoutingTrace, Scope, entropy
-from moe_tune.schedule import ScheduleKind
 
 
 class MarginalEntropyLoss(AuxLoss):

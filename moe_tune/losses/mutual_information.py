@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
+from moe_tune.base.schedule import ScheduleKind
 from moe_tune.losses.base import AuxLoss, LossContext
 from moe_tune.routing import RouterOutput, RoutingTrace, Scope, entropy
-from moe_tune.schedule import ScheduleKind
 
 
 class MutualInformationLoss(AuxLoss):

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
+from moe_tune.base.ranks import summed_over_ranks
+from moe_tune.base.schedule import ScheduleKind
 from moe_tune.losses.base import AuxLoss, LossContext
-from moe_tune.ranks import summed_over_ranks
 from moe_tune.routing import RouterOutput, RoutingTrace, Scope
-from moe_tune.schedule import ScheduleKind
 
 STEP = 1.2
 """Factor by which lambda grows or shrinks after every optimiser step."""

@@ -4,9 +4,9 @@ from typing import Literal
 
 from torch import Tensor
 
+from moe_tune.base.schedule import ScheduleKind
 from moe_tune.losses.base import AuxLoss, LossContext
 from moe_tune.routing import RouterOutput, RoutingTrace, Scope, entropy, normalised
-from moe_tune.schedule import ScheduleKind
 
 
 class TokenEntropyLoss(AuxLoss):

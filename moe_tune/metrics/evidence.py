@@ -6,9 +6,9 @@ from typing import get_args
 import pandas as pd
 from torch import Tensor, nn
 
-from moe_tune.errors import ConfigError
+from moe_tune.base.errors import ConfigError
+from moe_tune.base.plugins import concrete_subclasses
 from moe_tune.metrics.base import MetricShape, Outcome, RoutingMetric
-from moe_tune.plugins import concrete_subclasses
 from moe_tune.routing import PARTS, Part, RoutingTrace, Scope
 
 SCOPES: tuple[Scope, ...] = get_args(Scope)

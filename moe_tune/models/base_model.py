@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from safetensors import SafetensorError, safe_open
 
-from moe_tune.errors import ConfigError, ModelError
+from moe_tune.base.errors import ConfigError, ModelError
+from moe_tune.base.hub_snapshot import model_snapshot
 from moe_tune.models.family import ModelFamily, family_of
-from moe_tune.models.hub_snapshot import model_snapshot
 from moe_tune.models.recomputed_layers import allow_recomputation
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from moe_tune.answer_path.states import StateShape
-from moe_tune.errors import ModelError, did_you_mean
-from moe_tune.plugins import concrete_subclasses
+from moe_tune.base.errors import ModelError, did_you_mean
+from moe_tune.base.plugins import concrete_subclasses
 from moe_tune.routing import ScoringRule
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from moe_tune.errors import ConfigError
+from moe_tune.base.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -12,9 +12,9 @@ import torch
 from lightning.fabric.plugins.io import CheckpointIO
 from safetensors.torch import load_file, save_file
 
-from moe_tune.errors import ModelError
+from moe_tune.base.errors import ModelError
+from moe_tune.base.published import published
 from moe_tune.gate import BESIDE
-from moe_tune.runs.atomic import published
 
 ADAPTER = "adapter"
 ROUTER, STATE, CONFIG, MANIFEST = "router.safetensors", "trainer.pt", "config.yaml", "manifest.json"

@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
-from moe_tune.errors import ConfigError
-from moe_tune.runs.atomic import published, write_json
+from moe_tune.base.errors import ConfigError
+from moe_tune.base.published import published, write_json
 
 VERSIONED = ("moe-tune", "torch", "lightning", "transformers", "peft", "datasets", "torchmetrics", "wandb")
 NOT_IDENTITY = ("runs_root", "name", "test_after_fit")

@@ -10,7 +10,7 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from moe_tune.runs.atomic import published
+from moe_tune.base.published import published
 
 
 class MetricsFile(Logger):

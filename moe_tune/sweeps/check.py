@@ -6,8 +6,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from moe_tune.base.errors import ConfigError, MoeTuneError, did_you_mean
 from moe_tune.config_files import load_yaml
-from moe_tune.errors import ConfigError, MoeTuneError, did_you_mean
 from moe_tune.sweeps.search import library, next_values, shall_stop, with_extremes
 from moe_tune.sweeps.sweep_file import Sweep, fit_words, is_sweep
 

@@ -4,8 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from moe_tune.base.errors import ConfigError
 from moe_tune.config_files import load_yaml
-from moe_tune.errors import ConfigError
 from moe_tune.sweeps.check import faults_of
 from moe_tune.sweeps.sweep_file import is_sweep
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from moe_tune.errors import ConfigError
+from moe_tune.base.errors import ConfigError
 
 LOCK = "lock"
 

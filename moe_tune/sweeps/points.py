@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from moe_tune.runs.atomic import write_json
+from moe_tune.base.published import write_json
 
 STATE = "state.json"
 Status = Literal["running", "finished", "stopped", "failed"]

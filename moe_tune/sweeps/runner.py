@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from moe_tune.errors import MoeTuneError
+from moe_tune.base.errors import MoeTuneError
 from moe_tune.sweeps.points import Status, SweepPoint, load_points, save_points
 from moe_tune.sweeps.search import Hyperband, next_values
 from moe_tune.sweeps.sweep_file import Sweep
@@ -144,7 +144,7 @@ def _executor(workers: int, plugins: dict[str, str]) -> Executor:
 def _begin(threads: int, plugins: list[str]) -> None:
     import torch
 
-    from moe_tune.plugins import load_plugin_file
+    from moe_tune.base.plugins import load_plugin_file
 
     torch.set_num_threads(threads)
     for path in plugins:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from moe_tune.base.errors import ConfigError
 from moe_tune.config_files import config_arguments, load_yaml
-from moe_tune.errors import ConfigError
 from moe_tune.sweeps.arguments import as_json
 
 SWEEP_KEYS = ("method", "parameters", "program", "command", "metric", "early_terminate")

@@ -14,7 +14,7 @@ from moe_tune.answer_path.cache_command import main
 from moe_tune.answer_path.states import StateShape
 from moe_tune.answer_path.store import StorePlan
 from moe_tune.answer_path.store_writer import StoreWriter
-from moe_tune.errors import ConfigError
+from moe_tune.base.errors import ConfigError
 
 OLD, NEW, HALF = "aaaa000000000000", "aaab000000000000", "cccc000000000000"
 DESCRIPTION = {

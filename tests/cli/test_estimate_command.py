@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from moe_tune.base.errors import ConfigError, DataError, ServiceError
 from moe_tune.data.module import QuizDataModule
-from moe_tune.errors import ConfigError, DataError, ServiceError
 from moe_tune.estimate_command import main, splits_of
 from moe_tune.models.base_model import BaseModel
 from moe_tune.models.shapes import model_shape

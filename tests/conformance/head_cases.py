@@ -7,11 +7,11 @@ import pytest
 import torch
 
 import moe_tune.heads  # noqa: F401 (finds the heads)
-from moe_tune.errors import ConfigError
+from moe_tune.base.errors import ConfigError
+from moe_tune.base.plugins import concrete_subclasses
+from moe_tune.base.schedule import ScheduleKind
 from moe_tune.heads.base import RouterHead
 from moe_tune.heads.stack import Stack
-from moe_tune.plugins import concrete_subclasses
-from moe_tune.schedule import ScheduleKind
 
 HEADS = {name: kind for name, kind in concrete_subclasses(RouterHead).items() if kind.__module__.startswith("moe_tune")}
 

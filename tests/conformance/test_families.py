@@ -5,12 +5,12 @@ import inspect
 import pytest
 import torch
 
-from moe_tune.errors import ModelError
+from moe_tune.base.errors import ModelError
+from moe_tune.base.plugins import concrete_subclasses
 from moe_tune.gate import TunedRouters
 from moe_tune.heads.base import decide
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.models.family import ModelFamily, family_of
-from moe_tune.plugins import concrete_subclasses
 
 FAMILIES = concrete_subclasses(ModelFamily)
 

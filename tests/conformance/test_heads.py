@@ -11,7 +11,7 @@ from head_cases import HEADS, REQUIRED, answers, decisions, each_head, in_its_mo
 from made_up import layer_table
 from torch.nn import functional
 
-from moe_tune.errors import ModelError
+from moe_tune.base.errors import ModelError
 from moe_tune.gate import TunedRouters
 from moe_tune.heads.base import BaseGate, RouterHead, decide
 from moe_tune.heads.identity import IdentityHead

@@ -10,10 +10,10 @@ import torch
 from made_up import MadeUpLayer, loss_context
 
 import moe_tune.losses  # noqa: F401 (finds the losses)
-from moe_tune.errors import ConfigError
+from moe_tune.base.errors import ConfigError
+from moe_tune.base.plugins import concrete_subclasses
 from moe_tune.gate import EXTRAS
 from moe_tune.losses.base import CONTEXT_EXTRAS, AuxLoss
-from moe_tune.plugins import concrete_subclasses
 from moe_tune.routing import RoutingTrace
 
 LOSSES = {name: kind for name, kind in concrete_subclasses(AuxLoss).items() if kind.__module__.startswith("moe_tune")}

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import moe_tune.metrics  # noqa: F401 (finds the metrics)
+from moe_tune.base.plugins import concrete_subclasses
 from moe_tune.gate import EXTRAS
 from moe_tune.metrics.base import MetricShape, Outcome, RoutingMetric
-from moe_tune.plugins import concrete_subclasses
 from moe_tune.routing import PARTS, RoutingTrace
 
 METRICS = {

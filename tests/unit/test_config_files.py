@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonargparse import ArgumentParser
 
+from moe_tune.base.errors import ConfigError, ModelError
 from moe_tune.config_files import (
     checked_arguments,
     checkpoint_argument,
@@ -15,7 +16,6 @@ from moe_tune.config_files import (
     differences,
     with_checkpoint_config,
 )
-from moe_tune.errors import ConfigError, ModelError
 from moe_tune.runs.checkpoint import RouterCheckpointIO
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moe_tune.answer_path.states import StateShape
-from moe_tune.errors import ConfigError, ServiceError
+from moe_tune.base.errors import ConfigError, ServiceError
 from moe_tune.estimate import Costs, Split, peak_bytes
 from moe_tune.machine import GPUS, data_sheet, measure
 from moe_tune.models.base_model import BaseModel

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from moe_tune.errors import ConfigError
+from moe_tune.base.errors import ConfigError
 from moe_tune.experiment import run_experiment
 from moe_tune.experiment_file import load_experiment
 

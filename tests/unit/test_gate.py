@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, OlmoeConfig
 
-from moe_tune.errors import ConfigError, ModelError
+from moe_tune.base.errors import ConfigError, ModelError
 from moe_tune.gate import TunedRouters
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.heads.retuned import RetunedHead

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from moe_tune.errors import ConfigError
+from moe_tune.base.errors import ConfigError
 from moe_tune.gate import TunedRouters
 from moe_tune.heads.base import HeadTraits, RouterHead
 from moe_tune.heads.identity import IdentityHead

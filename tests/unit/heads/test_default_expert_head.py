@@ -4,7 +4,7 @@ import pytest
 import torch
 from made_up import mixture
 
-from moe_tune.errors import ConfigError
+from moe_tune.base.errors import ConfigError
 from moe_tune.gate import TunedRouters
 from moe_tune.heads import default_expert
 from moe_tune.heads.base import BaseGate

@@ -7,7 +7,7 @@ import torch
 from made_up import layer_table
 from torch.nn import functional
 
-from moe_tune.errors import ConfigError
+from moe_tune.base.errors import ConfigError
 from moe_tune.gate import TunedRouters
 from moe_tune.heads.accuracy_bias import AccuracyBiasHead
 from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead, decide

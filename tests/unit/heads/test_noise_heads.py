@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from moe_tune.errors import ConfigError
+from moe_tune.base.errors import ConfigError
 from moe_tune.gate import TunedRouters
 from moe_tune.heads.base import BaseGate
 from moe_tune.heads.jitter import JitterHead

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moe_tune.errors import ConfigError
+from moe_tune.base.errors import ConfigError
 from moe_tune.heads import quantile_balance
 from moe_tune.heads.base import BaseGate, decide
 from moe_tune.heads.identity import IdentityHead

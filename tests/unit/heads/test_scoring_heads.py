@@ -7,7 +7,7 @@ import torch
 from made_up import layer_table
 from torch.nn import functional
 
-from moe_tune.errors import ConfigError
+from moe_tune.base.errors import ConfigError
 from moe_tune.heads.base import BaseGate
 from moe_tune.heads.cosine import CosineHead
 from moe_tune.heads.low_rank import LowRankHead

@@ -6,7 +6,7 @@ import pytest
 import torch
 from made_up import layer_table
 
-from moe_tune.errors import ConfigError
+from moe_tune.base.errors import ConfigError
 from moe_tune.heads.base import BaseGate, decide
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.heads.sigmoid import SigmoidHead, expert_scores, fitted_affine, pretrained_choice

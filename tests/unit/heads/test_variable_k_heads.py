@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_up import layer_table
 
-from moe_tune.errors import ConfigError
+from moe_tune.base.errors import ConfigError
 from moe_tune.gate import TunedRouters
 from moe_tune.heads.base import BaseGate, decide
 from moe_tune.heads.entropy_k import EntropyKHead

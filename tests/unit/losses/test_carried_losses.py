@@ -4,7 +4,7 @@ import pytest
 import torch
 from made_up import loss_context
 
-from moe_tune.errors import ConfigError
+from moe_tune.base.errors import ConfigError
 from moe_tune.losses import global_load_balance, marginal_entropy, relu_l1
 from moe_tune.losses.global_load_balance import GlobalLoadBalanceLoss
 from moe_tune.losses.load_balance import LoadBalanceLoss

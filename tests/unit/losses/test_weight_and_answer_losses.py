@@ -7,7 +7,7 @@ import pytest
 import torch
 from made_up import loss_context
 
-from moe_tune.errors import ConfigError
+from moe_tune.base.errors import ConfigError
 from moe_tune.losses.accuracy_pull import AccuracyPullLoss, accuracy_zscore
 from moe_tune.losses.dead_expert_hinge import DeadExpertHingeLoss
 from moe_tune.losses.router_distillation import RouterDistillationLoss, distillation

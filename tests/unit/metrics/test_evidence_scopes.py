@@ -5,7 +5,7 @@ import pytest
 import torch
 from naive_choices import LENGTHS, OUTCOME, SHAPE
 
-from moe_tune.errors import ConfigError
+from moe_tune.base.errors import ConfigError
 from moe_tune.metrics.base import MetricShape, Outcome
 from moe_tune.metrics.evidence import RoutingEvidence
 from moe_tune.routing import PARTS, RoutingTrace

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from moe_tune.base.plugins import concrete_subclasses
 from moe_tune.heads.retuned import RetunedHead
 from moe_tune.losses.base import AuxLoss
 from moe_tune.losses.expert_orthogonality import ExpertOrthogonalityLoss
@@ -11,7 +12,6 @@ from moe_tune.losses.routing_anchor import RoutingAnchorLoss
 from moe_tune.metrics.base import RoutingMetric
 from moe_tune.models.base_model import BaseModel
 from moe_tune.module import RouterTuner
-from moe_tune.plugins import concrete_subclasses
 
 METRIC_NEEDS = frozenset().union(*(kind.needs for kind in concrete_subclasses(RoutingMetric).values()))
 

@@ -3,7 +3,7 @@
 import torch
 import torch.distributed
 
-from moe_tune import ranks
+from moe_tune.base import ranks
 
 
 def test_a_sum_goes_by_way_of_the_gpu_where_the_backend_wants_that(monkeypatch):

@@ -5,9 +5,9 @@ import torch
 from lightning.pytorch import Trainer
 
 from moe_tune.answer_path.settings import AnswerPath
+from moe_tune.base.errors import DataError
 from moe_tune.data.module import QuizDataModule
 from moe_tune.data.nano_quiz import NanoQuiz
-from moe_tune.errors import DataError
 from moe_tune.heads.accuracy_bias import AccuracyBiasHead
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.models.base_model import BaseModel

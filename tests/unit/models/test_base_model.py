@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 
-from moe_tune.errors import ConfigError, ModelError, MoeTuneError
+from moe_tune.base.errors import ConfigError, ModelError, MoeTuneError
 from moe_tune.models import base_model
 from moe_tune.models.base_model import NANO, BaseModel
 

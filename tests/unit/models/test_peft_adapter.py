@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from moe_tune.errors import ConfigError
+from moe_tune.base.errors import ConfigError
 from moe_tune.gate import TunedRouters
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.heads.retuned import RetunedHead

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from moe_tune.runs.atomic import published, write_json
+from moe_tune.base.published import published, write_json
 
 
 def names(folder):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from moe_tune.errors import ModelError
+from moe_tune.base.errors import ModelError
 from moe_tune.runs.checkpoint import CONFIG, MANIFEST, ROUTER, STATE, RouterCheckpointIO, checked_folder
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from moe_tune.errors import ConfigError
+from moe_tune.base.errors import ConfigError
 from moe_tune.sweeps.lock import alone_in
 from moe_tune.sweeps.sweep_command import sweep_folder
 

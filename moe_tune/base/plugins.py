@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
-from moe_tune.errors import ConfigError
+from moe_tune.base.errors import ConfigError
 
 T = TypeVar("T")
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from moe_tune.errors import ConfigError, ModelError, ServiceError
+from moe_tune.base.errors import ConfigError, ModelError, ServiceError
 
 SETTINGS = ("*.json", "*.jinja", "*.txt", "*.model")
 """The configuration and the tokenizer."""
