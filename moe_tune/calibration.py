@@ -9,7 +9,8 @@ from moe_tune.base.ranks import summed_over_ranks
 from moe_tune.data.batching import Batch
 from moe_tune.metrics.base import Outcome
 from moe_tune.metrics.expert_accuracy import ExpertAccuracy
-from moe_tune.train_table import HiddenSample, LayerTable, TrainTable, ids_hash
+from moe_tune.routing import LayerTable
+from moe_tune.train_table import HiddenSample, TrainTable, ids_hash
 
 if TYPE_CHECKING:
     from moe_tune.module import RouterTuner

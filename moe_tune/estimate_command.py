@@ -19,11 +19,11 @@ from moe_tune.data.question import Question
 from moe_tune.data.splits import stratified_sample
 from moe_tune.estimate import Costs, Split, peak_bytes
 from moe_tune.heads.base import BaseGate
-from moe_tune.layer_choice import choose_layers
 from moe_tune.machine import MachineSpeed, data_sheet, measure
 from moe_tune.models.base_model import BaseModel
 from moe_tune.models.shapes import ModelShape, model_shape
 from moe_tune.module import RouterTuner
+from moe_tune.routing.layer_choice import choose_layers
 from moe_tune.settings_cli import SettingsCLI
 
 SAMPLE = 500

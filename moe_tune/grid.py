@@ -15,11 +15,11 @@ from moe_tune.data.batching import Batch
 from moe_tune.data.module import QuizDataModule
 from moe_tune.heads.base import BaseGate, RouterHead
 from moe_tune.heads.identity import IdentityHead
-from moe_tune.layer_choice import choose_layers
 from moe_tune.metrics.base import Outcome
 from moe_tune.metrics.evidence import RoutingEvidence
 from moe_tune.module import RouterTuner
 from moe_tune.results import SplitResults
+from moe_tune.routing.layer_choice import choose_layers
 
 
 @dataclass(slots=True)

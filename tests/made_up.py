@@ -6,8 +6,7 @@ import torch
 from torch.nn import functional
 
 from moe_tune.losses.base import LossContext
-from moe_tune.routing import ScoringRule
-from moe_tune.train_table import LayerTable
+from moe_tune.routing import LayerTable, ScoringRule
 
 
 def layer_table(experts=8, width=16, top_k=2, questions=400, subjects=3, seed=0):

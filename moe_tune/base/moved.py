@@ -37,7 +37,7 @@ class _Finder(MetaPathFinder):
 def keep_old_names() -> None:
     """Let ``import`` find the modules of ``MOVED`` under their old names."""
     if not any(isinstance(one, _Finder) for one in sys.meta_path):
-        sys.meta_path.append(_Finder())
+        sys.meta_path.insert(0, _Finder())
 
 
 def old_spelling(class_path: str) -> str:

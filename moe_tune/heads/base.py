@@ -3,16 +3,13 @@
 import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from moe_tune.base.errors import ConfigError
-from moe_tune.routing import Decision, RouterOutput, ScoringRule, stable_top_k
-
-if TYPE_CHECKING:
-    from moe_tune.train_table import LayerTable
+from moe_tune.routing import Decision, LayerTable, RouterOutput, ScoringRule, stable_top_k
 
 
 @dataclass(frozen=True, slots=True)

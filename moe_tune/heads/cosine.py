@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead
-from moe_tune.train_table import LayerTable
+from moe_tune.routing import LayerTable
 
 
 class CosineHead(RouterHead):

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from moe_tune.base.errors import ConfigError
 from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead
-from moe_tune.routing import ScoringRule, entropy
-from moe_tune.train_table import LayerTable
+from moe_tune.routing import LayerTable, ScoringRule, entropy
 
 
 class EntropyKHead(RouterHead):

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead
-from moe_tune.routing import Decision, ScoringRule, stable_top_k
-from moe_tune.train_table import LayerTable
+from moe_tune.routing import Decision, LayerTable, ScoringRule, stable_top_k
 
 
 class RenormalisedHead(RouterHead):

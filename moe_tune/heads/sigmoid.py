@@ -11,8 +11,7 @@ from torch.nn import functional
 
 from moe_tune.base.errors import ConfigError
 from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead
-from moe_tune.routing import Decision, ScoringRule, stable_top_k
-from moe_tune.train_table import LayerTable
+from moe_tune.routing import Decision, LayerTable, ScoringRule, stable_top_k
 
 Score = Literal["sigmoid", "sqrt_softplus"]
 

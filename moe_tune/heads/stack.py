@@ -5,8 +5,7 @@ from torch import Tensor, nn
 
 from moe_tune.base.errors import ConfigError
 from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead, combined_traits
-from moe_tune.routing import Decision, RouterOutput, ScoringRule
-from moe_tune.train_table import LayerTable
+from moe_tune.routing import Decision, LayerTable, RouterOutput, ScoringRule
 
 
 class Stack(RouterHead):

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from moe_tune.base.errors import ConfigError
 from moe_tune.base.schedule import ScheduleKind, scheduled
-from moe_tune.routing import RouterOutput, RoutingTrace, Scope, ScoringRule
-from moe_tune.train_table import LayerTable
+from moe_tune.routing import LayerTable, RouterOutput, RoutingTrace, Scope, ScoringRule
 
 CONTEXT_EXTRAS = frozenset({"teacher", "table"})
 """What a loss may declare as ``needs`` beside the extras of a trace."""

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moe_tune.base.errors import ConfigError
-from moe_tune.layer_choice import choose_layers
+from moe_tune.routing.layer_choice import choose_layers
 
 
 @given(

@@ -10,8 +10,7 @@ from moe_tune.base.errors import ConfigError
 from moe_tune.heads.base import BaseGate, decide
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.heads.steer import SteerHead, most_above_zero, risk_difference
-from moe_tune.routing import ScoringRule
-from moe_tune.train_table import LayerTable
+from moe_tune.routing import LayerTable, ScoringRule
 
 RULE = ScoringRule(2, 8, False)
 HIDDEN_TD = torch.zeros(30, 4)

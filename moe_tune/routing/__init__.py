@@ -1,0 +1,40 @@
+"""Routing: the contract everybody reads first, what a router decided for every token of every MoE layer.
+
+It imports ``base`` alone. Shape legend, used as name suffix in all routing code:
+
+====  =====================================================================
+T     tokens (batch times sequence, flattened; or one per question)
+E     experts of a layer
+K     expert slots per token (top-k)
+D     width of the hidden state the router reads
+L     MoE layers of the model
+B, S  questions in a batch, positions of a prompt
+Q     questions of a split
+A     answer choices
+H, C  heads of keys and values, width of one
+P     tokens of a prefix that several prompts share
+N     router heads compared in one pass
+====  =====================================================================
+"""
+
+from moe_tune.routing.decision import Decision
+from moe_tune.routing.functions import entropy, normalised, stable_top_k
+from moe_tune.routing.layer_table import LayerTable
+from moe_tune.routing.output import RouterOutput
+from moe_tune.routing.scope import PARTS, Part, Scope
+from moe_tune.routing.scoring_rule import ScoringRule
+from moe_tune.routing.trace import RoutingTrace
+
+__all__ = [
+    "PARTS",
+    "Decision",
+    "LayerTable",
+    "Part",
+    "RouterOutput",
+    "RoutingTrace",
+    "Scope",
+    "ScoringRule",
+    "entropy",
+    "normalised",
+    "stable_top_k",
+]
