@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 
 from moe_tune.base.plugins import concrete_subclasses
-from moe_tune.evidence.accuracy_estimates import raw_accuracy, shrunk_accuracy
-from moe_tune.evidence.load import load_max_over_mean, load_variation
-from moe_tune.evidence.ratios import ratio
 from moe_tune.metrics.base import RoutingMetric
+from moe_tune.stats.accuracy_estimates import raw_accuracy, shrunk_accuracy
+from moe_tune.stats.load import load_max_over_mean, load_variation
+from moe_tune.stats.ratios import ratio
 
 EXPERT_COLUMNS = (
     "layer", "expert", "count", "usage", "weight_mass", "questions", "correct", "accuracy", "accuracy_low",

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from statsmodels.stats.multitest import multipletests
 
 from moe_tune.base.errors import DataError, did_you_mean
-from moe_tune.compare.decision import decide
-from moe_tune.compare.paired import PairedResult, compare_paired
 from moe_tune.compare.routing_summary import RoutingSummary, summarise_routing
 from moe_tune.compare.runs import Run, evaluation_command, require_same_items
 from moe_tune.compare.subjects import SubjectDifferences, subject_differences
+from moe_tune.stats.decision import decide
+from moe_tune.stats.paired import PairedResult, compare_paired
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from moe_tune.compare.comparison import Arm, Comparison
-from moe_tune.compare.decision import MARGIN
 from moe_tune.compare.table import points
+from moe_tune.stats.decision import MARGIN
 
 # Stand-ins that matplotlib can draw with; the SVG gets the page's CSS variables in their place.
 INK, MUTED, GRID, BAND, CARD = "#a00010", "#a00011", "#a00012", "#a00013", "#a00014"

@@ -11,9 +11,7 @@ from markupsafe import Markup
 from moe_tune.base.published import published
 from moe_tune.compare.comparison import Arm, Comparison, compare_arms
 from moe_tune.compare.figures import entropy_lines, forest_plot, subject_bars, usage_maps
-from moe_tune.compare.paired import PairedResult
 from moe_tune.compare.runs import group_arms, load_run
-from moe_tune.compare.standard_error import FEW_CLUSTERS
 from moe_tune.compare.table import (
     further,
     headline,
@@ -27,6 +25,8 @@ from moe_tune.compare.table import (
     verdict,
 )
 from moe_tune.one_line import one_line
+from moe_tune.stats.paired import PairedResult
+from moe_tune.stats.standard_error import FEW_CLUSTERS
 
 FEW_SUBJECTS = 12
 """With more, the figures by subject are folded but for the first."""

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from moe_tune.compare.comparison import Arm, Comparison
-from moe_tune.compare.paired import PairedResult
+from moe_tune.stats.paired import PairedResult
 
 
 def points(value: float) -> str:

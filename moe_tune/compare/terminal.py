@@ -8,9 +8,9 @@ from rich.table import Table
 from rich.text import Text
 
 from moe_tune.compare.comparison import Comparison
-from moe_tune.compare.decision import BELOW_MARGIN, ONE_ROUTER, SIGN_HOLDS
-from moe_tune.compare.paired import PairedResult
 from moe_tune.compare.table import difference_cells, headline, method_line, routing_line, verdict
+from moe_tune.stats.decision import BELOW_MARGIN, ONE_ROUTER, SIGN_HOLDS
+from moe_tune.stats.paired import PairedResult
 
 COLOURS = {"improved": "green", "worse": "red", "equivalent": "cyan", "inconclusive": "yellow", "baseline": "dim"}
 MARKS = {

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from moe_tune.evidence.accuracy_estimates import raw_accuracy, risk_difference, shrunk_accuracy, subject_gap
-from moe_tune.evidence.mantel_haenszel import mantel_haenszel
-from moe_tune.evidence.permutation_null import PermutationNull
-from moe_tune.evidence.ratios import Counts, Tables, ratio
-from moe_tune.evidence.specialisation import leading_subject, subject_lift
+from moe_tune.stats.accuracy_estimates import raw_accuracy, risk_difference, shrunk_accuracy, subject_gap
+from moe_tune.stats.mantel_haenszel import mantel_haenszel
+from moe_tune.stats.permutation_null import PermutationNull
+from moe_tune.stats.ratios import Counts, Tables, ratio
+from moe_tune.stats.specialisation import leading_subject, subject_lift
 
 FLAG_BELOW = 0.05
 """An expert is flagged when its adjusted p value is smaller."""

@@ -8,14 +8,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from moe_tune.base.errors import DataError
-from moe_tune.evidence.depth_trend import DepthTrend, depth_trend
-from moe_tune.evidence.entropy_level import EntropyLevel, entropy_level
 from moe_tune.evidence.expert_frame import expert_frame
 from moe_tune.evidence.layer_frame import layer_frame
 from moe_tune.evidence.pair_frames import co_activation_frame, weight_frame
-from moe_tune.evidence.permutation_null import permutation_null
-from moe_tune.evidence.ratios import Tables
 from moe_tune.evidence.subject_frame import subject_frame
+from moe_tune.stats.depth_trend import DepthTrend, depth_trend
+from moe_tune.stats.entropy_level import EntropyLevel, entropy_level
+from moe_tune.stats.permutation_null import permutation_null
+from moe_tune.stats.ratios import Tables
 
 DRAWS_PER_LAYER = 40
 """Shuffles that each layer asks for: with fewer than 20 the smallest p value after Holm's correction is above 0.05."""

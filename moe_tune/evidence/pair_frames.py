@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from moe_tune.evidence.ratios import Tables, ratio
+from moe_tune.stats.ratios import Tables, ratio
 
 PAIRS = 50
 """Pairs kept per layer."""

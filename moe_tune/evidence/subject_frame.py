@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from moe_tune.evidence.accuracy_estimates import raw_accuracy
 from moe_tune.evidence.expert_frame import subject_totals
-from moe_tune.evidence.ratios import Tables, ratio
-from moe_tune.evidence.specialisation import subject_divergence
+from moe_tune.stats.accuracy_estimates import raw_accuracy
+from moe_tune.stats.ratios import Tables, ratio
+from moe_tune.stats.specialisation import subject_divergence
 
 
 def subject_frame(tables: Tables, layers: Sequence[int], subjects: Sequence[str]) -> pd.DataFrame:

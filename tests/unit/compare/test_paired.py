@@ -11,10 +11,10 @@ from statsmodels.api import OLS
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 
 from moe_tune.base.errors import DataError
-from moe_tune.compare.decision import decide
-from moe_tune.compare.mcnemar import mcnemar
-from moe_tune.compare.paired import compare_paired
-from moe_tune.compare.standard_error import cluster_se, cluster_sums, critical_value, paired_se, total_se
+from moe_tune.stats.decision import decide
+from moe_tune.stats.mcnemar import mcnemar
+from moe_tune.stats.paired import compare_paired
+from moe_tune.stats.standard_error import cluster_se, cluster_sums, critical_value, paired_se, total_se
 
 counts = st.integers(0, 3000)
 

@@ -7,8 +7,8 @@ import pytest
 from scipy.stats import binomtest
 from statsmodels.stats.contingency_tables import StratifiedTable
 
-from moe_tune.evidence.accuracy_estimates import raw_accuracy, risk_difference, shrunk_accuracy, subject_gap
-from moe_tune.evidence.mantel_haenszel import mantel_haenszel
+from moe_tune.stats.accuracy_estimates import raw_accuracy, risk_difference, shrunk_accuracy, subject_gap
+from moe_tune.stats.mantel_haenszel import mantel_haenszel
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 import statsmodels.api as sm
 from scipy.stats import t as student
 
-from moe_tune.evidence.entropy_level import entropy_level
+from moe_tune.stats.entropy_level import entropy_level
 
 MOST_L = np.array([math.log(8)])
 

@@ -8,9 +8,9 @@ import pytest
 
 from moe_tune.base.errors import DataError
 from moe_tune.evidence.claims import claims
-from moe_tune.evidence.depth_trend import depth_trend
-from moe_tune.evidence.entropy_level import EntropyLevel
 from moe_tune.evidence.frames import scope_evidence
+from moe_tune.stats.depth_trend import depth_trend
+from moe_tune.stats.entropy_level import EntropyLevel
 
 COLUMNS = {
     "experts": "layer expert count tokens usage weight_mass questions correct accuracy accuracy_low accuracy_high "

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom, hypergeom
 
-from moe_tune.evidence.accuracy_estimates import shrunk_accuracy
-from moe_tune.evidence.permutation_null import null_moments, permutation_null
+from moe_tune.stats.accuracy_estimates import shrunk_accuracy
+from moe_tune.stats.permutation_null import null_moments, permutation_null
 
 
 def test_the_moments_are_those_of_independent_hypergeometrics(quiz):

@@ -9,10 +9,10 @@ from scipy.spatial.distance import jensenshannon
 from scipy.stats import entropy, linregress
 from scipy.stats import t as student
 
-from moe_tune.evidence.depth_trend import depth_trend
-from moe_tune.evidence.load import effective_experts, load_gini, load_max_over_mean, load_variation
-from moe_tune.evidence.never_activated import never_bound
-from moe_tune.evidence.specialisation import leading_subject, subject_divergence, subject_information, subject_lift
+from moe_tune.stats.depth_trend import depth_trend
+from moe_tune.stats.load import effective_experts, load_gini, load_max_over_mean, load_variation
+from moe_tune.stats.never_activated import never_bound
+from moe_tune.stats.specialisation import leading_subject, subject_divergence, subject_information, subject_lift
 
 
 @pytest.mark.parametrize(

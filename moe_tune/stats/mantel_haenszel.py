@@ -3,8 +3,8 @@
 import numpy as np
 from scipy.stats import norm
 
-from moe_tune.evidence.accuracy_estimates import Estimate
-from moe_tune.evidence.ratios import Counts, ratio
+from moe_tune.stats.accuracy_estimates import Estimate
+from moe_tune.stats.ratios import Counts, ratio
 
 
 def mantel_haenszel(

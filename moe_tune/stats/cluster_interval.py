@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from moe_tune.evidence.ratios import Floats
+from moe_tune.stats.ratios import Floats
 
 
 def cluster_reach(influence_Q: Floats, cluster_Q: NDArray[np.intp] | None = None) -> tuple[float, int]:

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.stats import beta
 from statsmodels.stats.proportion import proportion_confint
 
-from moe_tune.evidence.ratios import Counts, Floats, ratio
+from moe_tune.stats.ratios import Counts, Floats, ratio
 
 LARGEST_WEIGHT = 1e6
 """Questions the layer's mean is worth at most: beyond that the experts do not differ measurably."""

@@ -8,9 +8,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from moe_tune.base.errors import DataError
-from moe_tune.compare.decision import Word, decide
-from moe_tune.compare.mcnemar import mcnemar
-from moe_tune.compare.standard_error import (
+from moe_tune.stats.decision import Word, decide
+from moe_tune.stats.mcnemar import mcnemar
+from moe_tune.stats.standard_error import (
     FEW_CLUSTERS,
     cluster_se,
     cluster_sums,

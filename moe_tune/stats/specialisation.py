@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.stats import entropy
 
-from moe_tune.evidence.ratios import Counts, Floats, ratio
+from moe_tune.stats.ratios import Counts, Floats, ratio
 
 
 def subject_information(questions_LES: Counts, all_questions_S: Counts) -> Floats:

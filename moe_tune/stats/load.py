@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.stats import entropy
 
-from moe_tune.evidence.ratios import Counts, Floats, ratio
+from moe_tune.stats.ratios import Counts, Floats, ratio
 
 
 def effective_experts(count_LE: Counts, tokens_L: Counts, questions: int) -> Floats:

@@ -1,0 +1,4 @@
+"""Statistics: every estimator, interval and test once, as pure functions on arrays and frames.
+
+It imports ``base`` and ``routing``.
+"""
