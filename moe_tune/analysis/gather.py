@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from moe_tune.analysis.claims import claims
 from moe_tune.analysis.findings import Analysis
+from moe_tune.analysis.frames import ScopeEvidence, scope_evidence
 from moe_tune.analysis.passes import AnalysisTuner, QuizPass
-from moe_tune.evidence.claims import claims
-from moe_tune.evidence.frames import ScopeEvidence, scope_evidence
 from moe_tune.routing import Part, Scope
 from moe_tune.runs.directory import environment, now
 from moe_tune.stats.accuracy_estimates import raw_accuracy

@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from moe_tune.analysis.claims import claims
+from moe_tune.analysis.frames import scope_evidence
 from moe_tune.base.errors import DataError
-from moe_tune.evidence.claims import claims
-from moe_tune.evidence.frames import scope_evidence
 from moe_tune.stats.depth_trend import depth_trend
 from moe_tune.stats.entropy_level import EntropyLevel
 

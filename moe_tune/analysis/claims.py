@@ -5,7 +5,7 @@ from typing import Literal, TypedDict
 
 import numpy as np
 
-from moe_tune.evidence.frames import ScopeEvidence
+from moe_tune.analysis.frames import ScopeEvidence
 from moe_tune.stats.ratios import ratio
 
 Verdict = Literal["holds", "does not hold", "inconclusive"]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from moe_tune.evidence.expert_frame import subject_totals
+from moe_tune.analysis.expert_frame import subject_totals
 from moe_tune.metrics.expert_accuracy import FEWEST
 from moe_tune.stats.accuracy_estimates import raw_accuracy
 from moe_tune.stats.load import effective_experts, load_gini, load_max_over_mean, load_variation
