@@ -22,7 +22,7 @@ from moe_tune.analysis.report_tables import (
     subject_table,
     weights_table,
 )
-from moe_tune.one_line import one_line
+from moe_tune.reports.one_line import one_line
 
 TABLES = {
     "activated": ("Activated experts per layer", activated_table),

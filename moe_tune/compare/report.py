@@ -24,7 +24,7 @@ from moe_tune.compare.table import (
     summarise,
     verdict,
 )
-from moe_tune.one_line import one_line
+from moe_tune.reports.one_line import one_line
 from moe_tune.stats.paired import PairedResult
 from moe_tune.stats.standard_error import FEW_CLUSTERS
 
