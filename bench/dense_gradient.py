@@ -27,7 +27,7 @@ from transformers.models.olmoe.modeling_olmoe import OlmoeExperts
 from bench.mid_size import in_fresh_process, machine_line
 from moe_tune.data.module import QuizDataModule
 from moe_tune.data.nano_quiz import NanoQuiz
-from moe_tune.gate import TunedRouters
+from moe_tune.gates.gated_model import TunedRouters
 from moe_tune.heads.dense_mixer import DenseMixerHead
 from moe_tune.heads.retuned import RetunedHead
 from moe_tune.models.base_model import BaseModel

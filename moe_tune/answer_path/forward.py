@@ -9,7 +9,7 @@ from torch import Tensor
 
 from moe_tune.answer_path import attention
 from moe_tune.answer_path.states import PromptStates, StateShape
-from moe_tune.gate import TunedRouters
+from moe_tune.gates.gated_model import TunedRouters
 from moe_tune.routing import RoutingTrace
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from moe_tune.answer_path.prefixes import SharedPrefixes
 from moe_tune.answer_path.states import PromptStates, StateShape
 from moe_tune.data.batching import Batch
 from moe_tune.data.encoding import PromptedQuestion
-from moe_tune.gate import TunedRouters
+from moe_tune.gates.gated_model import TunedRouters
 
 
 def trunk_shape(shape: StateShape) -> StateShape:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from moe_tune.base.errors import ModelError
 from moe_tune.base.published import published
-from moe_tune.gate import BESIDE
+from moe_tune.gates.gated_model import BESIDE
 
 ADAPTER = "adapter"
 ROUTER, STATE, CONFIG, MANIFEST = "router.safetensors", "trainer.pt", "config.yaml", "manifest.json"

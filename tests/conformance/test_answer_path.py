@@ -15,7 +15,7 @@ from moe_tune.answer_path.prefixes import shared_prefixes
 from moe_tune.answer_path.prompt_pass import PromptPass
 from moe_tune.answer_path.streamed import StreamedStates
 from moe_tune.data.encoding import PromptedQuestion
-from moe_tune.gate import EXTRAS, TunedRouters
+from moe_tune.gates.gated_model import EXTRAS, TunedRouters
 from moe_tune.heads.retuned import RetunedHead
 from moe_tune.heads.stack import Stack
 from moe_tune.losses.base import LossContext

@@ -7,7 +7,7 @@ import torch
 
 from moe_tune.base.errors import ModelError
 from moe_tune.base.plugins import concrete_subclasses
-from moe_tune.gate import TunedRouters
+from moe_tune.gates.gated_model import TunedRouters
 from moe_tune.heads.base import decide
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.models.family import ModelFamily, family_of

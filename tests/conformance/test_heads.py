@@ -12,7 +12,7 @@ from made_up import layer_table
 from torch.nn import functional
 
 from moe_tune.base.errors import ModelError
-from moe_tune.gate import TunedRouters
+from moe_tune.gates.gated_model import TunedRouters
 from moe_tune.heads.base import BaseGate, RouterHead, decide
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.routing import ScoringRule

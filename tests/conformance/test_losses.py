@@ -12,7 +12,7 @@ from made_up import MadeUpLayer, loss_context
 import moe_tune.losses  # noqa: F401 (finds the losses)
 from moe_tune.base.errors import ConfigError
 from moe_tune.base.plugins import concrete_subclasses
-from moe_tune.gate import EXTRAS
+from moe_tune.gates.gated_model import EXTRAS
 from moe_tune.losses.base import CONTEXT_EXTRAS, AuxLoss
 from moe_tune.routing import RoutingTrace
 

@@ -9,7 +9,7 @@ import torch
 
 import moe_tune.metrics  # noqa: F401 (finds the metrics)
 from moe_tune.base.plugins import concrete_subclasses
-from moe_tune.gate import EXTRAS
+from moe_tune.gates.gated_model import EXTRAS
 from moe_tune.metrics.base import MetricShape, Outcome, RoutingMetric
 from moe_tune.routing import PARTS, RoutingTrace
 

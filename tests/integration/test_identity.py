@@ -5,7 +5,7 @@ import torch
 
 from moe_tune.data.module import QuizDataModule
 from moe_tune.data.nano_quiz import NanoQuiz
-from moe_tune.gate import TunedRouters
+from moe_tune.gates.gated_model import TunedRouters
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.models.base_model import BaseModel
 from moe_tune.models.family import family_of

@@ -6,7 +6,7 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, OlmoeConfig
 
 from moe_tune.base.errors import ConfigError, ModelError
-from moe_tune.gate import TunedRouters
+from moe_tune.gates.gated_model import TunedRouters
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.heads.retuned import RetunedHead
 from moe_tune.heads.temperature import TemperatureHead

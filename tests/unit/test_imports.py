@@ -101,4 +101,4 @@ def test_the_walk_sees_imports_inside_functions_and_not_those_for_type_checking(
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import wandb\n"
         "def f():\n    from ..gate import TunedGate\n"
     )
-    assert set(imports(file)) == {"typing.TYPE_CHECKING", "moe_tune.gate.TunedGate"}
+    assert set(imports(file)) == {"typing.TYPE_CHECKING", "moe_tune.gates.gated_model.TunedGate"}

@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from moe_tune.base.errors import ConfigError
-from moe_tune.gate import TunedRouters
+from moe_tune.gates.gated_model import TunedRouters
+from moe_tune.gates.tuned_experts import TunedExperts
 from moe_tune.heads.base import HeadTraits, RouterHead
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.heads.retuned import RetunedHead
 from moe_tune.heads.stack import Stack
 from moe_tune.heads.temperature import TemperatureHead
-from moe_tune.mixing import TunedExperts
 
 
 class _Mixing(RouterHead):

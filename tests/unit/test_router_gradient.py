@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from moe_tune.gate import TunedRouters
+from moe_tune.gates.gated_model import TunedRouters
+from moe_tune.gates.tuned_experts import expert_outputs
 from moe_tune.heads.base import decide
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.heads.retuned import RetunedHead
-from moe_tune.mixing import expert_outputs
 from moe_tune.routing import ScoringRule
 
 T, E, K, D = 20, 9, 3, 5

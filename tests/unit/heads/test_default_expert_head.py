@@ -5,7 +5,7 @@ import torch
 from made_up import mixture
 
 from moe_tune.base.errors import ConfigError
-from moe_tune.gate import TunedRouters
+from moe_tune.gates.gated_model import TunedRouters
 from moe_tune.heads import default_expert
 from moe_tune.heads.base import BaseGate
 from moe_tune.heads.default_expert import DefaultExpertHead

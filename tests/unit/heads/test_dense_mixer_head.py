@@ -6,7 +6,7 @@ from made_up import mixture
 from torch import nn
 
 from moe_tune.base.errors import ConfigError
-from moe_tune.gate import TunedRouters
+from moe_tune.gates.gated_model import TunedRouters
 from moe_tune.heads.dense_mixer import DenseMixerHead
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.heads.relu import ReluHead

@@ -8,7 +8,7 @@ from made_up import layer_table
 from torch.nn import functional
 
 from moe_tune.base.errors import ConfigError
-from moe_tune.gate import TunedRouters
+from moe_tune.gates.gated_model import TunedRouters
 from moe_tune.heads.accuracy_bias import AccuracyBiasHead
 from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead, decide
 from moe_tune.heads.loss_free_bias import LossFreeBiasHead

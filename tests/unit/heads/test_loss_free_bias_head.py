@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moe_tune.base.errors import ConfigError
-from moe_tune.gate import TunedRouters
+from moe_tune.gates.gated_model import TunedRouters
 from moe_tune.heads import loss_free_bias
 from moe_tune.heads.base import BaseGate, decide
 from moe_tune.heads.identity import IdentityHead

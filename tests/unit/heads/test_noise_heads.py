@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from moe_tune.base.errors import ConfigError
-from moe_tune.gate import TunedRouters
+from moe_tune.gates.gated_model import TunedRouters
 from moe_tune.heads.base import BaseGate
 from moe_tune.heads.jitter import JitterHead
 from moe_tune.heads.noisy_top_k import NoisyTopKHead

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from moe_tune.base.errors import ConfigError
-from moe_tune.gate import TunedRouters
+from moe_tune.gates.gated_model import TunedRouters
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.heads.retuned import RetunedHead
 from moe_tune.models.adapter import PREFIX, Adapter

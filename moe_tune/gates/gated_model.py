@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from moe_tune.base.errors import ConfigError, ModelError
+from moe_tune.gates.layer_view import LayerView
+from moe_tune.gates.panel import head_rows, interleaved
+from moe_tune.gates.tuned_experts import TunedExperts
 from moe_tune.heads.base import BaseGate, RouterHead, decide
-from moe_tune.layer_view import LayerView
-from moe_tune.mixing import TunedExperts
-from moe_tune.panel import head_rows, interleaved
 from moe_tune.routing import Decision, RouterOutput, RoutingTrace, Scope, ScoringRule
 from moe_tune.routing.layer_choice import choose_layers
 

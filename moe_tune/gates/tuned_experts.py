@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from moe_tune.gates.panel import head_rows, interleaved
 from moe_tune.heads.base import RouterHead
-from moe_tune.panel import head_rows, interleaved
 from moe_tune.routing import RoutingTrace
 
 if TYPE_CHECKING:
-    from moe_tune.gate import Session
+    from moe_tune.gates.gated_model import Session
 
 
 def expert_outputs(experts: nn.Module, hidden_TD: Tensor, experts_TK: Tensor) -> Tensor:

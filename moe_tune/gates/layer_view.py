@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from moe_tune.gates.tuned_experts import TunedExperts, expert_outputs
 from moe_tune.heads.base import RouterHead
-from moe_tune.mixing import TunedExperts, expert_outputs
 
 
 @dataclass(frozen=True, slots=True)
