@@ -18,8 +18,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from moe_tune.base.errors import ConfigError
 from moe_tune.callbacks.wandb_content import EXTREMES, arm_of, improved, tags_of
 from moe_tune.callbacks.wandb_head import send_head
+from moe_tune.runs.agent import sweep_id
 from moe_tune.runs.redact import redacted
-from moe_tune.sweeps.agent import sweep_id
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from moe_tune.sweeps.agent import StoppedBySweep
+from moe_tune.runs.agent import StoppedBySweep
 from moe_tune.sweeps.points import SweepPoint, load_points
 from moe_tune.sweeps.sweep_file import Sweep
 

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from moe_tune.runs.agent import StoppedBySweep
 from moe_tune.sweeps import runner
-from moe_tune.sweeps.agent import StoppedBySweep
 from moe_tune.sweeps.points import SweepPoint, load_points
 from moe_tune.sweeps.runner import run_sweep
 from moe_tune.sweeps.search import Hyperband, shall_stop
