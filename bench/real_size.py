@@ -34,7 +34,7 @@ from moe_tune.models.base_model import BaseModel
 from moe_tune.models.family import ModelFamily
 from moe_tune.models.olmoe import Olmoe
 from moe_tune.models.shapes import KNOWN, shape_of
-from moe_tune.module import RouterTuner
+from moe_tune.tuner.router_tuner import RouterTuner
 
 
 @dataclass

@@ -6,8 +6,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from moe_tune.base.errors import ConfigError
 from moe_tune.base.quiet import quieten
-from moe_tune.module import RouterTuner
 from moe_tune.settings_cli import SettingsCLI
+from moe_tune.tuner.router_tuner import RouterTuner
 
 NEUTRAL = ["--model.head", "RetunedHead", "--model.losses", "{}", "--model.answer_path.use", "always"]
 """What is kept of prompts depends on neither head nor losses: only on the model, the layers and the data."""

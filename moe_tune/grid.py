@@ -9,17 +9,17 @@ from lightning.pytorch import Trainer
 
 from moe_tune.answer_path.settings import AnswerPath
 from moe_tune.base.errors import ModelError
-from moe_tune.calibration import training_table
 from moe_tune.data.batching import Batch
 from moe_tune.data.module import QuizDataModule
 from moe_tune.heads.base import BaseGate, RouterHead
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.metrics.base import Outcome
 from moe_tune.metrics.evidence import RoutingEvidence
-from moe_tune.module import RouterTuner
-from moe_tune.results import SplitResults
 from moe_tune.routing.layer_choice import choose_layers
 from moe_tune.stats.paired import PairedResult, compare_paired
+from moe_tune.tuner.calibration import training_table
+from moe_tune.tuner.router_tuner import RouterTuner
+from moe_tune.tuner.split_results import SplitResults
 
 
 @dataclass(slots=True)

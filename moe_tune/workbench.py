@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from moe_tune.models.family import ModelFamily
-    from moe_tune.module import RouterTuner
+    from moe_tune.tuner.router_tuner import RouterTuner
 
 
 class _Loaded:

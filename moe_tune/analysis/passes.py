@@ -14,9 +14,9 @@ from moe_tune.data.encoding import PromptEncoder
 from moe_tune.data.module import QuizDataModule
 from moe_tune.metrics.base import Outcome
 from moe_tune.metrics.evidence import RoutingEvidence
-from moe_tune.module import RouterTuner
-from moe_tune.results import SplitResults
 from moe_tune.routing import PARTS, Part, Scope
+from moe_tune.tuner.router_tuner import RouterTuner
+from moe_tune.tuner.split_results import SplitResults
 
 
 class AnalysisTuner(RouterTuner):

@@ -21,7 +21,7 @@ from moe_tune.data.batching import Batch, PromptDataset
 from moe_tune.data.encoding import PromptedQuestion, PromptEncoder
 from moe_tune.data.module import QuizDataModule
 from moe_tune.metrics.expert_accuracy import questions_by_expert
-from moe_tune.module import RouterTuner
+from moe_tune.tuner.router_tuner import RouterTuner
 
 FEWEST = 30
 """With fewer questions than this a mean gets no normal interval."""

@@ -23,7 +23,7 @@ from moe_tune.data.batching import Batch
 from moe_tune.data.encoding import EncodedSplit
 
 if TYPE_CHECKING:
-    from moe_tune.module import RouterTuner
+    from moe_tune.tuner.router_tuner import RouterTuner
 
 LABELS = ("model", "revision", "split", "protocol", "few_shot")
 """Parts of a cache's description that are for people; the hashes beside them say the same, exactly."""

@@ -10,9 +10,9 @@ from moe_tune.base.published import write_parquet
 from moe_tune.callbacks.evidence_tables import with_estimates
 from moe_tune.callbacks.split_pass import split_results
 from moe_tune.heads.identity import IdentityHead
-from moe_tune.module import RouterTuner
-from moe_tune.results import SplitResults
 from moe_tune.runs.directory import RunDirectory
+from moe_tune.tuner.router_tuner import RouterTuner
+from moe_tune.tuner.split_results import SplitResults
 
 NAME = "base_validation"
 """What its keys in the history and its file begin with."""

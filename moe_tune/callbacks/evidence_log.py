@@ -13,8 +13,8 @@ from moe_tune.callbacks.base_reference import read_reference
 from moe_tune.callbacks.evidence_figures import evidence_figures
 from moe_tune.callbacks.evidence_tables import expert_table, layer_table, with_estimates
 from moe_tune.callbacks.split_pass import split_results
-from moe_tune.module import RouterTuner
-from moe_tune.results import SplitResults
+from moe_tune.tuner.router_tuner import RouterTuner
+from moe_tune.tuner.split_results import SplitResults
 
 
 class EvidenceLog(Callback):

@@ -4,8 +4,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from moe_tune.base.errors import ModelError
-from moe_tune.module import RouterTuner
 from moe_tune.runs.directory import RunDirectory
+from moe_tune.tuner.router_tuner import RouterTuner
 
 
 class FreezingProof(Callback):

@@ -12,8 +12,8 @@ from scipy.stats import binomtest
 from moe_tune.base.published import write_parquet
 from moe_tune.base.ranks import joined_over_ranks
 from moe_tune.data.question import Question
-from moe_tune.module import RouterTuner
 from moe_tune.runs.directory import RunDirectory
+from moe_tune.tuner.router_tuner import RouterTuner
 
 
 class QuestionRecords(Callback):

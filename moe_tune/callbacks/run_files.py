@@ -5,8 +5,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from moe_tune.module import RouterTuner
 from moe_tune.runs.directory import RunDirectory, environment, now, to_yaml
+from moe_tune.tuner.router_tuner import RouterTuner
 
 
 class RunFiles(Callback):

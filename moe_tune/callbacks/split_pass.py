@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import torch
 
 from moe_tune.data.batching import Batch
-from moe_tune.module import RouterTuner
-from moe_tune.results import SplitResults
+from moe_tune.tuner.router_tuner import RouterTuner
+from moe_tune.tuner.split_results import SplitResults
 
 
 @torch.no_grad()

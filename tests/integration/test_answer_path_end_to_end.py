@@ -21,7 +21,7 @@ from moe_tune.heads.retuned import RetunedHead
 from moe_tune.heads.temperature import TemperatureHead
 from moe_tune.losses.load_balance import LoadBalanceLoss
 from moe_tune.models.base_model import BaseModel
-from moe_tune.module import RouterTuner
+from moe_tune.tuner.router_tuner import RouterTuner
 
 TINY = ["--config", "configs/nano.yaml", "--config", "configs/debug/tiny.yaml", "--config", "configs/logger/none.yaml"]
 

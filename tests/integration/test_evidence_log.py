@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from moe_tune.callbacks import base_reference, evidence_log
 from moe_tune.callbacks.base_reference import BaseReference
 from moe_tune.callbacks.evidence_log import EvidenceLog
-from moe_tune.module import RouterTuner
+from moe_tune.tuner.router_tuner import RouterTuner
 
 FIGURES = ("usage", "accuracy", "entropy", "scatter")
 HISTORY = (

@@ -179,7 +179,7 @@ def test_a_checkpoint_of_another_head_is_refused(finished, tmp_path, capsys):
 
 
 def test_an_interrupted_fit_ends_where_an_undisturbed_one_does(finished, fit, tmp_path, monkeypatch):
-    from moe_tune.module import RouterTuner
+    from moe_tune.tuner.router_tuner import RouterTuner
 
     steps = RouterTuner.training_step
 

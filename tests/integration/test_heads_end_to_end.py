@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import load_file
 
 from moe_tune.cli import main
-from moe_tune.module import RouterTuner
+from moe_tune.tuner.router_tuner import RouterTuner
 
 HEADS = {
     "identity": ["--model.head", "IdentityHead"],

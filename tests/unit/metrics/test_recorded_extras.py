@@ -11,7 +11,7 @@ from moe_tune.losses.router_distillation import RouterDistillationLoss
 from moe_tune.losses.routing_anchor import RoutingAnchorLoss
 from moe_tune.metrics.base import RoutingMetric
 from moe_tune.models.base_model import BaseModel
-from moe_tune.module import RouterTuner
+from moe_tune.tuner.router_tuner import RouterTuner
 
 METRIC_NEEDS = frozenset().union(*(kind.needs for kind in concrete_subclasses(RoutingMetric).values()))
 

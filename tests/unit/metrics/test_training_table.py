@@ -11,7 +11,7 @@ from moe_tune.data.nano_quiz import NanoQuiz
 from moe_tune.heads.accuracy_bias import AccuracyBiasHead
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.models.base_model import BaseModel
-from moe_tune.module import RouterTuner
+from moe_tune.tuner.router_tuner import RouterTuner
 
 
 class Watched(RouterTuner):

@@ -10,10 +10,10 @@ from moe_tune.data.batching import Batch
 from moe_tune.metrics.base import Outcome
 from moe_tune.metrics.expert_accuracy import ExpertAccuracy
 from moe_tune.routing import LayerTable
-from moe_tune.train_table import HiddenSample, TrainTable, ids_hash
+from moe_tune.tuner.train_table import HiddenSample, TrainTable, ids_hash
 
 if TYPE_CHECKING:
-    from moe_tune.module import RouterTuner
+    from moe_tune.tuner.router_tuner import RouterTuner
 
 
 @torch.no_grad()

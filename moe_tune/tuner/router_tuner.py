@@ -17,7 +17,6 @@ from moe_tune.answer_path.settings import AnswerPath
 from moe_tune.base.errors import ConfigError, ModelError, NumericsError
 from moe_tune.base.plugins import concrete_subclasses
 from moe_tune.base.ranks import several_ranks, summed_over_ranks
-from moe_tune.calibration import training_table
 from moe_tune.data.batching import Batch
 from moe_tune.gates.gated_model import RoutingDtype, TunedRouters
 from moe_tune.heads.base import RouterHead
@@ -29,10 +28,11 @@ from moe_tune.models.adapter import Adapter
 from moe_tune.models.base_model import BaseModel
 from moe_tune.models.experts_choice import measured_choice
 from moe_tune.models.recomputed_layers import recomputed
-from moe_tune.results import SplitResults
 from moe_tune.routing import Scope
-from moe_tune.termination import JointEnd
-from moe_tune.train_table import TrainTable, ids_hash
+from moe_tune.tuner.calibration import training_table
+from moe_tune.tuner.joint_end import JointEnd
+from moe_tune.tuner.split_results import SplitResults
+from moe_tune.tuner.train_table import TrainTable, ids_hash
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
