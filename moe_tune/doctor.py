@@ -77,7 +77,7 @@ def show_what_libraries_see() -> None:
     """Print what only the installed libraries know: threads, the GPU, the login."""
     import torch
 
-    from moe_tune.wandb_logger import logged_in
+    from moe_tune.tracking.wandb_logger import logged_in
 
     print(f"threads        {torch.get_num_threads()}")
     print(f"GPU            {torch.cuda.get_device_name() if torch.cuda.is_available() else 'none'}")

@@ -38,8 +38,8 @@ from moe_tune.runs.directory import RunDirectory, identity, to_yaml
 from moe_tune.runs.metrics_file import MetricsFile
 from moe_tune.runs.redact import redacted
 from moe_tune.sweeps.arguments import spread_out
+from moe_tune.tracking.wandb_logger import close_wandb_run
 from moe_tune.tuner.router_tuner import RouterTuner
-from moe_tune.wandb_logger import close_wandb_run
 from moe_tune.workbench import Workbench
 
 

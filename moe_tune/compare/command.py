@@ -32,7 +32,7 @@ def main(argv: list[str]) -> int:
 
     logger = None
     if options.wandb:
-        from moe_tune.wandb_logger import RouterWandbLogger
+        from moe_tune.tracking.wandb_logger import RouterWandbLogger
 
         # Before the work: a fault in a variable shall not be told after it.
         named = {"project": options.wandb_project, "group": options.wandb_group}

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from moe_tune.compare.comparison import Comparison
-from moe_tune.wandb_logger import RouterWandbLogger, close_wandb_run
+from moe_tune.tracking.wandb_logger import RouterWandbLogger, close_wandb_run
 
 
 def send_comparison(logger: RouterWandbLogger, comparison: Comparison, out: Path) -> str:

@@ -11,10 +11,10 @@ from offline_runs import offline_run
 from wandb_server.fixtures import wandb_command
 from wandb_server.server import KEY, WandbServer
 
-from moe_tune.callbacks.wandb_content import arm_of, improved, tags_of
-from moe_tune.callbacks.wandb_head import accuracy_at, kept_checkpoints
 from moe_tune.compare.command import main as compare
 from moe_tune.runs.directory import RunDirectory
+from moe_tune.tracking.wandb_content import arm_of, improved, tags_of
+from moe_tune.tracking.wandb_head import accuracy_at, kept_checkpoints
 
 EPOCHS = 2
 WORDS = [
@@ -263,7 +263,7 @@ def test_two_checkpoints_of_other_tensors_are_two_versions(offline):
 
 
 def test_a_head_that_wandb_does_not_take_is_one_warning(monkeypatch, tmp_path, caplog):
-    from moe_tune import wandb_logger
+    from moe_tune.tracking import wandb_logger
 
     def refuse(run, folder):
         raise wandb.errors.CommError("no")

@@ -10,7 +10,7 @@ from offline_runs import OfflineRun
 from wandb_server.fixtures import wandb_command
 from wandb_server.server import KEY, WandbServer
 
-from moe_tune.wandb_logger import RouterWandbLogger, close_wandb_run
+from moe_tune.tracking.wandb_logger import RouterWandbLogger, close_wandb_run
 
 OUTAGES = {
     "unreachable": {},

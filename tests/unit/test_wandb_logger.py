@@ -8,12 +8,12 @@ import sys
 import pytest
 
 from moe_tune.base.errors import ConfigError
-from moe_tune.wandb_logger import RouterWandbLogger, close_wandb_run, logged_in, wandb_mode
+from moe_tune.tracking.wandb_logger import RouterWandbLogger, close_wandb_run, logged_in, wandb_mode
 
 KEY = "a1" * 20
 SCRIPT = """
 import os, signal, subprocess, sys
-from moe_tune.wandb_logger import RouterWandbLogger, close_wandb_run
+from moe_tune.tracking.wandb_logger import RouterWandbLogger, close_wandb_run
 logger = RouterWandbLogger(save_dir=".", tags=["https://user:hunter2@example.org"])
 logger.log_hyperparams({"model.scope": "answer"})
 logger.log_metrics({"test/accuracy": 0.5}, step=1)

@@ -7,7 +7,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from moe_tune.runs.agent import StoppedBySweep, own_folder, record_end, stopped_by_sweep
 from moe_tune.runs.directory import RunDirectory
-from moe_tune.wandb_logger import RouterWandbLogger
+from moe_tune.tracking.wandb_logger import RouterWandbLogger
 
 FOLDER = Path("runs/nano-RetunedHead-s0-0123abcd")
 

@@ -16,10 +16,10 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from moe_tune.base.errors import ConfigError
-from moe_tune.callbacks.wandb_content import EXTREMES, arm_of, improved, tags_of
-from moe_tune.callbacks.wandb_head import send_head
 from moe_tune.runs.agent import sweep_id
 from moe_tune.runs.redact import redacted
+from moe_tune.tracking.wandb_content import EXTREMES, arm_of, improved, tags_of
+from moe_tune.tracking.wandb_head import send_head
 
 logger = logging.getLogger(__name__)
 
