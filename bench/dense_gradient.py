@@ -32,7 +32,7 @@ from moe_tune.heads.dense_mixer import DenseMixerHead
 from moe_tune.heads.retuned import RetunedHead
 from moe_tune.models.base_model import BaseModel
 from moe_tune.routing import RouterOutput, ScoringRule, stable_top_k
-from moe_tune.tuner_cli import run
+from moe_tune.settings.tuner_cli import run
 
 ROOT = Path(__file__).resolve().parents[1]
 OVERLAYS = {"plain": "retuned", "dense": "dense_mixer"}

@@ -24,8 +24,8 @@ from bench.mid_size import Place, machine_line, make_tuner, mmlu_questions, plai
 from moe_tune.experiment import ArmRun, run_experiment
 from moe_tune.grid import GridTuner, Point
 from moe_tune.heads.retuned import RetunedHead
-from moe_tune.tuner_cli import run
-from moe_tune.workbench import Workbench
+from moe_tune.settings.tuner_cli import run
+from moe_tune.settings.workbench import Workbench
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = "last-5"

@@ -119,7 +119,7 @@ def entry() -> None:
 def _verbs(plugins: dict[str, str]) -> dict[str, Callable[[list[str]], int]]:
     def lightning(verb: str) -> Callable[[list[str]], int]:
         def command(argv: list[str]) -> int:
-            from moe_tune.tuner_cli import AlreadyComplete, run
+            from moe_tune.settings.tuner_cli import AlreadyComplete, run
 
             try:
                 run([verb, *argv], plugins)
@@ -170,7 +170,7 @@ def _verbs(plugins: dict[str, str]) -> dict[str, Callable[[list[str]], int]]:
         return command(argv, plugins)
 
     def listing(argv: list[str]) -> int:
-        from moe_tune.listing import main as command
+        from moe_tune.settings.listing import main as command
 
         return command(argv)
 

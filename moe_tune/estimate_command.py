@@ -23,7 +23,7 @@ from moe_tune.machine import MachineSpeed, data_sheet, measure
 from moe_tune.models.base_model import BaseModel
 from moe_tune.models.shapes import ModelShape, model_shape
 from moe_tune.routing.layer_choice import choose_layers
-from moe_tune.settings_cli import SettingsCLI
+from moe_tune.settings.settings_cli import SettingsCLI
 from moe_tune.tuner.router_tuner import RouterTuner
 
 SAMPLE = 500

@@ -22,12 +22,12 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
     parser.add_argument("--runs_root", default="runs", help="folder of all runs")
     given = parser.parse_args(argv)
 
-    from moe_tune.workbench import Workbench
+    from moe_tune.settings.workbench import Workbench
 
     workbench = Workbench()
 
     def execute(arm: ArmRun) -> Path:
-        from moe_tune.tuner_cli import AlreadyComplete, run
+        from moe_tune.settings.tuner_cli import AlreadyComplete, run
 
         words = ["fit", *arm.argv, f"--name={arm.name}", f"--runs_root={given.runs_root}", "--test_after_fit=true"]
         words += ["--fresh=true"] if arm.fresh else []

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moe_tune.base.errors import ConfigError, MoeTuneError, did_you_mean
-from moe_tune.config_files import load_yaml
+from moe_tune.settings.config_files import load_yaml
 from moe_tune.sweeps.search import library, next_values, shall_stop, with_extremes
 from moe_tune.sweeps.sweep_file import Sweep, fit_words, is_sweep
 
 if TYPE_CHECKING:
-    from moe_tune.settings_cli import SettingsCLI
+    from moe_tune.settings.settings_cli import SettingsCLI
 
 LOGGED = (
     *("accuracy", "loss", "entropy_all", "entropy_topk", "activated_experts", "never_activated_share"),
@@ -210,7 +210,7 @@ def _parse(
     argv: list[str], plugins: dict[str, str] | None, demand: Callable[["SettingsCLI"], None] | None = None
 ) -> str | None:
     """Return what is wrong with the arguments of a fit, by themselves and by what is demanded beyond."""
-    from moe_tune.settings_cli import SettingsCLI
+    from moe_tune.settings.settings_cli import SettingsCLI
 
     try:
         cli = SettingsCLI(argv, plugins)

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from moe_tune.base.errors import MoeTuneError
+from moe_tune.settings.workbench import Workbench
 from moe_tune.sweeps.points import Status, SweepPoint, load_points, save_points
 from moe_tune.sweeps.search import Hyperband, next_values
 from moe_tune.sweeps.sweep_file import Sweep
-from moe_tune.workbench import Workbench
 
 Execute = Callable[[Sweep, Path, SweepPoint, dict[str, str]], tuple[Status, str]]
 """Runs a point and returns how it ended, and why if it failed."""
@@ -98,7 +98,7 @@ def run_point(sweep: Sweep, folder: Path, point: SweepPoint, plugins: dict[str, 
         point: The point.
         plugins: sha256 of the user's plug-in files, by path.
     """
-    from moe_tune.tuner_cli import AlreadyComplete, run
+    from moe_tune.settings.tuner_cli import AlreadyComplete, run
 
     ended = point.ended(folder)  # killed between the end of the run and its being written down
     if ended is None:

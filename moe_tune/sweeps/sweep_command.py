@@ -8,8 +8,8 @@ from rich.live import Live
 from rich.table import Table
 
 from moe_tune.base.errors import ConfigError
-from moe_tune.config_files import load_yaml
 from moe_tune.runs.directory import identity
+from moe_tune.settings.config_files import load_yaml
 from moe_tune.sweeps.check import faults_of
 from moe_tune.sweeps.lock import alone_in
 from moe_tune.sweeps.points import SweepPoint, load_points

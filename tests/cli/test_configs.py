@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from moe_tune.cli import main
-from moe_tune.config_files import load_yaml
+from moe_tune.settings.config_files import load_yaml
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 COMPLETE = ["nano", "mmlu_offline", "olmoe_mmlu"]

@@ -14,7 +14,7 @@ from moe_tune.data.module import QuizDataModule
 from moe_tune.data.nano_quiz import NanoQuiz
 from moe_tune.data.source import QuestionSource, RawRow
 from moe_tune.runs.checkpoint import RouterCheckpointIO
-from moe_tune.settings_cli import SettingsCLI
+from moe_tune.settings.settings_cli import SettingsCLI
 from moe_tune.stats.permutation_null import permutation_null
 
 SUMS = ("count", "weight_mass")

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from moe_tune.cli import main
-from moe_tune.settings_cli import SettingsCLI
+from moe_tune.settings.settings_cli import SettingsCLI
 from moe_tune.sweeps.sweep_file import load_sweep
 
 BASE = ["configs/nano.yaml", "configs/debug/tiny.yaml", "configs/logger/none.yaml"]

@@ -22,8 +22,8 @@ from moe_tune.heads.loss_free_bias import LossFreeBiasHead
 from moe_tune.machine import data_sheet
 from moe_tune.models.base_model import BaseModel
 from moe_tune.models.shapes import model_shape
+from moe_tune.settings.tuner_cli import run
 from moe_tune.tuner.router_tuner import RouterTuner
-from moe_tune.tuner_cli import run
 
 COMMON = [
     *("--config", "configs/nano.yaml", "--config", "configs/logger/none.yaml", "--config", "configs/trainer/cpu.yaml"),

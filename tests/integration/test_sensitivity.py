@@ -14,7 +14,7 @@ from moe_tune.analysis.sensitivity import LETTERS, changed_experts, measure_sens
 from moe_tune.base.errors import ConfigError
 from moe_tune.data.batching import PromptDataset
 from moe_tune.data.olmo_eval_wheel import olmo_tokenizer_path
-from moe_tune.settings_cli import SettingsCLI
+from moe_tune.settings.settings_cli import SettingsCLI
 
 QUESTIONS = 128
 

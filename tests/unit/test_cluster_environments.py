@@ -13,7 +13,7 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasti
 from lightning.pytorch.utilities import rank_zero_only
 
 from moe_tune.runs.directory import RunDirectory
-from moe_tune.settings_cli import SettingsCLI
+from moe_tune.settings.settings_cli import SettingsCLI
 
 CLUSTER = Path(__file__).parents[2] / "configs" / "cluster"
 SCRIPTS = sorted(path for path in CLUSTER.iterdir() if path.suffix in (".sbatch", ".sh"))

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from jsonargparse import ArgumentParser
 
 from moe_tune.base.errors import ConfigError, ModelError
-from moe_tune.config_files import (
+from moe_tune.runs.checkpoint import RouterCheckpointIO
+from moe_tune.settings.config_files import (
     checked_arguments,
     checkpoint_argument,
     config_arguments,
@@ -16,7 +17,6 @@ from moe_tune.config_files import (
     differences,
     with_checkpoint_config,
 )
-from moe_tune.runs.checkpoint import RouterCheckpointIO
 
 
 @pytest.fixture(scope="module")

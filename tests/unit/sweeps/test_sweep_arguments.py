@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from moe_tune.settings_cli import SettingsCLI
-from moe_tune.sweeps.arguments import spread_out
+from moe_tune.settings.arguments import spread_out
+from moe_tune.settings.settings_cli import SettingsCLI
 from moe_tune.sweeps.sweep_file import load_sweep
 
 NANO = ["--config", "configs/nano.yaml"]

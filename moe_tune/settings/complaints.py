@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 
 from moe_tune.base.errors import did_you_mean
-from moe_tune.listing import KINDS
+from moe_tune.settings.listing import KINDS
 
 SLOTS = {"model.head": "heads", "model.losses": "losses", "data.source": "sources"}
 """Configuration keys that take a class of a plug-in folder."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
-from moe_tune.tuner_cli import Claim, TunerCLI, refuse_unfit
+from moe_tune.settings.tuner_cli import Claim, TunerCLI, refuse_unfit
 
 
 class SettingsCLI(TunerCLI):

@@ -29,18 +29,24 @@ from moe_tune.callbacks.evidence_log import EvidenceLog
 from moe_tune.callbacks.freezing_proof import FreezingProof
 from moe_tune.callbacks.question_records import PredictionRecords, QuestionRecords
 from moe_tune.callbacks.run_files import RunFiles
-from moe_tune.complaints import readable
-from moe_tune.config_files import checked_arguments, config_label, differences, load_yaml, with_checkpoint_config
 from moe_tune.data.module import QuizDataModule
 from moe_tune.runs.agent import own_folder, record_end, stopped_by_sweep
 from moe_tune.runs.checkpoint import CONFIG, RouterCheckpointIO
 from moe_tune.runs.directory import RunDirectory, identity, to_yaml
 from moe_tune.runs.metrics_file import MetricsFile
 from moe_tune.runs.redact import redacted
-from moe_tune.sweeps.arguments import spread_out
+from moe_tune.settings.arguments import spread_out
+from moe_tune.settings.complaints import readable
+from moe_tune.settings.config_files import (
+    checked_arguments,
+    config_label,
+    differences,
+    load_yaml,
+    with_checkpoint_config,
+)
+from moe_tune.settings.workbench import Workbench
 from moe_tune.tracking.wandb_logger import close_wandb_run
 from moe_tune.tuner.router_tuner import RouterTuner
-from moe_tune.workbench import Workbench
 
 
 class AlreadyComplete(Exception):
