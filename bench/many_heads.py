@@ -21,11 +21,11 @@ import torch
 import yaml
 
 from bench.mid_size import Place, machine_line, make_tuner, mmlu_questions, plain_trainer, save_model, write_quiz
-from moe_tune.experiment import ArmRun, run_experiment
-from moe_tune.grid import GridTuner, Point
 from moe_tune.heads.retuned import RetunedHead
 from moe_tune.settings.tuner_cli import run
 from moe_tune.settings.workbench import Workbench
+from moe_tune.studies.experiment import ArmRun, run_experiment
+from moe_tune.studies.grid import GridTuner, Point
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = "last-5"

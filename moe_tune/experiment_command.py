@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from moe_tune.experiment import ArmRun, run_experiment
+from moe_tune.studies.experiment import ArmRun, run_experiment
 
 
 def main(argv: list[str], plugins: dict[str, str]) -> int:

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 
 from moe_tune.base.errors import ConfigError
 from moe_tune.base.quiet import quieten
-from moe_tune.grid import Outcomes, Point, run_grid
 from moe_tune.runs.checkpoint import CONFIG, ROUTER, RouterCheckpointIO, checked_folder
 from moe_tune.settings.settings_cli import SettingsCLI
+from moe_tune.studies.grid import Outcomes, Point, run_grid
 
 VARIED = re.compile(r"(model\.(?:head|layers)[\w.]*)=(.+)")
 

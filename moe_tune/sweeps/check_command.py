@@ -6,8 +6,8 @@ from pathlib import Path
 
 from moe_tune.base.errors import ConfigError
 from moe_tune.settings.config_files import load_yaml
-from moe_tune.sweeps.check import faults_of
-from moe_tune.sweeps.sweep_file import is_sweep
+from moe_tune.studies.sweep_check import faults_of
+from moe_tune.studies.sweep_file import is_sweep
 
 
 def main(argv: list[str], plugins: dict[str, str] | None = None) -> int:

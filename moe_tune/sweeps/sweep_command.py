@@ -10,12 +10,12 @@ from rich.table import Table
 from moe_tune.base.errors import ConfigError
 from moe_tune.runs.directory import identity
 from moe_tune.settings.config_files import load_yaml
-from moe_tune.sweeps.check import faults_of
-from moe_tune.sweeps.lock import alone_in
-from moe_tune.sweeps.points import SweepPoint, load_points
-from moe_tune.sweeps.report import write_report
-from moe_tune.sweeps.runner import run_point, run_sweep
-from moe_tune.sweeps.sweep_file import Sweep, load_sweep
+from moe_tune.studies.sweep_check import faults_of
+from moe_tune.studies.sweep_file import Sweep, load_sweep
+from moe_tune.studies.sweep_lock import alone_in
+from moe_tune.studies.sweep_points import SweepPoint, load_points
+from moe_tune.studies.sweep_report import write_report
+from moe_tune.studies.sweep_runner import run_point, run_sweep
 
 NOT_IDENTITY = ("name", "description", "project", "entity", "run_cap")
 """Keys of a sweep file that change none of its points."""

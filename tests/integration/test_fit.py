@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from moe_tune.cli import main
 from moe_tune.models.base_model import NANO as NANO_FOLDER
-from moe_tune.sweeps.check import LOGGED
+from moe_tune.studies.sweep_check import LOGGED
 
 HISTORY = {
     "accuracy",

@@ -14,7 +14,7 @@ import yaml
 
 from moe_tune.cli import main
 from moe_tune.settings.settings_cli import SettingsCLI
-from moe_tune.sweeps.sweep_file import load_sweep
+from moe_tune.studies.sweep_file import load_sweep
 
 BASE = ["configs/nano.yaml", "configs/debug/tiny.yaml", "configs/logger/none.yaml"]
 TAUS = [0.4, 1.0, 2.5]

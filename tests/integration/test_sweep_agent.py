@@ -16,7 +16,7 @@ from offline_runs import offline_run
 from wandb_server.fixtures import TINY_FIT, wandb_command
 from wandb_server.store import Run
 
-from moe_tune.sweeps.search import library
+from moe_tune.studies.sweep_search import library
 
 ROOT = Path(__file__).parents[2]
 PARAMETERS = {"optimizer.lr": 0.01, "model.losses.z.weight": 0.002, "seed_everything": 0}

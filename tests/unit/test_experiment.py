@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from moe_tune.base.errors import ConfigError
-from moe_tune.experiment import run_experiment
-from moe_tune.experiment_file import load_experiment
+from moe_tune.studies.experiment import run_experiment
+from moe_tune.studies.experiment_file import load_experiment
 
 sys.path.insert(0, str(Path(__file__).parent / "compare"))
 from synthetic_runs import write_run

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from moe_tune.sweeps.sweep_file import Sweep
+from moe_tune.studies.sweep_file import Sweep
 
 COMMAND = ["${env}", "python", "-m", "moe_tune", "fit", "--config", "configs/nano.yaml", "--config", "${args_json}"]
 

@@ -6,7 +6,7 @@ import pytest
 
 from moe_tune.settings.arguments import spread_out
 from moe_tune.settings.settings_cli import SettingsCLI
-from moe_tune.sweeps.sweep_file import load_sweep
+from moe_tune.studies.sweep_file import load_sweep
 
 NANO = ["--config", "configs/nano.yaml"]
 

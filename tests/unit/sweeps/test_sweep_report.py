@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from moe_tune.sweeps.points import SweepPoint
-from moe_tune.sweeps.report import explained_share, results_table, write_report
+from moe_tune.studies.sweep_points import SweepPoint
+from moe_tune.studies.sweep_report import explained_share, results_table, write_report
 
 LOG = {"distribution": "log_uniform_values", "min": 1.0e-4, "max": 1.0}
 METRIC = "validation/accuracy"

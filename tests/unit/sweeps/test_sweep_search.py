@@ -11,10 +11,10 @@ from types import SimpleNamespace
 import pytest
 
 from moe_tune.runs.agent import StoppedBySweep
+from moe_tune.studies.sweep_points import SweepPoint, load_points
+from moe_tune.studies.sweep_runner import run_sweep
+from moe_tune.studies.sweep_search import Hyperband, shall_stop
 from moe_tune.sweeps import runner
-from moe_tune.sweeps.points import SweepPoint, load_points
-from moe_tune.sweeps.runner import run_sweep
-from moe_tune.sweeps.search import Hyperband, shall_stop
 
 PLANE = {"model.head.a": {"min": 0.0, "max": 1.0}, "model.head.b": {"min": 0.0, "max": 1.0}}
 VALUES = {"model.head.tau": [0.3, 1.0, 2.0], "model.head.mass": ["raw", "preserved"], "seed_everything": [0, 1]}
@@ -164,7 +164,7 @@ def test_hyperband_stops_what_is_below_the_best_half(sweep_of, leave_run, tmp_pa
     ],
 )
 def test_hyperband_asks_until_the_last_epoch_or_step(sweep_of, leave_run, tmp_path, limits, stopped, monkeypatch):
-    monkeypatch.setattr("moe_tune.sweeps.search.shall_stop", lambda *_: True)
+    monkeypatch.setattr("moe_tune.studies.sweep_search.shall_stop", lambda *_: True)
     trainer = SimpleNamespace(state=SimpleNamespace(fn="fit"), current_epoch=2, global_step=20, **limits)
     ended = False
     try:

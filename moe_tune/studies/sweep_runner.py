@@ -10,9 +10,9 @@ from typing import Any
 
 from moe_tune.base.errors import MoeTuneError
 from moe_tune.settings.workbench import Workbench
-from moe_tune.sweeps.points import Status, SweepPoint, load_points, save_points
-from moe_tune.sweeps.search import Hyperband, next_values
-from moe_tune.sweeps.sweep_file import Sweep
+from moe_tune.studies.sweep_file import Sweep
+from moe_tune.studies.sweep_points import Status, SweepPoint, load_points, save_points
+from moe_tune.studies.sweep_search import Hyperband, next_values
 
 Execute = Callable[[Sweep, Path, SweepPoint, dict[str, str]], tuple[Status, str]]
 """Runs a point and returns how it ended, and why if it failed."""

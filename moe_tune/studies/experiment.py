@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moe_tune.experiment_file import ASSIGNMENT, Experiment, load_experiment
 from moe_tune.runs.directory import environment, now
+from moe_tune.studies.experiment_file import ASSIGNMENT, Experiment, load_experiment
 
 if TYPE_CHECKING:
     from moe_tune.compare.comparison import Comparison

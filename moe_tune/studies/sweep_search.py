@@ -10,8 +10,8 @@ import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from moe_tune.runs.agent import StoppedBySweep
-from moe_tune.sweeps.points import SweepPoint, load_points
-from moe_tune.sweeps.sweep_file import Sweep
+from moe_tune.studies.sweep_file import Sweep
+from moe_tune.studies.sweep_points import SweepPoint, load_points
 
 STATES = {"running": "running", "finished": "finished", "stopped": "finished", "failed": "failed"}
 """Our statuses in W&B's words; a run that hyperband stopped ends with exit code 0, which W&B calls finished."""

@@ -10,8 +10,8 @@ from rich.table import Table
 from moe_tune.base.published import published
 from moe_tune.runs.directory import to_yaml
 from moe_tune.settings.config_files import load_yaml
-from moe_tune.sweeps.points import SweepPoint
-from moe_tune.sweeps.sweep_file import Sweep
+from moe_tune.studies.sweep_file import Sweep
+from moe_tune.studies.sweep_points import SweepPoint
 
 BLOCKS = ("model", "data", "trainer")
 """Keys whose parts are told apart in an overlay; any other is taken as a whole."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from moe_tune.base.errors import ConfigError, MoeTuneError, did_you_mean
 from moe_tune.settings.config_files import load_yaml
-from moe_tune.sweeps.search import library, next_values, shall_stop, with_extremes
-from moe_tune.sweeps.sweep_file import Sweep, fit_words, is_sweep
+from moe_tune.studies.sweep_file import Sweep, fit_words, is_sweep
+from moe_tune.studies.sweep_search import library, next_values, shall_stop, with_extremes
 
 if TYPE_CHECKING:
     from moe_tune.settings.settings_cli import SettingsCLI

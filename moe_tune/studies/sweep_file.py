@@ -78,7 +78,7 @@ class Sweep:
 
 
 def load_sweep(file: Path) -> Sweep:
-    """Read a sweep file; what it says is checked by ``moe_tune.sweeps.check``.
+    """Read a sweep file; what it says is checked by ``moe_tune.studies.sweep_check``.
 
     Args:
         file: The file.
