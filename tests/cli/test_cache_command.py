@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from moe_tune.answer_path.build_lock import BuildLock
-from moe_tune.answer_path.cache_command import main
 from moe_tune.answer_path.states import StateShape
 from moe_tune.answer_path.store import StorePlan
 from moe_tune.answer_path.store_writer import StoreWriter
 from moe_tune.base.errors import ConfigError
+from moe_tune.cli.cache import main
 
 OLD, NEW, HALF = "aaaa000000000000", "aaab000000000000", "cccc000000000000"
 DESCRIPTION = {
@@ -53,7 +53,7 @@ def listed(root, capsys):
 
 def test_help_loads_no_torch():
     code = (
-        "import sys\nfrom moe_tune.answer_path.cache_command import main\n"
+        "import sys\nfrom moe_tune.cli.cache import main\n"
         "try:\n    main(['--help'])\nexcept SystemExit:\n    sys.exit('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

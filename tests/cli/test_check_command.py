@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from moe_tune.cli import main
+from moe_tune.cli.main import main
 
 SHIPPED = sorted(Path("configs/sweep").glob("*.yaml"))
 

@@ -6,14 +6,14 @@ import sys
 
 import pytest
 
-from moe_tune.cli import main
+from moe_tune.cli.main import main
 
 NANO = ["--config", "configs/nano.yaml", "--config", "configs/debug/tiny.yaml"]
 
 
 def test_help_loads_neither_torch_nor_transformers():
     code = (
-        "import sys, moe_tune.cli as cli; cli.main(['--help']); "
+        "import sys, moe_tune.cli.main as cli; cli.main(['--help']); "
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'lightning', 'wandb')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from moe_tune.cli import main
+from moe_tune.cli.main import main
 from moe_tune.settings.config_files import load_yaml
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from moe_tune.base.errors import ConfigError, DataError, ServiceError
+from moe_tune.cli.estimate import main, splits_of
 from moe_tune.data.module import QuizDataModule
-from moe_tune.estimate_command import main, splits_of
 from moe_tune.models.base_model import BaseModel
 from moe_tune.planning.shapes import model_shape
 
@@ -75,7 +75,7 @@ def test_a_sample_of_prompts_tells_the_tokens_of_all(monkeypatch):
         return QuizDataModule(NanoQuiz(), "nano_quiz", limit_train=900, limit_validation=900, limit_test=900)
 
     sampled = splits_of(quiz(), base, shape, None, None)
-    monkeypatch.setattr("moe_tune.estimate_command.SAMPLE", 10**9)
+    monkeypatch.setattr("moe_tune.cli.estimate.SAMPLE", 10**9)
     counted = splits_of(quiz(), base, shape, None, None)
     for name, split in counted.items():
         assert sampled[name].questions == split.questions

@@ -2,7 +2,7 @@
 
 import pytest
 
-from moe_tune.cli import main
+from moe_tune.cli.main import main
 
 STRATEGIES = ["fsdp", "deepspeed", "deepspeed_stage_2", "ddp_spawn", "lightning.pytorch.strategies.FSDPStrategy"]
 

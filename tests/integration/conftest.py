@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from wandb_server.fixtures import offline_fit, tiny_fit, wandb_server  # noqa: F401 - fixtures of these tests
 
-from moe_tune.cli import main
+from moe_tune.cli.main import main
 
 NANO = [
     *("--config", "configs/nano.yaml", "--config", "configs/debug/tiny.yaml"),

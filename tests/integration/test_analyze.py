@@ -9,7 +9,7 @@ import pytest
 
 from moe_tune.analysis.gather import Manner, gather
 from moe_tune.analysis.passes import AnalysisTuner, run_pass
-from moe_tune.cli import main
+from moe_tune.cli.main import main
 from moe_tune.data.module import QuizDataModule
 from moe_tune.data.nano_quiz import NanoQuiz
 from moe_tune.data.source import QuestionSource, RawRow

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from moe_tune.answer_path.settings import AnswerPath
 from moe_tune.answer_path.store import cache_root
 from moe_tune.base.errors import ConfigError
-from moe_tune.cli import main
+from moe_tune.cli.main import main
 from moe_tune.data.module import QuizDataModule
 from moe_tune.data.nano_quiz import NanoQuiz
 from moe_tune.heads.accuracy_bias import AccuracyBiasHead

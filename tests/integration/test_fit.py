@@ -8,7 +8,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file, save_file
 
-from moe_tune.cli import main
+from moe_tune.cli.main import main
 from moe_tune.models.base_model import NANO as NANO_FOLDER
 from moe_tune.studies.sweep_check import LOGGED
 

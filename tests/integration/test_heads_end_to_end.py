@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
-from moe_tune.cli import main
+from moe_tune.cli.main import main
 from moe_tune.tuner.router_tuner import RouterTuner
 
 HEADS = {

@@ -27,7 +27,7 @@ SHARD = "model-00002-of-00003.safetensors"
 PARQUET = "all/test-00000-of-00001.parquet"
 EVERY_CASE = """
 import contextlib, io, json, sys
-from moe_tune.cli import main
+from moe_tune.cli.main import main
 ends = {}
 for name, argv in json.loads(sys.argv[1]).items():
     said = io.StringIO()

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from moe_tune.cli import main
+from moe_tune.cli.main import main
 from moe_tune.settings.settings_cli import SettingsCLI
 from moe_tune.studies.sweep_file import load_sweep
 

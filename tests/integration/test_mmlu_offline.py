@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from moe_tune.cli import main
+from moe_tune.cli.main import main
 
 
 @pytest.mark.slow

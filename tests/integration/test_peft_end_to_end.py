@@ -5,7 +5,7 @@ import json
 import pandas as pd
 from safetensors.torch import load_file
 
-from moe_tune.cli import main
+from moe_tune.cli.main import main
 
 
 def test_a_lora_is_trained_kept_and_read_again(fit, tmp_path, caplog):

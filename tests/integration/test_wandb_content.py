@@ -11,7 +11,7 @@ from offline_runs import offline_run
 from wandb_server.fixtures import wandb_command
 from wandb_server.server import KEY, WandbServer
 
-from moe_tune.compare.command import main as compare
+from moe_tune.cli.compare import main as compare
 from moe_tune.runs.directory import RunDirectory
 from moe_tune.tracking.wandb_content import arm_of, improved, tags_of
 from moe_tune.tracking.wandb_head import accuracy_at, kept_checkpoints

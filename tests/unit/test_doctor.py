@@ -4,7 +4,7 @@ import importlib.metadata
 
 import pytest
 
-from moe_tune import doctor
+from moe_tune.cli import doctor
 
 
 def with_versions(monkeypatch, **changes):

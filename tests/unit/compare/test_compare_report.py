@@ -10,7 +10,7 @@ from rich.console import Console
 from synthetic_runs import write_run
 
 from moe_tune.base.errors import ConfigError, DataError
-from moe_tune.compare.command import default_out, main
+from moe_tune.cli.compare import default_out, main
 from moe_tune.compare.comparison import compare_arms
 from moe_tune.compare.report import compare_runs, render_report, write_comparison
 from moe_tune.compare.runs import load_run

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from moe_tune.base.errors import ConfigError
+from moe_tune.cli.sweep import sweep_folder
 from moe_tune.studies.sweep_lock import alone_in
-from moe_tune.sweeps.sweep_command import sweep_folder
 
 TAU = {"model.head.tau": {"values": [0.5, 1.0]}}
 

@@ -130,42 +130,42 @@ def _verbs(plugins: dict[str, str]) -> dict[str, Callable[[list[str]], int]]:
         return command
 
     def experiment(argv: list[str]) -> int:
-        from moe_tune.experiment_command import main as command
+        from moe_tune.cli.experiment import main as command
 
         return command(argv, plugins)
 
     def compare(argv: list[str]) -> int:
-        from moe_tune.compare.command import main as command
+        from moe_tune.cli.compare import main as command
 
         return command(argv)
 
     def analyze(argv: list[str]) -> int:
-        from moe_tune.analysis.command import main as command
+        from moe_tune.cli.analyze import main as command
 
         return command(argv, plugins)
 
     def grid(argv: list[str]) -> int:
-        from moe_tune.grid_command import main as command
+        from moe_tune.cli.grid import main as command
 
         return command(argv, plugins)
 
     def sweep(argv: list[str]) -> int:
-        from moe_tune.sweeps.sweep_command import main as command
+        from moe_tune.cli.sweep import main as command
 
         return command(argv, plugins)
 
     def check(argv: list[str]) -> int:
-        from moe_tune.sweeps.check_command import main as command
+        from moe_tune.cli.check import main as command
 
         return command(argv, plugins)
 
     def cache(argv: list[str]) -> int:
-        from moe_tune.answer_path.cache_command import main as command
+        from moe_tune.cli.cache import main as command
 
         return command(argv)
 
     def estimate(argv: list[str]) -> int:
-        from moe_tune.estimate_command import main as command
+        from moe_tune.cli.estimate import main as command
 
         return command(argv, plugins)
 
@@ -175,7 +175,7 @@ def _verbs(plugins: dict[str, str]) -> dict[str, Callable[[list[str]], int]]:
         return command(argv)
 
     def doctor(argv: list[str]) -> int:
-        from moe_tune.doctor import main as command
+        from moe_tune.cli.doctor import main as command
 
         return command(argv)
 

@@ -30,7 +30,7 @@ def main(argv: list[str]) -> int:
         ConfigError: A key names no cache or several, nothing is chosen to be removed, or a chosen cache is being built.
     """
     if argv[:1] == ["build"]:
-        from moe_tune.cache_build import build_from_config
+        from moe_tune.cli.cache_build import build_from_config
 
         return build_from_config(argv[1:])
     given = build_parser().parse_args(argv)
