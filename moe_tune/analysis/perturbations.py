@@ -11,10 +11,10 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from moe_tune.base.strict_yaml import load_yaml
 from moe_tune.data.nano_facts import draw
 from moe_tune.data.protocol import PromptProtocol
 from moe_tune.data.question import Question
-from moe_tune.settings.config_files import load_yaml
 
 T = TypeVar("T")
 

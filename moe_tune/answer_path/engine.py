@@ -14,13 +14,14 @@ from moe_tune.answer_path.forward import answer_logits
 from moe_tune.answer_path.prefixes import SharedPrefixes, shared_prefixes
 from moe_tune.answer_path.prompt_pass import PromptPass
 from moe_tune.answer_path.settings import AnswerPath
-from moe_tune.answer_path.states import PromptStates, StateShape
+from moe_tune.answer_path.states import PromptStates
 from moe_tune.answer_path.store import StorePlan, cache_root, open_store
 from moe_tune.answer_path.streamed import StreamedStates
 from moe_tune.answer_path.trunk import TrunkPass, trunk_hidden, trunk_shape
 from moe_tune.base.errors import ConfigError
 from moe_tune.data.batching import Batch
 from moe_tune.data.encoding import EncodedSplit
+from moe_tune.models.state_shape import StateShape
 
 if TYPE_CHECKING:
     from moe_tune.tuner.router_tuner import RouterTuner

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from moe_tune.answer_path import attention
-from moe_tune.answer_path.states import PromptStates, StateShape
+from moe_tune.answer_path.states import PromptStates
 from moe_tune.gates.gated_model import TunedRouters
+from moe_tune.models.state_shape import StateShape
 from moe_tune.routing import RoutingTrace
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from moe_tune.answer_path.prefixes import SharedPrefixes
-from moe_tune.answer_path.states import PromptStates, StateShape
+from moe_tune.answer_path.states import PromptStates
 from moe_tune.data.encoding import PromptedQuestion
 from moe_tune.gates.gated_model import TunedRouters
+from moe_tune.models.state_shape import StateShape
 
 
 class _LastKeysKept(Exception):

@@ -17,7 +17,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from moe_tune.answer_path.states import PromptStates, StateShape
+from moe_tune.answer_path.states import PromptStates
+from moe_tune.models.state_shape import StateShape
 
 FORMAT = 1
 """Version of the layout; a cache of another one is built anew."""

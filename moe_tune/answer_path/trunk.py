@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from moe_tune.answer_path.prefixes import SharedPrefixes
-from moe_tune.answer_path.states import PromptStates, StateShape
+from moe_tune.answer_path.states import PromptStates
 from moe_tune.data.batching import Batch
 from moe_tune.data.encoding import PromptedQuestion
 from moe_tune.gates.gated_model import TunedRouters
+from moe_tune.models.state_shape import StateShape
 
 
 def trunk_shape(shape: StateShape) -> StateShape:

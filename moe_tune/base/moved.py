@@ -6,12 +6,20 @@ from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 MOVED = {
+    "moe_tune.calibration": "moe_tune.tuner.calibration",
     "moe_tune.errors": "moe_tune.base.errors",
+    "moe_tune.gate": "moe_tune.gates.gated_model",
+    "moe_tune.layer_choice": "moe_tune.routing.layer_choice",
+    "moe_tune.module": "moe_tune.tuner.router_tuner",
     "moe_tune.plugins": "moe_tune.base.plugins",
     "moe_tune.ranks": "moe_tune.base.ranks",
+    "moe_tune.results": "moe_tune.tuner.split_results",
     "moe_tune.schedule": "moe_tune.base.schedule",
+    "moe_tune.train_table": "moe_tune.tuner.train_table",
+    "moe_tune.wandb_logger": "moe_tune.tracking.wandb_logger",
 }
 """The new module by the old name."""
 
@@ -40,18 +48,25 @@ def keep_old_names() -> None:
         sys.meta_path.insert(0, _Finder())
 
 
-def old_spelling(class_path: str) -> str:
-    """Return a class path as saved configurations spell it.
+def old_spelling(config: Any) -> Any:
+    """Return a configuration with its class paths as every saved one spells them; names of runs are hashes of it.
 
     Args:
-        class_path: Where a class is now.
+        config: A resolved configuration, or a part of one.
 
     Example:
-        >>> old_spelling("moe_tune.base.schedule.Schedule")
-        'moe_tune.schedule.Schedule'
+        >>> old_spelling([{"class_path": "moe_tune.tracking.wandb_logger.RouterWandbLogger"}])
+        [{'class_path': 'moe_tune.wandb_logger.RouterWandbLogger'}]
     """
-    module, _, name = class_path.rpartition(".")
-    return f"{_OLD.get(module, module)}.{name}"
+    if isinstance(config, list):
+        return [old_spelling(one) for one in config]
+    if not isinstance(config, dict):
+        return config
+    spelt = {key: old_spelling(value) for key, value in config.items()}
+    if isinstance(path := spelt.get("class_path"), str):
+        module, _, name = path.rpartition(".")
+        spelt["class_path"] = f"{_OLD.get(module, module)}.{name}" if module else path
+    return spelt
 
 
 _OLD = {new: old for old, new in MOVED.items()}

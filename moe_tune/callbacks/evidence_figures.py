@@ -8,8 +8,7 @@ from matplotlib.colors import Colormap, Normalize, PowerNorm, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from moe_tune.metrics.expert_accuracy import FEWEST
-from moe_tune.stats.ratios import Floats
+from moe_tune.stats.ratios import FEWEST, Floats
 
 NEVER, FEW, LINE, REFERENCE = "white", "#b8b8b8", "#3465a4", "#2e3436"
 SCOPE_COLOURS = ("#3465a4", "#ce5c00", "#4e9a06", "#75507b", "#c17d11", "#a40000")

@@ -21,11 +21,11 @@ from moe_tune.analysis.sensitivity import measure_sensitivity
 from moe_tune.analysis.terminal import render_terminal
 from moe_tune.base.errors import ConfigError, DataError
 from moe_tune.base.published import write_parquet
-from moe_tune.base.quiet import quieten
 from moe_tune.routing import PARTS
 from moe_tune.runs.checkpoint import CONFIG, RouterCheckpointIO, checked_folder
 from moe_tune.runs.directory import RunDirectory
 from moe_tune.settings.config_files import config_label
+from moe_tune.settings.quiet import quieten
 from moe_tune.settings.settings_cli import SettingsCLI
 
 SCOPES = ("answer", "all", *PARTS)

@@ -5,7 +5,7 @@ import argparse
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from moe_tune.base.errors import ConfigError
-from moe_tune.base.quiet import quieten
+from moe_tune.settings.quiet import quieten
 from moe_tune.settings.settings_cli import SettingsCLI
 from moe_tune.tuner.router_tuner import RouterTuner
 

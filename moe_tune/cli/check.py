@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from moe_tune.base.errors import ConfigError
-from moe_tune.settings.config_files import load_yaml
+from moe_tune.base.strict_yaml import load_yaml
 from moe_tune.studies.sweep_check import faults_of
 from moe_tune.studies.sweep_file import is_sweep
 

@@ -11,7 +11,6 @@ import torch
 
 from moe_tune.answer_path.prefixes import shared_prefixes
 from moe_tune.base.errors import ConfigError, ServiceError
-from moe_tune.base.quiet import quieten
 from moe_tune.data.encoding import PromptedQuestion, PromptEncoder
 from moe_tune.data.hub_mmlu import MMLU_SIZES, HubMMLU
 from moe_tune.data.module import QuizDataModule
@@ -19,10 +18,11 @@ from moe_tune.data.question import Question
 from moe_tune.data.splits import stratified_sample
 from moe_tune.heads.base import BaseGate
 from moe_tune.models.base_model import BaseModel
+from moe_tune.models.shapes import ModelShape, model_shape
 from moe_tune.planning.estimate import Costs, Split, peak_bytes
 from moe_tune.planning.machine import MachineSpeed, data_sheet, measure
-from moe_tune.planning.shapes import ModelShape, model_shape
 from moe_tune.routing.layer_choice import choose_layers
+from moe_tune.settings.quiet import quieten
 from moe_tune.settings.settings_cli import SettingsCLI
 from moe_tune.tuner.router_tuner import RouterTuner
 

@@ -12,8 +12,8 @@ from rich.table import Table
 from safetensors.torch import load_file
 
 from moe_tune.base.errors import ConfigError
-from moe_tune.base.quiet import quieten
 from moe_tune.runs.checkpoint import CONFIG, ROUTER, RouterCheckpointIO, checked_folder
+from moe_tune.settings.quiet import quieten
 from moe_tune.settings.settings_cli import SettingsCLI
 from moe_tune.studies.grid import Outcomes, Point, run_grid
 

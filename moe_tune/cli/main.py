@@ -170,7 +170,7 @@ def _verbs(plugins: dict[str, str]) -> dict[str, Callable[[list[str]], int]]:
         return command(argv, plugins)
 
     def listing(argv: list[str]) -> int:
-        from moe_tune.settings.listing import main as command
+        from moe_tune.cli.list import main as command
 
         return command(argv)
 

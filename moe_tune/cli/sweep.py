@@ -8,8 +8,8 @@ from rich.live import Live
 from rich.table import Table
 
 from moe_tune.base.errors import ConfigError
+from moe_tune.base.strict_yaml import load_yaml
 from moe_tune.runs.directory import identity
-from moe_tune.settings.config_files import load_yaml
 from moe_tune.studies.sweep_check import faults_of
 from moe_tune.studies.sweep_file import Sweep, load_sweep
 from moe_tune.studies.sweep_lock import alone_in

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moe_tune.base.errors import ConfigError, did_you_mean
+from moe_tune.base.strict_yaml import load_yaml
 from moe_tune.data.question import LETTERS, Question
-from moe_tune.settings.config_files import load_yaml
 
 if TYPE_CHECKING:
     from moe_tune.routing import Part  # it brings torch, which the command line does without

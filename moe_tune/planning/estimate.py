@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 
 from moe_tune.answer_path.build import PASS_TOKENS
-from moe_tune.answer_path.states import StateShape
+from moe_tune.models.shapes import ModelShape
+from moe_tune.models.state_shape import StateShape
 from moe_tune.planning.machine import MachineSpeed
-from moe_tune.planning.shapes import ModelShape
 
 PROGRAM = 0.8e9
 """Bytes of the program itself: 0.53 GB once its libraries are imported (measured on a CPU), the rest for questions."""

@@ -1,13 +1,13 @@
 """Configuration files before they are parsed: strict YAML, and the configuration that lies in a checkpoint."""
 
 import re
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from moe_tune.base.errors import ConfigError
+from moe_tune.base.strict_yaml import load_yaml, parse_yaml
 
 BARE_FLAGS = ("--fresh", "--test_after_fit")
 """Switches that may stand without a value."""
@@ -18,51 +18,6 @@ NOT_SET = "(not set)"
 _RUN_NAME = re.compile(r"(?P<label>.+)-\w+-s\d+-\w+(?:-(?:validate|test|predict))?")
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """A YAML loader that refuses a key given twice instead of silently taking the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise ConfigError(
-                    f"expected each key once but got {key!r} twice ({self.name}, line {key_node.start_mark.line + 1}). "
-                    "Hint: delete one of them."
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def load_yaml(file: Path) -> Any:
-    """Return a YAML file's content; duplicate keys and broken syntax are refused.
-
-    Args:
-        file: The file.
-
-    Raises:
-        ConfigError: The file is not there, is no YAML, or names a key twice.
-    """
-    if not file.is_file():
-        raise ConfigError(
-            f"expected a configuration file but got {str(file)!r} (--config). "
-            "Hint: configs/nano.yaml is one to start from."
-        )
-    try:
-        return _parsed(file.read_text(encoding="utf-8"), str(file))
-    except UnicodeDecodeError as fault:
-        raise ConfigError(f"expected YAML but got: {fault} ({file}).") from fault
-
-
-def _parsed(text: str, where: str) -> Any:
-    try:
-        loader = _StrictLoader(text)
-        loader.name = where
-        return loader.get_single_data()
-    except yaml.YAMLError as fault:
-        raise ConfigError(f"expected YAML but got: {' '.join(str(fault).split())} ({where}).") from fault
-
-
 def _is_inline(value: str) -> bool:
     """Return whether a configuration is written out on the command line, as W&B agents do."""
     return value.lstrip().startswith("{")
@@ -70,7 +25,7 @@ def _is_inline(value: str) -> bool:
 
 def _content(value: str) -> dict[str, Any]:
     """Return what a ``--config`` value says, a file or written out."""
-    content = _parsed(value, "--config") if _is_inline(value) else load_yaml(Path(value))
+    content = parse_yaml(value, "--config") if _is_inline(value) else load_yaml(Path(value))
     if not isinstance(content, dict):
         raise ConfigError(
             f"expected a mapping of keys but got {type(content).__name__} ({value}). "

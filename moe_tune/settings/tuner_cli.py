@@ -22,8 +22,9 @@ import moe_tune.heads
 import moe_tune.losses
 import moe_tune.models  # noqa: F401 - importing the folders makes their classes known by short name
 from moe_tune.base.errors import ConfigError
+from moe_tune.base.moved import old_spelling
 from moe_tune.base.plugins import PLUGIN
-from moe_tune.base.quiet import quieten
+from moe_tune.base.strict_yaml import load_yaml
 from moe_tune.callbacks.base_reference import BaseReference
 from moe_tune.callbacks.evidence_log import EvidenceLog
 from moe_tune.callbacks.freezing_proof import FreezingProof
@@ -41,9 +42,9 @@ from moe_tune.settings.config_files import (
     checked_arguments,
     config_label,
     differences,
-    load_yaml,
     with_checkpoint_config,
 )
+from moe_tune.settings.quiet import quieten
 from moe_tune.settings.workbench import Workbench
 from moe_tune.tracking.wandb_logger import close_wandb_run
 from moe_tune.tuner.router_tuner import RouterTuner
@@ -159,7 +160,9 @@ class TunerCLI(LightningCLI):
         """Find the run directory, and what an earlier run of the same command left there."""
         settings = self.settings
         refuse_unfit(settings.trainer)
-        config: dict[str, Any] = yaml.safe_load(self._parser(self.subcommand).dump(settings, skip_none=False))
+        config: dict[str, Any] = old_spelling(
+            yaml.safe_load(self._parser(self.subcommand).dump(settings, skip_none=False))
+        )
         for key in OF_THE_CALL:
             config.pop(key, None)
         head = str(config["model"]["head"]["class_path"]).rpartition(".")[2]

@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from statsmodels.stats.multitest import multipletests
 
-from moe_tune.metrics.expert_accuracy import FEWEST
-from moe_tune.stats.ratios import Counts, Floats, ratio
+from moe_tune.stats.ratios import FEWEST, Counts, Floats, ratio
 
 SLACK = 1e-9
 """Equal statistics stay equal despite rounding, so that ties count against a finding."""

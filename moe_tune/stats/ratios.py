@@ -11,6 +11,9 @@ Counts = NDArray[np.integer[Any]]
 Tables = Mapping[str, NDArray[Any]]
 """The tables of one scope by name, as ``RoutingEvidence`` gives them, turned into numpy arrays."""
 
+FEWEST = 30
+"""Experts with fewer questions are left out of the spread: their raw accuracy is mostly noise."""
+
 
 def ratio(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
     """Return part / whole in float64, NaN where the whole is zero.

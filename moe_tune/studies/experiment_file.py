@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from moe_tune.base.errors import ConfigError, did_you_mean
-from moe_tune.settings.config_files import load_yaml
+from moe_tune.base.strict_yaml import load_yaml
 
 REQUIRED = ("name", "claim", "base", "seeds", "arms")
 OPTIONAL = ("baseline", "also_against", "full_arms", "splits", "protocols")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moe_tune.base.errors import ConfigError, MoeTuneError, did_you_mean
-from moe_tune.settings.config_files import load_yaml
+from moe_tune.base.strict_yaml import load_yaml
 from moe_tune.studies.sweep_file import Sweep, fit_words, is_sweep
 from moe_tune.studies.sweep_search import library, next_values, shall_stop, with_extremes
 

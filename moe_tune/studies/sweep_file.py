@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from moe_tune.base.errors import ConfigError
+from moe_tune.base.strict_yaml import load_yaml
 from moe_tune.settings.arguments import as_json
-from moe_tune.settings.config_files import config_arguments, load_yaml
+from moe_tune.settings.config_files import config_arguments
 
 SWEEP_KEYS = ("method", "parameters", "program", "command", "metric", "early_terminate")
 """A mapping with one of these at its top is a sweep, not a configuration."""

@@ -8,8 +8,8 @@ import pandas as pd
 from rich.table import Table
 
 from moe_tune.base.published import published
+from moe_tune.base.strict_yaml import load_yaml
 from moe_tune.runs.directory import to_yaml
-from moe_tune.settings.config_files import load_yaml
 from moe_tune.studies.sweep_file import Sweep
 from moe_tune.studies.sweep_points import SweepPoint
 

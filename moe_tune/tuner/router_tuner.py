@@ -18,7 +18,8 @@ from moe_tune.base.errors import ConfigError, ModelError, NumericsError
 from moe_tune.base.plugins import concrete_subclasses
 from moe_tune.base.ranks import several_ranks, summed_over_ranks
 from moe_tune.data.batching import Batch
-from moe_tune.gates.gated_model import RoutingDtype, TunedRouters
+from moe_tune.gates.gated_model import TunedRouters
+from moe_tune.gates.session import RoutingDtype
 from moe_tune.heads.base import RouterHead
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.losses.base import CONTEXT_EXTRAS, AuxLoss, LossContext

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from moe_tune.answer_path.build_lock import BuildLock
-from moe_tune.answer_path.states import StateShape
 from moe_tune.answer_path.store import StorePlan
 from moe_tune.answer_path.store_writer import StoreWriter
 from moe_tune.base.errors import ConfigError
 from moe_tune.cli.cache import main
+from moe_tune.models.state_shape import StateShape
 
 OLD, NEW, HALF = "aaaa000000000000", "aaab000000000000", "cccc000000000000"
 DESCRIPTION = {

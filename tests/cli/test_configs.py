@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from moe_tune.base.strict_yaml import load_yaml
 from moe_tune.cli.main import main
-from moe_tune.settings.config_files import load_yaml
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 COMPLETE = ["nano", "mmlu_offline", "olmoe_mmlu"]

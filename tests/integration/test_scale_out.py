@@ -19,9 +19,9 @@ from moe_tune.base.errors import ConfigError
 from moe_tune.data.batching import BucketBatchSampler
 from moe_tune.heads.loss_free_bias import LossFreeBiasHead
 from moe_tune.models.base_model import BaseModel
+from moe_tune.models.shapes import model_shape
 from moe_tune.planning.estimate import Costs, Split
 from moe_tune.planning.machine import data_sheet
-from moe_tune.planning.shapes import model_shape
 from moe_tune.settings.tuner_cli import run
 from moe_tune.tuner.router_tuner import RouterTuner
 

