@@ -1,14 +1,19 @@
 """The build lock: never two owners, and never a wait for the dead."""
 
 import ctypes
+import itertools
 import json
 import multiprocessing
 import os
 import signal
 import socket
+import threading
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from waiting import until
 
 from moe_tune.answer_path import build_lock
 from moe_tune.answer_path.build_lock import BuildLock, live_owner
@@ -41,7 +46,8 @@ def enter_alone(path, rounds):
     for _ in range(rounds):
         with BuildLock(path):
             os.close(os.open(path.with_name("inside"), os.O_CREAT | os.O_EXCL))
-            time.sleep(0.001)
+            for _ in range(100):  # long enough for another to come in, if it could
+                os.sched_yield()
             path.with_name("inside").unlink()
 
 
@@ -60,21 +66,27 @@ def test_never_two_inside_even_when_all_take_over_from_the_dead(path, attempt):
 def hold(path, inside):
     with BuildLock(path):
         inside.set()
-        time.sleep(60)
+        signal.pause()
 
 
-def test_who_waits_says_so_once_and_goes_on_when_the_owner_is_killed(path, capsys):
+def test_who_waits_says_so_once_and_goes_on_when_the_owner_is_killed(path, capsys, monkeypatch):
     inside = FORK.Event()
     child = FORK.Process(target=hold, args=(path, inside))
     child.start()
     inside.wait()
     assert live_owner(path).pid == child.pid
-    killer = FORK.Process(target=lambda: (time.sleep(0.1), os.kill(child.pid, signal.SIGKILL)))
-    killer.start()
+    looks = itertools.count(1)
+
+    def pause(seconds):
+        if next(looks) == 5:
+            os.kill(child.pid, signal.SIGKILL)
+        time.sleep(seconds)
+
+    monkeypatch.setattr(build_lock, "time", SimpleNamespace(sleep=pause, time=time.time))
     with BuildLock(path):
         assert live_owner(path).pid == os.getpid()
-    for process in (killer, child):
-        process.join()
+    child.join()
+    assert next(looks) > 5, "it looked until the owner was killed"
     line = f"waiting for process {child.pid} on {socket.gethostname()}, which builds this cache\n"
     assert capsys.readouterr().err == line
     assert list(path.parent.iterdir()) == []
@@ -92,7 +104,7 @@ def test_a_process_lives_until_its_last_thread_has_ended(path):
     child = FORK.Process(target=hold_without_main_thread, args=(path, inside))
     child.start()
     inside.wait()
-    time.sleep(0.1)
+    until(lambda: Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
     owner = live_owner(path)
     child.kill()
     child.join()
@@ -127,17 +139,14 @@ def test_a_process_number_given_out_again_is_not_the_owner(path):
 
 def test_the_owner_gives_signs_of_life_until_it_lets_go(path, monkeypatch):
     monkeypatch.setattr(build_lock, "HEARTBEAT", 0.005)
-    lock = BuildLock(path)
-    with lock:
+    others = set(threading.enumerate())
+    with BuildLock(path):
+        (beat,) = set(threading.enumerate()) - others
         os.utime(path, (0, 0))
-        deadline = time.monotonic() + 5
-        while path.stat().st_mtime == 0 and time.monotonic() < deadline:
-            time.sleep(0.005)
-        assert time.time() - path.stat().st_mtime < 60
-    path.touch()
-    os.utime(path, (0, 0))
-    time.sleep(0.05)
-    assert path.stat().st_mtime == 0, "a lock let go is not kept alive"
+        until(lambda: path.stat().st_mtime != 0)
+        assert time.time() - path.stat().st_mtime < 3600
+    beat.join(120)
+    assert not beat.is_alive(), "a lock let go is not kept alive"
 
 
 def test_who_was_taken_for_dead_leaves_the_lock_to_its_successor(path):
