@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from chromium import NAMES, find_browser, open_page
 from PIL import Image
+from waiting import until
 
 from moe_tune.analysis.files import write_analysis
 
@@ -156,8 +157,7 @@ def test_text_stands_out_from_the_page(page, scheme):
 
 def test_a_narrow_window_needs_no_sideways_scrolling(page):
     page.set_viewport_size({"width": 390, "height": 900})
-    page.wait_for_timeout(500)  # the figures follow the window a moment later; the page's policy forbids polling it
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    until(lambda: page.evaluate("document.documentElement.scrollWidth") <= 390)  # the figures follow a moment later
     page.set_viewport_size({"width": 1280, "height": 900})
 
 
