@@ -25,6 +25,7 @@ from transformers import OlmoeConfig
 from transformers.models.olmoe.modeling_olmoe import OlmoeExperts
 
 from bench.mid_size import in_fresh_process, machine_line
+from bench.smoke import parsed
 from moe_tune.data.module import QuizDataModule
 from moe_tune.data.nano_quiz import NanoQuiz
 from moe_tune.gates.gated_model import TunedRouters
@@ -134,7 +135,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--questions", type=int, default=12800, help="nano training questions")
     parser.add_argument("--tokens", type=int, nargs="+", default=[32, 512, 2048], help="tokens routed at once")
-    options = parser.parse_args()
+    options = parsed(parser, questions=64, tokens=[8])
     print(machine_line())
     with tempfile.TemporaryDirectory() as name, contextlib.chdir(name):
         Path("pyproject.toml").touch()

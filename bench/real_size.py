@@ -20,6 +20,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
+from bench.smoke import parsed, smoking
 from moe_tune.answer_path.settings import AnswerPath
 from moe_tune.cli.estimate import costs_of, split_of
 from moe_tune.data.module import QuizDataModule
@@ -52,7 +53,8 @@ class RandomOlmoe(BaseModel):
     def load_config(self) -> PretrainedConfig:
         """Return the published configuration."""
         (shape,) = KNOWN.values()
-        return AutoConfig.for_model(**{**shape, "num_hidden_layers": self.depth})
+        small = {"hidden_size": 64, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 2}
+        return AutoConfig.for_model(**{**shape, "num_hidden_layers": self.depth, **(small if smoking() else {})})
 
     def load(self) -> tuple[PreTrainedModel, ModelFamily]:
         """Return the model; its routers' logits have a standard deviation of about 1, so that routing is spread."""
@@ -190,7 +192,7 @@ def main() -> None:
         "--experts", choices=["auto", "eager", "grouped_mm", "blocked"], default="auto", help="implementation"
     )
     parser.add_argument("--folder", help="where the caches go, for a while; the default is that of temporary files")
-    given = parser.parse_args()
+    given = parsed(parser, layers=5, train=4, test=4, epochs=2, experts="eager")
     quieten()
     base = RandomOlmoe(
         "random OLMoE-1B-7B",
