@@ -6,6 +6,7 @@ import scipy.stats
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tolerances import rounding_of
 
 from moe_tune.routing import (
     Decision,
@@ -142,8 +143,8 @@ def test_the_gradient_of_the_logits_is_the_one_derived(renormalise):
     if renormalise:
         w = p * chosen / (p * chosen).sum(-1, keepdim=True)
         wanted = w * (gain_TE - (w * gain_TE).sum(-1, keepdim=True))
-        assert not logits_TE.grad[chosen == 0].abs().gt(1e-7).any()
+        assert logits_TE.grad[chosen == 0].abs().max() < rounding_of(gain_TE)
     else:
         wanted = p * (chosen * gain_TE - (p * chosen * gain_TE).sum(-1, keepdim=True))
         assert logits_TE.grad[chosen == 0].abs().gt(0).all()
-    torch.testing.assert_close(logits_TE.grad, wanted.double(), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(logits_TE.grad, wanted.double(), atol=rounding_of(gain_TE), rtol=1e-5)

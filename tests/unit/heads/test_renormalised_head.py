@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from made_up import layer_table
+from tolerances import rounding_of
 
 from moe_tune.heads.accuracy_bias import AccuracyBiasHead
 from moe_tune.heads.base import BaseGate, decide
@@ -73,7 +74,7 @@ def test_calibration_keeps_the_mean_total_weight():
         for head in (IdentityHead(), calibrated(table))
     )
     assert float(came.mean()) == pytest.approx(float(own.mean()), rel=1e-5)
-    assert float(came.std()) < 1e-6 < float(own.std())
+    assert float(came.std()) < rounding_of(came) < float(own.std())
 
 
 def calibrated(table):
@@ -110,7 +111,7 @@ def test_the_gradient_is_that_of_the_chosen_logits_alone(head):
     (torch.softmax(z.gather(-1, came.experts_TK), -1) * pull_TK.double()).sum().backward()
     torch.testing.assert_close(gradients[0].double(), z.grad, atol=1e-6, rtol=1e-4)
     outside_TE = torch.ones(20, 16).scatter(1, came.experts_TK, 0.0).bool()
-    assert gradients[0][outside_TE].abs().max() < 1e-7
+    assert gradients[0][outside_TE].abs().max() < rounding_of(gradients[0])
     assert gradients[1][outside_TE].abs().max() > 1e-4
 
 
