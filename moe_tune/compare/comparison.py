@@ -10,7 +10,12 @@ from statsmodels.stats.multitest import multipletests
 
 from moe_tune.base.errors import DataError, did_you_mean
 from moe_tune.compare.routing_summary import RoutingSummary, summarise_routing
-from moe_tune.compare.runs import Run, evaluation_command, require_same_items
+from moe_tune.compare.runs import (
+    Run,
+    evaluation_command,
+    require_same_items,
+    require_same_measurement,
+)
 from moe_tune.compare.subjects import SubjectDifferences, subject_differences
 from moe_tune.stats.decision import decide
 from moe_tune.stats.paired import PairedResult, compare_paired
@@ -84,7 +89,8 @@ def compare_arms(
             for that; a layout the model was pretrained on asks the same questions, but shows what a change costs.
 
     Raises:
-        DataError: Runs answered different questions, lack a split, or have no baseline run to be paired with.
+        DataError: Runs answered different questions or were asked in different ways, lack a split, have no baseline
+            run to be paired with, or other weights under the name of the same base model.
     """
     reference = arms[baseline]
     everyone = [run for runs in arms.values() for run in runs]
@@ -96,6 +102,7 @@ def compare_arms(
             )
     for split in chosen:
         for run in everyone:
+            require_same_measurement(reference[0], run, split)
             require_same_items(reference[0], run, split)
     built = {
         name: _build_arm(name, arms[name], _partners(reference, name, arms[name]), chosen, protocols, name == baseline)
