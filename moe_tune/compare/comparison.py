@@ -13,6 +13,7 @@ from moe_tune.compare.routing_summary import RoutingSummary, summarise_routing
 from moe_tune.compare.runs import (
     Run,
     evaluation_command,
+    require_same_base,
     require_same_items,
     require_same_measurement,
 )
@@ -52,11 +53,13 @@ class Comparison:
         baseline: Name of the baseline arm.
         splits: Split name to label, the primary first.
         arms: The arms by name, the baseline first.
+        notes: In what the base models of the runs differ, or may differ, in sentences.
     """
 
     baseline: str
     splits: dict[str, str]
     arms: dict[str, Arm]
+    notes: tuple[str, ...] = ()
 
     @property
     def primary(self) -> str:
@@ -108,7 +111,17 @@ def compare_arms(
         name: _build_arm(name, arms[name], _partners(reference, name, arms[name]), chosen, protocols, name == baseline)
         for name in (baseline, *(name for name in arms if name != baseline))
     }
-    return Comparison(baseline, chosen, _correct_for_arms(built, baseline, chosen))
+    return Comparison(baseline, chosen, _correct_for_arms(built, baseline, chosen), _base_notes(reference[0], everyone))
+
+
+def _base_notes(reference: Run, runs: list[Run]) -> tuple[str, ...]:
+    notes = dict.fromkeys(note for run in runs for note in sorted(require_same_base(reference, run)))
+    silent = [run.path.resolve().name for run in runs if "frozen_sha256" not in run.manifest["base"]]
+    if silent:
+        notes[
+            f"No hash of the base model's weights is recorded in {', '.join(silent)}: nothing shows it is the same."
+        ] = None
+    return tuple(notes)
 
 
 def _build_arm(

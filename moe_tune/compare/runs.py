@@ -139,6 +139,38 @@ def require_same_measurement(reference: Run, other: Run, split: str) -> None:
             )
 
 
+def require_same_base(reference: Run, other: Run) -> list[str]:
+    """Refuse runs whose base models carry one name but not the same weights; return how the bases differ otherwise.
+
+    Args:
+        reference: The run compared against.
+        other: The other run.
+
+    Raises:
+        DataError: Path, revision and dtype agree, but not the hash of the frozen weights.
+    """
+    ours, theirs = _base(reference), _base(other)
+    named = all(ours.get(key) == theirs.get(key) for key in ("path", "revision", "dtype"))
+    hashes = [one.pop("frozen_sha256", None) for one in (ours, theirs)]
+    if named and None not in hashes and hashes[0] != hashes[1]:
+        raise DataError(
+            f"expected the same frozen weights of {ours.get('path')} but got the hash {hashes[0]} in "
+            f"{reference.path.name} and {hashes[1]} in {other.path.name}. Hint: the files of the model changed between "
+            "the runs; run both from the same ones."
+        )
+    return [
+        f"{other.name}: model.base.{key} is {theirs[key]}, that of {reference.name} is {ours[key]}."
+        for key in ours.keys() & theirs.keys()
+        if ours[key] != theirs[key]
+    ]
+
+
+def _base(run: Run) -> dict[str, Any]:
+    model = run.config.get("model")
+    configured = model.get("base") if isinstance(model, dict) else None
+    return {**(configured or {}), **run.manifest["base"]}
+
+
 def _asked(run: Run, split: str) -> tuple[str | None, int]:
     """Return the protocol and the number of worked examples that a run asked a split with."""
     read = run.manifest.get("data", {}).get("prompts", {}).get(split, {})

@@ -13,6 +13,7 @@ from moe_tune.base.errors import DataError
 from moe_tune.compare.arms import differing, group_arms
 from moe_tune.compare.comparison import compare_arms
 from moe_tune.compare.runs import load_run, require_same_items
+from moe_tune.compare.table import render_markdown, summarise
 
 
 def test_seeds_of_one_name_are_one_arm(run_dirs):
@@ -86,6 +87,7 @@ def test_what_processes_a_run_had_comes_before_what_was_asked_for(tmp_path):
         ({"config": {"data": {"few_shot": 3}}}, "same number of worked examples but got 0 .* and 3 "),
         ({"data": {"prompts": {"test": {"few_shot": 3}}}}, "same number of worked examples but got 0 .* and 3 "),
         ({"protocols": {"test": "lm_eval"}}, "same protocol but got nano_quiz .* and lm_eval"),
+        ({"base": {"path": "nano", "revision": None, "dtype": "float32", "frozen_sha256": "b"}}, "same frozen weights"),
     ],
 )
 def test_another_measurement_and_other_weights_of_one_name_are_refused(tmp_path, changes, message):
@@ -94,6 +96,21 @@ def test_another_measurement_and_other_weights_of_one_name_are_refused(tmp_path,
     other = load_run(write_run(tmp_path / "other", splits=("test",), **{"base": base, **changes}))
     with pytest.raises(DataError, match=message):
         compare_arms({"one": [one], "other": [other]}, "one")
+
+
+def test_other_differences_of_the_base_models_are_named(tmp_path):
+    base = {"path": "nano", "revision": None, "dtype": "float32", "frozen_sha256": "a"}
+    one = load_run(write_run(tmp_path / "one", name="one", base=base))
+    half = load_run(write_run(tmp_path / "half", name="half", base=base | {"dtype": "bfloat16", "frozen_sha256": "b"}))
+    old = load_run(write_run(tmp_path / "old", name="old", base={"path": "nano", "revision": None, "dtype": "float32"}))
+    assert compare_arms({"one": [one], "same": [one]}, "one").notes == ()
+    comparison = compare_arms({"one": [one], "half": [half], "old": [old]}, "one")
+    assert comparison.notes == (
+        "half: model.base.dtype is bfloat16, that of one is float32.",
+        "No hash of the base model's weights is recorded in old: nothing shows it is the same.",
+    )
+    assert all(note in render_markdown(comparison) for note in comparison.notes)
+    assert summarise(comparison)["notes"] == list(comparison.notes)
 
 
 def test_accuracy_agrees_with_pandas(run_dirs):
