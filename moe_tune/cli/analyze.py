@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import resource
 import sys
 import time
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from moe_tune.analysis.perturbations import CHANGES, unchanged
 from moe_tune.analysis.sensitivity import measure_sensitivity
 from moe_tune.analysis.terminal import render_terminal
 from moe_tune.base.errors import ConfigError, DataError
+from moe_tune.base.memory import peak_memory
 from moe_tune.base.published import write_parquet
 from moe_tune.routing import PARTS
 from moe_tune.runs.checkpoint import CONFIG, RouterCheckpointIO, checked_folder
@@ -91,13 +91,13 @@ def main(argv: list[str], plugins: dict[str, str] | None = None) -> int:
         rank_zero_info(notes[-1])
     seed = host.settings.seed_everything
     manner = Manner(target.name, given.split, target.checkpoint is not None, given.draws, seed)
-    cost = {"seconds": round(time.monotonic() - began, 1), "peak_memory_gib": round(peak_memory(), 2)}
+    cost = {"seconds": round(time.monotonic() - began, 1), "peak_memory_gib": round(peak_memory() / 2**30, 2)}
     analysis = gather(tuner, passes, manner, sensitivity, notes, cost)
     write_analysis(analysis, out)
     write_parquet(pd.concat([question_table(one, given.split) for one in passes]), out / "questions.parquet")
     console = Console()
     console.print(render_terminal(analysis, out))
-    console.print(f"{time.monotonic() - began:.0f} s, at most {peak_memory():.2f} GiB of memory", style="dim")
+    console.print(f"{time.monotonic() - began:.0f} s, at most {peak_memory() / 2**30:.2f} GiB of memory", style="dim")
     return 0
 
 
@@ -161,11 +161,6 @@ def _shots(given: argparse.Namespace, host: SettingsCLI) -> list[int]:
     configured = host.settings.data.few_shot
     least = [] if set(given.scopes) == {"examples"} else [0]
     return list(dict.fromkeys(given.shots or sorted({*least, 5, *([configured] if configured else [])})))
-
-
-def peak_memory() -> float:
-    """Return the most memory this process has held, in GiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def _run(path: Path, argv: list[str]) -> Target:
