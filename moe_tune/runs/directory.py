@@ -9,12 +9,13 @@ import shutil
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
 from moe_tune.base.errors import ConfigError
+from moe_tune.base.locks import WorkLock
 from moe_tune.base.published import published, write_json
 
 VERSIONED = ("moe-tune", "torch", "lightning", "transformers", "peft", "datasets", "torchmetrics", "wandb")
@@ -31,6 +32,8 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock = WorkLock(path, "a run")
+        self._ours = False
 
     @classmethod
     def of(cls, root: Path, label: str, head: str, seed: int, config: dict[str, Any]) -> "RunDirectory":
@@ -73,12 +76,24 @@ class RunDirectory:
         path = self.path / "checkpoints" / "last.ckpt"
         return path if path.is_dir() else None
 
+    def claimed(self) -> Self:
+        """Return the directory, held by the first process of this job until ``settle``.
+
+        Raises:
+            ConfigError: Another job works on it.
+        """
+        if not rank_zero_only.rank:
+            self._lock.take()
+            self._ours = not self.path.is_dir()
+        return self
+
     def set_aside(self) -> Path | None:
         """Move what an earlier run left out of the way, and return where it is now."""
         if rank_zero_only.rank or not self.path.is_dir():
             return None
         aside = self.path.with_name(f"{self.path.name}.old-{uuid.uuid4().hex[:8]}")
         os.replace(self.path, aside)
+        self._ours = True
         return aside
 
     def settle(self, aside: Path | None) -> None:
@@ -89,16 +104,16 @@ class RunDirectory:
         """
         if rank_zero_only.rank:
             return
-        if self.manifest:
-            unwanted = aside
-        else:
-            unwanted = None
-            if self.path.is_dir():
-                shutil.rmtree(self.path)
-            if aside is not None:
-                os.replace(aside, self.path)
-        if unwanted is not None:
-            shutil.rmtree(unwanted)
+        try:
+            if self.manifest:
+                if aside is not None:
+                    shutil.rmtree(aside)
+            elif self._ours:
+                shutil.rmtree(self.path, ignore_errors=True)
+                if aside is not None:
+                    os.replace(aside, self.path)
+        finally:
+            self._lock.let_go()
 
     def write_config(self, text: str) -> None:
         """Write the resolved configuration."""
