@@ -15,10 +15,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moe_tune.answer_path.build_lock import BuildLock
 from moe_tune.answer_path.store import StorePlan, cache_root, open_store
 from moe_tune.answer_path.store_writer import StoreWriter
 from moe_tune.base.errors import ResourceError
+from moe_tune.base.locks import cache_lock
 from moe_tune.models.state_shape import StateShape
 
 KEY = "0123456789abcdef"
@@ -224,7 +224,7 @@ def test_any_number_of_processes_writes_the_same_files(tmp_path, resumed_by):
 
 
 def built_once(folder, builders):
-    with BuildLock(folder.with_name(f"{KEY}.lock")):
+    with cache_lock(folder):
         if open_store(folder) is None:
             build(folder, pause=0.005)
             (builders / str(os.getpid())).touch()
