@@ -156,7 +156,7 @@ def folders_of(kept: list[KeptCache], beginning: str) -> list[KeptCache]:
 def _clean(root: Path, kept: list[KeptCache], given: argparse.Namespace) -> None:
     from rich.filesize import decimal
 
-    from moe_tune.answer_path.build_lock import BuildLock, live_owner
+    from moe_tune.base.locks import cache_lock, holder, idle
 
     days = given.older_than
     if not (given.keys or given.all or given.unfinished or days is not None):
@@ -170,17 +170,19 @@ def _clean(root: Path, kept: list[KeptCache], given: argparse.Namespace) -> None
         wanted = every or one.key in named or (given.unfinished and one.state != "complete")
         if not wanted or (days is not None and time.time() - one.last_used < days * DAY):
             continue
-        lock = root / f"{one.key}.lock"
-        if (owner := live_owner(lock)) is not None:
-            busy = f"process {owner.pid} on {owner.host} is building it"
+        lock = cache_lock(root / one.key)
+        if not idle(lock):
+            busy = f"{holder(lock)} is building it"
             if one.key in named:
                 raise ConfigError(f"expected an idle cache but got {one.key}: {busy}. Hint: wait for it, or stop it.")
             print(f"kept {one.key}: {busy}")
             continue
-        with BuildLock(lock):  # nobody begins to build it now
+        try:  # nobody begins to build it now
             if one.folder.exists():
                 shutil.rmtree(one.folder)
                 freed, removed = freed + one.bytes, removed + 1
+        finally:
+            lock.release()
     print(f"removed {removed} of {len(kept)}, freed {decimal(freed)} ({root})")
 
 

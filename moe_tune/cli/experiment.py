@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from moe_tune.base.locks import WorkLock
 from moe_tune.studies.experiment import ArmRun, run_experiment
 
 
@@ -36,5 +37,6 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
         except AlreadyComplete as done:
             return done.path
 
-    run_experiment(given.folder, execute, full=given.full, fresh=given.fresh)
+    with WorkLock(Path(given.runs_root) / f"experiment-{given.folder.resolve().name}", "an experiment"):
+        run_experiment(given.folder, execute, full=given.full, fresh=given.fresh)
     return 0

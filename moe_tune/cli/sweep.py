@@ -8,11 +8,11 @@ from rich.live import Live
 from rich.table import Table
 
 from moe_tune.base.errors import ConfigError
+from moe_tune.base.locks import WorkLock
 from moe_tune.base.strict_yaml import load_yaml
 from moe_tune.runs.directory import identity
 from moe_tune.studies.sweep_check import faults_of
 from moe_tune.studies.sweep_file import Sweep, load_sweep
-from moe_tune.studies.sweep_lock import alone_in
 from moe_tune.studies.sweep_points import SweepPoint, load_points
 from moe_tune.studies.sweep_report import write_report
 from moe_tune.studies.sweep_runner import run_point, run_sweep
@@ -56,7 +56,7 @@ def main(argv: list[str], plugins: dict[str, str] | None = None) -> int:
     folder = sweep_folder(sweep, given.runs_root, given.seed, plugins)
     console = Console()
     console.print(f"sweep: {folder}", soft_wrap=True, highlight=False)
-    with alone_in(folder):
+    with WorkLock(folder, "a sweep", "wait for it, or stop it and give --workers 2 for runs at a time."):
         with Live(console=console, refresh_per_second=1, get_renderable=lambda: _table(sweep, folder)):
             points = run_sweep(
                 sweep, folder, run_point, count=count, seed=given.seed, workers=given.workers, plugins=plugins

@@ -180,7 +180,7 @@ class TunerCLI(LightningCLI):
         self._place_loggers(settings)
 
     def _continue_or_start(self, settings: Any) -> None:
-        self.claim.directory = self.directory
+        self.claim.directory = self.directory.claimed()
         if self.directory.is_finished and not settings.fresh:
             raise AlreadyComplete(self.directory.path)
         if settings.ckpt_path is None and not settings.fresh and self.directory.last_checkpoint is not None:
@@ -210,11 +210,12 @@ class TunerCLI(LightningCLI):
             same_code = sorted(fitted.manifest.get("plugins", {}).values()) == sorted(self.plugins.values())
             same_run = same_code and identity(stored) == identity(self.resolved)
             if same_run and (self.subcommand == "predict" or tested in ("last", Path(checkpoint).name)):
-                self.directory = self.claim.directory = fitted
+                self.directory = self.claim.directory = fitted.claimed()
                 return
             changed = "" if same_run else f"-{identity(self.resolved)}"
             path = path.with_name(f"{fitted.path.name}-{Path(checkpoint).stem}{changed}")
-        self.directory = self.claim.directory = RunDirectory(path.with_name(f"{path.name}-{self.subcommand}"))
+        self.directory = RunDirectory(path.with_name(f"{path.name}-{self.subcommand}"))
+        self.claim.directory = self.directory.claimed()
         self.claim.aside = self.directory.set_aside()
 
     def _place_loggers(self, settings: Any) -> None:

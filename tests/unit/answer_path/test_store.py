@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from waiting import until
 
-from moe_tune.answer_path.build_lock import BuildLock
 from moe_tune.answer_path.store import StorePlan, cache_root, open_store
 from moe_tune.answer_path.store_writer import StoreWriter
 from moe_tune.base.errors import ResourceError
+from moe_tune.base.locks import cache_lock
 from moe_tune.models.state_shape import StateShape
 
 KEY = "0123456789abcdef"
@@ -227,7 +227,7 @@ def test_any_number_of_processes_writes_the_same_files(tmp_path, resumed_by):
 
 def built_once(folder, builders, together):
     together.wait()
-    with BuildLock(folder.with_name(f"{KEY}.lock")):
+    with cache_lock(folder):
         if open_store(folder) is None:
             build(folder)
             (builders / str(os.getpid())).touch()
