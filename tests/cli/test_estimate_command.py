@@ -5,10 +5,11 @@ import json
 import pytest
 
 from moe_tune.base.errors import ConfigError, DataError, ServiceError
-from moe_tune.cli.estimate import main, splits_of
+from moe_tune.cli import estimate
 from moe_tune.data.module import QuizDataModule
 from moe_tune.models.base_model import BaseModel
 from moe_tune.models.shapes import model_shape
+from moe_tune.planning.split_sizes import splits_of
 
 OLMOE = ["--config", "configs/olmoe_mmlu.yaml", "--machine", "H100"]
 GIVEN = ["--questions", "1000", "--prompt_tokens", "123"]
@@ -20,6 +21,10 @@ def _nothing_is_loaded(monkeypatch):
         raise AssertionError("an estimate loads no model")
 
     monkeypatch.setattr(BaseModel, "load", refuse)
+
+
+def main(argv):
+    return estimate.main(argv, {})
 
 
 def report(capsys, *argv):
@@ -75,7 +80,7 @@ def test_a_sample_of_prompts_tells_the_tokens_of_all(monkeypatch):
         return QuizDataModule(NanoQuiz(), "nano_quiz", limit_train=900, limit_validation=900, limit_test=900)
 
     sampled = splits_of(quiz(), base, shape, None, None)
-    monkeypatch.setattr("moe_tune.cli.estimate.SAMPLE", 10**9)
+    monkeypatch.setattr("moe_tune.planning.split_sizes.SAMPLE", 10**9)
     counted = splits_of(quiz(), base, shape, None, None)
     for name, split in counted.items():
         assert sampled[name].questions == split.questions
