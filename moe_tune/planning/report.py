@@ -1,13 +1,16 @@
 """What is known of a fit before it runs: counts, bytes and seconds, and the way each split goes."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from moe_tune.answer_path.settings import AnswerPath
+from moe_tune.answer_path.way import Reach, Way, decide_way
 from moe_tune.data.module import QuizDataModule
 from moe_tune.heads.base import BaseGate
-from moe_tune.models.shapes import ModelShape
+from moe_tune.models.shapes import ModelShape, adapter_parameters
 from moe_tune.planning.estimate import Costs, Split, peak_bytes
 from moe_tune.planning.machine import MachineSpeed
 from moe_tune.routing.layer_choice import choose_layers
@@ -38,23 +41,24 @@ def report_of(
         splits: The splits by name.
         machine: The machine's speed.
     """
-    costs, settings = costs_of(tuner, shape, machine), tuner.answer_path
-    on = tuner.scope == "answer" and settings.use != "never"
+    costs, batch = costs_of(tuner, shape, machine), quiz.batch_size
     layers = choose_layers(tuner.layer_choice, shape.moe_layers)
     gate = BaseGate(torch.zeros(shape.rule.num_experts, shape.width), shape.rule, layers[0])
-    head = tuner.head.bound_to(gate)
-    train, batch = splits["train"], quiz.batch_size
-    share = settings.limit_gb * 1e9 / costs.cache_bytes(train)
-    if on and settings.above_limit == "sample" and 0 < share < 1:
-        train = train.part(share)
+    trainable = len(layers) * sum(one.numel() for one in tuner.head.bound_to(gate).parameters() if one.requires_grad)
+    if tuner.peft:
+        trainable += adapter_parameters(tuner.base, tuner.peft)
+    reach = Reach.of(layers, tuner.scope, bool(tuner.peft), tuner.losses, shape.refusal)
+    ways = {name: _way(name, split, costs, reach, tuner.answer_path) for name, split in splits.items()}
+    way, train, _ = ways["train"]
     again = tuner.base.gradient_checkpointing
+    on = way in (Way.CACHED, Way.STREAMED)
     peak = peak_bytes(costs, train, batch, quiz.eval_batch_size, on, again)
     return {
         "machine": {"name": machine.name, "speed": machine.source, "memory_bytes": machine.memory},
         "parameters": {
             "total": shape.total,
             "active_per_token": shape.active,
-            "trainable": len(layers) * sum(one.numel() for one in head.parameters() if one.requires_grad),
+            "trainable": trainable,
             "source": "published shape" if shape.published else "configuration",
         },
         "memory_bytes": {
@@ -64,9 +68,7 @@ def report_of(
             "peak": peak,
             "fits": peak <= machine.memory,
         },
-        "answer_path": {
-            name: verdict(costs, split, settings.limit_gb, name, on, tuner) for name, split in splits.items()
-        },
+        "answer_path": {name: words for name, (_, _, words) in ways.items()},
         "disk_bytes": {
             **{name: costs.cache_bytes(split) for name, split in splits.items()},
             "trunk": costs.trunk_bytes(splits["train"]),
@@ -85,29 +87,39 @@ def report_of(
     }
 
 
-def verdict(costs: Costs, split: Split, limit_gb: float, name: str, on: bool, tuner: RouterTuner) -> str:
-    """Return in words what the answer path does with a split.
+@dataclass(frozen=True, slots=True)
+class _Sizes:
+    """What a split's caches would take; what is on disk already is not looked at."""
 
-    Args:
-        costs: The cost model.
-        split: The split.
-        limit_gb: ``answer_path.limit_gb``.
-        name: Its name.
-        on: Whether the answer path is on.
-        tuner: The tuner.
-    """
-    if not on:
-        return f"full prompts (scope {tuner.scope}, answer_path.use {tuner.answer_path.use})"
-    size = costs.cache_bytes(split)
-    if size <= limit_gb * 1e9:
-        return f"cached: within {limit_gb:g} GB"
-    if name != "train" or tuner.answer_path.above_limit == "stream":
-        return f"streamed: its cache is above {limit_gb:g} GB"
-    if tuner.answer_path.above_limit == "sample":
-        fewer = split.part(limit_gb * 1e9 / size).questions
-        return f"sample of about {fewer:,} questions: the cache of all is above {limit_gb:g} GB"
-    fits = costs.first_layer > 0 and costs.trunk_bytes(split) <= limit_gb * 1e9
-    return f"{'trunk cache' if fits else 'full prompts'}: the prompt cache is above {limit_gb:g} GB"
+    questions: int
+    prompt_bytes: float
+    trunk_bytes: float
+    kept: bool = False
+
+
+def _way(name: str, split: Split, costs: Costs, reach: Reach, settings: AnswerPath) -> tuple[Way, Split, str]:
+    """Return how a split goes by the run's own rule, the split or the sample that is trained on, and words for it."""
+    every = split
+    while True:
+        sizes = _Sizes(split.questions, costs.cache_bytes(split), costs.trunk_bytes(split))
+        decision = decide_way(name, reach, settings, sizes)
+        if decision.sample is None:
+            break
+        split = split.part(decision.sample / split.questions)
+    above = f"{settings.limit_gb:g} GB"
+    if decision.way is Way.CACHED and split is not every:
+        words = f"sample of about {split.questions:,} questions: the cache of all is above {above}"
+    elif decision.way is Way.CACHED:
+        words = f"cached: within {above}"
+    elif decision.way is Way.STREAMED:
+        words = f"streamed: its cache is above {above}"
+    elif settings.use in ("never", "trunk"):
+        words = f"{decision.way}: answer_path.use {settings.use}"
+    elif reach.why_not:
+        words = f"{decision.way}: {reach.why_not}"
+    else:
+        words = f"{decision.way}: the prompt cache is above {above}"
+    return decision.way, split, words
 
 
 def lines_of(report: dict[str, Any]) -> Iterator[str]:
