@@ -16,8 +16,7 @@ from typing import Any
 import yaml
 
 from bench.smoke import parsed, smoking
-from moe_tune.cli.sweep import sweep_folder
-from moe_tune.studies.sweep_file import load_sweep
+from moe_tune.studies.sweep_file import load_sweep, sweep_folder
 from moe_tune.studies.sweep_runner import run_point, run_sweep
 
 HEAD = {
@@ -66,7 +65,7 @@ def _best(given: argparse.Namespace, method: str, goal: str, seed: int) -> float
         file = Path(scratch) / f"{method}.yaml"
         file.write_text(yaml.safe_dump(content), encoding="utf-8")
         sweep = load_sweep(file)
-    folder = sweep_folder(sweep, given.runs_root, seed)
+    folder = sweep_folder(sweep, given.runs_root, seed, {})
     points = run_sweep(sweep, folder, run_point, count=given.count, seed=seed)
     values = [point.best(folder, sweep.metric, sweep.maximised) for point in points]
     return (max if sweep.maximised else min)(value for value in values if value is not None)

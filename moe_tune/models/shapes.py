@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from moe_tune.models.adapter import Adapter
 from moe_tune.models.base_model import BaseModel
 from moe_tune.models.family import family_of
 from moe_tune.routing import ScoringRule
@@ -47,6 +48,7 @@ class ModelShape:
         head_dim: Width of a key or value, C.
         vocabulary: Tokens of the vocabulary, V.
         context: Most tokens of a prompt.
+        refusal: Why its family does not allow the answer path; ``None`` where it does.
         published: Whether the shape is one of ``KNOWN``.
     """
 
@@ -60,6 +62,7 @@ class ModelShape:
     head_dim: int
     vocabulary: int
     context: int
+    refusal: str | None
     published: bool
 
     @property
@@ -82,10 +85,29 @@ def model_shape(base: BaseModel) -> ModelShape:
     Raises:
         ServiceError: The configuration is on the Hub, which cannot be reached, and the model is not one of ``KNOWN``.
     """
-    for prefix, shape in KNOWN.items():
-        if base.path.startswith(prefix):
-            return shape_of(AutoConfig.for_model(**shape), published=True)
-    return shape_of(base.load_config())
+    published = _published(base)
+    return shape_of(published or base.load_config(), published=published is not None)
+
+
+def adapter_parameters(base: BaseModel, options: dict[str, Any]) -> int:
+    """Return how many parameters a LoRA in a base model trains; no weights are read or downloaded.
+
+    Args:
+        base: The base model.
+        options: Arguments of ``peft.LoraConfig``.
+
+    Raises:
+        ConfigError: PEFT knows no such option, refuses a value, or finds no such module or parameter.
+    """
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(_published(base) or base.load_config()).requires_grad_(False)
+        adapter = Adapter(model, options)
+    return sum(one.numel() for one in adapter.parameters.values())
+
+
+def _published(base: BaseModel) -> "PretrainedConfig | None":
+    shape = next((shape for prefix, shape in KNOWN.items() if base.path.startswith(prefix)), None)
+    return None if shape is None else AutoConfig.for_model(**shape)
 
 
 def shape_of(config: "PretrainedConfig", published: bool = False) -> ModelShape:
@@ -121,5 +143,6 @@ def shape_of(config: "PretrainedConfig", published: bool = False) -> ModelShape:
         states.head_dim,
         config.vocab_size,
         config.max_position_embeddings,
+        family.answer_path_refusal(config),
         published,
     )

@@ -1,40 +1,72 @@
-"""Dotted keys of a configuration written out on the command line, as the arguments they stand for."""
+"""The words of a command before jsonargparse sees them: every configuration is read strictly, once."""
 
 import json
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+from moe_tune.base.errors import ConfigError
+from moe_tune.base.strict_yaml import load_yaml, parse_yaml
 
-def spread_out(argv: list[str]) -> list[str]:
-    """Return the arguments with the dotted keys of written-out configurations as arguments of their own.
+CONFIG_WORDS = ("-c", "--config")
+BARE_FLAGS = ("--fresh", "--test_after_fit")
+"""Switches that may stand without a value."""
+LIGHTNING_WORDS = ("best", "last", "hpc", "registry")
+"""Words Lightning resolves to a checkpoint by itself; here a checkpoint also brings its configuration."""
 
-    A sweep agent hands its parameters over as ``--config '{"model.losses.z.weight": 0.1}'``, and jsonargparse
-    understands such a key two levels deep only. Keys are taken in order of name, ``class_path`` first, so that a class
-    comes before its options.
+
+def is_inline(value: str) -> bool:
+    """Return whether a configuration is written out on the command line, as W&B agents do."""
+    return value.lstrip().startswith("{")
+
+
+def config_arguments(argv: list[str]) -> list[str]:
+    """Return the values of every ``--config`` argument, in order: files, or mappings written out (``{...}``)."""
+    return [value for name, value, _ in _options(argv) if name in CONFIG_WORDS and value is not None]
+
+
+def read_arguments(argv: list[str]) -> tuple[list[str], str | None]:
+    """Return a verb's arguments as jsonargparse takes them, and the checkpoint they ask for.
+
+    A bare ``--fresh`` becomes ``--fresh=true``. A sweep agent hands its parameters over as
+    ``--config '{"model.losses.z.weight": 0.1}'``, and jsonargparse understands such a key two levels deep only: it
+    becomes an argument of its own, in order of name with ``class_path`` first, so that a class comes before its
+    options.
 
     Args:
-        argv: The verb and its arguments; every configuration has been read strictly before.
+        argv: The verb and its arguments.
+
+    Raises:
+        ConfigError: A configuration is missing or is not a mapping with each key once, or the last ``ckpt_path``, given
+            as an argument or in a configuration, is one of Lightning's words for a checkpoint.
 
     Example:
-        >>> spread_out(["fit", "--config", '{"model.head.tau": 0.5, "model.head": "TemperatureHead"}'])
-        ['fit', '--model.head=TemperatureHead', '--model.head.tau=0.5']
-        >>> spread_out(["fit", "--config", "configs/nano.yaml", '--config={"seed_everything": 1}'])
-        ['fit', '--config', 'configs/nano.yaml', '--config={"seed_everything": 1}']
+        >>> read_arguments(["fit", "--fresh", "--config", '{"model.head.tau": 0.5, "model.head": "TemperatureHead"}'])
+        (['fit', '--fresh=true', '--model.head=TemperatureHead', '--model.head.tau=0.5'], None)
+        >>> read_arguments(["test", "--ckpt_path", "a/last.ckpt", '--config={"seed_everything": 1}'])[1]
+        'a/last.ckpt'
     """
-    words = []
-    rest = iter(argv)
-    for word in rest:
-        name, equals, value = word.partition("=")
-        if name not in ("-c", "--config"):
-            words.append(word)
+    words: list[str] = argv[:1]
+    checkpoint: str | None = None
+    for name, value, written in _options(argv[1:]):
+        if name == "--ckpt_path":
+            checkpoint = None if value == "null" else value
+        if name not in CONFIG_WORDS or value is None:
+            words += written
             continue
-        value = value if equals else next(rest, "")
-        if value.lstrip().startswith("{"):
-            words += _as_arguments(_read(value))
-        else:
-            words += [word] if equals else [word, value]
-    return words
+        content = _content(value)
+        if "ckpt_path" in content:
+            checkpoint = None if content["ckpt_path"] is None else str(content["ckpt_path"])
+        words += _spread_out(value) if is_inline(value) else written
+    if checkpoint is not None and checkpoint.partition(":")[0] in LIGHTNING_WORDS:
+        raise ConfigError(
+            f"expected a checkpoint folder but got {checkpoint!r} (ckpt_path). "
+            "Hint: give runs/<name>/checkpoints/last.ckpt; the same fit command again resumes by itself."
+        )
+    return words, checkpoint
 
 
 def as_json(values: dict[str, Any]) -> str:
@@ -46,25 +78,37 @@ def as_json(values: dict[str, Any]) -> str:
     return json.dumps(values, sort_keys=True)
 
 
-def _as_arguments(content: dict[str, Any]) -> list[str]:
-    plain = {key: value for key, value in content.items() if "." not in str(key)}
-    dotted = sorted(set(content) - set(plain), key=_class_first)
-    words = [f"--config={as_json(plain)}"] if plain else []
-    return words + [f"--{key}={_text(content[key])}" for key in dotted]
+def _options(words: list[str]) -> Iterator[tuple[str, str | None, list[str]]]:
+    """Yield name, value and words of each argument; only options that are looked at here have a value."""
+    rest = deque(words)
+    while rest:
+        word = rest.popleft()
+        name, equals, value = word.partition("=")
+        if name in (*CONFIG_WORDS, "--ckpt_path") and (equals or rest):
+            value = value if equals else rest.popleft()
+            yield name, value, [word] if equals else [word, value]
+        elif word in BARE_FLAGS and (not rest or rest[0].startswith("-")):
+            yield word, None, [f"{word}=true"]
+        else:
+            yield word, None, [word]
 
 
-def _class_first(key: str) -> list[tuple[bool, str]]:
-    return [(part != "class_path", part) for part in key.split(".")]
+def _content(value: str) -> dict[str, Any]:
+    content = parse_yaml(value, "--config") if is_inline(value) else load_yaml(Path(value))
+    if not isinstance(content, dict):
+        raise ConfigError(
+            f"expected a mapping of keys but got {type(content).__name__} ({value}). "
+            "Hint: configs/nano.yaml is one to start from."
+        )
+    return content
 
 
-def _read(text: str) -> dict[str, Any]:
-    """Return what is written out; JSON before YAML, which would read an agent's ``1e-05`` as text."""
+def _spread_out(text: str) -> list[str]:
     try:
         content = json.loads(text)
-    except json.JSONDecodeError:
+    except json.JSONDecodeError:  # JSON before YAML, which would read an agent's 1e-05 as text
         content = yaml.safe_load(text)
-    return dict(content)
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    plain = {key: value for key, value in content.items() if "." not in str(key)}
+    dotted = sorted(set(content) - set(plain), key=lambda key: [(one != "class_path", one) for one in key.split(".")])
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in content.items()}
+    return [f"--config={as_json(plain)}"] * bool(plain) + [f"--{key}={texts[key]}" for key in dotted]

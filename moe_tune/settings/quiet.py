@@ -17,9 +17,8 @@ HARMLESS = (
 )
 
 
-class _NoTips(logging.Filter):
-    def filter(self, record: logging.LogRecord) -> bool:
-        return "Tip:" not in str(record.msg) and "TPU available" not in str(record.msg)
+def _no_tip(record: logging.LogRecord) -> bool:
+    return "Tip:" not in str(record.msg) and "TPU available" not in str(record.msg)
 
 
 def quieten() -> None:
@@ -29,4 +28,6 @@ def quieten() -> None:
     transformers_logging.disable_progress_bar()
     for message in HARMLESS:
         warnings.filterwarnings("ignore", message=message)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_NoTips())
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        _no_tip
+    )  # one object, which a logger takes once

@@ -4,14 +4,19 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from rich.console import Console
+
+from moe_tune.compare.comparison import Comparison, compare_arms
+from moe_tune.compare.report import write_comparison
+from moe_tune.compare.runs import Run, load_run
+from moe_tune.compare.terminal import render_terminal
 from moe_tune.runs.directory import environment, now
+from moe_tune.settings.running import run
+from moe_tune.settings.workbench import Workbench
 from moe_tune.studies.experiment_file import ASSIGNMENT, Experiment, load_experiment
 from moe_tune.studies.measurement import refuse_mixed_measurements
-
-if TYPE_CHECKING:
-    from moe_tune.compare.comparison import Comparison
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +40,7 @@ class ArmRun:
 
 def run_experiment(
     folder: Path, execute: Callable[[ArmRun], Path], *, full: bool = False, fresh: bool = False
-) -> "Comparison":
+) -> Comparison:
     """Run all arms of an experiment, compare them and write ``results/``.
 
     An arm whose first run has nothing to train is run with the first seed only.
@@ -50,13 +55,6 @@ def run_experiment(
         ConfigError: ``experiment.yaml`` has a fault, or its arms ask their questions in different ways.
         DataError: The arms' runs cannot be compared.
     """
-    from rich.console import Console
-
-    from moe_tune.compare.comparison import compare_arms
-    from moe_tune.compare.report import write_comparison
-    from moe_tune.compare.runs import Run, load_run
-    from moe_tune.compare.terminal import render_terminal
-
     experiment = load_experiment(folder)
     arms = experiment.arms | (experiment.full_arms if full else {})
     refuse_mixed_measurements(experiment, arms)
@@ -94,6 +92,22 @@ def run_experiment(
         )
         console.print(f"against {arm}: {folder_of_arm / 'report.html'}", soft_wrap=True)
     return comparison
+
+
+def fitted_on_one_bench(runs_root: str, plugins: dict[str, str]) -> Callable[[ArmRun], Path]:
+    """Return what fits arms one after the other in this process, on what the first of them has loaded.
+
+    Args:
+        runs_root: Folder of all runs.
+        plugins: sha256 of the user's plug-in files, by path.
+    """
+    workbench = Workbench()
+
+    def execute(arm: ArmRun) -> Path:
+        words = ["fit", *arm.argv, f"--name={arm.name}", f"--runs_root={runs_root}", "--test_after_fit=true"]
+        return run([*words, "--fresh=true"] if arm.fresh else words, plugins, workbench).path
+
+    return execute
 
 
 def arm_arguments(experiment: Experiment, settings: list[str], seed: int) -> list[str]:

@@ -4,15 +4,14 @@ import re
 from collections.abc import Callable, Iterator
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from moe_tune.base.errors import ConfigError, MoeTuneError, did_you_mean
 from moe_tune.base.strict_yaml import load_yaml
+from moe_tune.settings.fit_settings import FitSettings
+from moe_tune.settings.refusals import refuse_idle_losses
 from moe_tune.studies.sweep_file import Sweep, fit_words, is_sweep
 from moe_tune.studies.sweep_search import library, next_values, shall_stop, with_extremes
-
-if TYPE_CHECKING:
-    from moe_tune.settings.settings_cli import SettingsCLI
 
 LOGGED = (
     *("accuracy", "loss", "entropy_all", "entropy_topk", "activated_experts", "never_activated_share"),
@@ -48,6 +47,14 @@ def faults_of(file: Path, plugins: dict[str, str] | None = None) -> list[str]:
     # Nor does it say which head its losses are for.
     problem = _parse(given, plugins, _fits) if whole else _parse(["--data.source=NanoQuiz", *given], plugins)
     return [_placed(problem, file)] if problem else []
+
+
+def kind_of(file: Path) -> str:
+    """Return in words what a valid file is."""
+    content = load_yaml(file)
+    if not is_sweep(content):
+        return "configuration"
+    return f"{content['method']} sweep over {', '.join(content['parameters'])}"
 
 
 def _sweep_faults(sweep: Sweep, plugins: dict[str, str] | None) -> Iterator[str]:
@@ -193,12 +200,12 @@ def _parsed_points(sweep: Sweep, plugins: dict[str, str] | None) -> Iterator[str
             yield fault
 
 
-def _fits(cli: "SettingsCLI") -> None:
-    cli.refuse_idle_losses()
+def _fits(cli: FitSettings) -> None:
+    refuse_idle_losses(cli.model)
 
 
-def _fits_without_test(cli: "SettingsCLI") -> None:
-    cli.refuse_idle_losses()
+def _fits_without_test(cli: FitSettings) -> None:
+    _fits(cli)
     if cli.settings.test_after_fit:
         raise ConfigError(
             "expected a sweep that leaves the test split closed but got true (test_after_fit). "
@@ -207,13 +214,11 @@ def _fits_without_test(cli: "SettingsCLI") -> None:
 
 
 def _parse(
-    argv: list[str], plugins: dict[str, str] | None, demand: Callable[["SettingsCLI"], None] | None = None
+    argv: list[str], plugins: dict[str, str] | None, demand: Callable[[FitSettings], None] | None = None
 ) -> str | None:
     """Return what is wrong with the arguments of a fit, by themselves and by what is demanded beyond."""
-    from moe_tune.settings.settings_cli import SettingsCLI
-
     try:
-        cli = SettingsCLI(argv, plugins)
+        cli = FitSettings(argv, plugins)
         if demand is not None:
             demand(cli)
     except MoeTuneError as fault:

@@ -7,11 +7,13 @@ from typing import Any
 
 from moe_tune.base.errors import ConfigError
 from moe_tune.base.strict_yaml import load_yaml
-from moe_tune.settings.arguments import as_json
-from moe_tune.settings.config_files import config_arguments
+from moe_tune.runs.directory import identity
+from moe_tune.settings.arguments import as_json, config_arguments, is_inline
 
 SWEEP_KEYS = ("method", "parameters", "program", "command", "metric", "early_terminate")
 """A mapping with one of these at its top is a sweep, not a configuration."""
+NOT_IDENTITY = ("name", "description", "project", "entity", "run_cap")
+"""Keys of a sweep file that change none of its points."""
 FORM = "command: [${env}, python, -m, moe_tune, fit, --config, configs/nano.yaml, --config, '${args_json}']"
 
 
@@ -94,6 +96,23 @@ def load_sweep(file: Path) -> Sweep:
             "Hint: configs/sweep/temperature.yaml is one to start from."
         )
     return Sweep(file, content)
+
+
+def sweep_folder(sweep: Sweep, runs_root: Path, seed: int, plugins: dict[str, str]) -> Path:
+    """Return the folder of a sweep: another for every content, also of its base, and seed; the same for more points.
+
+    Args:
+        sweep: The sweep.
+        runs_root: Folder of all runs.
+        seed: Seed of random proposals, at least 0.
+        plugins: sha256 of the user's plug-in files, by path.
+    """
+    content = {
+        "sweep": {key: value for key, value in sweep.config.items() if key not in NOT_IDENTITY},
+        "bases": [value if is_inline(value) else load_yaml(Path(value)) for value in sweep.configs],
+        "plugins": sorted(plugins.values()),
+    }
+    return runs_root / f"sweep-{sweep.file.stem}-s{seed}-{identity(content)}"
 
 
 def is_sweep(content: Any) -> bool:

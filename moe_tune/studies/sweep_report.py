@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.table import Table
 
 from moe_tune.base.published import published
 from moe_tune.base.strict_yaml import load_yaml
@@ -17,8 +16,8 @@ BLOCKS = ("model", "data", "trainer")
 """Keys whose parts are told apart in an overlay; any other is taken as a whole."""
 
 
-def write_report(sweep: Sweep, folder: Path, points: list[SweepPoint]) -> tuple[Table, Path | None]:
-    """Write all files of the report; return the table of what each parameter explains, and the best overlay's path.
+def write_report(sweep: Sweep, folder: Path, points: list[SweepPoint]) -> tuple[pd.DataFrame, Path | None]:
+    """Write all files of the report; return what each parameter explains, and the best overlay's path.
 
     Args:
         sweep: The sweep.
@@ -32,13 +31,13 @@ def write_report(sweep: Sweep, folder: Path, points: list[SweepPoint]) -> tuple[
             frame.to_csv(draft, index=False)
     ended = results.dropna(subset=[sweep.metric])
     if ended.empty:
-        return _rendered(sweep, explained), None
+        return explained, None
     with published(folder / "parallel.html") as draft:
         draft.write_text(_parallel_coordinates(sweep, ended), encoding="utf-8")
     best = points[int(ended.sort_values(sweep.metric, ascending=not sweep.maximised, kind="stable")["point"].iloc[0])]
     with published(folder / "best.yaml") as draft:
         draft.write_text(_overlay(sweep, folder, best), encoding="utf-8")
-    return _rendered(sweep, explained), folder / "best.yaml"
+    return explained, folder / "best.yaml"
 
 
 def results_table(sweep: Sweep, folder: Path, points: list[SweepPoint]) -> pd.DataFrame:
@@ -96,18 +95,6 @@ def explained_share(sweep: Sweep, results: pd.DataFrame) -> pd.DataFrame:
 
 def _searched_in_logarithms(sweep: Sweep, name: str) -> bool:
     return "log" in str(sweep.parameters[name].get("distribution", ""))
-
-
-def _rendered(sweep: Sweep, explained: pd.DataFrame) -> Table:
-    title = f"how much of the spread of {sweep.metric} each parameter explains by itself (associational)"
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1))
-    table.add_column("parameter")
-    for name in ("values", "share %", "adjusted %"):
-        table.add_column(name, justify="right")
-    for row in explained.to_dict("records"):
-        shares = ["" if np.isnan(row[key]) else f"{100 * row[key]:.1f}" for key in ("share", "adjusted")]
-        table.add_row(str(row["parameter"]), str(row["values"]), *shares)
-    return table
 
 
 def _parallel_coordinates(sweep: Sweep, ended: pd.DataFrame) -> str:

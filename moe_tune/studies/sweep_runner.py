@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from moe_tune.base.errors import MoeTuneError
+from moe_tune.settings.running import run
 from moe_tune.settings.workbench import Workbench
 from moe_tune.studies.sweep_file import Sweep
 from moe_tune.studies.sweep_points import Status, SweepPoint, load_points, save_points
@@ -98,16 +99,12 @@ def run_point(sweep: Sweep, folder: Path, point: SweepPoint, plugins: dict[str, 
         point: The point.
         plugins: sha256 of the user's plug-in files, by path.
     """
-    from moe_tune.settings.tuner_cli import AlreadyComplete, run
-
     ended = point.ended(folder)  # killed between the end of the run and its being written down
     if ended is None:
         own = [f"--runs_root={point.root(folder)}", "--test_after_fit=false", "--trainer.enable_progress_bar=false"]
         watchers = [Hyperband(sweep, folder, point.index)] if "early_terminate" in sweep.config else []
         try:
             run(["fit", *sweep.arguments(point.values), *own], plugins, _workbench(), watchers)
-        except AlreadyComplete:
-            pass
         except MoeTuneError as fault:
             return "failed", str(fault)
         ended = point.ended(folder)

@@ -1,5 +1,6 @@
 """The command line: help is light, mistakes get one message and the right exit code."""
 
+import inspect
 import json
 import subprocess
 import sys
@@ -7,19 +8,48 @@ import sys
 import pytest
 
 from moe_tune.cli.main import main
+from moe_tune.cli.verbs import VERBS, command_of
 
 NANO = ["--config", "configs/nano.yaml", "--config", "configs/debug/tiny.yaml"]
 
 
-def test_help_loads_neither_torch_nor_transformers():
-    code = (
-        "import sys, moe_tune.cli.main as cli; cli.main(['--help']); "
-        "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'lightning', 'wandb')))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+LIGHT = ("experiment", "sweep", "compare", "cache", "check", "list", "doctor")
+OF_A_FIT = {"fit": "", "validate": "", "test": "", "predict": "", "analyze": "--shots", "grid": "--vary"}
+OF_A_FIT |= {"estimate": "--prompt_tokens", "cache build": "--splits"}
+
+
+def test_help_of_the_program_and_of_verbs_without_a_configuration_loads_no_library():
+    code = """
+import sys, moe_tune.cli.main as cli
+cli.main(['--help'])
+for verb in sys.argv[1:]:
+    try:
+        cli.main([verb, '--help'])
+    except SystemExit as end:
+        assert end.code == 0
+sys.exit(', '.join({'torch', 'transformers', 'lightning', 'wandb'} & set(sys.modules)) or None)
+"""
+    done = subprocess.run([sys.executable, "-c", code, *LIGHT], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for verb in ("fit", "validate", "test", "predict", "experiment", "compare", "list", "doctor"):
-        assert verb in done.stdout
+    first, *others = done.stdout.split("usage: moe_tune ")
+    assert [line.split()[0] for line in first.splitlines() if line.startswith("  ")][: len(VERBS)] == list(VERBS)
+    assert [text.split()[0] for text in others] == list(LIGHT)
+
+
+@pytest.mark.parametrize("verb", OF_A_FIT)
+def test_a_verb_of_a_fit_shows_its_options_and_all_of_a_fits(verb, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([*verb.split(), "--help"])
+    text = capsys.readouterr().out
+    assert end.value.code == 0
+    assert text.startswith(f"usage: moe_tune {verb} [")
+    assert [word for word in (OF_A_FIT[verb], "--model.layers", "--data.few_shot") if word not in text] == []
+
+
+def test_every_verb_is_in_the_table_and_has_the_same_form():
+    assert {*LIGHT, *OF_A_FIT} - {"cache build"} == set(VERBS)
+    for verb in VERBS:
+        assert [*inspect.signature(command_of(verb)).parameters] == ["argv", "plugins"]
 
 
 MISTAKES = {

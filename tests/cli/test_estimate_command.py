@@ -5,10 +5,11 @@ import json
 import pytest
 
 from moe_tune.base.errors import ConfigError, DataError, ServiceError
-from moe_tune.cli.estimate import main, splits_of
+from moe_tune.cli import estimate
 from moe_tune.data.module import QuizDataModule
 from moe_tune.models.base_model import BaseModel
 from moe_tune.models.shapes import model_shape
+from moe_tune.planning.split_sizes import splits_of
 
 OLMOE = ["--config", "configs/olmoe_mmlu.yaml", "--machine", "H100"]
 GIVEN = ["--questions", "1000", "--prompt_tokens", "123"]
@@ -20,6 +21,10 @@ def _nothing_is_loaded(monkeypatch):
         raise AssertionError("an estimate loads no model")
 
     monkeypatch.setattr(BaseModel, "load", refuse)
+
+
+def main(argv):
+    return estimate.main(argv, {})
 
 
 def report(capsys, *argv):
@@ -54,8 +59,13 @@ def test_published_sizes_stand_in_for_a_dataset_that_is_not_here(capsys, monkeyp
 @pytest.mark.parametrize(
     ("setting", "start"),
     [
-        (["--model.answer_path.use", "never"], "full prompts"),
-        (["--model.scope", "all"], "full prompts"),
+        (["--model.answer_path.use", "never"], "full prompts: answer_path.use never"),
+        (["--model.scope", "all"], "full prompts: scope all"),
+        (["--config", "configs/peft/attention.yaml"], "full prompts: a LoRA"),
+        (["--config", "configs/losses/balance_z.yaml", "--model.losses.z.scope", "all"], "full prompts: loss z"),
+        (["--config", "configs/losses/balance_z.yaml"], "cached"),
+        (["--model.answer_path.use", "trunk"], "trunk cache"),
+        (["--model.answer_path.use", "trunk", "--config", "configs/peft/attention.yaml"], "full prompts"),
         (["--model.answer_path.limit_gb", "1", "--model.answer_path.above_limit", "stream"], "streamed"),
         (["--model.answer_path.limit_gb", "1", "--model.answer_path.above_limit", "trunk"], "trunk cache"),
         (["--model.answer_path.limit_gb", "0.1", "--model.answer_path.above_limit", "trunk"], "full prompts"),
@@ -63,6 +73,25 @@ def test_published_sizes_stand_in_for_a_dataset_that_is_not_here(capsys, monkeyp
 )
 def test_the_way_of_training_is_told(setting, start, capsys):
     assert report(capsys, *OLMOE, *GIVEN, *setting)["answer_path"]["train"].startswith(start)
+
+
+LORAS = {
+    # A and B of each, in 16 layers: 2 weights of attention, the router, the input weights of 64 experts beside routers.
+    "attention": 16 * 2 * 8 * (2048 + 2048),
+    "router": 16 * 8 * (2048 + 64),
+    "experts": 16 * 64 * 2 * (2048 + 2 * 1024) + 5 * 64 * 2048,
+}
+
+
+@pytest.mark.parametrize("name", LORAS)
+def test_a_lora_is_counted(name, capsys):
+    told = report(capsys, *OLMOE, *GIVEN, "--config", f"configs/peft/{name}.yaml")
+    assert told["parameters"]["trainable"] == LORAS[name]
+
+
+def test_what_a_fit_refuses_is_refused():
+    with pytest.raises(ConfigError, match="a LoRA changes every token"):
+        main([*OLMOE, *GIVEN, "--config", "configs/peft/attention.yaml", "--model.answer_path.use", "always"])
 
 
 def test_a_sample_of_prompts_tells_the_tokens_of_all(monkeypatch):
@@ -75,7 +104,7 @@ def test_a_sample_of_prompts_tells_the_tokens_of_all(monkeypatch):
         return QuizDataModule(NanoQuiz(), "nano_quiz", limit_train=900, limit_validation=900, limit_test=900)
 
     sampled = splits_of(quiz(), base, shape, None, None)
-    monkeypatch.setattr("moe_tune.cli.estimate.SAMPLE", 10**9)
+    monkeypatch.setattr("moe_tune.planning.split_sizes.SAMPLE", 10**9)
     counted = splits_of(quiz(), base, shape, None, None)
     for name, split in counted.items():
         assert sampled[name].questions == split.questions

@@ -14,7 +14,7 @@ from moe_tune.data.module import QuizDataModule
 from moe_tune.data.nano_quiz import NanoQuiz
 from moe_tune.data.source import QuestionSource, RawRow
 from moe_tune.runs.checkpoint import RouterCheckpointIO
-from moe_tune.settings.settings_cli import SettingsCLI
+from moe_tune.settings.fit_settings import FitSettings
 from moe_tune.stats.permutation_null import permutation_null
 
 SUMS = ("count", "weight_mass")
@@ -179,7 +179,7 @@ class RelabelledQuiz(QuestionSource):
 @pytest.fixture(scope="module")
 def read():
     """Give a function that reads the relabelled quiz with the nano model."""
-    host = SettingsCLI(["--config", "configs/nano.yaml"])
+    host = FitSettings(["--config", "configs/nano.yaml"])
     tuner = AnalysisTuner(host.model, ["answer"])
 
     def run(answers=None):

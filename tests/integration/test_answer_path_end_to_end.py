@@ -237,7 +237,7 @@ def test_a_grid_refuses_what_it_cannot_compare(tmp_path, capsys):
 
 def test_arms_that_share_a_workbench_are_those_of_separate_processes(tmp_path, monkeypatch):
     """The model, the tokenizer and the data are read once; every bit of every arm is as if it ran alone."""
-    from moe_tune.settings.tuner_cli import run
+    from moe_tune.settings.running import run
     from moe_tune.settings.workbench import Workbench
 
     arms = {

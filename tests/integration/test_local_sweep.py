@@ -13,7 +13,7 @@ import yaml
 from waiting import until
 
 from moe_tune.cli.main import main
-from moe_tune.settings.settings_cli import SettingsCLI
+from moe_tune.settings.fit_settings import FitSettings
 from moe_tune.studies.sweep_file import load_sweep
 
 BASE = ["configs/nano.yaml", "configs/debug/tiny.yaml", "configs/logger/none.yaml"]
@@ -63,7 +63,7 @@ def test_the_overlay_on_the_base_is_the_best_run(grid):
     table = pd.read_csv(folder / "results.csv")
     best = table.loc[table["validation/accuracy"].idxmax()]
     words = [word for path in [*load_sweep(file).configs, str(folder / "best.yaml")] for word in ("--config", path)]
-    assert SettingsCLI(words).model.head.tau == best["model.head.tau"]
+    assert FitSettings(words).model.head.tau == best["model.head.tau"]
 
 
 def test_a_finished_sweep_says_so_and_runs_nothing(grid, capsys):

@@ -22,7 +22,7 @@ from moe_tune.models.base_model import BaseModel
 from moe_tune.models.shapes import model_shape
 from moe_tune.planning.estimate import Costs, Split
 from moe_tune.planning.machine import data_sheet
-from moe_tune.settings.tuner_cli import run
+from moe_tune.settings.running import run
 from moe_tune.tuner.router_tuner import RouterTuner
 
 COMMON = [
@@ -50,7 +50,7 @@ class Steps(Callback):
 
 def fitted(root, *words):
     steps = Steps()
-    return run(["fit", *COMMON, "--runs_root", str(root), *words], watchers=[steps]), steps
+    return run(["fit", *COMMON, "--runs_root", str(root), *words], watchers=[steps]).path, steps
 
 
 # Accumulated gradients
@@ -131,7 +131,8 @@ def test_in_mixed_precision_routing_and_heads_stay_float32(tmp_path):
 
     words = ("--config", "configs/trainer/bf16.yaml", "--data.limit_train", "32", "--data.batch_size", "16")
     for scope in ("answer", "all"):
-        path = run(["fit", *COMMON, *words, "--model.scope", scope, "--runs_root", str(tmp_path)], watchers=[Dtypes()])
+        argv = ["fit", *COMMON, *words, "--model.scope", scope, "--runs_root", str(tmp_path)]
+        path = run(argv, watchers=[Dtypes()]).path
         assert seen == {torch.float32}
         tensors = load_file(path / "checkpoints" / "last.ckpt" / "router.safetensors")
         assert {value.dtype for value in tensors.values()} == {torch.float32}

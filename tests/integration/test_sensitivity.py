@@ -14,14 +14,14 @@ from moe_tune.analysis.sensitivity import LETTERS, changed_experts, measure_sens
 from moe_tune.base.errors import ConfigError
 from moe_tune.base.wheel import olmo_tokenizer_path
 from moe_tune.data.batching import PromptDataset
-from moe_tune.settings.settings_cli import SettingsCLI
+from moe_tune.settings.fit_settings import FitSettings
 
 QUESTIONS = 128
 
 
 def bench(*more):
     """Return a tuner with a perturbed trainable head on a trainer, its model loaded, and its quiz."""
-    host = SettingsCLI(["--config", "configs/nano.yaml", "--data.limit_validation", "256", *more])
+    host = FitSettings(["--config", "configs/nano.yaml", "--data.limit_validation", "256", *more])
     host.trainer_for(limit_val_batches=1).validate(host.model, datamodule=host.datamodule, verbose=False)
     with torch.no_grad():
         for parameter in host.model.routers.trainable().values():

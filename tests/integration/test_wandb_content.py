@@ -243,7 +243,7 @@ def test_a_comparison_is_sent_only_if_asked_for_and_a_fault_is_one_warning(fault
 @pytest.mark.slow
 def test_a_comparison_stays_here_unless_asked_for(offline, untouched, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
-    assert compare([str(untouched), str(offline), "--out", str(tmp_path)]) == 0
+    assert compare([str(untouched), str(offline), "--out", str(tmp_path)], {}) == 0
     assert not (tmp_path / "wandb").exists()
 
 

@@ -171,7 +171,7 @@ def test_a_failed_write_leaves_the_old_files(compared, tmp_path):
 
 def test_command_writes_beside_the_last_run(run_dirs, capsys):
     baseline, arm = run_dirs["baseline"], run_dirs["retuned"][0]
-    assert main([str(arm), "--baseline", str(baseline)]) == 0
+    assert main([str(arm), "--baseline", str(baseline)], {}) == 0
     out = default_out(baseline, [arm])
     assert out.parent == arm.parent / "compare"
     assert (out / "report.html").is_file()
@@ -181,7 +181,7 @@ def test_command_writes_beside_the_last_run(run_dirs, capsys):
 def test_command_leaves_faults_to_the_command_line(run_dirs, capsys):
     baseline = run_dirs["baseline"]
     with pytest.raises(ConfigError, match="Hint: python -m moe_tune compare"):
-        main([str(baseline)])
+        main([str(baseline)], {})
     with pytest.raises(DataError, match="Hint:"):
-        main([str(baseline), str(baseline.parent / "nowhere")])
+        main([str(baseline), str(baseline.parent / "nowhere")], {})
     assert capsys.readouterr() == ("", "")

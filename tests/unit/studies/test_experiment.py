@@ -11,7 +11,7 @@ from moe_tune.base.errors import ConfigError
 from moe_tune.studies.experiment import run_experiment
 from moe_tune.studies.experiment_file import load_experiment
 
-sys.path.insert(0, str(Path(__file__).parent / "compare"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "compare"))
 from synthetic_runs import write_run
 
 VALID = {

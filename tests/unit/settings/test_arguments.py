@@ -9,14 +9,9 @@ from jsonargparse import ArgumentParser
 
 from moe_tune.base.errors import ConfigError, ModelError
 from moe_tune.runs.checkpoint import RouterCheckpointIO
-from moe_tune.settings.config_files import (
-    checked_arguments,
-    checkpoint_argument,
-    config_arguments,
-    config_label,
-    differences,
-    with_checkpoint_config,
-)
+from moe_tune.settings.arguments import config_arguments, read_arguments
+from moe_tune.settings.command import Command
+from moe_tune.settings.config_files import config_label, differences
 
 
 @pytest.fixture(scope="module")
@@ -48,38 +43,41 @@ def test_the_checkpoint_is_the_one_jsonargparse_ends_with(files, pieces):
     parser.add_argument("-c", "--config", action="config")
     parser.add_argument("--ckpt_path", type=str | None, default=None)
     parser.add_argument("--seed_everything", type=int, default=0)
-    assert checkpoint_argument(["fit", *words]) == parser.parse_args(words).ckpt_path
+    assert read_arguments(["fit", *words])[1] == parser.parse_args(words).ckpt_path
 
 
 def test_a_checkpoints_configuration_comes_first(tmp_path):
     folder = tmp_path / "last.ckpt"
-    RouterCheckpointIO(lambda: "seed_everything: 7\n").save_checkpoint({"state_dict": {"w": torch.zeros(1)}}, folder)
+    RouterCheckpointIO(lambda: "seed_everything: 7\nname: kept\n").save_checkpoint(
+        {"state_dict": {"w": torch.zeros(1)}}, folder
+    )
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text(f"ckpt_path: {folder}\n")
-    argv = ["test", "--config", str(overlay), "--seed_everything", "1"]
-    assert with_checkpoint_config(argv) == ["test", "--config", str(folder / "config.yaml"), *argv[1:]]
-    assert with_checkpoint_config([*argv, "--ckpt_path", "null"]) == [*argv, "--ckpt_path", "null"]
+    argv = ["test", "--config", "configs/nano.yaml", "--config", str(overlay), "--seed_everything", "1"]
+    settings = Command(argv).settings
+    assert (settings.name, settings.seed_everything, settings.ckpt_path) == ("kept", 1, str(folder))
+    assert Command([*argv, "--ckpt_path", "null"]).settings.name is None
 
 
 def test_a_missing_checkpoint_named_in_a_file_is_refused(files):
     with pytest.raises(ModelError, match="'one'"):
-        with_checkpoint_config(["test", "--config", str(files / "one.yaml")])
+        Command(["test", "--config", str(files / "one.yaml")])
 
 
 @pytest.mark.parametrize("word", ["best", "last", "hpc", "registry:model"])
 def test_lightnings_words_are_refused_with_a_hint(word):
     with pytest.raises(ConfigError, match=r"last\.ckpt"):
-        with_checkpoint_config(["test", "--ckpt_path", word])
+        read_arguments(["test", "--ckpt_path", word])
     with pytest.raises(ConfigError, match=word):
-        with_checkpoint_config(["test", "--config", f"{{ckpt_path: '{word}'}}"])
+        read_arguments(["test", "--config", f"{{ckpt_path: '{word}'}}"])
 
 
 @pytest.mark.parametrize("flag", ["--fresh", "--test_after_fit"])
 def test_a_bare_switch_means_true_and_a_given_value_stands(flag):
-    assert checked_arguments(["fit", flag]) == ["fit", f"{flag}=true"]
-    assert checked_arguments(["fit", flag, "--name", "x"]) == ["fit", f"{flag}=true", "--name", "x"]
+    assert read_arguments(["fit", flag])[0] == ["fit", f"{flag}=true"]
+    assert read_arguments(["fit", flag, "--name", "x"])[0] == ["fit", f"{flag}=true", "--name", "x"]
     for same in (["fit", flag, "true"], ["fit", flag, "False", "--name", "x"], ["fit", f"{flag}=false"]):
-        assert checked_arguments(same) == same
+        assert read_arguments(same)[0] == same
 
 
 @pytest.mark.parametrize("content", ["a: 1\na: 2\n", "- 1\n", "a: [\n", ""])
@@ -87,13 +85,13 @@ def test_a_file_that_is_no_mapping_with_each_key_once_is_refused(tmp_path, conte
     file = tmp_path / "bad.yaml"
     file.write_text(content)
     with pytest.raises(ConfigError, match=r"bad\.yaml"):
-        checked_arguments(["fit", "--config", str(file)])
+        read_arguments(["fit", "--config", str(file)])
 
 
 @pytest.mark.parametrize("inline", ["{a: 1, a: 2}", '{"a": '])
 def test_a_written_out_configuration_is_read_as_strictly(inline):
     with pytest.raises(ConfigError, match="--config"):
-        checked_arguments(["fit", "--config", inline])
+        read_arguments(["fit", "--config", inline])
 
 
 def test_the_arguments_of_config_are_found_in_order():

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from moe_tune.cli.sweep import sweep_folder
+from moe_tune.studies.sweep_file import sweep_folder
 
 TAU = {"model.head.tau": {"values": [0.5, 1.0]}}
 

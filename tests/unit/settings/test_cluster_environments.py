@@ -13,9 +13,9 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasti
 from lightning.pytorch.utilities import rank_zero_only
 
 from moe_tune.runs.directory import RunDirectory
-from moe_tune.settings.settings_cli import SettingsCLI
+from moe_tune.settings.fit_settings import FitSettings
 
-CLUSTER = Path(__file__).parents[2] / "configs" / "cluster"
+CLUSTER = Path(__file__).parents[3] / "configs" / "cluster"
 SCRIPTS = sorted(path for path in CLUSTER.iterdir() if path.suffix in (".sbatch", ".sh"))
 
 
@@ -63,7 +63,7 @@ def command(script):
 def test_the_script_is_sound_and_its_command_parses(script):
     subprocess.run(["bash", "-n", str(script)], check=True)
     words = command(script)
-    settings = SettingsCLI(words[words.index("fit") + 1 :]).settings
+    settings = FitSettings(words[words.index("fit") + 1 :]).settings
     assert (settings.trainer.strategy, settings.trainer.num_nodes, settings.trainer.devices) in [
         ("ddp", "2", "4"),
         ("ddp", 2, 4),

@@ -4,16 +4,20 @@ import json
 
 import pytest
 
-from moe_tune.settings.arguments import spread_out
-from moe_tune.settings.settings_cli import SettingsCLI
+from moe_tune.settings.arguments import read_arguments
+from moe_tune.settings.fit_settings import FitSettings
 from moe_tune.studies.sweep_file import load_sweep
 
 NANO = ["--config", "configs/nano.yaml"]
 
 
+def words(argv):
+    return read_arguments(argv)[0]
+
+
 def settings(*overlays, **values):
     argv = [part for path in overlays for part in ("--config", path)]
-    return SettingsCLI([*NANO, *argv, "--config", json.dumps(values)]).settings.model
+    return FitSettings([*NANO, *argv, "--config", json.dumps(values)]).settings.model
 
 
 def test_a_head_and_its_option():
@@ -33,11 +37,11 @@ def test_a_class_comes_before_its_options_whatever_their_names():
 
 
 def test_json_is_read_as_json():
-    assert spread_out(["fit", "--config", '{"optimizer.betas": [1e-05, 0.9]}']) == [
+    assert words(["fit", "--config", '{"optimizer.betas": [1e-05, 0.9]}']) == [
         "fit",
         "--optimizer.betas=[1e-05, 0.9]",
     ]
-    assert spread_out(["fit", "--config", "{a.b: 0.5}"]) == ["fit", "--a.b=0.5"]
+    assert words(["fit", "--config", "{a.b: 0.5}"]) == ["fit", "--a.b=0.5"]
 
 
 def test_a_part_of_a_stack():
@@ -47,13 +51,13 @@ def test_a_part_of_a_stack():
 
 def test_values_keep_their_types():
     values = {"a.b": None, "a.c": True, "a.d": [1, 2], "a.e": 1e-07, "a.f": "007", "a.g": {"x": 1.5}}
-    words = spread_out(["fit", f"--config={json.dumps(values)}"])
-    assert words == ["fit", "--a.b=null", "--a.c=true", "--a.d=[1, 2]", "--a.e=1e-07", "--a.f=007", '--a.g={"x": 1.5}']
+    came = words(["fit", f"--config={json.dumps(values)}"])
+    assert came == ["fit", "--a.b=null", "--a.c=true", "--a.d=[1, 2]", "--a.e=1e-07", "--a.f=007", '--a.g={"x": 1.5}']
 
 
 def test_keys_without_dots_stay_a_configuration_in_its_place():
     argv = ["fit", "--config", '{"a.b": 1, "seed_everything": 3}', "--c", "2"]
-    assert spread_out(argv) == ["fit", '--config={"seed_everything": 3}', "--a.b=1", "--c", "2"]
+    assert words(argv) == ["fit", '--config={"seed_everything": 3}', "--a.b=1", "--c", "2"]
 
 
 @pytest.mark.parametrize("name", ["temperature", "accuracy_bias", "loss_weights", "heads"])

@@ -9,9 +9,9 @@ from itertools import product
 from types import SimpleNamespace
 
 import pytest
-from moe_tune.sweeps import runner
 
 from moe_tune.runs.agent import StoppedBySweep
+from moe_tune.studies import sweep_runner as runner
 from moe_tune.studies.sweep_points import SweepPoint, load_points
 from moe_tune.studies.sweep_runner import run_sweep
 from moe_tune.studies.sweep_search import Hyperband, shall_stop

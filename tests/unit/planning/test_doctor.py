@@ -4,7 +4,8 @@ import importlib.metadata
 
 import pytest
 
-from moe_tune.cli import doctor
+from moe_tune.cli.doctor import main
+from moe_tune.planning import doctor
 
 
 def with_versions(monkeypatch, **changes):
@@ -22,7 +23,7 @@ def with_versions(monkeypatch, **changes):
 @pytest.mark.parametrize("name", doctor.PACKAGES)
 def test_a_missing_package_is_a_problem(monkeypatch, capsys, name):
     with_versions(monkeypatch, **{name: None})
-    assert doctor.main([]) == 2
+    assert main([], {}) == 2
     text = capsys.readouterr().out
     assert f"problem: expected {name} but it is not installed" in text
     assert "Hint: pip install" in text
@@ -31,11 +32,11 @@ def test_a_missing_package_is_a_problem(monkeypatch, capsys, name):
 
 def test_a_malicious_version_is_a_problem_and_is_not_imported(monkeypatch, capsys):
     with_versions(monkeypatch, lightning="2.6.3")
-    monkeypatch.setattr(doctor, "show_what_libraries_see", lambda: pytest.fail("imported it"))
-    assert doctor.main([]) == 2
+    monkeypatch.setattr("moe_tune.cli.doctor.what_libraries_see", lambda: pytest.fail("imported it"))
+    assert main([], {}) == 2
     assert "malicious" in capsys.readouterr().out
 
 
 def test_all_there_is_no_problem(capsys):
-    assert doctor.main([]) == 0
+    assert main([], {}) == 0
     assert "nothing stands in the way" in capsys.readouterr().out

@@ -1,12 +1,9 @@
-"""``cache build``: compute and keep the prompts of a configuration before anything is trained on them."""
-
-import argparse
+"""Prompts of a configuration, computed and kept before anything is trained on them."""
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from moe_tune.base.errors import ConfigError
-from moe_tune.settings.quiet import quieten
-from moe_tune.settings.settings_cli import SettingsCLI
+from moe_tune.settings.fit_settings import FitSettings
 from moe_tune.tuner.router_tuner import RouterTuner
 
 NEUTRAL = ["--model.head", "RetunedHead", "--model.losses", "{}", "--model.answer_path.use", "always"]
@@ -24,7 +21,6 @@ class KeptPrompts(Callback):
         self.splits = splits
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Build them."""
         assert isinstance(pl_module, RouterTuner)
         known = ["train", "validation", *pl_module.quiz.test_names]
         unknown = [split for split in self.splits or () if split not in known]
@@ -43,22 +39,13 @@ class KeptPrompts(Callback):
                 )
 
 
-def build_from_config(argv: list[str]) -> int:
-    """Build the caches of a configuration and return 0.
+def build_caches(fit: FitSettings, splits: list[str] | None) -> None:
+    """Build the caches that a fit will use, and say what became of each.
 
     Args:
-        argv: ``--splits``, and the arguments of a fit.
+        fit: The settings, with those of ``NEUTRAL``.
+        splits: Which splits; ``None`` takes all of them.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m moe_tune cache build",
-        description="Compute and keep the prompts of a configuration; everything else is as for fit.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--splits", nargs="+", help="which splits; all of them if left out")
-    given, rest = parser.parse_known_args(argv)
-    quieten()
-    cli = SettingsCLI([*rest, *NEUTRAL])
     # A fit without steps: it loads what a fit loads, and the callback does the rest.
-    trainer = cli.trainer_for(max_steps=0, num_sanity_val_steps=0, callbacks=[KeptPrompts(given.splits)])
-    trainer.fit(cli.model, datamodule=cli.datamodule)
-    return 0
+    trainer = fit.trainer_for(max_steps=0, num_sanity_val_steps=0, callbacks=[KeptPrompts(splits)])
+    trainer.fit(fit.model, datamodule=fit.datamodule)

@@ -1,0 +1,5 @@
+"""The verb ``test``."""
+
+from moe_tune.cli.fit import lightning_verb
+
+main = lightning_verb("test")

@@ -1,0 +1,148 @@
+"""A command is parsed by LightningCLI into settings; objects are made of them when somebody asks."""
+
+import re
+import warnings
+from functools import cached_property
+from typing import Any
+
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch import seed_everything
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+import moe_tune.data
+import moe_tune.heads
+import moe_tune.losses
+import moe_tune.models  # noqa: F401 - importing the folders makes their classes known by short name
+from moe_tune.base.errors import ConfigError
+from moe_tune.base.moved import old_spelling
+from moe_tune.base.plugins import PLUGIN
+from moe_tune.data.module import QuizDataModule
+from moe_tune.runs.checkpoint import CONFIG, checked_folder
+from moe_tune.settings.arguments import read_arguments
+from moe_tune.settings.complaints import readable
+from moe_tune.settings.refusals import refuse_unfit
+from moe_tune.tuner.router_tuner import RouterTuner
+
+OF_THE_CALL = ("fresh", "ckpt_path", "verbose", "weights_only", "return_predictions")
+"""Arguments of one call, which are no part of a run's configuration."""
+
+
+class _ParseFault(Exception):
+    """What jsonargparse had to say about an argument."""
+
+
+class _Parser(LightningArgumentParser):
+    """A parser that raises instead of printing its whole usage."""
+
+    def error(self, message: str, ex: Exception | None = None) -> None:
+        raise _ParseFault(message) from ex
+
+
+class Command(LightningCLI):
+    """One of Lightning's verbs with its arguments, parsed by LightningCLI over ``RouterTuner`` and ``QuizDataModule``.
+
+    LightningCLI's constructor makes all objects and runs the verb; this one parses, and that is all.
+
+    Args:
+        argv: The verb and its arguments.
+        plugins: sha256 of the user's plug-in files, by path.
+        verb: The verb as its help shows it, where it is another.
+        about: What it does, in a sentence.
+
+    Raises:
+        ConfigError: An argument or a key of a configuration has a fault, or no verb takes the trainer's strategy.
+        ModelError: The checkpoint that is asked for is not intact.
+    """
+
+    def __init__(
+        self,
+        argv: list[str],
+        plugins: dict[str, str] | None = None,
+        verb: str | None = None,
+        about: str | None = None,
+    ) -> None:
+        self.argv, self.plugins = argv, plugins or {}
+        words, checkpoint = read_arguments(argv)
+        if checkpoint is not None:  # its configuration comes first, so that files and arguments win over it
+            words[1:1] = ["--config", str(checked_folder(checkpoint) / CONFIG)]
+        # Lightning warns when arguments are given beside sys.argv; here they always are.
+        warnings.filterwarnings("ignore", message=".*args parameter is intended to run from within Python.*")
+        shown = {"usage": f"moe_tune {verb or argv[0]} [options]"} | ({"description": about} if about else {})
+        super().__init__(
+            RouterTuner,
+            QuizDataModule,
+            save_config_callback=None,
+            seed_everything_default=0,
+            parser_class=_Parser,
+            parser_kwargs={argv[0]: shown},
+            load_from_checkpoint_support=False,
+            args=words,
+        )
+        refuse_unfit(self.settings.trainer)
+
+    def subcommands(self) -> dict[str, set[str]]:
+        """Name the verb that is asked for; a parser for each of the others would take as long as this one's."""
+        return {self.argv[0]: LightningCLI.subcommands()[self.argv[0]]}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add where runs go, and what a fit ends with."""
+        parser.add_argument("--runs_root", type=str, default="runs", help="Folder of all runs.")
+        parser.add_argument("--name", type=str | None, default=None, help="Short name of the run in comparisons.")
+        parser.add_argument("--fresh", type=bool, default=False, help="Start anew although the same run exists.")
+        parser.add_argument(
+            "--test_after_fit", type=bool, default=False, help="Evaluate the test split once when a fit has ended."
+        )
+        parser.link_arguments("seed_everything", "data.seed")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, and say what was wrong in one message."""
+        try:
+            super().parse_arguments(parser, args)
+        except _ParseFault as fault:
+            if missing := re.search(rf"{PLUGIN}(\w+)", str(fault)):
+                raise ConfigError(
+                    f"expected the plug-in file {missing[1]}.py, which the configuration names, but it is not loaded. "
+                    f"Hint: python -m moe_tune --plugins {missing[1]}.py {self.argv[0]} ..."
+                ) from fault
+            keys = {action.dest for one in self._subcommand_parsers.values() for action in one._actions}
+            raise ConfigError(readable(str(fault), keys)) from fault
+
+    def _parse_ckpt_path(self) -> None:
+        """Leave the checkpoint's configuration to the constructor: the command line wins over it."""
+
+    def _set_seed(self) -> None:
+        seed = self.settings.seed_everything
+        if seed is not False:  # True lets Lightning choose
+            chosen = seed_everything(None if seed is True else seed, workers=True, verbose=False)
+            self.settings.seed_everything = chosen
+
+    def instantiate_classes(self) -> None:
+        """Make nothing yet."""
+
+    def _run_subcommand(self, subcommand: str) -> None: ...
+
+    @property
+    def settings(self) -> Namespace:
+        """The parsed arguments of the verb."""
+        settings: Namespace = self.config[self.subcommand]
+        return settings
+
+    @cached_property
+    def configuration(self) -> dict[str, Any]:
+        """The complete configuration as plain values, without the arguments of the call; classes as runs spell them."""
+        text = self._parser(self.subcommand).dump(self.settings, skip_none=False)
+        config: dict[str, Any] = old_spelling(yaml.safe_load(text))
+        return {key: value for key, value in config.items() if key not in OF_THE_CALL}
+
+    def made(self, **trainer: Any) -> Namespace:
+        """Return the settings with an object for each class they name: model and data, unloaded, loggers, callbacks.
+
+        Args:
+            trainer: Settings of the trainer that are others for these objects.
+        """
+        settings = self.settings.clone()
+        for key, value in trainer.items():
+            settings[f"trainer.{key}"] = value
+        made: Namespace = self._parser(self.subcommand).instantiate_classes(settings)
+        return made

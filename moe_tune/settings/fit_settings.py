@@ -1,0 +1,53 @@
+"""The arguments of a fit for verbs that do something else with them, beside the verb's own."""
+
+from collections.abc import Callable
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningArgumentParser
+
+from moe_tune.settings.command import Command
+
+AddArguments = Callable[[Any], None]
+"""Adds a verb's options to a parser, argparse's or jsonargparse's."""
+
+
+class FitSettings(Command):
+    """A fit's model and data, made but not loaded; no loggers, no run directory.
+
+    Args:
+        argv: The arguments of a fit, and those of the verb.
+        plugins: sha256 of the user's plug-in files, by path.
+        verb: The verb, as its help shows it.
+        about: What it does, in a sentence.
+        add_arguments: Adds the verb's own options.
+    """
+
+    def __init__(
+        self,
+        argv: list[str],
+        plugins: dict[str, str] | None = None,
+        verb: str = "fit",
+        about: str | None = None,
+        add_arguments: AddArguments | None = None,
+    ) -> None:
+        self.add_options = add_arguments
+        super().__init__(["fit", *argv], plugins, verb, about)
+        made = self.made(logger=False, callbacks=None)
+        self.model, self.datamodule = made.model, made.data
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the verb's options to those of a fit."""
+        super().add_arguments_to_parser(parser)
+        if self.add_options is not None:
+            self.add_options(parser)
+
+    def trainer_for(self, **options: Any) -> Trainer:
+        """Return a trainer on the configuration's hardware and numerics that writes and shows nothing.
+
+        Args:
+            options: Further arguments of Lightning's ``Trainer``.
+        """
+        kept = ("accelerator", "devices", "num_nodes", "precision", "deterministic")
+        silent = dict.fromkeys(("logger", "enable_checkpointing", "enable_model_summary", "enable_progress_bar"), False)
+        return Trainer(**{key: self.settings.trainer[key] for key in kept} | silent | options)

@@ -1,0 +1,110 @@
+"""Which run directory a command works in, and from where in it the verb starts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+
+from moe_tune.base.errors import ConfigError
+from moe_tune.base.strict_yaml import load_yaml
+from moe_tune.runs.agent import own_folder
+from moe_tune.runs.checkpoint import CONFIG, RouterCheckpointIO
+from moe_tune.runs.directory import RunDirectory, identity
+from moe_tune.runs.redact import redacted
+from moe_tune.settings.command import Command
+from moe_tune.settings.config_files import config_label, differences
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a command works.
+
+    Attributes:
+        directory: The run directory.
+        resolved: The complete configuration, without secrets.
+        theirs: Whether it is an evaluation that belongs into the directory of the fit whose checkpoint it reads.
+    """
+
+    directory: RunDirectory
+    resolved: dict[str, Any]
+    theirs: bool = False
+
+
+def place_of(command: Command) -> Place:
+    """Return where a command works; nothing is written.
+
+    Args:
+        command: The command.
+
+    Raises:
+        ConfigError: The folder of all runs cannot be written to.
+    """
+    settings, config = command.settings, command.configuration
+    resolved = redacted(config)
+    head = str(config["model"]["head"]["class_path"]).rpartition(".")[2]
+    # An edited plug-in makes another run.
+    asked = {**config, "plugins": command.plugins} if command.plugins else config
+    label = settings.name or config_label(command.argv)
+    of_config = RunDirectory.of(Path(settings.runs_root), label, head, int(config["seed_everything"]), asked)
+    path = own_folder(of_config.path)
+    if command.subcommand == "fit":
+        return Place(RunDirectory(path), resolved)
+    checkpoint = settings.get("ckpt_path")
+    if checkpoint and Path(checkpoint).parent.name == "checkpoints":
+        fitted = RunDirectory(Path(checkpoint).parent.parent)
+        stored = load_yaml(Path(checkpoint) / CONFIG)
+        for line in differences(stored, resolved):
+            rank_zero_info(f"not as in the checkpoint: {line}")
+        # The fit's own directory takes only what its manifest describes.
+        tested = Path(fitted.manifest.get("tested_checkpoint", checkpoint)).name
+        same_code = sorted(fitted.manifest.get("plugins", {}).values()) == sorted(command.plugins.values())
+        same_run = same_code and identity(stored) == identity(resolved)
+        if same_run and (command.subcommand == "predict" or tested in ("last", Path(checkpoint).name)):
+            return Place(fitted, resolved, theirs=True)
+        changed = "" if same_run else f"-{identity(resolved)}"
+        path = path.with_name(f"{fitted.path.name}-{Path(checkpoint).stem}{changed}")
+    return Place(RunDirectory(path.with_name(f"{path.name}-{command.subcommand}")), resolved)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """From where a verb starts.
+
+    Attributes:
+        checkpoint: What is loaded first.
+        resumed: Optimiser steps that an earlier process of the same run has done; ``None`` where it does not go on.
+        anew: Whether what lies in the directory has to make room.
+    """
+
+    checkpoint: str | None
+    resumed: int | None = None
+    anew: bool = False
+
+
+def start_of(command: Command, place: Place) -> Start | None:
+    """Return from where the verb starts by what lies in its directory; ``None`` if the same fit has ended there.
+
+    Args:
+        command: The command.
+        place: Where it works.
+
+    Raises:
+        ConfigError: A fit starts anew from a checkpoint of the run that it replaces.
+    """
+    settings, directory = command.settings, place.directory
+    checkpoint = settings.get("ckpt_path")
+    if command.subcommand != "fit":
+        return Start(checkpoint, anew=not place.theirs)
+    if directory.is_finished and not settings.fresh:
+        return None
+    if checkpoint is None and not settings.fresh and directory.last_checkpoint is not None:
+        checkpoint = str(directory.last_checkpoint)
+        return Start(checkpoint, resumed=RouterCheckpointIO().load_checkpoint(checkpoint)["global_step"])
+    own = checkpoint is not None and directory.path in Path(checkpoint).parents
+    if own and settings.fresh:
+        raise ConfigError(
+            f"expected a checkpoint outside the run that is made afresh but got {checkpoint!r} "
+            "(fresh, ckpt_path). Hint: leave one of them out."
+        )
+    return Start(checkpoint, anew=not own)

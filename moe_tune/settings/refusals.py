@@ -1,0 +1,47 @@
+"""Settings that parse and that no run takes."""
+
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DDPStrategy
+
+from moe_tune.base.errors import ConfigError
+from moe_tune.tuner.router_tuner import RouterTuner
+
+NO_SHARDING = (
+    "expected ddp for several processes but got {} (trainer.strategy). Hint: --trainer.strategy ddp; only heads train, "
+    "so there is next to nothing to shard, and kept prompts, hashes and checkpoints want whole tensors."
+)
+OTHER_WAYS = ("fsdp", "deepspeed", "modelparallel", "spawn", "fork", "notebook", "xla")
+"""What the names of Lightning's other strategies contain: they shard tensors, or hand this program on by pickling."""
+
+
+def refuse_unfit(trainer: Any) -> None:
+    """Refuse a strategy that shards and heads in less than float32, before Lightning wants a GPU or a library for them.
+
+    Args:
+        trainer: The parsed arguments of the trainer.
+    """
+    name = str(getattr(trainer.strategy, "class_path", trainer.strategy))
+    if any(way in name.lower().replace("_", "") for way in OTHER_WAYS):
+        raise ConfigError(NO_SHARDING.format(repr(name)))
+    if str(trainer.precision).endswith("-true") and trainer.precision != "32-true":
+        raise ConfigError(
+            f"expected heads in float32 but got {trainer.precision!r} (trainer.precision). Hint: "
+            "model.base.dtype is the base model's; bf16-mixed computes in bfloat16 and keeps heads and routing."
+        )
+
+
+def refuse_sharding(trainer: Trainer) -> None:
+    """Refuse a strategy of several processes that only the trainer knows to be another than DDP."""
+    if trainer.world_size > 1 and not isinstance(trainer.strategy, DDPStrategy):
+        raise ConfigError(NO_SHARDING.format(type(trainer.strategy).__name__))
+
+
+def refuse_idle_losses(tuner: RouterTuner) -> None:
+    """Refuse losses that nothing would be trained by: neither the head nor an adapter trains."""
+    if tuner.losses and not tuner.trains:
+        raise ConfigError(
+            f"expected no losses for a head with nothing to train but got {sorted(tuner.losses)} "
+            "(model.losses). Hint: configs/losses/none.yaml, or a head that trains."
+        )

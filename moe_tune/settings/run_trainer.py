@@ -1,0 +1,64 @@
+"""The trainer of a run: the configured one, with this project's checkpoints, records and metrics file."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from moe_tune.callbacks.base_reference import BaseReference
+from moe_tune.callbacks.evidence_log import EvidenceLog
+from moe_tune.callbacks.freezing_proof import FreezingProof
+from moe_tune.callbacks.question_records import PredictionRecords, QuestionRecords
+from moe_tune.callbacks.run_files import RunFiles
+from moe_tune.runs.checkpoint import RouterCheckpointIO
+from moe_tune.runs.directory import RunDirectory, to_yaml
+from moe_tune.runs.metrics_file import MetricsFile
+from moe_tune.settings.refusals import refuse_sharding
+
+
+def run_trainer(
+    settings: Any,
+    directory: RunDirectory,
+    resolved: dict[str, Any],
+    name: str,
+    plugins: dict[str, str],
+    watchers: Sequence[Callback],
+) -> Trainer:
+    """Return the trainer of a run.
+
+    Args:
+        settings: The trainer's settings, loggers and callbacks made.
+        directory: The run directory.
+        resolved: The complete configuration.
+        name: Short name of the run in comparisons.
+        plugins: sha256 of the user's plug-in files, by path.
+        watchers: Further callbacks, called after all others.
+    """
+    own = [RouterCheckpointIO(lambda: to_yaml(resolved))]
+    chosen = settings.callbacks or []
+    callbacks = [
+        RunFiles(directory, resolved, name, plugins),
+        FreezingProof(directory),
+        QuestionRecords(directory),
+        PredictionRecords(directory),
+        BaseReference(directory),
+    ]
+    options = {
+        **settings,
+        "callbacks": list(chosen) if isinstance(chosen, list) else [chosen],
+        "plugins": [*(settings.plugins or []), *own],
+        "default_root_dir": str(directory.path),
+    }
+    trainer = Trainer(**options)
+    if not any(isinstance(callback, EvidenceLog) for callback in trainer.callbacks):
+        callbacks.append(EvidenceLog())
+    trainer.callbacks[:0] = callbacks
+    trainer.callbacks += watchers
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+            callback.dirpath = str(directory.path / "checkpoints")
+    refuse_sharding(trainer)
+    directory.path.mkdir(parents=True, exist_ok=True)  # W&B goes elsewhere if its folder does not exist
+    trainer.loggers = [*trainer.loggers, MetricsFile(directory.path)]
+    return trainer

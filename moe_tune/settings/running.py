@@ -1,0 +1,190 @@
+"""Running a command: its directory, the objects of its settings, the verb, and the record of how it ended."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from jsonargparse import Namespace
+from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import instantiate_class
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
+
+from moe_tune.base.errors import ConfigError
+from moe_tune.data.module import QuizDataModule
+from moe_tune.runs.agent import record_end, stopped_by_sweep
+from moe_tune.runs.metrics_file import MetricsFile
+from moe_tune.settings.command import Command
+from moe_tune.settings.place import Place, Start, place_of, start_of
+from moe_tune.settings.quiet import quieten
+from moe_tune.settings.refusals import refuse_idle_losses
+from moe_tune.settings.run_trainer import run_trainer
+from moe_tune.settings.workbench import Workbench
+from moe_tune.tracking.wandb_logger import close_wandb_run
+from moe_tune.tuner.router_tuner import RouterTuner
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What came of a command.
+
+    Attributes:
+        path: Its run directory.
+        before: Whether the same fit had ended there before, and nothing was run.
+    """
+
+    path: Path
+    before: bool = False
+
+
+def run(
+    argv: list[str],
+    plugins: dict[str, str] | None = None,
+    workbench: Workbench | None = None,
+    watchers: Sequence[Callback] = (),
+) -> Ran:
+    """Run one of Lightning's verbs.
+
+    Args:
+        argv: The verb and its arguments.
+        plugins: sha256 of the user's plug-in files, by path.
+        workbench: What the runs of this process share; ``None`` shares nothing.
+        watchers: Further callbacks, called after all others.
+
+    Raises:
+        MoeTuneError: What the user can mend: an argument, a checkpoint, the data, the trainer.
+    """
+    quieten()
+    command = Command(argv, plugins)
+    place = place_of(command)
+    with _taken(command, place) as start:
+        if start is None:
+            return Ran(place.directory.path, before=True)
+        try:
+            _Job.of(command, place, start, workbench, watchers).run(start.checkpoint)
+        except MisconfigurationException as fault:
+            text = " ".join(str(fault).split())
+            raise ConfigError(f"expected a trainer that can run here but got: {text}") from fault
+    return Ran(place.directory.path)
+
+
+@contextmanager
+def _taken(command: Command, place: Place) -> Iterator[Start | None]:
+    """Hold the run directory while the verb runs, and leave it and W&B saying how the run ended.
+
+    What an earlier run of the same name left is put aside until the new one has begun.
+    """
+    directory = place.directory.claimed()
+    aside: Path | None = None
+    failed = True
+    try:
+        start = start_of(command, place)
+        if start is not None and start.resumed is not None:
+            if not rank_zero_only.rank:
+                MetricsFile(directory.path).forget_from(start.resumed)
+            rank_zero_info(f"resuming {directory.path} from {start.checkpoint} at step {start.resumed}")
+        if start is not None and start.anew:
+            aside = directory.set_aside()
+        yield start
+        failed = False
+    except SystemExit as end:
+        if not stopped_by_sweep(end):
+            raise
+        failed = False  # for W&B too: a sweep that stops a run has not found a fault in it
+        record_end(directory, early=True)
+    finally:
+        close_wandb_run(failed=failed)
+        directory.settle(aside)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    command: Command
+    place: Place
+    model: RouterTuner
+    data: QuizDataModule
+    trainer: Trainer
+
+    @classmethod
+    def of(
+        cls,
+        command: Command,
+        place: Place,
+        start: Start,
+        workbench: Workbench | None,
+        watchers: Sequence[Callback],
+    ) -> "_Job":
+        settings = command.settings
+        # Lightning hands these to the processes it starts.
+        sys.argv = ["moe_tune", *(f"--plugins={path}" for path in command.plugins), *command.argv]
+        if settings.seed_everything is not False:
+            seed_everything(settings.seed_everything, workers=True)
+        made = command.made(logger=_placed_loggers(settings.trainer.logger, place.directory.path))
+        model, data = made.model, made.data
+        if workbench is not None:
+            workbench.begin(model)
+            model.base = workbench.base(model.base)
+            data = workbench.quiz(command.configuration["data"], data)
+        if made.optimizer:
+            model.make_optimizer = partial(instantiate_class, init=made.optimizer)
+        if made.lr_scheduler:
+            model.make_scheduler = partial(instantiate_class, init=made.lr_scheduler)
+        name = settings.name or type(model.head).__name__
+        trainer = run_trainer(made.trainer, place.directory, place.resolved, name, command.plugins, watchers)
+        return cls(command, place, model, data, trainer)
+
+    def run(self, checkpoint: str | None) -> None:
+        if self.command.subcommand == "fit":
+            self._fit(checkpoint)
+        else:
+            self._evaluate(self.command.subcommand, checkpoint)
+            if self.place.directory.manifest.get("status") == "started":
+                self.place.directory.update_manifest(status="evaluated")
+
+    def _evaluate(self, verb: str | None, checkpoint: str | None) -> None:
+        if verb == "predict":
+            self.trainer.predict(
+                self.model, datamodule=self.data, ckpt_path=checkpoint, return_predictions=False, weights_only=True
+            )
+            return
+        evaluate = self.trainer.validate if verb == "validate" else self.trainer.test
+        # The numbers are printed by the callbacks, not as Lightning's table.
+        evaluate(self.model, datamodule=self.data, ckpt_path=checkpoint, verbose=False, weights_only=True)
+
+    def _fit(self, checkpoint: str | None) -> None:
+        """Train, or calibrate and evaluate a head with nothing to train; then test once if asked for."""
+        directory, trainer = self.place.directory, self.trainer
+        if self.model.trains:
+            trainer.fit(self.model, datamodule=self.data, ckpt_path=checkpoint, weights_only=True)
+        else:
+            refuse_idle_losses(self.model)
+            self._evaluate("validate", None)
+            trainer.save_checkpoint(directory.path / "checkpoints" / "last.ckpt")
+        if trainer.interrupted:
+            return
+        callback = trainer.checkpoint_callback
+        best = str(callback.best_model_path) or None if isinstance(callback, ModelCheckpoint) else None
+        if self.command.settings.test_after_fit:
+            self._evaluate("test", best)
+        directory.update_manifest(status="finished", tested_checkpoint=best or "last")
+        record_end(directory, early=False)
+        rank_zero_info(f"run: {directory.path}")
+
+
+def _placed_loggers(loggers: object, folder: Path) -> object:
+    """Return the loggers' settings; those without a folder of their own write into the run directory."""
+    if isinstance(loggers, list):
+        return [_placed_loggers(one, folder) for one in loggers]
+    if not isinstance(loggers, Namespace) or "init_args" not in loggers:
+        return loggers
+    placed = loggers.clone()
+    arguments = placed.init_args
+    if "save_dir" in arguments and arguments.save_dir in (None, "."):
+        arguments.save_dir = str(folder)
+    if arguments.get("name", "") is None:
+        arguments.name = folder.name
+    return placed
