@@ -14,7 +14,7 @@ from moe_tune.base.errors import ConfigError
 from moe_tune.heads.accuracy_bias import AccuracyBiasHead, accuracy_bias, expected_correct, moment_shrinkage
 from moe_tune.heads.base import BaseGate, decide
 from moe_tune.heads.identity import IdentityHead
-from moe_tune.routing import ScoringRule
+from moe_tune.routing import SoftmaxRule
 
 MODES = ("logit", "select", "weight")
 HIDDEN_TD = torch.zeros(30, 4)
@@ -138,7 +138,7 @@ def test_an_expert_of_easy_subjects_is_no_better_for_that():
 
 
 def test_the_head_adjusts_where_it_is_told_to():
-    table, gate = layer_table(16), BaseGate(torch.zeros(16, 4), ScoringRule(4, 16, False), 0)
+    table, gate = layer_table(16), BaseGate(torch.zeros(16, 4), SoftmaxRule(4, 16, False), 0)
     for adjust in ("none", "subject"):
         head = AccuracyBiasHead(adjust=adjust, shrinkage=20.0).bound_to(gate)
         head.calibrate(table)
@@ -183,7 +183,7 @@ def slow_decision(z, b, mode, top_k, renormalise):
 
 
 def decision(mode, bias_E, logits_TE, renormalise):
-    rule = ScoringRule(4, 16, renormalise)
+    rule = SoftmaxRule(4, 16, renormalise)
     head = AccuracyBiasHead(mode=mode).bound_to(BaseGate(torch.zeros(16, 4), rule, 0))
     head.bias_E.copy_(bias_E)
     return decide(head, rule, HIDDEN_TD, logits_TE)
@@ -220,7 +220,7 @@ def test_selecting_otherwise_never_adds_mass():
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_beta_of_zero_is_the_pretrained_router(mode):
-    rule, logits_TE = ScoringRule(4, 16, False), torch.randn(30, 16)
+    rule, logits_TE = SoftmaxRule(4, 16, False), torch.randn(30, 16)
     head = AccuracyBiasHead(mode=mode, beta=0.0).bound_to(BaseGate(torch.zeros(16, 4), rule, 0))
     head.calibrate(layer_table(16))
     came, base = (decide(one, rule, HIDDEN_TD, logits_TE) for one in (head, IdentityHead()))
