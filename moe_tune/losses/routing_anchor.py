@@ -18,11 +18,6 @@ class RoutingAnchorLoss(AuxLoss):
 
     Args:
         weight: Factor on the loss; positive keeps near.
-        schedule: How the weight changes over training.
-        weight_end: Factor at the end of training.
-        warmup: Share of training over which the weight rises from 0.
-        scope: ``answer`` or ``all``; ``null`` follows the heads.
-        layers: Layer indices; ``null`` takes those with a head.
 
     Reference:
         This project's.
@@ -31,8 +26,6 @@ class RoutingAnchorLoss(AuxLoss):
     needs: ClassVar[frozenset[str]] = frozenset({"base_logits"})
 
     def compute(self, trace: RoutingTrace, context: LossContext) -> Tensor:
-        """Return the mean over layers."""
-
         def layer(output: RouterOutput) -> Tensor:
             assert output.base_logits_TE is not None
             assert output.rule is not None
