@@ -2,12 +2,14 @@
 
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from moe_tune.base.errors import ConfigError
 from moe_tune.losses.base import AuxLoss, LossContext
 from moe_tune.routing import RouterOutput, RoutingTrace
+from moe_tune.stats.shrinkage import surplus_scores
 
 
 class AccuracyPullLoss(AuxLoss):
@@ -65,14 +67,8 @@ def accuracy_zscore(chosen_E: Tensor, correct_E: Tensor, n_min: int, shrinkage: 
         >>> accuracy_zscore(torch.tensor([100, 100, 3]), torch.tensor([90, 10, 3]), 30, 50.0)
         tensor([ 1., -1.,  0.])
     """
-    chosen, correct = chosen_E.double(), correct_E.double()
-    enough_E = chosen >= max(n_min, 1)
-    if not enough_E.any():
-        return torch.zeros_like(chosen, dtype=torch.float32)
-    mean = correct.sum() / chosen.sum()
-    accuracy_E = (correct + shrinkage * mean) / (chosen + shrinkage)
-    known = accuracy_E[enough_E]
-    spread = known.std(correction=0)
-    if spread < 1e-8:
-        return torch.zeros_like(chosen, dtype=torch.float32)
-    return torch.where(enough_E, (accuracy_E - known.mean()) / spread, 0.0).float()
+    fewest = max(n_min, 1)
+    score_E = surplus_scores(correct_E.cpu().numpy(), chosen_E.cpu().numpy(), fewest, shrinkage)
+    enough_E = chosen_E.cpu().numpy() >= fewest
+    centred_E = np.where(enough_E, score_E - score_E[enough_E].mean(), 0.0) if enough_E.any() else score_E
+    return torch.from_numpy(centred_E).float()

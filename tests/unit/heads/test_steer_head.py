@@ -9,7 +9,7 @@ from made_up import layer_table
 from moe_tune.base.errors import ConfigError
 from moe_tune.heads.base import BaseGate, decide
 from moe_tune.heads.identity import IdentityHead
-from moe_tune.heads.steer import SteerHead, most_above_zero, risk_difference
+from moe_tune.heads.steer import SteerHead, most_above_zero
 from moe_tune.routing import LayerTable, SoftmaxRule
 
 RULE = SoftmaxRule(2, 8, False)
@@ -25,17 +25,6 @@ def bound(promoted=(), suppressed=(), rule=RULE, **options):
     head.promoted_E[list(promoted)] = True
     head.suppressed_E[list(suppressed)] = True
     return head
-
-
-def test_the_risk_difference_equals_counts_by_hand():
-    # 10 questions of two subjects, 6 answered correctly; three experts.
-    table = table_of([[4, 2], [3, 4], [3, 4]], [[3, 2], [1, 3], [1, 2]], [5, 5], [2, 4])
-    wanted = [5 / 6 - 1 / 4, 4 / 6 - 3 / 4, 3 / 6 - 4 / 4]
-    assert risk_difference(table).tolist() == pytest.approx(wanted)
-
-
-def test_the_differences_of_a_layer_sum_to_zero():
-    assert float(risk_difference(layer_table()).sum()) == pytest.approx(0.0, abs=1e-12)
 
 
 @pytest.mark.parametrize("right_S", [[0, 0], [5, 5]])
