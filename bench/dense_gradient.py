@@ -32,7 +32,7 @@ from moe_tune.gates.gated_model import TunedRouters
 from moe_tune.heads.dense_mixer import DenseMixerHead
 from moe_tune.heads.retuned import RetunedHead
 from moe_tune.models.base_model import BaseModel
-from moe_tune.routing import RouterOutput, ScoringRule, stable_top_k
+from moe_tune.routing import RouterOutput, SoftmaxRule, stable_top_k
 from moe_tune.settings.running import run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -113,7 +113,7 @@ def peak_bytes(side: str, tokens: int) -> tuple[float, float]:
         weight.uniform_(-0.02, 0.02)
     hidden_TD = torch.randn(tokens, 2048, dtype=torch.bfloat16)
     logits_TE = torch.randn(tokens, 64, requires_grad=True)
-    rule = ScoringRule(8, 64, renormalise=False)
+    rule = SoftmaxRule(8, 64, renormalise=False)
     with torch.no_grad():
         experts(hidden_TD[:8], torch.arange(8).expand(8, 8), torch.ones(8, 8, dtype=torch.bfloat16))  # warm
     before = peak_memory()

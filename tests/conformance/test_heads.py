@@ -16,7 +16,7 @@ from moe_tune.base.errors import ModelError
 from moe_tune.gates.gated_model import TunedRouters
 from moe_tune.heads.base import BaseGate, RouterHead, decide
 from moe_tune.heads.identity import IdentityHead
-from moe_tune.routing import ScoringRule
+from moe_tune.routing import SoftmaxRule
 
 
 @each_head
@@ -184,7 +184,7 @@ def test_experts_implementations_agree(kind, mode, family, build_model, batch):
 
 @each_head
 def test_mass_is_kept_where_that_is_claimed(kind, mode, exempt):
-    head, rule = kind(**required(kind), **mode), ScoringRule(3, 8, False)
+    head, rule = kind(**required(kind), **mode), SoftmaxRule(3, 8, False)
     if not head.traits.keeps_mass:
         exempt("claims nothing of the weights' sum")
         return
@@ -332,7 +332,7 @@ def test_a_prototype_can_be_copied_and_sent(kind, mode, family, build_model, bat
 @each_head
 def test_calibration_acts_where_it_is_declared(kind, mode):
     head = kind(**required(kind), **mode)
-    gate = BaseGate(torch.randn(8, 16), ScoringRule(2, 8, False), 0)
+    gate = BaseGate(torch.randn(8, 16), SoftmaxRule(2, 8, False), 0)
     bound = head.bound_to(gate)
     before = copy.deepcopy(bound.state_dict())
     bound.calibrate(layer_table())
@@ -348,7 +348,7 @@ def test_a_foldable_head_is_a_linear_router(kind, mode, exempt):
         exempt("no router weight does the same")
         return
     base_ED, hidden_TD = torch.randn(8, 16), torch.randn(50, 16)
-    rule = ScoringRule(2, 8, False)
+    rule = SoftmaxRule(2, 8, False)
     bound = head.bound_to(BaseGate(base_ED, rule, 0))
     for value in bound.state_dict().values():
         value.add_(0.3 * torch.randn(value.shape))

@@ -9,7 +9,7 @@ from moe_tune.gates.tuned_experts import expert_outputs
 from moe_tune.heads.base import decide
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.heads.retuned import RetunedHead
-from moe_tune.routing import ScoringRule
+from moe_tune.routing import SoftmaxRule
 
 T, E, K, D = 20, 9, 3, 5
 
@@ -33,7 +33,7 @@ def derived(probs_TE, experts_TK, gain_TE, renormalise):
 @pytest.mark.reference("IdentityHead")
 @pytest.mark.parametrize("renormalise", [False, True])
 def test_the_gradient_of_the_logits(renormalise):
-    rule = ScoringRule(K, E, renormalise)
+    rule = SoftmaxRule(K, E, renormalise)
     logits_TE = torch.randn(T, E, requires_grad=True)
     outputs_TED, upstream_TD = torch.randn(T, E, D), torch.randn(T, D)
     decision = decide(IdentityHead(), rule, torch.randn(T, D), logits_TE)

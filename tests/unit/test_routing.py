@@ -12,7 +12,7 @@ from moe_tune.routing import (
     Decision,
     RouterOutput,
     RoutingTrace,
-    ScoringRule,
+    SoftmaxRule,
     entropy,
     normalised,
     stable_top_k,
@@ -112,7 +112,7 @@ def test_normalised_weights_sum_to_one_and_nothing_stays_nothing():
 
 
 def routed(renormalise, logits_TE):
-    rule = ScoringRule(3, 8, renormalise)
+    rule = SoftmaxRule(3, 8, renormalise)
     return Decision(rule, logits_TE, rule.probabilities(logits_TE), stable_top_k(logits_TE, 3))
 
 
@@ -122,7 +122,7 @@ def test_the_rule_is_the_familys():
     plain, unit = routed(False, logits_TE), routed(True, logits_TE)
     assert torch.equal(plain.weights_TK, probs_TE.sort(-1, descending=True).values[:, :3])
     torch.testing.assert_close(unit.weights_TK, plain.weights_TK / plain.weights_TK.sum(-1, keepdim=True))
-    assert ScoringRule(3, 8, False).probabilities(logits_TE.bfloat16()).dtype == torch.float32
+    assert SoftmaxRule(3, 8, False).probabilities(logits_TE.bfloat16()).dtype == torch.float32
 
 
 def test_scales_multiply_whatever_their_order():

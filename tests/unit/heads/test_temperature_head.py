@@ -12,13 +12,13 @@ from moe_tune.base.errors import ConfigError
 from moe_tune.heads.base import BaseGate, decide
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.heads.temperature import TemperatureHead
-from moe_tune.routing import ScoringRule
+from moe_tune.routing import SoftmaxRule
 
 HIDDEN_TD = torch.zeros(20, 4)
 
 
 def rule_of(renormalise):
-    return ScoringRule(8, 64, renormalise)
+    return SoftmaxRule(8, 64, renormalise)
 
 
 def bound(rule, **options):

@@ -7,7 +7,7 @@ from made_up import loss_context
 from tolerances import rounding_of
 
 from moe_tune.losses.expert_orthogonality import ExpertOrthogonalityLoss, output_cosines, projected_shares
-from moe_tune.routing import RouterOutput, RoutingTrace, ScoringRule
+from moe_tune.routing import RouterOutput, RoutingTrace, SoftmaxRule
 
 FORMS = ["projection", "pairwise"]
 
@@ -33,7 +33,7 @@ def one_layer(outputs_ED, weights_TK, used_TK=None):
     output = RouterOutput(logits_TE, logits_TE, weights_TK, experts_TK, trace.real_T, 0, used_TK)
     output.hidden_TD = torch.zeros(tokens, outputs_ED.shape[1])
     trace.record(output)
-    context = loss_context(ScoringRule(slots, len(outputs_ED), False), layers=(0,))
+    context = loss_context(SoftmaxRule(slots, len(outputs_ED), False), layers=(0,))
     context.view[0] = Fixed(outputs_ED)
     return trace, context
 

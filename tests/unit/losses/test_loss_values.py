@@ -22,10 +22,10 @@ from moe_tune.losses.squared_variation import SquaredVariationLoss
 from moe_tune.losses.token_entropy import TokenEntropyLoss
 from moe_tune.losses.uniform_distance import UniformDistanceLoss
 from moe_tune.losses.z_loss import ZLoss
-from moe_tune.routing import RouterOutput, RoutingTrace, ScoringRule, stable_top_k
+from moe_tune.routing import RouterOutput, RoutingTrace, SoftmaxRule, stable_top_k
 
 E, K, TOKENS = 64, 8, 64
-RULE = ScoringRule(K, E, False)
+RULE = SoftmaxRule(K, E, False)
 UNIFORM_TE = torch.full((TOKENS, E), 1 / E)
 CYCLIC_TK = (torch.arange(TOKENS)[:, None] + torch.arange(K)) % E
 
@@ -93,7 +93,7 @@ def test_pooled_load_balance_is_that_of_transformers(random_trace, lengths):
     logits = tuple(output.logits_TE for output in trace.outputs.values())
     mask_BS = trace.real_T.view(3, 5).long()
     theirs = load_balancing_loss_func(logits, 8, 2, mask_BS)
-    ours = PooledLoadBalanceLoss().compute(trace, context_of(ScoringRule(2, 8, False), 3))
+    ours = PooledLoadBalanceLoss().compute(trace, context_of(SoftmaxRule(2, 8, False), 3))
     torch.testing.assert_close(ours, theirs)
     for mine, wanted in zip(torch.autograd.grad(ours, logits), torch.autograd.grad(theirs, logits), strict=True):
         torch.testing.assert_close(mine, wanted)
