@@ -69,7 +69,7 @@ def entropy_all(part: Analysis) -> go.Figure:
     Args:
         part: An analysis restricted to one setting.
     """
-    return _entropy(part, "entropy_all", int(part.experts["expert"].max()) + 1)
+    return _entropy(part, "entropy_all")
 
 
 def entropy_topk(part: Analysis) -> go.Figure:
@@ -78,7 +78,7 @@ def entropy_topk(part: Analysis) -> go.Figure:
     Args:
         part: An analysis restricted to one setting.
     """
-    return _entropy(part, "entropy_topk", int(part.weights["rank"].max()))
+    return _entropy(part, "entropy_topk")
 
 
 def weight_bars(part: Analysis) -> go.Figure:
@@ -175,7 +175,7 @@ FIGURES: dict[str, Callable[[Analysis], go.Figure | None]] = {
 """Figures by the name the page asks for them."""
 
 
-def _entropy(part: Analysis, name: str, outcomes: int) -> go.Figure:
+def _entropy(part: Analysis, name: str) -> go.Figure:
     layers, mean, std = part.layers["layer"], part.layers[f"{name}_mean"], part.layers[f"{name}_std"]
     figure = _figure(340)
     edge: dict[str, Any] = {"x": layers, "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
@@ -183,7 +183,7 @@ def _entropy(part: Analysis, name: str, outcomes: int) -> go.Figure:
     figure.add_scatter(**edge, y=mean - std, fill="tonexty", fillcolor="var(--wash)", name="one sd to either side")
     figure.add_scatter(
         x=layers, y=mean, mode="lines+markers", name="mean", line={"color": SERIES[0], "width": 2.5},
-        customdata=np.stack([std, mean / np.log(outcomes)], axis=-1),
+        customdata=np.stack([std, part.layers[f"{name}_share"]], axis=-1),
         hovertemplate="layer %{x}<br>%{y:.3f} nats, sd %{customdata[0]:.3f}<br>%{customdata[1]:.1%} of the maximum"
         "<extra></extra>",
     )  # fmt: skip
@@ -193,10 +193,9 @@ def _entropy(part: Analysis, name: str, outcomes: int) -> go.Figure:
             line={"color": SERIES[1], "width": 2, "dash": "dash"},
             hovertemplate="layer %{x}<br>pretrained router: %{y:.3f} nats<extra></extra>",
         )  # fmt: skip
-    top = float(np.log(outcomes))
-    figure.add_hline(
-        top, line={"color": MUTED, "dash": "dot", "width": 1.5}, annotation_position="top left",
-        annotation={"text": f"maximum: ln {outcomes} = {top:.2f}", "font": {"color": MUTED, "size": 11}},
+    figure.add_scatter(
+        x=layers, y=mean / part.layers[f"{name}_share"], mode="lines", name="maximum", hoverinfo="skip",
+        line={"color": MUTED, "dash": "dot", "width": 1.5},
     )  # fmt: skip
     figure.update_yaxes(title="entropy, nats")
     return _by_layer(figure)

@@ -95,8 +95,7 @@ def entropy_figure(frame: pd.DataFrame, split: str, reference: pd.DataFrame | No
     """
     figure = Figure(figsize=(10, 3.6))
     panels = figure.subplots(1, 2, gridspec_kw={"left": 0.06, "right": 0.985, "bottom": 0.14, "top": 0.9})
-    chosen = float(frame.groupby(["scope", "layer"])["usage"].sum().max())
-    for axes, kind, most in ((panels[0], "all", float(frame["expert"].nunique())), (panels[1], "topk", chosen)):
+    for axes, kind in ((panels[0], "all"), (panels[1], "topk")):
         for colour, scope in zip(SCOPE_COLOURS, frame["scope"].unique(), strict=False):
             for table, style in ((frame, "-o"), (reference, "--")):
                 part = _of_scope(table, scope)
@@ -108,9 +107,12 @@ def entropy_figure(frame: pd.DataFrame, split: str, reference: pd.DataFrame | No
                 axes.plot(layers.index, mean_L, style, color=colour, linewidth=1.4, markersize=4, label=name)
                 if table is frame:
                     axes.fill_between(layers.index, mean_L - std_L, mean_L + std_L, color=colour, alpha=0.12)
-        axes.axhline(np.log(most), color=REFERENCE, linewidth=0.8, linestyle=":")
+                    most_L = (
+                        layers["entropy_topk_most"] if kind == "topk" else 0 * mean_L + np.log(part["expert"].nunique())
+                    )
+                    axes.plot(layers.index, most_L, color=REFERENCE, linewidth=0.8, linestyle=":")
         axes.set_title(f"{split}: entropy over {'all' if kind == 'all' else 'the chosen'} experts, nats", fontsize=10)
-        axes.set_xlabel(f"layer (dotted: even, ln {most:.3g} = {np.log(most):.2f})")
+        axes.set_xlabel(f"layer (dotted: the most there can be, {most_L.max():.2f})")
         axes.set_xticks(_some(frame["layer"].unique())[1])
     panels[0].legend(fontsize=8, frameon=False)
     return figure

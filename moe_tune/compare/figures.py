@@ -91,12 +91,13 @@ def entropy_lines(comparison: Comparison, split: str) -> str | None:
     if not drawn:
         return None
     first = drawn[0][1]
+    every_L = np.full(len(first.layers), np.log(first.usage_LE.shape[1]))
     with mpl.rc_context(STYLE | {"svg.hashsalt": "entropy"}):
         figure = Figure(figsize=(9.2, 3.3 + 0.16 * len(drawn)), layout="constrained")
         panels = figure.subplots(1, 2)
-        for axes, values, title, experts in (
-            (panels[0], "entropy_topk_L", f"Over the {first.top_k} chosen experts", first.top_k),
-            (panels[1], "entropy_all_L", f"Over all {first.usage_LE.shape[1]} experts", first.usage_LE.shape[1]),
+        for axes, values, title in (
+            (panels[0], "entropy_topk_L", "Over the chosen experts"),
+            (panels[1], "entropy_all_L", f"Over all {first.usage_LE.shape[1]} experts"),
         ):
             for place, (arm, routing) in enumerate(drawn):
                 base = arm.name == comparison.baseline
@@ -105,7 +106,9 @@ def entropy_lines(comparison: Comparison, split: str) -> str | None:
                     color=INK if base else SERIES[(place - 1) % len(SERIES)],
                     linewidth=2.4 if base else 1.6, linestyle="-" if base else DASHES[(place - 1) // len(SERIES) % 3],
                 )  # fmt: skip
-            axes.set_title(f"{title} (uniform: ln {experts} = {np.log(experts):.2f})")
+                most_L = every_L if values == "entropy_all_L" else routing.entropy_topk_most_L
+                axes.plot(routing.layers, most_L, color=MUTED, linewidth=1, linestyle=":")
+            axes.set_title(f"{title} (dotted: the most there can be, {most_L.max():.2f})")
             axes.set_xlabel("layer")
             axes.set_xticks(first.layers if len(first.layers) <= 16 else first.layers[::2])
             _grid(axes, "y")

@@ -6,8 +6,8 @@ from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
+from made_up_analysis import CLAIMS, made_up_analysis
 from rich.console import Console
-from synthetic_analysis import CLAIMS, made_up_analysis
 
 from moe_tune.analysis.files import Analysis, write_analysis
 from moe_tune.analysis.findings import COLUMNS

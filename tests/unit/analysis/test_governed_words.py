@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from made_up_analysis import made_up_analysis
 from rich.console import Console
-from synthetic_analysis import made_up_analysis
 
 from moe_tune.analysis.files import write_analysis
 from moe_tune.analysis.terminal import render_terminal
