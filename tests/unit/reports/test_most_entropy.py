@@ -5,8 +5,8 @@ import pytest
 from made_up_analysis import made_up_analysis
 from made_up_evidence import made_up_evidence
 
-from moe_tune.analysis.figures import entropy_topk
-from moe_tune.callbacks.evidence_figures import entropy_figure
+from moe_tune.analysis.charts import CHARTS
+from moe_tune.callbacks.evidence_figures import evidence_figures
 from moe_tune.callbacks.evidence_tables import with_estimates
 from moe_tune.compare.routing_summary import summarise_routing
 
@@ -22,7 +22,7 @@ def table():
 
 
 def test_the_figure_of_an_epoch(table):
-    panel = entropy_figure(with_estimates(table), "validation", None).axes[1]
+    panel = evidence_figures(with_estimates(table), "validation", None)["entropy"].axes[1]
     (most,) = (line for line in panel.lines if line.get_linestyle() == ":")
     np.testing.assert_allclose(most.get_ydata(), MOST_L)
 
@@ -31,9 +31,10 @@ def test_the_figure_of_an_analysis_is_the_layers_table():
     analysis = made_up_analysis(layers=3, shots=(0,), scopes=("answer",))
     share = analysis.layers["entropy_topk_mean"].to_numpy() / MOST_L
     analysis.layers["entropy_topk_share"] = share
-    drawn = {line.name: line for line in entropy_topk(analysis.at(analysis.settings[0])).data}
-    np.testing.assert_allclose(drawn["maximum"].y, MOST_L)
-    np.testing.assert_allclose(drawn["mean"].customdata[:, 1], share)
+    most, mean = CHARTS["entropy_topk"](analysis.at(analysis.settings[0])).marks
+    np.testing.assert_allclose(most.y, MOST_L)
+    assert (most.dash, most.name) == ("dot", "maximum: mean of ln k")
+    np.testing.assert_allclose(mean.hover.shown[:, 0], share)
 
 
 def test_a_comparison_averages_it_over_seeds(table):

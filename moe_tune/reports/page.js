@@ -19,9 +19,9 @@
     return value;
   }
 
-  function drawFigures() {
+  function drawFigures(root = document) {
     const style = getComputedStyle(document.documentElement);
-    for (const box of all("[data-figure]")) {
+    for (const box of all("[data-figure]", root)) {
       const figure = figures[box.dataset.figure][current.key];
       box.hidden = !figure;
       if (!figure) continue;
@@ -94,7 +94,9 @@
   document.addEventListener("input", (event) => {
     if (event.target.matches("input[type=search]")) filter(event.target);
   });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawFigures);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawFigures());
+  // What is folded away has no width to be drawn in.
+  document.addEventListener("toggle", (event) => drawFigures(event.target), true);
   // Paper is light, whatever the screen is.
   for (const [moment, light] of [["beforeprint", true], ["afterprint", false]]) {
     addEventListener(moment, () => {
