@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from moe_tune.stats.never_activated import never_bound
+
 SCOPE = "answer"
 """Routing is summed up at the position where the letter is predicted."""
 
@@ -70,6 +72,6 @@ def summarise_routing(tables: Sequence[pd.DataFrame]) -> RoutingSummary | None:
         ),  # runs of before it was recorded had K experts for every token, or the mean number is the best known
         usage_LE=np.mean(usage, axis=0),
         never_share=float(np.mean([(count.to_numpy() == 0).mean() for count in counts])),
-        never_bound=1 - (0.05 / counts[0].size) ** (1 / tokens),
+        never_bound=never_bound(tokens, counts[0].size),
         tokens=tokens,
     )

@@ -7,10 +7,13 @@
   const settings = read("settings");
   let current = settings[0];
 
-  // Replaces every "var(--name)" in a figure by the colour the page has under that name now.
+  // Replaces every "var(--name)" in a figure by the colour the page has under that name now; "var(--name 29)" adds how
+  // opaque it is, in hexadecimal digits.
   function painted(value, style) {
     if (typeof value === "string") {
-      return value.startsWith("var(--") ? style.getPropertyValue(value.slice(4, -1)).trim() : value;
+      if (!value.startsWith("var(--")) return value;
+      const [name, opacity = ""] = value.slice(4, -1).split(" ");
+      return style.getPropertyValue(name).trim() + opacity;
     }
     if (Array.isArray(value)) return value.map((item) => painted(item, style));
     if (value && typeof value === "object") {

@@ -61,7 +61,7 @@ def _draw(figure: go.Figure, mark: Mark) -> None:
                 y, reach = np.asarray(mark.y), np.asarray(mark.reach)
                 figure.add_scatter(**edge, y=y + reach, showlegend=False)
                 figure.add_scatter(
-                    **edge, y=y - reach, fill="tonexty", fillcolor=f"var(--{mark.colour})", opacity=0.16,
+                    **edge, y=y - reach, fill="tonexty", fillcolor=f"var(--{mark.colour} 29)",
                     showlegend=False,
                 )  # fmt: skip
             figure.add_scatter(
