@@ -3,17 +3,18 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
-from scipy.stats import binomtest
 
 from moe_tune.base.published import write_parquet
 from moe_tune.base.ranks import joined_over_ranks
 from moe_tune.data.module import QuizDataModule
 from moe_tune.data.question import Question
 from moe_tune.runs.directory import RunDirectory
+from moe_tune.stats.accuracy_estimates import accuracy_text, raw_accuracy
 from moe_tune.tuner.router_tuner import RouterTuner
 
 
@@ -122,10 +123,7 @@ def accuracy_line(split: str, frame: pd.DataFrame) -> str:
         'test: accuracy 25.0 % (n 4, 95 % Wilson interval 4.6 to 69.9): chance is 25.0'
     """
     right, n = int((frame["gold"] == frame["prediction"]).sum()), len(frame)
-    interval = binomtest(right, n).proportion_ci(0.95, method="wilson")
+    _, low, high = raw_accuracy(np.array(right), np.array(n))
     guess = float((1 / frame["choices"]).mean())
-    verdict = f": chance is {100 * guess:.1f}" if interval.low <= guess <= interval.high else ""
-    return (
-        f"{split}: accuracy {100 * right / n:.1f} % (n {n:,}, 95 % Wilson interval {100 * interval.low:.1f} to "
-        f"{100 * interval.high:.1f}){verdict}"
-    )
+    verdict = f": chance is {100 * guess:.1f}" if low <= guess <= high else ""
+    return f"{split}: accuracy {accuracy_text(right, n)}{verdict}"

@@ -49,6 +49,21 @@ def raw_accuracy(correct: Counts, questions: Counts) -> Estimate:
     return Estimate(ratio(correct, questions), ends[0], ends[1])
 
 
+def accuracy_text(correct: int, questions: int) -> str:
+    """Return a split's accuracy with its interval and n.
+
+    Args:
+        correct: Correctly answered questions.
+        questions: Questions, 1 and up.
+
+    Example:
+        >>> accuracy_text(1, 4)
+        '25.0 % (n 4, 95 % Wilson interval 4.6 to 69.9)'
+    """
+    value, low, high = (100 * float(end) for end in raw_accuracy(np.array(correct), np.array(questions)))
+    return f"{value:.1f} % (n {questions:,}, 95 % Wilson interval {low:.1f} to {high:.1f})"
+
+
 def shrunk_accuracy(correct_E: Counts, questions_E: Counts) -> Estimate:
     """Return the accuracy of a layer's experts, each drawn towards their common mean, the fewer its questions the more.
 

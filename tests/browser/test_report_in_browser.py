@@ -1,19 +1,15 @@
 """The report as a reader meets it: opened from disk, without a network, in a real browser."""
 
 import io
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from chromium import NAMES, find_browser, open_page
+from made_up_analysis import made_up_analysis
 from PIL import Image
 from waiting import until
 
 from moe_tune.analysis.files import write_analysis
-
-sys.path.append(str(Path(__file__).parents[1] / "unit" / "analysis"))
-from synthetic_analysis import made_up_analysis
 
 if find_browser() is None:
     reason = f"no browser: none of {', '.join(NAMES)} is installed, the report is not looked at"
