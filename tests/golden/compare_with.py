@@ -155,13 +155,15 @@ def report(name, result):
     for pattern, count in known.items():
         print(f"           {count} as {pattern!r}: {KNOWN[pattern]}")
     if result.additions:
-        print(f"           new: {', '.join(map(str, result.additions))}")
+        more = f" and {len(result.additions) - SHOWN} more" if len(result.additions) > SHOWN else ""
+        print(f"           new: {', '.join(result.additions[:SHOWN])}{more}")
     return len(unknown), set(known)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reference", type=Path, help=f"a checkout to compare with; else a worktree of {COMMIT}")
+    parser.add_argument("--tree", type=Path, default=ROOT, help="the checkout that is compared; else this one")
     parser.add_argument("--only", nargs="+", choices=CASES, help="cases, instead of all")
     parser.add_argument("--keep", type=Path, help="where outputs go, and the reference's are looked for")
     given = parser.parse_args()
@@ -173,7 +175,7 @@ def main():
             (folder / side).mkdir(parents=True, exist_ok=True)
         with checkout(given.reference) as tree:
             run_all(cases, tree, folder / "reference", again=False)
-            run_all(cases, ROOT, folder / "other", again=True)
+            run_all(cases, given.tree.resolve(), folder / "other", again=True)
         things = differing = differences = 0
         used: set[str] = set()
         for name in cases:

@@ -81,7 +81,14 @@ CASES = {
     "trunk": Case(
         [fit("trunk", "--model.answer_path.use", "trunk", "--model.scope", "all", "--model.layers", "last-2")]
     ),
-    "stack": Case([fit("stack", *configs("configs/head/stack.yaml"), "--data.few_shot=2", "--model.layers=last-3")]),
+    "stack": Case(
+        [
+            fit(
+                *("stack", *configs("configs/head/stack.yaml"), "--data.few_shot=2", "--model.layers=last-3"),
+                *("--model.head.parts.accuracy_bias.n_min=2", "--model.head.parts.accuracy_bias.shrinkage=10"),
+            )
+        ]
+    ),
     "lora": Case([fit("lora", *configs("configs/peft/attention.yaml"))]),
     "lora_router": Case([fit("lora_router", *configs("configs/peft/router.yaml"), "--test_after_fit=false")]),
     "loss_answer": Case(
@@ -105,7 +112,12 @@ CASES = {
     ),
     "compare": Case(
         [
-            fit("calibrated", *configs("configs/head/accuracy_bias.yaml"), "--model.head.n_min=2"),
+            fit(
+                "calibrated",
+                *configs("configs/head/accuracy_bias.yaml"),
+                "--model.head.n_min=2",
+                "--model.head.shrinkage=10",
+            ),
             ["compare", "../answer/runs/answer-*", "runs/calibrated-*"],
         ],
         needs=("answer",),

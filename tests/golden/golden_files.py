@@ -223,7 +223,7 @@ def compare_folders(reference, other):
         other: What the other left.
     """
     names, others = folder_names(reference), folder_names(other)
-    missing = {name: f"missing; instead {sorted(others - names)}" for name in sorted(names - others)}
+    missing = dict.fromkeys(sorted(names - others), "missing")
     yield Result("names of folders", f"{len(names)} names", missing, sorted(others - names))
     before, after = files_below(reference), files_below(other)
     for path, file in before.items():
