@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from bench.smoke import parsed, smoking
 from moe_tune.studies.sweep_file import load_sweep, sweep_folder
 from moe_tune.studies.sweep_runner import run_point, run_sweep
 
@@ -39,7 +40,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="searches of each kind")
     parser.add_argument("--count", type=int, default=12, help="points of a search")
     parser.add_argument("--metric", default="validation/loss", help="what is minimised; accuracies are maximised")
-    given = parser.parse_args()
+    given = parsed(parser, seeds=1, count=2)
     goal = "maximize" if given.metric.endswith("accuracy") else "minimize"
     gains = []
     for seed in range(given.seeds):
@@ -51,7 +52,8 @@ def main() -> None:
 
 
 def _best(given: argparse.Namespace, method: str, goal: str, seed: int) -> float:
-    configs = ["configs/nano.yaml", "configs/logger/none.yaml", json.dumps({"model": {"head": HEAD}})]
+    small = ["configs/debug/tiny.yaml"] if smoking() else []
+    configs = ["configs/nano.yaml", *small, "configs/logger/none.yaml", json.dumps({"model": {"head": HEAD}})]
     words = [word for config in [*configs, "${args_json}"] for word in ("--config", config)]
     content: dict[str, Any] = {
         "method": method,

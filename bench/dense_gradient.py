@@ -10,7 +10,6 @@ as ``python bench/dense_gradient.py``.
 import argparse
 import contextlib
 import os
-import resource
 import sys
 import tempfile
 import time
@@ -25,13 +24,15 @@ from transformers import OlmoeConfig
 from transformers.models.olmoe.modeling_olmoe import OlmoeExperts
 
 from bench.mid_size import in_fresh_process, machine_line
+from bench.smoke import parsed
+from moe_tune.base.memory import peak_memory
 from moe_tune.data.module import QuizDataModule
 from moe_tune.data.nano_quiz import NanoQuiz
 from moe_tune.gates.gated_model import TunedRouters
 from moe_tune.heads.dense_mixer import DenseMixerHead
 from moe_tune.heads.retuned import RetunedHead
 from moe_tune.models.base_model import BaseModel
-from moe_tune.routing import RouterOutput, ScoringRule, stable_top_k
+from moe_tune.routing import RouterOutput, SoftmaxRule, stable_top_k
 from moe_tune.settings.running import run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -112,10 +113,10 @@ def peak_bytes(side: str, tokens: int) -> tuple[float, float]:
         weight.uniform_(-0.02, 0.02)
     hidden_TD = torch.randn(tokens, 2048, dtype=torch.bfloat16)
     logits_TE = torch.randn(tokens, 64, requires_grad=True)
-    rule = ScoringRule(8, 64, renormalise=False)
+    rule = SoftmaxRule(8, 64, renormalise=False)
     with torch.no_grad():
         experts(hidden_TD[:8], torch.arange(8).expand(8, 8), torch.ones(8, 8, dtype=torch.bfloat16))  # warm
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     start = time.perf_counter()
     probs_TE = rule.probabilities(logits_TE)
     experts_TK = stable_top_k(logits_TE.detach(), 8)
@@ -126,7 +127,7 @@ def peak_bytes(side: str, tokens: int) -> tuple[float, float]:
         mixed_TD = DenseMixerHead().mix(mixed_TD, hidden_TD, output, experts)
     mixed_TD.float().square().sum().backward()
     seconds = time.perf_counter() - start
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, seconds
+    return (peak_memory() - before) / 2**20, seconds
 
 
 def main() -> None:
@@ -134,7 +135,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--questions", type=int, default=12800, help="nano training questions")
     parser.add_argument("--tokens", type=int, nargs="+", default=[32, 512, 2048], help="tokens routed at once")
-    options = parser.parse_args()
+    options = parsed(parser, questions=64, tokens=[8])
     print(machine_line())
     with tempfile.TemporaryDirectory() as name, contextlib.chdir(name):
         Path("pyproject.toml").touch()

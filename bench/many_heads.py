@@ -21,6 +21,7 @@ import torch
 import yaml
 
 from bench.mid_size import Place, machine_line, make_tuner, mmlu_questions, plain_trainer, save_model, write_quiz
+from bench.smoke import parsed, smoking
 from moe_tune.heads.retuned import RetunedHead
 from moe_tune.settings.running import run
 from moe_tune.settings.workbench import Workbench
@@ -66,7 +67,7 @@ def grid(folder: Path, questions: int) -> float:
     """Return the seconds of a 24-point grid on nano: every point trained, validated and tested."""
     rates = [0.0003, 0.001, 0.003, 0.006, 0.01, 0.02, 0.03, 0.1]
     arms = {"baseline": ["configs/head/identity.yaml"]}
-    for rate in rates:
+    for rate in rates[:1] if smoking() else rates:
         for layers in ("last-1", "last-2", "all"):
             arms[f"lr{rate}-{layers}"] = [f"optimizer.lr={rate}", f"model.layers={layers}"]
     study = folder / "experiments" / "grid"
@@ -111,7 +112,7 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=32, help="questions per batch")
     parser.add_argument("--repeats", type=int, default=5, help="turns; the median counts")
     parser.add_argument("--grid_questions", type=int, default=1024, help="questions of each split of the nano grid")
-    options = parser.parse_args()
+    options = parsed(parser, heads=2, questions=4, batch_size=2, repeats=1, grid_questions=16)
     print(machine_line())
     with tempfile.TemporaryDirectory() as name:
         place = Place(Path(name), options.batch_size)

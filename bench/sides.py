@@ -241,7 +241,7 @@ def stock_letters(model: Any, quiz: QuizDataModule) -> dict[int, int]:
     """Return the most probable letter of each training question."""
     model.eval()
     letters: dict[int, int] = {}
-    for batch in quiz.calibration_dataloader():
+    for batch in quiz.loader("train"):
         hidden_BSD = model.model(batch.input_ids_BS, attention_mask=batch.attention_mask_BS).last_hidden_state
         answer_BD = hidden_BSD[torch.arange(len(hidden_BSD)), batch.answer_position_B]
         letters_B = model.lm_head(answer_BD)[:, quiz.letter_token_ids("train")].argmax(-1)

@@ -19,7 +19,7 @@ from hypothesis import settings
 
 from moe_tune.base.plugins import concrete_subclasses
 from moe_tune.models.family import ModelFamily, family_of
-from moe_tune.routing import RouterOutput, RoutingTrace, ScoringRule, stable_top_k
+from moe_tune.routing import RouterOutput, RoutingTrace, SoftmaxRule, stable_top_k
 
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 settings.register_profile("moe_tune", deadline=None, derandomize=True, database=None, max_examples=50)
@@ -98,7 +98,7 @@ def made_up_trace(lengths, positions, layers=(0, 1, 2), experts=8, top_k=2, seed
         renormalise: The family's rule.
         spare: Leave some slots unused.
     """
-    rule = ScoringRule(top_k, experts, renormalise)
+    rule = SoftmaxRule(top_k, experts, renormalise)
     mask_BS = torch.tensor([[1] * length + [0] * (positions - length) for length in lengths])
     trace = RoutingTrace.of_batch(mask_BS)
     for layer in layers:
@@ -117,7 +117,7 @@ def made_up_trace(lengths, positions, layers=(0, 1, 2), experts=8, top_k=2, seed
             used_TK[logits_TE[:, 0] > 0, -1] = False
             experts_TK = torch.where(used_TK, experts_TK, experts_TK[:, :1])
             weights_TK = torch.where(used_TK, weights_TK, 0.0)
-        extras = {"base_logits_TE": torch.cat(base), "hidden_TD": torch.cat(hidden)}
+        extras = {"base_logits_TE": torch.cat(base), "hidden_TD": torch.cat(hidden), "rule": rule}
         trace.record(RouterOutput(logits_TE, probs_TE, weights_TK, experts_TK, trace.real_T, layer, used_TK, **extras))
     return trace
 

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from moe_tune.losses.base import LossContext
-from moe_tune.routing import LayerTable, ScoringRule
+from moe_tune.routing import LayerTable, SoftmaxRule
 
 
 def layer_table(experts=8, width=16, top_k=2, questions=400, subjects=3, seed=0):
@@ -51,7 +51,7 @@ def made_up_view(layers=(0, 1, 2), experts=8, width=16):
     }
 
 
-RULE = ScoringRule(2, 8, False)
+RULE = SoftmaxRule(2, 8, False)
 
 
 def loss_context(rule=RULE, layers=(0, 1, 2), scope="all", progress=0.5, questions=5, vocabulary=11):

@@ -1,6 +1,5 @@
 """An analysis from its first pass to its files: a pass per number of worked examples, then what they say together."""
 
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from moe_tune.analysis.passes import AnalysisTuner, QuizPass, run_pass
 from moe_tune.analysis.perturbations import CHANGES, unchanged
 from moe_tune.analysis.sensitivity import measure_sensitivity
 from moe_tune.base.errors import ConfigError, DataError
+from moe_tune.base.memory import peak_memory
 from moe_tune.base.published import write_parquet
 from moe_tune.routing import Part, Scope
 from moe_tune.runs.checkpoint import RouterCheckpointIO
@@ -82,16 +82,11 @@ def analyse(asked: Asked, host: FitSettings, with_shots: Callable[[int], FitSett
         rank_zero_info(notes[-1])
     seed = host.settings.seed_everything
     manner = Manner(asked.name, asked.split, asked.checkpoint is not None, asked.draws, seed)
-    cost = {"seconds": round(time.monotonic() - began, 1), "peak_memory_gib": round(peak_memory(), 2)}
+    cost = {"seconds": round(time.monotonic() - began, 1), "peak_memory_gib": round(peak_memory() / 2**30, 2)}
     analysis = gather(tuner, passes, manner, sensitivity, notes, cost)
     write_analysis(analysis, out)
     write_parquet(pd.concat([question_table(one, asked.split) for one in passes]), out / "questions.parquet")
     return analysis
-
-
-def peak_memory() -> float:
-    """Return the most memory this process has held, in GiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def _shots(asked: Asked, configured: int) -> list[int]:

@@ -3,16 +3,13 @@
 import json
 from pathlib import Path
 
-from moe_tune.analysis.findings import Analysis, AnalysisSetting, columns_of
-from moe_tune.analysis.markdown import render_markdown
-from moe_tune.analysis.report import render_report
+from moe_tune.analysis.findings import Analysis, columns_of
+from moe_tune.analysis.report import render_latex, render_markdown, render_report
 from moe_tune.base.published import published, write_parquet
-
-__all__ = ["Analysis", "AnalysisSetting", "write_analysis"]
 
 
 def write_analysis(analysis: Analysis, out: Path) -> None:
-    """Write ``report.html``, ``report.md``, ``summary.json`` and every table as CSV and parquet, at full precision.
+    """Write ``report.html``, ``report.md``, ``report.tex``, ``summary.json``, and every table as CSV and parquet.
 
     Args:
         analysis: What to write.
@@ -28,6 +25,7 @@ def write_analysis(analysis: Analysis, out: Path) -> None:
     texts = {
         "report.html": render_report(analysis),
         "report.md": render_markdown(analysis),
+        "report.tex": render_latex(analysis),
         "summary.json": json.dumps(summary, indent=2, ensure_ascii=False, default=str) + "\n",
     }
     for name, frame in analysis.tables().items():

@@ -24,8 +24,7 @@ COLUMNS: dict[str, str] = {
     "sensitivity": "change layer questions changed_share changed_low changed_high any_changed_share flipped_share "
     "flipped_low flipped_high",
 }
-"""Columns each table has after the leading ``shots`` and ``scope``; ``layers`` may have ``entropy_all_base`` and
-``entropy_topk_base`` besides, the pretrained router's means."""
+"""Columns each table has after the leading ``shots`` and ``scope``."""
 
 SCOPE_LABELS = {
     "answer": "answer token",
@@ -35,6 +34,8 @@ SCOPE_LABELS = {
     "stem": "question stem",
     "choices": "choices",
 }
+TONES = {"holds": "good", "does not hold": "bad", "inconclusive": "open"}
+"""The tone of each verdict."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from moe_tune.analysis.claims import claims
@@ -13,7 +12,7 @@ from moe_tune.analysis.frames import ScopeEvidence, scope_evidence
 from moe_tune.analysis.passes import AnalysisTuner, QuizPass
 from moe_tune.routing import Part, Scope
 from moe_tune.runs.directory import environment, now
-from moe_tune.stats.accuracy_estimates import raw_accuracy
+from moe_tune.stats.accuracy_estimates import accuracy_text
 
 TABLES = ("experts", "layers", "weights", "subjects", "co_activation")
 
@@ -60,7 +59,7 @@ def gather(
     for one in passes:
         known = _by_scope(one, tuner, manner)
         held += claims({str(scope): evidence for scope, evidence in known.items()}, one.shots)
-        accuracies[one.shots] = _accuracy(one)
+        accuracies[one.shots] = accuracy_text(one.results.correct, len(one.predictions_Q))
         made = max(made, *(evidence.draws for evidence in known.values()))
         for scope, evidence in known.items():
             for name in TABLES:
@@ -139,10 +138,3 @@ def _router(tuner: AnalysisTuner, manner: Manner) -> str:
         return "The pretrained router"
     layers = ", ".join(map(str, tuner.routers.layers))
     return f"{name} on layers {layers} (scope {tuner.scope}, {'trained' if manner.trained else 'as configured'})"
-
-
-def _accuracy(one: QuizPass) -> str:
-    total = len(one.predictions_Q)
-    estimate = raw_accuracy(np.array(one.results.correct), np.array(total))
-    low, high = 100 * float(estimate.low), 100 * float(estimate.high)
-    return f"{100 * float(estimate.value):.1f} % (n {total:,}, 95 % Wilson interval {low:.1f} to {high:.1f})"

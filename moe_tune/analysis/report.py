@@ -1,43 +1,22 @@
-"""The report: one self-contained page whose figures and tables follow a switch between the settings."""
+"""The report: one page whose charts and tables follow a switch between the settings, and its tables as texts."""
 
-import json
-from collections.abc import Mapping
-from importlib.resources import files
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
-
-from moe_tune.analysis.figures import FIGURES
-from moe_tune.analysis.findings import SCOPE_LABELS, Analysis
-from moe_tune.analysis.report_tables import (
-    activated_table,
-    entropy_table,
-    pairs_table,
-    ranked_experts,
-    sample_line,
-    sensitivity_table,
-    spread_table,
-    subject_table,
-    weights_table,
-)
+from moe_tune.analysis.charts import CHARTS
+from moe_tune.analysis.findings import SCOPE_LABELS, TONES, Analysis
+from moe_tune.analysis.report_tables import TABLES, sample_line, tables_at
 from moe_tune.reports.one_line import one_line
+from moe_tune.reports.page import render_page
+from moe_tune.reports.table import Table, words
+from moe_tune.stats.ratios import FEWEST
 
-TABLES = {
-    "activated": ("Activated experts per layer", activated_table),
-    "entropy": ("Entropy, weights and drift per layer", entropy_table),
-    "weights": ("Mean sorted weights per layer", weights_table),
-    "spread": ("Accuracy spread per layer", spread_table),
-    "ranked": ("Best and worst experts per layer", ranked_experts),
-    "subjects": ("Subjects", subject_table),
-    "pairs": ("Experts chosen together", pairs_table),
-    "sensitivity": ("Under small changes of the input", sensitivity_table),
-}
-"""Tables of the page by name: heading and what makes them."""
-
-MAY_LACK = {"pairs": "co_activation", "sensitivity": "sensitivity", "subjects": "subjects"}
-"""Tables that are made at the settings only where their data has rows."""
+IN_TEXT = ("activated", "entropy", "weights", "spread", "ranked", "sensitivity")
+"""Tables in Markdown and LaTeX, too."""
+WORDS = (
+    "Routing statistics are associational: they describe which experts tokens went to and how the questions of those "
+    "tokens were answered; they cannot say that an expert made an answer right or wrong."
+)
 
 
 def render_report(analysis: Analysis) -> str:
@@ -46,41 +25,82 @@ def render_report(analysis: Analysis) -> str:
     Args:
         analysis: What to show.
     """
-    settings = analysis.settings
-    parts = {setting.key: analysis.at(setting) for setting in settings}
-    figures: dict[str, dict[str, Any]] = {}
-    for name, draw in FIGURES.items():
-        drawn = {key: draw(part) for key, part in parts.items()}
-        figures[name] = {key: json.loads(figure.to_json()) for key, figure in drawn.items() if figure is not None}
-    tables = [
-        {
-            "name": name,
-            "title": title,
-            "views": {
-                key: make(part)
-                for key, part in parts.items()
-                if name not in MAY_LACK or not getattr(part, MAY_LACK[name]).empty
-            },
-        }
-        for name, (title, make) in TABLES.items()
-    ]
-    environment = Environment(
-        loader=PackageLoader("moe_tune", "analysis"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    return environment.get_template("report.html.jinja").render(
-        analysis=analysis,
-        settings=settings,
+    parts = {setting.key: analysis.at(setting) for setting in analysis.settings}
+    figures = {
+        name: {key: chart for key, part in parts.items() if (chart := draw(part)) is not None}
+        for name, draw in CHARTS.items()
+    }
+    made = {key: tables_at(part) for key, part in parts.items()}
+    tables = {
+        name: {"title": title, "views": {key: tables[name] for key, tables in made.items() if name in tables}}
+        for name, (title, *_) in TABLES.items()
+    }
+    return render_page(
+        "analysis/report.html.jinja",
+        figures,
+        [{"key": setting.key, "shots": setting.shots, "scope": setting.scope} for setting in analysis.settings],
+        title=analysis.title,
+        lead=analysis.lead,
+        notes=analysis.notes,
+        settings=analysis.settings,
         scope_labels=SCOPE_LABELS,
+        tones=TONES,
+        fewest=FEWEST,
         samples={key: sample_line(part) for key, part in parts.items()},
         claims=_claims(analysis),
-        accuracy=_accuracy(analysis),
+        accuracy=accuracies(analysis),
         about={key.replace("_", " "): one_line(value) for key, value in analysis.about.items() if key != "accuracy"},
-        tables={table["name"]: table for table in tables},
-        figures=figures,
-        keys=[{"key": setting.key, "shots": setting.shots, "scope": setting.scope} for setting in settings],
-        library=Markup(get_plotlyjs()),
-        script=Markup(files("moe_tune.analysis").joinpath("report.js").read_text(encoding="utf-8")),
+        tables=tables,
     )
+
+
+def render_markdown(analysis: Analysis) -> str:
+    """Return the analysis as Markdown: the claims, and under every setting the paper's tables, each with its method.
+
+    Args:
+        analysis: What to write.
+    """
+    return "\n\n".join(_blocks(analysis)) + "\n"
+
+
+def render_latex(analysis: Analysis) -> str:
+    """Return the tables of the Markdown as LaTeX.
+
+    Args:
+        analysis: What to write.
+    """
+    return "\n".join(table.latex() for setting in analysis.settings for table in _in_text(analysis.at(setting)))
+
+
+def accuracies(analysis: Analysis) -> dict[str, str]:
+    """Return the accuracy with its interval by number of worked examples, such as ``5-shot``.
+
+    Args:
+        analysis: What is shown.
+    """
+    accuracy = analysis.about.get("accuracy", {})
+    texts = accuracy.items() if isinstance(accuracy, Mapping) else [("accuracy", accuracy)]
+    return {f"{shots}-shot" if str(shots).isdigit() else str(shots): str(text) for shots, text in texts}
+
+
+def _blocks(analysis: Analysis) -> Iterator[str]:
+    yield from (f"# {analysis.title}", analysis.lead, WORDS, *analysis.notes)
+    yield "## Claims of the paper"
+    said = analysis.claims
+    where = [f"{SCOPE_LABELS.get(one['scope'], one['scope'])}, {one['shots']}-shot" for one in said]
+    columns = {"claim": "claim", "verdict": "verdict", "ours": "ours", "quoted, another model": "quoted"}
+    filled = [words(header, [claim[key] for claim in said]) for header, key in columns.items()]
+    yield Table([filled[0], words("scope", where), *filled[1:]]).markdown()
+    definitions = {f"{claim['claim']}: {claim['definition']}": None for claim in said}
+    yield "\n".join(f"- {definition}" for definition in definitions) or "No claim was tested."
+    for setting in analysis.settings:
+        yield f"## {setting.label}"
+        for table in _in_text(analysis.at(setting)):
+            yield from (f"### {table.title}", f"{table.caption} Evidence: {table.evidence}.", table.markdown())
+
+
+def _in_text(part: Analysis) -> Iterator[Table]:
+    yield from (table for name, table in tables_at(part).items() if name in IN_TEXT)
 
 
 def _claims(analysis: Analysis) -> list[dict[str, Any]]:
@@ -89,9 +109,3 @@ def _claims(analysis: Analysis) -> list[dict[str, Any]]:
     for claim in analysis.claims:
         found.setdefault(str(claim["claim"]), {})[f"{claim['shots']}|{claim['scope']}"] = claim
     return [{"claim": claim, "views": views} for claim, views in found.items()]
-
-
-def _accuracy(analysis: Analysis) -> dict[str, str]:
-    accuracy = analysis.about.get("accuracy", {})
-    texts = accuracy.items() if isinstance(accuracy, Mapping) else [("accuracy", accuracy)]
-    return {f"{shots}-shot" if str(shots).isdigit() else str(shots): str(text) for shots, text in texts}

@@ -1,24 +1,18 @@
-"""The tables of the report, in the page and in Markdown, each at one setting."""
+"""The tables of the report, in the page, in Markdown and in LaTeX, each at one setting."""
+
+from collections.abc import Callable
+from dataclasses import replace
 
 import pandas as pd
 
-from moe_tune.analysis.columns import (
-    ReportColumn,
-    ReportTable,
-    counts,
-    intervals,
-    numbers,
-    p_values,
-    shares,
-    small_shares,
-    words,
-)
 from moe_tune.analysis.findings import Analysis
+from moe_tune.reports.table import Cell, Column, Table, intervals, numbers, shares, words
+from moe_tune.stats.ratios import FEWEST
 
 MEASURED = "measured under changed inputs"
-RANKED_FROM = 30
-"""Experts with fewer questions are not ranked."""
 PAIRS_PER_LAYER = 10
+EACH = 3
+"""Experts ranked at each end of a layer."""
 
 
 def sample_line(part: Analysis) -> str:
@@ -31,205 +25,170 @@ def sample_line(part: Analysis) -> str:
     return f"Scope: {part.settings[0].label}; n = {first['questions']:,} questions, {first['tokens']:,} tokens."
 
 
-def activated_table(part: Analysis) -> ReportTable:
-    """Return how many experts of each layer fire, how far "never" reaches, and how evenly the load lies.
-
-    Args:
-        part: An analysis restricted to one setting.
-    """
+def _activated(part: Analysis) -> Table:
+    """Return how many experts of each layer fire, how far "never" reaches, and how evenly the load lies."""
     layers = part.layers
     experts = int(part.experts["expert"].max()) + 1
-    return ReportTable(
+    return Table(
+        [
+            numbers("layer", layers["layer"]),
+            numbers("activated", layers["activated"]),
+            numbers("with at least a tenth of an even share", layers["activated_tenth"]),
+            shares("never fired, %", layers["never_share"]),
+            shares("bound, one expert, %", layers["never_bound_one"], ".2g"),
+            shares("bound, all experts, %", layers["never_bound_all"], ".2g"),
+            numbers("effective experts", layers["effective_experts"], ",.1f"),
+            numbers("load, max / mean", layers["load_max_over_mean"], ",.2f"),
+            numbers("load, coefficient of variation", layers["load_cv"], ",.2f"),
+            numbers("load, Gini", layers["load_gini"], ",.3f"),
+        ],
         f"{sample_line(part)} Activated: chosen by at least one counted token, of {experts} experts. The bounds (95 %, "
         f"exact binomial, unit: question) say what share of questions an expert that never fired may still serve: one "
         f"such expert, and all experts of all layers at once. Effective experts: exp of the entropy of usage.",
-        [
-            counts("layer", layers["layer"]),
-            counts("activated", layers["activated"]),
-            counts("with at least a tenth of an even share", layers["activated_tenth"]),
-            shares("never fired, %", layers["never_share"]),
-            small_shares("bound, one expert, %", layers["never_bound_one"]),
-            small_shares("bound, all experts, %", layers["never_bound_all"]),
-            numbers("effective experts", layers["effective_experts"], 1),
-            numbers("load, max / mean", layers["load_max_over_mean"], 2),
-            numbers("load, coefficient of variation", layers["load_cv"], 2),
-            numbers("load, Gini", layers["load_gini"], 3),
-        ],
     )
 
 
-def entropy_table(part: Analysis) -> ReportTable:
-    """Return mean and standard deviation of the gate's entropy by layer, over all experts and over the chosen ones.
-
-    Args:
-        part: An analysis restricted to one setting.
-    """
+def _entropy(part: Analysis) -> Table:
+    """Return mean and standard deviation of the gate's entropy by layer, over all experts and over the chosen ones."""
     layers = part.layers
-    return ReportTable(
+    return Table(
+        [
+            numbers("layer", layers["layer"]),
+            numbers("all experts, mean", layers["entropy_all_mean"], ",.3f"),
+            numbers("sd", layers["entropy_all_std"], ",.3f"),
+            shares("share of maximum, %", layers["entropy_all_share"]),
+            numbers("chosen, mean", layers["entropy_topk_mean"], ",.3f"),
+            numbers("sd ", layers["entropy_topk_std"], ",.3f"),
+            shares("share of maximum, % ", layers["entropy_topk_share"]),
+            numbers("mass of the chosen", layers["topk_mass_mean"], ",.3f"),
+            numbers("margin", layers["margin_mean"], ",.4f"),
+            shares("ties, %", layers["tie_rate"], ".2g"),
+            shares("near ties, %", layers["near_tie_rate"], ".2g"),
+            shares("overlap, %", layers["base_overlap"]),
+            numbers("KL, nats", layers["base_kl"], ",.4f"),
+        ],
         f"{sample_line(part)} Entropy in nats of the router's probabilities, per token: over all experts, and over the "
         f"chosen ones with their probabilities divided by their sum. Share: of the maximum. sd: over tokens. Margin: "
         f"gap between the last chosen expert and the next. Overlap and KL compare with the pretrained router.",
-        [
-            counts("layer", layers["layer"]),
-            numbers("all experts, mean", layers["entropy_all_mean"], 3),
-            numbers("sd", layers["entropy_all_std"], 3),
-            shares("share of maximum, %", layers["entropy_all_share"]),
-            numbers("chosen, mean", layers["entropy_topk_mean"], 3),
-            numbers("sd ", layers["entropy_topk_std"], 3),
-            shares("share of maximum, % ", layers["entropy_topk_share"]),
-            numbers("mass of the chosen", layers["topk_mass_mean"], 3),
-            numbers("margin", layers["margin_mean"], 4),
-            small_shares("ties, %", layers["tie_rate"]),
-            small_shares("near ties, %", layers["near_tie_rate"]),
-            shares("overlap, %", layers["base_overlap"]),
-            numbers("KL, nats", layers["base_kl"], 4),
-        ],
     )
 
 
-def weights_table(part: Analysis) -> ReportTable:
-    """Return the mean weight of the first to the last chosen expert, by layer.
-
-    Args:
-        part: An analysis restricted to one setting.
-    """
+def _weights(part: Analysis) -> Table:
+    """Return the mean weight of the first to the last chosen expert, by layer."""
     wide = part.weights.pivot(index="layer", columns="rank", values="weight_mean")
-    ranks = [numbers(f"rank {rank}", wide[rank], 4) for rank in wide.columns]
-    return ReportTable(
+    ranks = [numbers(f"rank {rank}", wide[rank], ",.4f") for rank in wide.columns]
+    return Table(
+        [numbers("layer", wide.index.to_series()), *ranks, numbers("sum", wide.sum(axis=1), ",.4f")],
         f"{sample_line(part)} Mean weight of a token's chosen experts, sorted from the largest.",
-        [counts("layer", wide.index.to_series()), *ranks, numbers("sum", wide.sum(axis=1), 4)],
     )
 
 
-def spread_table(part: Analysis) -> ReportTable:
-    """Return how far accuracy differs between the experts of a layer, and how far it would by chance alone.
-
-    Args:
-        part: An analysis restricted to one setting.
-    """
+def _spread(part: Analysis) -> Table:
+    """Return how far accuracy differs between the experts of a layer, and how far it would by chance alone."""
     layers = part.layers
-    return ReportTable(
-        f"{sample_line(part)} Spread: highest less lowest raw accuracy among experts with at least {RANKED_FROM} "
-        f"questions. By chance: the same under permutation of correct answers within subject (median and 95th "
-        f"percentile). p after Holm: over layers. Subject information: mutual information of expert and subject, "
-        f"corrected for bias.",
+    return Table(
         [
-            counts("layer", layers["layer"]),
+            numbers("layer", layers["layer"]),
             shares("lowest, %", layers["accuracy_lowest"]),
             shares("highest, %", layers["accuracy_highest"]),
             shares("spread, points", layers["accuracy_spread"]),
             shares("by chance, median", layers["spread_null_median"]),
             shares("by chance, 95th percentile", layers["spread_null_high"]),
-            p_values("p", layers["spread_p"]),
-            p_values("p after Holm", layers["spread_p_holm"]),
-            numbers("subject information, nats", layers["subject_information"], 3),
+            numbers("p", layers["spread_p"], ".2g"),
+            numbers("p after Holm", layers["spread_p_holm"], ".2g"),
+            numbers("subject information, nats", layers["subject_information"], ",.3f"),
         ],
+        f"{sample_line(part)} Spread: highest less lowest raw accuracy among experts with at least {FEWEST} "
+        f"questions. By chance: the same under permutation of correct answers within subject (median and 95th "
+        f"percentile). p after Holm: over layers. Subject information: mutual information of expert and subject, "
+        f"corrected for bias.",
     )
 
 
-def ranked_experts(part: Analysis, each: int = 3) -> ReportTable:
-    """Return the experts of highest and lowest accuracy of each layer, with counts and intervals.
-
-    Args:
-        part: An analysis restricted to one setting.
-        each: Experts at each end, per layer; at least 1.
-    """
-    enough = part.experts[part.experts["questions"] >= RANKED_FROM]
+def _ranked(part: Analysis) -> Table:
+    """Return the experts of highest and lowest accuracy of each layer, with counts and intervals."""
+    enough = part.experts[part.experts["questions"] >= FEWEST]
     ordered = enough.sort_values(["layer", "shrunk", "expert"], ascending=[True, False, True])
     place = ordered.groupby("layer").cumcount()
     size = ordered.groupby("layer")["expert"].transform("size")
-    best = place < (size / 2).clip(upper=each)
-    worst = (size - 1 - place < each) & ~best
+    best = place < (size / 2).clip(upper=EACH)
+    worst = (size - 1 - place < EACH) & ~best
     end = pd.Series("", index=ordered.index).mask(best, "best").mask(worst, "worst")
     rows, end = ordered[best | worst], end[best | worst]
     subjects = rows["top_subject"].astype(str).str.replace("_", " ")
-    return ReportTable(
-        f"{sample_line(part)} Best and worst {each} of each layer by shrunk accuracy (empirical Bayes), among experts "
-        f"with at least {RANKED_FROM} questions. Intervals: 95 %; raw: Wilson; odds ratio: Mantel-Haenszel by subject, "
-        f"fired against not. p adjusted: max-T permutation within subject, over all experts of all layers; a star "
-        f"marks those below 0.05. Picked from many: the ends of a ranking lie further apart than the truth.",
+    return Table(
         [
-            counts("layer", rows["layer"]),
+            numbers("layer", rows["layer"]),
             words("end", end),
-            counts("expert", rows["expert"]),
-            counts("questions", rows["questions"]),
+            numbers("expert", rows["expert"]),
+            numbers("questions", rows["questions"]),
             shares("raw accuracy, %", rows["accuracy"]),
             intervals("95 % interval", rows["accuracy_low"], rows["accuracy_high"]),
             shares("shrunk, %", rows["shrunk"]),
             intervals("95 % interval ", rows["shrunk_low"], rows["shrunk_high"]),
-            numbers("odds ratio", rows["odds_ratio"], 2),
-            intervals("95 % interval  ", rows["odds_low"], rows["odds_high"], scale=1, digits=2),
-            p_values("p adjusted", rows["p_adjusted"], rows["flagged"]),
+            numbers("odds ratio", rows["odds_ratio"], ",.2f"),
+            intervals("95 % interval  ", rows["odds_low"], rows["odds_high"], ".2f", 1),
+            numbers("p adjusted", rows["p_adjusted"], ".2g", marks=rows["flagged"]),
             words("commonest subject by lift", subjects),
         ],
+        f"{sample_line(part)} Best and worst {EACH} of each layer by shrunk accuracy (empirical Bayes), among experts "
+        f"with at least {FEWEST} questions. Intervals: 95 %; raw: Wilson; odds ratio: Mantel-Haenszel by subject, "
+        f"fired against not. p adjusted: max-T permutation within subject, over all experts of all layers; a star "
+        f"marks those below 0.05. Picked from many: the ends of a ranking lie further apart than the truth.",
     )
 
 
-def subject_table(part: Analysis) -> ReportTable:
-    """Return one row per subject: its accuracy, and where its routing differs most from the rest.
-
-    Args:
-        part: An analysis restricted to one setting.
-    """
+def _subjects(part: Analysis) -> Table:
+    """Return one row per subject: its accuracy, and where its routing differs most from the rest."""
     frame = part.subjects
     by = frame.groupby("subject", sort=True)
     rows, means = by.first(), by[["activated", "divergence"]].mean()
     most = frame.loc[by["divergence"].idxmax()].set_index("subject")
-    return ReportTable(
+    return Table(
+        [
+            words("subject", rows.index.to_series().str.replace("_", " ")),
+            numbers("questions", rows["questions"]),
+            shares("accuracy, %", rows["accuracy"]),
+            intervals("95 % interval", rows["accuracy_low"], rows["accuracy_high"]),
+            numbers("activated per layer", means["activated"], ",.1f"),
+            numbers("divergence", means["divergence"], ",.3f"),
+            numbers("most divergent layer", most["layer"]),
+            numbers("its top expert", most["top_expert"]),
+            shares("share of the subject's tokens, %", most["top_expert_share"]),
+        ],
         f"{sample_line(part)} Accuracy with 95 % Wilson interval. Activated and divergence (Jensen-Shannon, between "
         f"the subject's usage and the layer's, nats): means over layers; the last columns show the layer where it is "
         f"largest.",
-        [
-            words("subject", rows.index.to_series().str.replace("_", " ")),
-            counts("questions", rows["questions"]),
-            shares("accuracy, %", rows["accuracy"]),
-            intervals("95 % interval", rows["accuracy_low"], rows["accuracy_high"]),
-            numbers("activated per layer", means["activated"], 1),
-            numbers("divergence", means["divergence"], 3),
-            counts("most divergent layer", most["layer"]),
-            counts("its top expert", most["top_expert"]),
-            shares("share of the subject's tokens, %", most["top_expert_share"]),
-        ],
     )
 
 
-def pairs_table(part: Analysis) -> ReportTable:
-    """Return the pairs of experts that tokens choose together most beyond chance, by layer.
-
-    Args:
-        part: An analysis restricted to one setting that has pairs.
-    """
+def _pairs(part: Analysis) -> Table:
+    """Return the pairs of experts that tokens choose together most beyond chance, by layer."""
     rows = part.co_activation.groupby("layer", sort=True).head(PAIRS_PER_LAYER)
-    return ReportTable(
+    return Table(
+        [
+            numbers("layer", rows["layer"]),
+            numbers("expert", rows["expert"]),
+            numbers("other", rows["other"]),
+            numbers("tokens", rows["count"]),
+            shares("P(other | expert), %", rows["conditional"]),
+            numbers("lift", rows["lift"], ",.2f"),
+        ],
         f"{sample_line(part)} The first {PAIRS_PER_LAYER} pairs of each layer by lift-weighted count, more in "
         f"co_activation.csv. Lift: how much oftener than if choices were independent.",
-        [
-            counts("layer", rows["layer"]),
-            counts("expert", rows["expert"]),
-            counts("other", rows["other"]),
-            counts("tokens", rows["count"]),
-            shares("P(other | expert), %", rows["conditional"]),
-            numbers("lift", rows["lift"], 2),
-        ],
     )
 
 
-def sensitivity_table(part: Analysis) -> ReportTable:
-    """Return the share of chosen experts that change, by kind of change and layer, and of letters that flip.
-
-    Args:
-        part: An analysis restricted to one setting that was measured under changed inputs.
-    """
+def _sensitivity(part: Analysis) -> Table:
+    """Return the share of chosen experts that change, by kind of change and layer, and of letters that flip."""
     rows = part.sensitivity.sort_values(["change", "layer"], kind="stable")
     letters = rows["layer"] < 0
     where = rows["layer"].astype(int).astype(str).mask(letters, "letter")
-    return ReportTable(
-        f"Scope: {part.settings[0].label}. Mean share of a question's chosen experts that change with the input, and "
-        f"share of questions where any does; in the rows named letter the share of answers that flip. Intervals: 95 %.",
+    return Table(
         [
             words("change", rows["change"]),
-            ReportColumn("layer", where.tolist(), rows["layer"].astype(float).tolist()),
-            counts("questions", rows["questions"]),
+            Column("layer", [Cell(text, value) for text, value in zip(where, rows["layer"], strict=True)]),
+            numbers("questions", rows["questions"]),
             shares("changed or flipped, %", rows["changed_share"].where(~letters, rows["flipped_share"])),
             intervals(
                 "95 % interval",
@@ -238,5 +197,33 @@ def sensitivity_table(part: Analysis) -> ReportTable:
             ),
             shares("any changed, %", rows["any_changed_share"]),
         ],
-        MEASURED,
+        f"Scope: {part.settings[0].label}. Mean share of a question's chosen experts that change with the input, and "
+        f"share of questions where any does; in the rows named letter the share of answers that flip. Intervals: 95 %.",
+        evidence=MEASURED,
     )
+
+
+TABLES: dict[str, tuple[str, Callable[[Analysis], Table], str]] = {
+    "activated": ("Activated experts per layer", _activated, "layers"),
+    "entropy": ("Entropy, margins and drift per layer", _entropy, "layers"),
+    "weights": ("Mean sorted weights per layer", _weights, "weights"),
+    "spread": ("Accuracy spread per layer", _spread, "layers"),
+    "ranked": ("Best and worst experts per layer", _ranked, "experts"),
+    "subjects": ("Subjects", _subjects, "subjects"),
+    "pairs": ("Experts chosen together", _pairs, "co_activation"),
+    "sensitivity": ("Under small changes of the input", _sensitivity, "sensitivity"),
+}
+"""Tables by the name the page asks for them: heading, what makes each, and the data frame it cannot do without."""
+
+
+def tables_at(part: Analysis) -> dict[str, Table]:
+    """Return every table that has data at one setting, by name.
+
+    Args:
+        part: An analysis restricted to one setting.
+    """
+    made = {}
+    for name, (title, make, needs) in TABLES.items():
+        if not getattr(part, needs).empty:
+            made[name] = replace(make(part), title=f"{title}: {part.settings[0].label}")
+    return made

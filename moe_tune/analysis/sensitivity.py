@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import DescrStatsW
 
 from moe_tune.analysis.perturbations import CHANGES, Change
@@ -21,6 +20,7 @@ from moe_tune.data.batching import Batch, PromptDataset
 from moe_tune.data.encoding import PromptedQuestion, PromptEncoder
 from moe_tune.data.module import QuizDataModule
 from moe_tune.metrics.expert_accuracy import questions_by_expert
+from moe_tune.stats.accuracy_estimates import raw_accuracy
 from moe_tune.tuner.router_tuner import RouterTuner
 
 FEWEST = 30
@@ -203,7 +203,7 @@ def _changed(share_Q: NDArray[np.float64]) -> dict[str, float]:
 def _flipped(flip_Q: NDArray[np.bool_]) -> dict[str, float]:
     """Return the columns of the letters: the share of questions answered otherwise, with Wilson's interval."""
     share = float(flip_Q.mean()) if len(flip_Q) else math.nan
-    low, high = _wilson(float(flip_Q.sum()), len(flip_Q))
+    _, low, high = map(float, raw_accuracy(flip_Q.sum(), np.array(len(flip_Q))))
     return {"flipped_share": share, "flipped_low": low, "flipped_high": high}
 
 
@@ -212,13 +212,7 @@ def _mean_interval(share_Q: NDArray[np.float64]) -> tuple[float, float]:
         return math.nan, math.nan
     if np.ptp(share_Q) == 0:
         # Questions that do not differ show no variance, and a normal interval would claim certainty.
-        return _wilson(float(share_Q.sum()), len(share_Q))
+        _, low, high = map(float, raw_accuracy(share_Q.sum(), np.array(len(share_Q))))
+        return low, high
     low, high = DescrStatsW(share_Q).zconfint_mean()
     return max(float(low), 0.0), min(float(high), 1.0)
-
-
-def _wilson(hits: float, questions: int) -> tuple[float, float]:
-    if not questions:
-        return math.nan, math.nan
-    low, high = proportion_confint(hits, questions, method="wilson")
-    return float(low), float(high)

@@ -1,16 +1,15 @@
 """The analysis on one screen: accuracy, which claims hold at which setting, how many experts never fire."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
-from moe_tune.analysis.findings import Analysis
+from moe_tune.analysis.findings import TONES, Analysis
+from moe_tune.analysis.report import accuracies
+from moe_tune.reports.table import DASH, Table, words
 
-COLOURS = {"holds": "green", "does not hold": "red", "inconclusive": "yellow"}
 WIDTH = 78
 """Columns a claim's own line may take."""
 
@@ -24,17 +23,13 @@ def render_terminal(analysis: Analysis, out: Path) -> Group:
     """
     claims = list(dict.fromkeys(str(claim["claim"]) for claim in analysis.claims))
     named = [Text(_cut(f"{number}  {claim}")) for number, claim in enumerate(claims, start=1)]
-    accuracy = analysis.about.get("accuracy", {})
-    texts = accuracy.items() if isinstance(accuracy, Mapping) else [("", accuracy)]
-    scores = [
-        Text(_cut(f"accuracy {f'{shots}-shot' if str(shots).isdigit() else shots}: {text}")) for shots, text in texts
-    ]
+    scores = [Text(_cut(f"accuracy {shots}: {text}")) for shots, text in accuracies(analysis).items()]
     return Group(
         Text(_cut(analysis.title), style="bold"),
         Text(_cut(analysis.lead, 2 * WIDTH)),
         *scores,
         *named,
-        _verdicts(analysis, claims),
+        _verdicts(analysis, claims).terminal(),
         *_never(analysis),
         _gate(analysis),
         Text("Routing statistics are associational.", style="dim"),
@@ -43,15 +38,13 @@ def render_terminal(analysis: Analysis, out: Path) -> Group:
 
 
 def _verdicts(analysis: Analysis, claims: list[str]) -> Table:
-    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=0, pad_edge=False)
-    for header in ("scope", "shots", *map(str, range(1, len(claims) + 1))):
-        table.add_column(header, no_wrap=True)
-    for setting in analysis.settings:
-        found = {str(claim["claim"]): str(claim["verdict"]) for claim in analysis.at(setting).claims}
-        verdicts = [found.get(claim, "–") for claim in claims]
-        cells = (Text(verdict, style=COLOURS.get(verdict, "dim")) for verdict in verdicts)
-        table.add_row(setting.scope, str(setting.shots), *cells)
-    return table
+    settings = analysis.settings
+    found = {(one["shots"], one["scope"], str(one["claim"])): str(one["verdict"]) for one in analysis.claims}
+    columns = [words("scope", [one.scope for one in settings]), words("shots", [one.shots for one in settings])]
+    for number, claim in enumerate(claims, start=1):
+        verdicts = [found.get((one.shots, one.scope, claim), DASH) for one in settings]
+        columns.append(words(str(number), verdicts, [TONES.get(verdict, "muted") for verdict in verdicts]))
+    return Table(columns)
 
 
 def _never(analysis: Analysis) -> Iterator[Text]:

@@ -1,11 +1,13 @@
 """Building a prompt cache: one pass over a split's prompts, announced, resumable, and published at its end."""
 
 import itertools
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from filelock import SoftFileLease, Timeout
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from rich.console import Console
 from rich.progress import (
@@ -20,19 +22,27 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from moe_tune.answer_path.build_lock import BuildLock
 from moe_tune.answer_path.prefixes import SharedPrefixes
 from moe_tune.answer_path.states import PromptStates
 from moe_tune.answer_path.store import PromptStore, StorePlan, open_store
-from moe_tune.answer_path.store_writer import StoreWriter
-from moe_tune.base.errors import ModelError
+from moe_tune.answer_path.store_writer import StoreWriter, draft_of
+from moe_tune.base.errors import ConfigError, ModelError
+from moe_tune.base.locks import cache_lock, holder
+from moe_tune.base.ranks import everywhere
 
 BATCH_PRICE = 384
 """What a batch costs beside its tokens, in tokens: reading the weights once more."""
 PASS_TOKENS = 4096
 """Tokens per batch of the pass: enough that every expert gets many, few enough for a laptop's memory."""
+ASK_SECONDS = 5.0
+"""How long the first process waits for a lock before it tells the others that it still waits."""
 COMMIT_SECONDS = 10.0
 """A build that is killed loses at most this much work."""
+
+OTHER_DISKS = (
+    "expected a folder of prompt caches that every process sees but got {} (model.answer_path.folder). "
+    "Hint: --model.answer_path.folder on a disk that all machines share, or --model.answer_path.use never."
+)
 
 
 class Pass(Protocol):
@@ -68,26 +78,48 @@ def build_store(
         agreed: Gives every process what the first one says.
 
     Raises:
+        ConfigError: The processes see different disks.
         ResourceError: The disk is too small.
     """
-    if rank > 0:
-        if not agreed(False):
-            barrier()
-            _fill(folder, plan, description, prompt_pass, rank, world_size, barrier)
-    else:
+    lock = cache_lock(folder)
+    if rank == 0:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with BuildLock(folder.with_name(f"{folder.name}.lock")):
-            if not agreed(open_store(folder) is not None):
-                rank_zero_info(
-                    f"prompt cache of {description['split']}: {len(plan.own_length_Q):,} questions, "
-                    f"{plan.bytes / 1e9:.2f} GB, {folder}"
-                )
-                _fill(folder, plan, description, prompt_pass, rank, world_size, barrier)
+    _wait_for(lock, rank, agreed)
+    try:
+        if not agreed(rank == 0 and open_store(folder) is not None):
+            rank_zero_info(
+                f"prompt cache of {description['split']}: {len(plan.own_length_Q):,} questions, "
+                f"{plan.bytes / 1e9:.2f} GB, {folder}"
+            )
+            _fill(folder, plan, description, prompt_pass, rank, world_size, barrier)
+    finally:
+        if rank == 0:
+            lock.release()
     barrier()
     built = open_store(folder)
-    if built is None:
+    seen = everywhere(built is not None)
+    if built is None and rank == 0:
         raise ModelError(f"expected a prompt cache in {folder} but it is gone. Hint: run the command again.")
+    if built is None or not seen:
+        raise ConfigError(OTHER_DISKS.format(folder.parent))
     return built
+
+
+def _wait_for(lock: SoftFileLease, rank: int, agreed: Callable[[bool], bool]) -> None:
+    """Wait until the first process has the lock; the others ask it often, as what they ask by has a timeout."""
+    told = ""
+    while not agreed(rank == 0 and _taken(lock, seconds=ASK_SECONDS if told else 0.0)):
+        if rank == 0 and (owner := holder(lock)) != told:
+            print(f"waiting for {owner}, which builds this cache", file=sys.stderr)
+            told = owner
+
+
+def _taken(lock: SoftFileLease, seconds: float) -> bool:
+    try:
+        lock.acquire(timeout=seconds)
+    except Timeout:
+        return False
+    return True
 
 
 def _fill(
@@ -99,9 +131,11 @@ def _fill(
     world_size: int,
     barrier: Callable[[], None],
 ) -> None:
-    with StoreWriter(folder, plan, description, rank, world_size) as writer:
-        if rank == 0:
-            barrier()  # the files are there
+    first = StoreWriter(folder, plan, description, 0, world_size) if rank == 0 else None
+    barrier()  # the files are there
+    if not everywhere(draft_of(folder).is_dir()):
+        raise ConfigError(OTHER_DISKS.format(folder.parent))
+    with first or StoreWriter(folder, plan, description, rank, world_size) as writer:
         missing = writer.missing_questions()
         batches = pass_batches(missing, plan, prompt_pass.prefixes)
         shortfall = set(writer.missing_prefixes())

@@ -12,9 +12,9 @@ from typing import Any
 
 from rich.filesize import decimal
 
-from moe_tune.answer_path.build_lock import BuildLock, live_owner
 from moe_tune.answer_path.store import open_store
 from moe_tune.base.errors import ConfigError, did_you_mean
+from moe_tune.base.locks import cache_lock, holder, idle
 
 OURS = re.compile(r"[0-9a-f]{16}(\..+)?")
 """Names of the folders that may be removed: a key, and for what is not finished a word after it."""
@@ -118,15 +118,17 @@ def cleaned(
         wanted = every or one.key in named or (unfinished and one.state != "complete")
         if not wanted or (days is not None and time.time() - one.last_used < days * DAY):
             continue
-        lock = root / f"{one.key}.lock"
-        if (owner := live_owner(lock)) is not None:
-            busy = f"process {owner.pid} on {owner.host} is building it"
+        lock = cache_lock(root / one.key)
+        if not idle(lock):
+            busy = f"{holder(lock)} is building it"
             if one.key in named:
                 raise ConfigError(f"expected an idle cache but got {one.key}: {busy}. Hint: wait for it, or stop it.")
             yield f"kept {one.key}: {busy}"
             continue
-        with BuildLock(lock):  # nobody begins to build it now
+        try:  # nobody begins to build it now
             if one.folder.exists():
                 shutil.rmtree(one.folder)
                 freed, removed = freed + one.bytes, removed + 1
+        finally:
+            lock.release()
     yield f"removed {removed} of {len(kept)}, freed {decimal(freed)} ({root})"

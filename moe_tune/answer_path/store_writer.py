@@ -51,7 +51,7 @@ class StoreWriter:
     ) -> None:
         self.folder, self.plan, self.description = folder, plan, description
         self.rank, self.world_size = rank, world_size
-        self.draft = folder.with_name(f"{folder.name}.building")
+        self.draft = draft_of(folder)
         if rank == 0:
             self._lay_out()
         self._prefixes, self._questions = self._committed()
@@ -192,6 +192,15 @@ class StoreWriter:
         entries = [entry for journal in self.draft.glob("done.*") for entry in _entries(journal)[0]]
         prefixes = {index for entry in entries for index in entry["prefixes"]}
         return prefixes, {index for entry in entries for index in entry["questions"]}
+
+
+def draft_of(folder: Path) -> Path:
+    """Return where a cache lies while it is built.
+
+    Args:
+        folder: Where the finished cache shall be.
+    """
+    return folder.with_name(f"{folder.name}.building")
 
 
 def _entries(journal: Path) -> tuple[list[dict[str, Any]], int]:

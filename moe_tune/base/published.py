@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -11,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
+
+LEFT = re.compile(r"(?P<target>.+)\.(?P<kind>old|tmp)-[0-9a-f]{8}")
+"""Names of what a kill leaves: a draft, or what was there before."""
 
 
 @contextmanager
@@ -33,15 +37,38 @@ def published(target: Path) -> Iterator[Path]:
             old = target.with_name(f"{target.name}.old-{uuid.uuid4().hex[:8]}")
             os.replace(target, old)
             os.replace(draft, target)
+            _flush(target.parent)
             shutil.rmtree(old)
         else:
             os.replace(draft, target)
-        _flush(target.parent)
+            _flush(target.parent)
     finally:
         if draft.is_dir():
             shutil.rmtree(draft)
         else:
             draft.unlink(missing_ok=True)
+
+
+def tidied(folder: Path) -> list[Path]:
+    """End what killed processes were publishing in a folder, and return what was put back.
+
+    What had stepped aside for a successor that does not stand comes back; all else that is left of them goes. Only who
+    knows that nobody is publishing there may call this.
+
+    Args:
+        folder: The folder.
+    """
+    back = []
+    for path in sorted(folder.iterdir()):
+        left = LEFT.fullmatch(path.name)
+        if left and left["kind"] == "old" and not (target := path.with_name(left["target"])).exists():
+            os.replace(path, target)
+            back.append(target)
+        elif left and path.is_dir():
+            shutil.rmtree(path)
+        elif left:
+            path.unlink()
+    return back
 
 
 def write_json(target: Path, value: Any) -> None:

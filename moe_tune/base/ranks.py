@@ -1,5 +1,6 @@
 """What the processes of a distributed run know together."""
 
+import torch
 import torch.distributed
 from torch import Tensor
 
@@ -35,3 +36,12 @@ def summed_over_ranks(value: Tensor) -> Tensor:
     total = value.cuda() if torch.distributed.get_backend() == "nccl" and not value.is_cuda else value.clone()
     torch.distributed.all_reduce(total)
     return total.to(value.device)
+
+
+def everywhere(holds: bool) -> bool:
+    """Return whether something holds on every process.
+
+    Args:
+        holds: Whether it holds on this one.
+    """
+    return not summed_over_ranks(torch.tensor(int(not holds)))

@@ -2,17 +2,16 @@
 
 from pathlib import Path
 
-import pandas as pd
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
-from matplotlib.figure import Figure
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from moe_tune.base.published import published, write_parquet
 from moe_tune.callbacks.base_reference import read_reference
 from moe_tune.callbacks.evidence_figures import evidence_figures
 from moe_tune.callbacks.evidence_tables import expert_table, layer_table, with_estimates
 from moe_tune.callbacks.split_pass import split_results
+from moe_tune.reports.loggers import EvidenceLogger
 from moe_tune.tuner.router_tuner import RouterTuner
 from moe_tune.tuner.split_results import SplitResults
 
@@ -68,25 +67,10 @@ class EvidenceLog(Callback):
         for name, figure in figures.items():
             with published(files[name]) as draft:
                 figure.savefig(draft, format="png", pil_kwargs={"compress_level": 1})  # half the time, little larger
-        send(trainer, split, frame, figures, files)
-
-
-def send(trainer: Trainer, split: str, frame: pd.DataFrame, figures: dict[str, Figure], files: dict[str, Path]) -> None:
-    """Give a split's tables and figures to the loggers that take such.
-
-    Args:
-        trainer: The running trainer.
-        split: The split's name, which the keys begin with.
-        frame: Its routing table with estimates.
-        figures: Its figures by name.
-        files: Where each is as PNG.
-    """
-    for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger):
-            logger.log_table(f"{split}/experts", dataframe=expert_table(frame))
-            logger.log_table(f"{split}/layers", dataframe=layer_table(frame))
-            for name, file in files.items():
-                logger.log_image(f"{split}/{name}_figure", [str(file)])  # accuracy is a number's key
-        elif isinstance(logger, TensorBoardLogger):
-            for name, figure in figures.items():
-                logger.experiment.add_figure(f"{split}/{name}_figure", figure, global_step=trainer.global_step)
+        tables = {"experts": expert_table(frame), "layers": layer_table(frame)}
+        for logger in trainer.loggers:
+            if isinstance(logger, EvidenceLogger):
+                logger.log_evidence(split, tables, files)
+            elif isinstance(logger, TensorBoardLogger):
+                for name, figure in figures.items():
+                    logger.experiment.add_figure(f"{split}/{name}_figure", figure, global_step=trainer.global_step)

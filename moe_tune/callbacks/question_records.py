@@ -3,16 +3,18 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
-from scipy.stats import binomtest
 
 from moe_tune.base.published import write_parquet
 from moe_tune.base.ranks import joined_over_ranks
+from moe_tune.data.module import QuizDataModule
 from moe_tune.data.question import Question
 from moe_tune.runs.directory import RunDirectory
+from moe_tune.stats.accuracy_estimates import accuracy_text, raw_accuracy
 from moe_tune.tuner.router_tuner import RouterTuner
 
 
@@ -58,6 +60,8 @@ class QuestionRecords(Callback):
 class PredictionRecords(Callback):
     """Writes ``predictions.parquet`` at the end of ``predict``, in the columns of the other records.
 
+    If it was a test split that was predicted, the ledger records it.
+
     Args:
         directory: The run directory.
     """
@@ -74,14 +78,15 @@ class PredictionRecords(Callback):
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write them."""
-        assert isinstance(pl_module, RouterTuner)
         index_Q = joined_over_ranks(torch.cat([one["question_B"] for one in self.seen]))
         log_probs_QA = joined_over_ranks(torch.cat([one["log_probs_BA"] for one in self.seen]))
         if not trainer.is_global_zero:
             return
-        file = self.directory.path / "predictions.parquet"
-        write_parquet(question_frame(pl_module.quiz.questions("test"), index_Q, log_probs_QA), file)
-        self.directory.record_opening("test (predict)", len(index_Q))
+        quiz: QuizDataModule = trainer.datamodule
+        split, file = quiz.predict_split, self.directory.path / "predictions.parquet"
+        write_parquet(question_frame(quiz.questions(split), index_Q, log_probs_QA), file)
+        if split.startswith("test"):
+            self.directory.record_opening(f"{split} (predict)", len(index_Q))
         rank_zero_info(f"predictions of {len(index_Q):,} questions: {file}")
 
 
@@ -118,10 +123,7 @@ def accuracy_line(split: str, frame: pd.DataFrame) -> str:
         'test: accuracy 25.0 % (n 4, 95 % Wilson interval 4.6 to 69.9): chance is 25.0'
     """
     right, n = int((frame["gold"] == frame["prediction"]).sum()), len(frame)
-    interval = binomtest(right, n).proportion_ci(0.95, method="wilson")
+    _, low, high = raw_accuracy(np.array(right), np.array(n))
     guess = float((1 / frame["choices"]).mean())
-    verdict = f": chance is {100 * guess:.1f}" if interval.low <= guess <= interval.high else ""
-    return (
-        f"{split}: accuracy {100 * right / n:.1f} % (n {n:,}, 95 % Wilson interval {100 * interval.low:.1f} to "
-        f"{100 * interval.high:.1f}){verdict}"
-    )
+    verdict = f": chance is {100 * guess:.1f}" if low <= guess <= high else ""
+    return f"{split}: accuracy {accuracy_text(right, n)}{verdict}"

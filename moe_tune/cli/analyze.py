@@ -7,9 +7,10 @@ from typing import Any
 
 from rich.console import Console
 
-from moe_tune.analysis.analyse import Asked, analyse, peak_memory
+from moe_tune.analysis.analyse import Asked, analyse
 from moe_tune.analysis.terminal import render_terminal
 from moe_tune.base.errors import ConfigError, DataError
+from moe_tune.base.memory import peak_memory
 from moe_tune.cli.verbs import parsed_with_fit
 from moe_tune.routing import PARTS
 from moe_tune.runs.checkpoint import CONFIG, checked_folder
@@ -70,7 +71,7 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
     )
     console = Console()
     console.print(render_terminal(analysis, out))
-    console.print(f"{time.monotonic() - began:.0f} s, at most {peak_memory():.2f} GiB of memory", style="dim")
+    console.print(f"{time.monotonic() - began:.0f} s, at most {peak_memory() / 2**30:.2f} GiB of memory", style="dim")
     return 0
 
 

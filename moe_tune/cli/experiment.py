@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from moe_tune.base.locks import WorkLock
 from moe_tune.cli.verbs import parsed
 
 
@@ -19,5 +20,6 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
     given = parsed("experiment", add_arguments, argv)
     from moe_tune.studies.experiment import fitted_on_one_bench, run_experiment
 
-    run_experiment(given.folder, fitted_on_one_bench(given.runs_root, plugins), full=given.full, fresh=given.fresh)
+    with WorkLock(Path(given.runs_root) / f"experiment-{given.folder.resolve().name}", "an experiment"):
+        run_experiment(given.folder, fitted_on_one_bench(given.runs_root, plugins), full=given.full, fresh=given.fresh)
     return 0

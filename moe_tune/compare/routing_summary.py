@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from moe_tune.stats.never_activated import never_bound
+
 SCOPE = "answer"
 """Routing is summed up at the position where the letter is predicted."""
 
@@ -19,6 +21,7 @@ class RoutingSummary:
         layers: Layer numbers.
         entropy_all_L: Entropy over all experts per layer, nats.
         entropy_topk_L: Entropy over the chosen experts per layer, nats.
+        entropy_topk_most_L: The mean of the most it can be, ln K where every question uses K experts.
         usage_LE: Share of questions routed to each expert, 0 to 1.
         never_share: Share of (layer, expert) pairs that no question was routed to, mean over seeds.
         never_bound: How often, as a share of questions, such an expert may still fire: simultaneous 95 % bound.
@@ -28,6 +31,7 @@ class RoutingSummary:
     layers: tuple[int, ...]
     entropy_all_L: NDArray[np.float64]
     entropy_topk_L: NDArray[np.float64]
+    entropy_topk_most_L: NDArray[np.float64]
     usage_LE: NDArray[np.float64]
     never_share: float
     never_bound: float
@@ -37,11 +41,6 @@ class RoutingSummary:
     def entropy_topk(self) -> float:
         """Entropy over the chosen experts, mean over layers, nats."""
         return float(self.entropy_topk_L.mean())
-
-    @property
-    def top_k(self) -> int:
-        """Experts per question and layer."""
-        return round(float(self.usage_LE.sum(axis=1).max()))
 
 
 def summarise_routing(tables: Sequence[pd.DataFrame]) -> RoutingSummary | None:
@@ -67,8 +66,12 @@ def summarise_routing(tables: Sequence[pd.DataFrame]) -> RoutingSummary | None:
         layers=tuple(int(layer) for layer in by_layer[0].index),
         entropy_all_L=np.mean([layer["entropy_all_mean"] for layer in by_layer], axis=0),
         entropy_topk_L=np.mean([layer["entropy_topk_mean"] for layer in by_layer], axis=0),
+        entropy_topk_most_L=np.mean(
+            [layer.get("entropy_topk_most", np.log(each.sum(1))) for layer, each in zip(by_layer, usage, strict=True)],
+            axis=0,
+        ),  # runs of before it was recorded had K experts for every token, or the mean number is the best known
         usage_LE=np.mean(usage, axis=0),
         never_share=float(np.mean([(count.to_numpy() == 0).mean() for count in counts])),
-        never_bound=1 - (0.05 / counts[0].size) ** (1 / tokens),
+        never_bound=never_bound(tokens, counts[0].size),
         tokens=tokens,
     )

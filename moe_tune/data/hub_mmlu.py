@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from moe_tune.base.errors import ConfigError, DataError, did_you_mean
-from moe_tune.data.hub_rows import hub_rows
+from moe_tune.data.parquet_rows import hub_rows
 from moe_tune.data.protocol import AUXILIARY
 from moe_tune.data.source import QuestionSource, RawRow
 
@@ -138,7 +138,7 @@ class HubMMLU(QuestionSource):
             split: One of ``splits()``.
 
         Raises:
-            ConfigError: The repository has no such commit or config.
+            ConfigError: The repository has no such commit.
             DataError: There is no such split, a file is missing or damaged, or its columns are not MMLU's.
             ServiceError: The Hub refuses, or cannot be reached and the dataset is not in its local cache.
         """

@@ -227,10 +227,11 @@ class QuizDataModule(LightningDataModule):
         return self.encoded(name).letter_ids
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Return the shuffled training batches, from where an interrupted epoch stopped."""
+        """Return the training batches, shuffled but to overfit them, from where an interrupted epoch stopped."""
         # Lightning takes every loader without a state of its own for one that replays; the sampler does not.
         warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
-        loader = self._loader("train", self.batch_size, shuffle=True)
+        overfits = self.trainer is not None and self.trainer.overfit_batches > 0
+        loader = self._loader("train", self.batch_size, shuffle=not overfits)
         if self.trainer is not None:
             loader.sampler.load_state_dict(self._position())  # type: ignore[attr-defined]
         return loader

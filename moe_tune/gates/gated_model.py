@@ -82,6 +82,8 @@ class TunedRouters:
             raise ConfigError(f"expected extras of {sorted(EXTRAS)} but got {sorted(self.session.needs)} (needs).")
         if any(isinstance(module, TunedGate) for module in model.modules()):
             raise ModelError("expected stock gates but the model has tuned ones already. Hint: detach them first.")
+        for index, block in blocks.items():
+            family.prove(block, index)
         self.companion: Companion | None = None
         """An adapter that is trained beside the heads; its tensors are kept with theirs."""
         self.gates: dict[int, TunedGate] = {}
@@ -91,7 +93,7 @@ class TunedRouters:
         for index, block in blocks.items():
             stock = block.get_submodule(family.gate_path)
             chosen = head if index in self.layers else None
-            gate = self.gates[index] = tuned_gate(stock, family.rule(stock), index, chosen, self.session)
+            gate = self.gates[index] = tuned_gate(stock, family, index, chosen, self.session)
             self._replace(block, family.gate_path, gate)
             if gate.head is not None and (mixer := gate.head.mixer()) is not None:
                 experts = TunedExperts(block.get_submodule(family.experts_path), mixer, index, self.session)
@@ -145,7 +147,7 @@ class TunedRouters:
 
     @property
     def rule(self) -> ScoringRule:
-        """The scoring rule of the routers (the same in every layer of the supported families)."""
+        """The scoring rule of the first router: E and K, which every layer shares; each gate has a rule of its own."""
         return next(iter(self.gates.values())).rule
 
     @property

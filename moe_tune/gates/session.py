@@ -3,7 +3,7 @@
 from typing import Literal
 
 from moe_tune.heads.base import RouterHead
-from moe_tune.routing import RoutingTrace, Scope
+from moe_tune.routing import RoutingTrace, Rows, Scope
 
 RoutingDtype = Literal["float32", "native"]
 """``float32`` routes in float32 with ties towards the lower index; ``native`` has the base model's own numerics."""
@@ -22,12 +22,19 @@ class Session:
         self.panel: list[dict[int, RouterHead]] = []
         """Heads by layer that are compared in one pass over answer tokens; empty where each gate's own head acts."""
 
-    def heads_at(self, layer: int, own: RouterHead | None) -> list[RouterHead | None]:
-        """Return the heads that act on a layer's answer tokens, in the order of a question's tokens.
+    def acting(self, layer: int, own: RouterHead | None, trace: RoutingTrace) -> list[tuple[RouterHead | None, Rows]]:
+        """Return who decides on which tokens of a layer, every token once; ``None`` is the pretrained router.
 
         Args:
             layer: Index of the layer in the model.
             own: The head of the layer's gate.
+            trace: The tokens of the forward pass; those of answers alone are dealt out to the panel in turn.
         """
-        heads: list[RouterHead | None] = [one.get(layer) for one in self.panel] if self.panel else [own]
-        return [None] * len(heads) if self.bypassed else heads
+        if self.bypassed:
+            return [(None, slice(None))]
+        if trace.answer_only and self.panel:
+            return [(one.get(layer), slice(index, None, len(self.panel))) for index, one in enumerate(self.panel)]
+        if own is None or trace.answer_only:
+            return [(own, slice(None))]
+        mine, others = trace.rows(self.scope)
+        return [(own, mine)] if others is None else [(own, mine), (None, others)]

@@ -3,10 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from moe_tune.gates.panel import head_rows, interleaved
+from moe_tune.gates.assembled import assembled
 from moe_tune.gates.session import Session
 from moe_tune.heads.base import RouterHead
-from moe_tune.routing import RoutingTrace
 
 
 def expert_outputs(experts: nn.Module, hidden_TD: Tensor, experts_TK: Tensor) -> Tensor:
@@ -50,26 +49,17 @@ class TunedExperts(nn.Module):
         Shape:
             - returns (T, D).
         """
-        trace, head = self.session.trace, self.mixer[0]
+        trace = self.session.trace
         mixed_TD: Tensor = self.stock(hidden_TD, experts_TK, weights_TK)
-        if trace is None or self.session.bypassed:
+        acting = [] if trace is None else self.session.acting(self.layer, self.mixer[0], trace)
+        mixers = [None if head is None else head.mixer() for head, _ in acting]
+        if trace is None or not any(mixers):
             return mixed_TD
-        if trace.answer_only:
-            return self._answers(mixed_TD, hidden_TD, trace)
-        if head is None:
-            return mixed_TD
-        acts_T = trace.mask(self.session.scope)
-        output = trace.outputs[self.layer].rows(acts_T)
-        tuned_TD = head.mix(mixed_TD[acts_T], hidden_TD[acts_T], output, self.stock)
-        return mixed_TD.index_put((acts_T.nonzero().squeeze(-1),), tuned_TD.to(mixed_TD.dtype))
-
-    def _answers(self, mixed_TD: Tensor, hidden_TD: Tensor, trace: RoutingTrace) -> Tensor:
-        """Mix for answer tokens alone: those of each head by its own way, if it has one."""
-        heads = self.session.heads_at(self.layer, self.mixer[0])
         output = trace.outputs[self.layer]
-        parts: list[Tensor] = []
-        for head, rows in zip(heads, head_rows(len(heads)), strict=True):
-            mixer = head.mixer() if head is not None else None
-            own_TD = mixed_TD[rows]
-            parts.append(own_TD if mixer is None else mixer.mix(own_TD, hidden_TD[rows], output.rows(rows), self.stock))
-        return interleaved(parts)
+        parts = [
+            mixed_TD[rows]
+            if mixer is None
+            else mixer.mix(mixed_TD[rows], hidden_TD[rows], output.rows(rows), self.stock).to(mixed_TD.dtype)
+            for mixer, (_, rows) in zip(mixers, acting, strict=True)
+        ]
+        return assembled(parts, [rows for _, rows in acting], len(mixed_TD))

@@ -9,6 +9,7 @@ from torch import Tensor
 from moe_tune.base.errors import ConfigError
 from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead
 from moe_tune.routing import Decision, LayerTable
+from moe_tune.stats.shrinkage import moment_weight, surplus_scores
 
 
 class AccuracyBiasHead(RouterHead):
@@ -137,22 +138,13 @@ def accuracy_bias(
         >>> accuracy_bias(torch.tensor([100, 100]), torch.tensor([90, 10]), 0.25, 1.0, 30, 50.0)
         tensor([ 0.2500, -0.2500])
     """
-    chosen, correct = chosen_E.double(), correct_E.double()
-    total = chosen.sum()
-    enough_E = chosen >= n_min
-    if total == 0 or not enough_E.any():
-        return torch.zeros_like(chosen, dtype=torch.float32)
-    mean = correct.sum() / total
-    k = moment_shrinkage(chosen, correct) if shrinkage is None else shrinkage
+    chosen, correct = chosen_E.cpu().numpy(), correct_E.cpu().numpy()
+    k = moment_weight(correct, chosen) if shrinkage is None else shrinkage
     if k is None:
-        return torch.zeros_like(chosen, dtype=torch.float32)
-    expected = chosen * mean if expected_E is None else expected_E.double()
-    # (r_i + k A) / (n_i + k) - A, and its like with subjects, is the surplus of correct answers over n_i + k.
-    better_E = (correct - expected) / (chosen + k).clamp(min=1e-8)
-    spread = better_E[enough_E].std(correction=0)
-    if spread < 1e-8:
-        return torch.zeros_like(chosen, dtype=torch.float32)
-    return torch.where(enough_E, (beta * better_E / spread).clamp(-b_max, b_max), 0.0).float()
+        return torch.zeros_like(chosen_E, dtype=torch.float32)
+    expected = None if expected_E is None else expected_E.cpu().numpy()
+    score_E = torch.from_numpy(surplus_scores(correct, chosen, n_min, k, expected))
+    return (beta * score_E).clamp(-b_max, b_max).float()
 
 
 def expected_correct(chosen_ES: Tensor, correct_ES: Tensor) -> Tensor:
@@ -173,25 +165,3 @@ def expected_correct(chosen_ES: Tensor, correct_ES: Tensor) -> Tensor:
     chosen, correct = chosen_ES.double(), correct_ES.double()
     accuracy_S = correct.sum(0) / chosen.sum(0).clamp(min=1)
     return chosen @ accuracy_S
-
-
-def moment_shrinkage(chosen_E: Tensor, correct_E: Tensor) -> float | None:
-    """Return the beta-binomial pseudo-count M by moments, or ``None`` when experts differ by no more than chance.
-
-    ``s2 = [sum n (r - p)^2 - (E - 1) p (1 - p)] / [N - sum n^2 / N - (E - 1)]``, ``M = p (1 - p) / s2 - 1`` in
-    [1, 1e6], over the experts with n > 0.
-
-    Args:
-        chosen_E: n, questions routed to each expert.
-        correct_E: Correct ones among them.
-    """
-    n, k = chosen_E[chosen_E > 0].double(), correct_E[chosen_E > 0].double()
-    total, experts = n.sum(), len(n)
-    p = k.sum() / total
-    denominator = total - (n * n).sum() / total - (experts - 1)
-    if experts < 2 or denominator <= 0:
-        return None
-    s2 = ((n * (k / n - p) ** 2).sum() - (experts - 1) * p * (1 - p)) / denominator
-    if s2 <= 0:
-        return None
-    return float((p * (1 - p) / s2 - 1).clamp(1.0, 1e6))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from moe_tune.base.errors import ConfigError
-from moe_tune.routing import Decision, LayerTable, RouterOutput, ScoringRule, stable_top_k
+from moe_tune.routing import Decision, LayerTable, RouterOutput, ScoringRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,31 +182,41 @@ class RouterHead(nn.Module, ABC):
 
 
 def decide(
-    head: RouterHead, rule: ScoringRule, hidden_TD: Tensor, logits_TE: Tensor, *, stock_ties: bool = False
+    head: RouterHead | None, rule: ScoringRule, hidden_TD: Tensor, logits_TE: Tensor, *, stock_ties: bool = False
 ) -> Decision:
-    """Run a head's stages in order and return its decision.
+    """Run a head's stages in order and return its decision: every decision of the program is made here.
 
     Args:
-        head: A bound head.
-        rule: The family's scoring rule.
+        head: A bound head; ``None`` is the pretrained router.
+        rule: The layer's scoring rule.
         hidden_TD: The router's input.
         logits_TE: The pretrained router's logits.
-        stock_ties: Select by ``torch.topk``, over the probabilities where the scores are the logits, as transformers
-            does, so that even ties fall the same way; otherwise by a stable sort, ties towards the lower index.
+        stock_ties: Let ties fall as they do in the family's own code; otherwise towards the lower index.
     """
+    head = _NO_HEAD if head is None else head
     logits_TE = head.score(hidden_TD, logits_TE)
     probs_TE = rule.probabilities(logits_TE)
     scores_TE = head.select(logits_TE.float())
     slots = min(max(head.slots_for(rule), rule.top_k), rule.num_experts)  # beside tokens of the pretrained router's K
-    if stock_ties:
-        ranked_TE = scores_TE if head.changes_selection() else probs_TE
-        experts_TK = torch.topk(ranked_TE, slots, dim=-1).indices
+    if stock_ties and not head.changes_selection():
+        experts_TK = rule.stock_choice(logits_TE, probs_TE, slots)
     else:
-        experts_TK = stable_top_k(scores_TE, slots)
+        experts_TK = rule.choose(scores_TE, slots, stable=not stock_ties)
     used_TK = head.admit(logits_TE.float(), probs_TE, experts_TK)
     if used_TK is not None:  # a spare slot repeats an expert that is chosen anyway
         experts_TK = torch.where(used_TK, experts_TK, experts_TK[:, :1])
     return head.weigh(Decision(rule, logits_TE, probs_TE, experts_TK, used_TK=used_TK))
+
+
+class _NoHead(RouterHead):
+    """The pretrained router's own decision, for tokens that no head acts on."""
+
+    @property
+    def traits(self) -> HeadTraits:
+        return HeadTraits()
+
+
+_NO_HEAD = _NoHead()
 
 
 def combined_traits(parts: list[HeadTraits]) -> HeadTraits:

@@ -49,12 +49,13 @@ class EntropyKHead(RouterHead):
 
     def bind(self, gate: BaseGate) -> None:
         """Start without thresholds."""
+        self.rule = gate.rule
         thresholds_J = torch.full((len(self.ks) - 1,), torch.inf, dtype=torch.float32, device=gate.weight_ED.device)
         self.register_buffer("thresholds_J", thresholds_J)
 
     def calibrate(self, table: LayerTable) -> None:
         """Set the thresholds so that every level gets the same share of the training questions."""
-        entropy_Q = entropy(torch.softmax(table.logits_QE.float(), dim=-1))
+        entropy_Q = entropy(self.rule.probabilities(table.logits_QE))
         levels = len(self.ks)
         shares_J = torch.arange(1, levels, device=entropy_Q.device) / levels
         self.thresholds_J.copy_(torch.quantile(entropy_Q, shares_J))

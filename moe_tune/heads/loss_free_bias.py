@@ -50,7 +50,7 @@ class LossFreeBiasHead(RouterHead):
 
     def bind(self, gate: BaseGate) -> None:
         """Start with no bias and no counts."""
-        experts, device = gate.rule.num_experts, gate.weight_ED.device
+        self.rule, experts, device = gate.rule, gate.rule.num_experts, gate.weight_ED.device
         self.register_buffer("bias_E", torch.zeros(experts, dtype=torch.float32, device=device))
         counts_E = torch.zeros(experts, dtype=torch.long, device=device)
         self.register_buffer("counts_E", counts_E, persistent=False)
@@ -61,7 +61,7 @@ class LossFreeBiasHead(RouterHead):
 
     def select(self, scores_TE: Tensor) -> Tensor:
         """Rank by the biased probabilities."""
-        return torch.softmax(scores_TE, dim=-1) + self.bias_E if self.changes_selection() else scores_TE
+        return self.rule.probabilities(scores_TE) + self.bias_E if self.changes_selection() else scores_TE
 
     def observe(self, output: RouterOutput) -> None:
         """Count the choices."""

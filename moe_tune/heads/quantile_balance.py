@@ -50,10 +50,10 @@ class QuantileBalanceHead(RouterHead):
 
     def bind(self, gate: BaseGate) -> None:
         """Start with prices of 0 and no candidates."""
-        experts, self.top_k, device = gate.rule.num_experts, gate.rule.top_k, gate.weight_ED.device
-        if self.top_k >= experts:
+        self.rule, experts, device = gate.rule, gate.rule.num_experts, gate.weight_ED.device
+        if self.rule.top_k >= experts:
             raise ConfigError(
-                f"expected fewer than {experts} experts per token but got {self.top_k} (head). "
+                f"expected fewer than {experts} experts per token but got {self.rule.top_k} (head). "
                 "Hint: a router that chooses every expert is balanced."
             )
         self.register_buffer("beta_E", torch.zeros(experts, dtype=torch.float32, device=device))
@@ -66,13 +66,13 @@ class QuantileBalanceHead(RouterHead):
 
     def select(self, scores_TE: Tensor) -> Tensor:
         """Rank by probability less price."""
-        return torch.softmax(scores_TE, dim=-1) - self.beta_E if self.changes_selection() else scores_TE
+        return self.rule.probabilities(scores_TE) - self.beta_E if self.changes_selection() else scores_TE
 
     def observe(self, output: RouterOutput) -> None:
         """Add the prices that would balance this batch."""
         if len(output.logits_TE):
-            probs_TE = torch.softmax(output.logits_TE.float(), dim=-1)
-            self.candidates_E += quantile_prices(probs_TE, self.beta_E, self.top_k)
+            probs_TE = self.rule.probabilities(output.logits_TE)
+            self.candidates_E += quantile_prices(probs_TE, self.beta_E, self.rule.top_k)
             self.batches += 1
 
     def after_step(self) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead
-from moe_tune.routing import Decision, LayerTable, ScoringRule, stable_top_k
+from moe_tune.routing import Decision, LayerTable, ScoringRule
 
 
 class RenormalisedHead(RouterHead):
@@ -73,10 +73,11 @@ def mean_mass(logits_QE: Tensor, rule: ScoringRule) -> Tensor:
         rule: The family's scoring rule.
 
     Example:
-        >>> float(mean_mass(torch.zeros(3, 8), ScoringRule(2, 8, renormalise=False)))
+        >>> from moe_tune.routing import SoftmaxRule
+        >>> float(mean_mass(torch.zeros(3, 8), SoftmaxRule(2, 8, renormalise=False)))
         0.25
     """
-    weights_QK = rule.weights(rule.probabilities(logits_QE), stable_top_k(logits_QE, rule.top_k))
+    weights_QK = rule.weights(rule.probabilities(logits_QE), rule.choose(logits_QE, rule.top_k))
     return weights_QK.sum(-1).mean()
 
 
@@ -86,7 +87,7 @@ def renormalised(decision: Decision) -> Decision:
     Args:
         decision: A decision of any family, possibly scaled by other heads: only the shares of its weights are kept.
     """
-    shares = replace(decision, rule=replace(decision.rule, renormalise=True))
+    shares = replace(decision, rule=decision.rule.renormalised())
     if decision.scale_TK is None:
         return shares
     mass_T1 = shares.weights_TK.sum(-1, keepdim=True)

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from moe_tune.base.errors import ConfigError
 from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead
-from moe_tune.routing import Decision, LayerTable, ScoringRule, stable_top_k
+from moe_tune.routing import Decision, LayerTable, ScoringRule
 
 Score = Literal["sigmoid", "sqrt_softplus"]
 
@@ -116,8 +116,8 @@ def pretrained_choice(logits_QE: Tensor, rule: ScoringRule) -> tuple[Tensor, Ten
     Shape:
         - returns (Q, K) twice.
     """
-    experts_QK = stable_top_k(logits_QE, rule.top_k)
-    weights_QK = rule.weights(torch.softmax(logits_QE.double(), dim=-1), experts_QK)
+    experts_QK = rule.choose(logits_QE, rule.top_k)
+    weights_QK = rule.weights(rule.probabilities(logits_QE, torch.float64), experts_QK)
     return logits_QE.double().gather(-1, experts_QK), weights_QK
 
 

@@ -2,12 +2,14 @@
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from moe_tune.base.errors import ConfigError
 from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead
 from moe_tune.routing import LayerTable, stable_top_k
+from moe_tune.stats.accuracy_estimates import risk_difference
 
 
 class SteerHead(RouterHead):
@@ -74,9 +76,12 @@ class SteerHead(RouterHead):
 
     def calibrate(self, table: LayerTable) -> None:
         """Choose the experts from a table of the training split."""
-        difference_E = risk_difference(table)
-        self.promoted_E.copy_(most_above_zero(difference_E, self.promote))
-        self.suppressed_E.copy_(most_above_zero(-difference_E, self.suppress))
+        correct_E, chosen_E = table.correct_E.cpu().numpy(), table.chosen_E.cpu().numpy()
+        difference_E = risk_difference(correct_E, chosen_E, int(table.right_S.sum()), int(table.asked_S.sum()))
+        # NaN where all or none are answered correctly: nobody goes with either.
+        known_E = torch.from_numpy(np.nan_to_num(difference_E))
+        self.promoted_E.copy_(most_above_zero(known_E, self.promote))
+        self.suppressed_E.copy_(most_above_zero(-known_E, self.suppress))
 
     def score(self, hidden_TD: Tensor, logits_TE: Tensor) -> Tensor:
         """Move the logits of the steered experts, in float32: half precision may round ``eps`` away."""
@@ -84,22 +89,6 @@ class SteerHead(RouterHead):
         above_T1 = z_TE.amax(-1, keepdim=True) + self.eps
         below_T1 = z_TE.amin(-1, keepdim=True) - self.eps
         return torch.where(self.promoted_E, above_T1, torch.where(self.suppressed_E, below_T1, z_TE))
-
-
-def risk_difference(table: LayerTable) -> Tensor:
-    """Return how much more often each expert is chosen where the answer is correct; 0 if one group is empty.
-
-    Args:
-        table: Counts from the training split.
-
-    Shape:
-        - returns (E,), float64, in [-1, 1].
-    """
-    correct_E, wrong_E = table.correct_E.double(), (table.chosen_E - table.correct_E).double()
-    right, wrong = table.right_S.sum(), (table.asked_S - table.right_S).sum()
-    if right == 0 or wrong == 0:
-        return torch.zeros_like(correct_E)
-    return correct_E / right - wrong_E / wrong
 
 
 def most_above_zero(values_E: Tensor, count: int) -> Tensor:

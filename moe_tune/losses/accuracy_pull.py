@@ -1,14 +1,15 @@
 """Accuracy pull: train the gate towards the experts whose training questions were answered correctly."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from moe_tune.base.errors import ConfigError
-from moe_tune.base.schedule import ScheduleKind
 from moe_tune.losses.base import AuxLoss, LossContext
-from moe_tune.routing import RouterOutput, RoutingTrace, Scope
+from moe_tune.routing import RouterOutput, RoutingTrace
+from moe_tune.stats.shrinkage import surplus_scores
 
 
 class AccuracyPullLoss(AuxLoss):
@@ -24,11 +25,6 @@ class AccuracyPullLoss(AuxLoss):
         weight: Factor on the loss; positive pulls towards accurate experts.
         n_min: Experts chosen by fewer training questions than this are neither sought nor shunned.
         shrinkage: Pseudo-count k, at least 0, in questions, that pulls an expert's accuracy to the layer's.
-        schedule: How the weight changes over training.
-        weight_end: Factor at the end of training.
-        warmup: Share of training over which the weight rises from 0.
-        scope: ``answer`` or ``all``; ``null`` follows the heads.
-        layers: Layer indices; ``null`` takes those with a head.
 
     Raises:
         ConfigError: ``shrinkage`` is below 0.
@@ -39,18 +35,8 @@ class AccuracyPullLoss(AuxLoss):
 
     needs: ClassVar[frozenset[str]] = frozenset({"table"})
 
-    def __init__(
-        self,
-        weight: float = 1.0,
-        n_min: int = 30,
-        shrinkage: float = 50.0,
-        schedule: ScheduleKind = "constant",
-        weight_end: float = 0.0,
-        warmup: float = 0.0,
-        scope: Scope | None = None,
-        layers: list[int] | None = None,
-    ) -> None:
-        super().__init__(weight, schedule, weight_end, warmup, scope, layers)
+    def __init__(self, weight: float = 1.0, n_min: int = 30, shrinkage: float = 50.0, **shared: Any) -> None:
+        super().__init__(weight, **shared)
         if not shrinkage >= 0:
             raise ConfigError(
                 f"expected a pseudo-count of at least 0 but got {shrinkage} (AccuracyPullLoss.shrinkage). "
@@ -59,8 +45,6 @@ class AccuracyPullLoss(AuxLoss):
         self.n_min, self.shrinkage = n_min, shrinkage
 
     def compute(self, trace: RoutingTrace, context: LossContext) -> Tensor:
-        """Return the mean over layers."""
-
         def layer(output: RouterOutput) -> Tensor:
             assert context.tables is not None
             table = context.tables[output.layer]
@@ -83,14 +67,8 @@ def accuracy_zscore(chosen_E: Tensor, correct_E: Tensor, n_min: int, shrinkage: 
         >>> accuracy_zscore(torch.tensor([100, 100, 3]), torch.tensor([90, 10, 3]), 30, 50.0)
         tensor([ 1., -1.,  0.])
     """
-    chosen, correct = chosen_E.double(), correct_E.double()
-    enough_E = chosen >= max(n_min, 1)
-    if not enough_E.any():
-        return torch.zeros_like(chosen, dtype=torch.float32)
-    mean = correct.sum() / chosen.sum()
-    accuracy_E = (correct + shrinkage * mean) / (chosen + shrinkage)
-    known = accuracy_E[enough_E]
-    spread = known.std(correction=0)
-    if spread < 1e-8:
-        return torch.zeros_like(chosen, dtype=torch.float32)
-    return torch.where(enough_E, (accuracy_E - known.mean()) / spread, 0.0).float()
+    fewest = max(n_min, 1)
+    score_E = surplus_scores(correct_E.cpu().numpy(), chosen_E.cpu().numpy(), fewest, shrinkage)
+    enough_E = chosen_E.cpu().numpy() >= fewest
+    centred_E = np.where(enough_E, score_E - score_E[enough_E].mean(), 0.0) if enough_E.any() else score_E
+    return torch.from_numpy(centred_E).float()

@@ -65,12 +65,15 @@ class LossContext:
 class AuxLoss(ABC):
     """A loss beside the task loss; added as ``weight * schedule * compute``, and logged with and without its weight.
 
+    A loss with arguments of its own takes ``weight`` first and hands the rest on (``**shared``), so that they are said
+    and documented here alone.
+
     Args:
         weight: Factor on the loss; its sign is the user's business.
         schedule: How the weight changes over training: ``constant``, ``linear`` or ``cosine`` to ``weight_end``.
         weight_end: Factor at the end of training; unused by ``constant``.
         warmup: Share of training, 0 to 1, over which the weight rises from 0.
-        scope: ``answer`` or ``all``; ``null`` follows the heads.
+        scope: Tokens that count: ``answer`` or ``all``; ``null`` follows the heads.
         layers: Layer indices the loss looks at; ``null`` takes those with a head.
 
     Attributes:

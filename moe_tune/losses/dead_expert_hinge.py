@@ -1,12 +1,13 @@
 """Dead-expert hinge: a floor under every expert's mean probability."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from moe_tune.base.errors import ConfigError
-from moe_tune.base.schedule import ScheduleKind
 from moe_tune.losses.base import AuxLoss, LossContext
-from moe_tune.routing import RoutingTrace, Scope
+from moe_tune.routing import RoutingTrace
 
 
 class DeadExpertHingeLoss(AuxLoss):
@@ -20,11 +21,6 @@ class DeadExpertHingeLoss(AuxLoss):
     Args:
         weight: Factor on the loss; positive lifts.
         tau: Floor as a share of the even share 1/E, above 0 and at most 1.
-        schedule: How the weight changes over training.
-        weight_end: Factor at the end of training.
-        warmup: Share of training over which the weight rises from 0.
-        scope: ``answer`` or ``all``; ``null`` follows the heads.
-        layers: Layer indices; ``null`` takes those with a head.
 
     Raises:
         ConfigError: ``tau`` is outside its range.
@@ -33,17 +29,8 @@ class DeadExpertHingeLoss(AuxLoss):
         This project's.
     """
 
-    def __init__(
-        self,
-        weight: float = 1.0,
-        tau: float = 0.1,
-        schedule: ScheduleKind = "constant",
-        weight_end: float = 0.0,
-        warmup: float = 0.0,
-        scope: Scope | None = None,
-        layers: list[int] | None = None,
-    ) -> None:
-        super().__init__(weight, schedule, weight_end, warmup, scope, layers)
+    def __init__(self, weight: float = 1.0, tau: float = 0.1, **shared: Any) -> None:
+        super().__init__(weight, **shared)
         if not 0 < tau <= 1:
             raise ConfigError(
                 f"expected a share above 0 and at most 1 but got {tau} (DeadExpertHingeLoss.tau). "
@@ -52,7 +39,6 @@ class DeadExpertHingeLoss(AuxLoss):
         self.tau = tau
 
     def compute(self, trace: RoutingTrace, context: LossContext) -> Tensor:
-        """Return the mean over layers."""
         return self.mean_over_layers(trace, context, lambda output: shortfall(output.probs_TE.mean(0), self.tau))
 
 

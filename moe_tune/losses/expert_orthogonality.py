@@ -1,14 +1,13 @@
 """Expert orthogonality: choose experts that say different things about a token."""
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from moe_tune.base.schedule import ScheduleKind
 from moe_tune.losses.base import AuxLoss, LossContext
-from moe_tune.routing import RouterOutput, RoutingTrace, Scope, normalised
+from moe_tune.routing import RouterOutput, RoutingTrace, normalised
 
 RIDGE = 1e-8
 """Added to the diagonal of unit vectors' inner products, so that outputs which coincide can be projected too."""
@@ -28,11 +27,6 @@ class ExpertOrthogonalityLoss(AuxLoss):
     Args:
         weight: Factor on the loss; positive favours experts that differ.
         form: ``projection`` onto the span of the other outputs, or ``pairwise`` squared cosines.
-        schedule: How the weight changes over training.
-        weight_end: Factor at the end of training.
-        warmup: Share of training over which the weight rises from 0.
-        scope: ``answer`` or ``all``; ``null`` follows the heads.
-        layers: Layer indices; ``null`` takes those with a head.
 
     Reference:
         Guo et al. 2025, "Advancing Expert Specialization for Better MoE", https://arxiv.org/abs/2505.22323 (for trained
@@ -45,18 +39,12 @@ class ExpertOrthogonalityLoss(AuxLoss):
         self,
         weight: float = 1.0,
         form: Literal["projection", "pairwise"] = "projection",
-        schedule: ScheduleKind = "constant",
-        weight_end: float = 0.0,
-        warmup: float = 0.0,
-        scope: Scope | None = None,
-        layers: list[int] | None = None,
+        **shared: Any,
     ) -> None:
-        super().__init__(weight, schedule, weight_end, warmup, scope, layers)
+        super().__init__(weight, **shared)
         self.form = form
 
     def compute(self, trace: RoutingTrace, context: LossContext) -> Tensor:
-        """Return the mean over layers."""
-
         def layer(output: RouterOutput) -> Tensor:
             assert output.hidden_TD is not None
             used_TK = torch.ones_like(output.experts_TK, dtype=torch.bool) if output.used_TK is None else output.used_TK

@@ -20,25 +20,18 @@ class GlobalLoadBalanceLoss(AuxLoss):
 
     Args:
         weight: Factor on the loss; 0.01 is customary.
-        schedule: How the weight changes over training.
-        weight_end: Factor at the end of training.
-        warmup: Share of training over which the weight rises from 0.
-        scope: ``answer`` or ``all``; ``null`` follows the heads.
-        layers: Layer indices; ``null`` takes those with a head.
 
     Reference:
         Qiu et al. 2025, "Demons in the Detail", https://arxiv.org/abs/2501.11873
     """
 
     def compute(self, trace: RoutingTrace, context: LossContext) -> Tensor:
-        """Count the micro-batch, then return the mean over layers."""
         self._count(self.outputs(trace, context))
         return self.mean_over_layers(
             trace, context, lambda output: balance_of(self.state[_key(output)], output.probs_TE)
         )
 
     def after_step(self) -> None:
-        """Forget the counts."""
         self.state = {}
 
     def _count(self, outputs: list[RouterOutput]) -> None:

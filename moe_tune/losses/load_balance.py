@@ -16,18 +16,12 @@ class LoadBalanceLoss(AuxLoss):
 
     Args:
         weight: Factor on the loss; OLMoE was pretrained with 0.01.
-        schedule: How the weight changes over training.
-        weight_end: Factor at the end of training.
-        warmup: Share of training over which the weight rises from 0.
-        scope: ``answer`` or ``all``; ``null`` follows the heads.
-        layers: Layer indices; ``null`` takes those with a head.
 
     Reference:
         Fedus et al. 2021, "Switch Transformers", https://arxiv.org/abs/2101.03961
     """
 
     def compute(self, trace: RoutingTrace, context: LossContext) -> Tensor:
-        """Return the mean over layers."""
         return self.mean_over_layers(trace, context, load_balance)
 
 

@@ -15,16 +15,10 @@ class LoadConcentrationLoss(AuxLoss):
 
     Args:
         weight: Factor on the loss; positive concentrates.
-        schedule: How the weight changes over training.
-        weight_end: Factor at the end of training.
-        warmup: Share of training over which the weight rises from 0.
-        scope: ``answer`` or ``all``; ``null`` follows the heads.
-        layers: Layer indices; ``null`` takes those with a head.
 
     Reference:
         Shen et al. 2023, "ModuleFormer", https://arxiv.org/abs/2306.04640
     """
 
     def compute(self, trace: RoutingTrace, context: LossContext) -> Tensor:
-        """Return the mean over layers."""
         return self.mean_over_layers(trace, context, lambda output: entropy(output.probs_TE.mean(0)))

@@ -1,13 +1,14 @@
 """Marginal entropy: spread the gate's average over all experts, whatever single tokens do."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from moe_tune.base.errors import ConfigError
 from moe_tune.base.ranks import summed_over_ranks
-from moe_tune.base.schedule import ScheduleKind
 from moe_tune.losses.base import AuxLoss, LossContext
-from moe_tune.routing import RouterOutput, RoutingTrace, Scope, entropy
+from moe_tune.routing import RouterOutput, RoutingTrace, entropy
 
 
 class MarginalEntropyLoss(AuxLoss):
@@ -22,11 +23,6 @@ class MarginalEntropyLoss(AuxLoss):
         weight: Factor on the loss; positive spreads.
         momentum: mu, at least 0 and below 1, the part of the past in the mean; raise it for small batches. The gradient
             shrinks by ``1 - mu``.
-        schedule: How the weight changes over training.
-        weight_end: Factor at the end of training.
-        warmup: Share of training over which the weight rises from 0.
-        scope: ``answer`` or ``all``; ``null`` follows the heads.
-        layers: Layer indices; ``null`` takes those with a head.
 
     Raises:
         ConfigError: ``momentum`` is below 0, or not below 1.
@@ -36,17 +32,8 @@ class MarginalEntropyLoss(AuxLoss):
         moving average is this project's.
     """
 
-    def __init__(
-        self,
-        weight: float = 1.0,
-        momentum: float = 0.0,
-        schedule: ScheduleKind = "constant",
-        weight_end: float = 0.0,
-        warmup: float = 0.0,
-        scope: Scope | None = None,
-        layers: list[int] | None = None,
-    ) -> None:
-        super().__init__(weight, schedule, weight_end, warmup, scope, layers)
+    def __init__(self, weight: float = 1.0, momentum: float = 0.0, **shared: Any) -> None:
+        super().__init__(weight, **shared)
         if not 0 <= momentum < 1:
             raise ConfigError(
                 f"expected a momentum of at least 0 and below 1 but got {momentum} (MarginalEntropyLoss.momentum). "
@@ -55,7 +42,6 @@ class MarginalEntropyLoss(AuxLoss):
         self.momentum = momentum
 
     def compute(self, trace: RoutingTrace, context: LossContext) -> Tensor:
-        """Return the mean over layers, and move the averages."""
         return self.mean_over_layers(trace, context, lambda output: -entropy(self._marginal(output)))
 
     def _marginal(self, output: RouterOutput) -> Tensor:
@@ -68,6 +54,5 @@ class MarginalEntropyLoss(AuxLoss):
         return marginal_E
 
     def after_step(self) -> None:
-        """Average the moving averages over the processes."""
         for key, ema_E in self.state.items():
             self.state[key] = summed_over_ranks(ema_E) / summed_over_ranks(torch.ones_like(ema_E))

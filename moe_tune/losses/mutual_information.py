@@ -1,10 +1,11 @@
 """Mutual information between token and expert: sure of each token, spread over all of them."""
 
+from typing import Any
+
 from torch import Tensor
 
-from moe_tune.base.schedule import ScheduleKind
 from moe_tune.losses.base import AuxLoss, LossContext
-from moe_tune.routing import RouterOutput, RoutingTrace, Scope, entropy
+from moe_tune.routing import RouterOutput, RoutingTrace, entropy
 
 
 class MutualInformationLoss(AuxLoss):
@@ -18,33 +19,16 @@ class MutualInformationLoss(AuxLoss):
         weight: Factor on the loss; positive raises the mutual information.
         beta_c: Factor on the tokens' mean entropy (the conditional one).
         beta_u: Factor on the entropy of the mean (that of usage).
-        schedule: How the weight changes over training.
-        weight_end: Factor at the end of training.
-        warmup: Share of training over which the weight rises from 0.
-        scope: ``answer`` or ``all``; ``null`` follows the heads.
-        layers: Layer indices; ``null`` takes those with a head.
 
     Reference:
         Chen et al. 2022, "Mod-Squad", https://arxiv.org/abs/2212.08066 (citation unverified).
     """
 
-    def __init__(
-        self,
-        weight: float = 1.0,
-        beta_c: float = 1.0,
-        beta_u: float = 1.0,
-        schedule: ScheduleKind = "constant",
-        weight_end: float = 0.0,
-        warmup: float = 0.0,
-        scope: Scope | None = None,
-        layers: list[int] | None = None,
-    ) -> None:
-        super().__init__(weight, schedule, weight_end, warmup, scope, layers)
+    def __init__(self, weight: float = 1.0, beta_c: float = 1.0, beta_u: float = 1.0, **shared: Any) -> None:
+        super().__init__(weight, **shared)
         self.beta_c, self.beta_u = beta_c, beta_u
 
     def compute(self, trace: RoutingTrace, context: LossContext) -> Tensor:
-        """Return the mean over layers."""
-
         def layer(output: RouterOutput) -> Tensor:
             probs_TE = output.probs_TE
             return self.beta_c * entropy(probs_TE).mean() - self.beta_u * entropy(probs_TE.mean(0))

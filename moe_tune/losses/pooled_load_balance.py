@@ -16,18 +16,12 @@ class PooledLoadBalanceLoss(AuxLoss):
 
     Args:
         weight: Factor on the loss; 0.01 here weighs as much as K times that in ``LoadBalanceLoss``.
-        schedule: How the weight changes over training.
-        weight_end: Factor at the end of training.
-        warmup: Share of training over which the weight rises from 0.
-        scope: ``answer`` or ``all``; ``null`` follows the heads.
-        layers: Layer indices; ``null`` takes those with a head.
 
     Reference:
         ``load_balancing_loss_func`` of transformers 5.23.
     """
 
     def compute(self, trace: RoutingTrace, context: LossContext) -> Tensor:
-        """Return the pooled value."""
         outputs = self.outputs(trace, context)
         tokens = sum(len(output.mask_T) for output in outputs)
         counts_E = torch.stack([output.counts_E() for output in outputs]).sum(0)

@@ -15,16 +15,10 @@ class ProbabilityVarianceLoss(AuxLoss):
 
     Args:
         weight: Factor on the loss; positive widens.
-        schedule: How the weight changes over training.
-        weight_end: Factor at the end of training.
-        warmup: Share of training over which the weight rises from 0.
-        scope: ``answer`` or ``all``; ``null`` follows the heads.
-        layers: Layer indices; ``null`` takes those with a head.
 
     Reference:
         Guo et al. 2025, "Advancing Expert Specialization for Better MoE", https://arxiv.org/abs/2505.22323
     """
 
     def compute(self, trace: RoutingTrace, context: LossContext) -> Tensor:
-        """Return the mean over layers."""
         return self.mean_over_layers(trace, context, lambda output: -output.probs_TE.var(-1, correction=1).mean())

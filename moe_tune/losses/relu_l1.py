@@ -1,12 +1,13 @@
 """The L1 regulariser of ReLU routing: as many experts per token as the model was made for, evenly used."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from moe_tune.base.ranks import summed_over_ranks
-from moe_tune.base.schedule import ScheduleKind
 from moe_tune.losses.base import AuxLoss, LossContext
-from moe_tune.routing import RouterOutput, RoutingTrace, Scope
+from moe_tune.routing import RouterOutput, RoutingTrace
 
 STEP = 1.2
 """Factor by which lambda grows or shrinks after every optimiser step."""
@@ -25,30 +26,16 @@ class ReluL1Loss(AuxLoss):
 
     Args:
         weight: Factor on the loss beside lambda; 1 is the published form.
-        schedule: How the weight changes over training.
-        weight_end: Factor at the end of training.
-        warmup: Share of training over which the weight rises from 0.
-        scope: ``answer`` or ``all``; ``null`` follows the heads.
-        layers: Layer indices; ``null`` takes those with a head.
 
     Reference:
         Wang et al. 2024, "ReMoE", https://arxiv.org/abs/2412.14711
     """
 
-    def __init__(
-        self,
-        weight: float = 1.0,
-        schedule: ScheduleKind = "constant",
-        weight_end: float = 0.0,
-        warmup: float = 0.0,
-        scope: Scope | None = None,
-        layers: list[int] | None = None,
-    ) -> None:
-        super().__init__(weight, schedule, weight_end, warmup, scope, layers)
+    def __init__(self, weight: float = 1.0, **shared: Any) -> None:
+        super().__init__(weight, **shared)
         self.state = {"lambda": torch.tensor(1e-8)}
 
     def compute(self, trace: RoutingTrace, context: LossContext) -> Tensor:
-        """Return lambda times the mean over layers, and count the slots in use."""
         top_k, outputs = context.rule.top_k, self.outputs(trace, context)
         # Sparsity below 1 - K/E says that more than K slots per token are in use: whole numbers, compared exactly.
         used = torch.stack([output.counts_E().sum() for output in outputs]).sum()
@@ -59,7 +46,6 @@ class ReluL1Loss(AuxLoss):
         return self.state["lambda"].to(value.device) * value
 
     def after_step(self) -> None:
-        """Move lambda, and forget the counts."""
         if "slots" not in self.state:
             return
         used, meant = summed_over_ranks(self.state.pop("slots")).tolist()

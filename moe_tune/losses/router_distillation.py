@@ -1,14 +1,13 @@
 """Router distillation: answer as the model did with its pretrained routers."""
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 from torch.nn import functional
 
 from moe_tune.base.errors import ConfigError
-from moe_tune.base.schedule import ScheduleKind
 from moe_tune.losses.base import AuxLoss, LossContext
-from moe_tune.routing import RoutingTrace, Scope
+from moe_tune.routing import RoutingTrace
 
 
 class RouterDistillationLoss(AuxLoss):
@@ -17,16 +16,11 @@ class RouterDistillationLoss(AuxLoss):
     Formula: ``T^2 KL(sg(softmax(o_0 / T)) || softmax(o / T))`` over the whole vocabulary, then the mean over questions;
     ``o`` are the logits with the heads, ``o_0`` those with the pretrained routers. Value 0 while the two agree, uniform
     routing or not. Meant for recovery after experts were masked or pruned, or beside a loss that changes the routing.
-    Costs a second forward pass per batch.
+    Costs a second forward pass per batch. It reads the answer position, whatever scope and layers say.
 
     Args:
         weight: Factor on the loss; positive keeps near.
         temperature: T, above 0; higher also compares the unlikely tokens.
-        schedule: How the weight changes over training.
-        weight_end: Factor at the end of training.
-        warmup: Share of training over which the weight rises from 0.
-        scope: Unused: the loss reads the answer position.
-        layers: Unused beyond the check that they exist: the answer depends on all layers with a head.
 
     Raises:
         ConfigError: ``temperature`` is not a finite number above 0.
@@ -38,17 +32,8 @@ class RouterDistillationLoss(AuxLoss):
     needs: ClassVar[frozenset[str]] = frozenset({"teacher"})
     reads: ClassVar[Literal["routing", "weights", "answer"]] = "answer"
 
-    def __init__(
-        self,
-        weight: float = 1.0,
-        temperature: float = 1.0,
-        schedule: ScheduleKind = "constant",
-        weight_end: float = 0.0,
-        warmup: float = 0.0,
-        scope: Scope | None = None,
-        layers: list[int] | None = None,
-    ) -> None:
-        super().__init__(weight, schedule, weight_end, warmup, scope, layers)
+    def __init__(self, weight: float = 1.0, temperature: float = 1.0, **shared: Any) -> None:
+        super().__init__(weight, **shared)
         if not 0 < temperature < float("inf"):
             raise ConfigError(
                 f"expected a temperature above 0 but got {temperature} (RouterDistillationLoss.temperature). "
@@ -57,7 +42,6 @@ class RouterDistillationLoss(AuxLoss):
         self.temperature = temperature
 
     def compute(self, trace: RoutingTrace, context: LossContext) -> Tensor:
-        """Return the mean over questions."""
         self.chosen_layers(trace, context)
         assert context.teacher_logits_BV is not None
         return distillation(context.logits_BV, context.teacher_logits_BV, self.temperature)

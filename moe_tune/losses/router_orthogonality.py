@@ -1,15 +1,14 @@
 """Orthogonality or nearness to the start of a router's weight, without data."""
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from moe_tune.base.errors import ConfigError
-from moe_tune.base.schedule import ScheduleKind
 from moe_tune.losses.base import AuxLoss, LossContext
-from moe_tune.routing import RoutingTrace, Scope
+from moe_tune.routing import RoutingTrace
 
 
 class RouterOrthogonalityLoss(AuxLoss):
@@ -19,16 +18,11 @@ class RouterOrthogonalityLoss(AuxLoss):
     the mean absolute cosine between the rows of two experts. ``anchor``: ``|W - W_0|^2 / |W_0|^2`` with W_0 the
     pretrained weight (Frobenius norms). Then the mean over layers. Value at uniform routing: it does not depend on the
     routing; ``orthogonal`` is 0 for orthogonal rows and 1 for rows along one direction, ``anchor`` 0 at the start and 1
-    for W = 0 (a uniform gate).
+    for W = 0 (a uniform gate). It reads no tokens, whatever the scope.
 
     Args:
         weight: Factor on the loss; positive orthogonalises, or anchors.
         target: ``orthogonal`` rows, or the pretrained weight as ``anchor``.
-        schedule: How the weight changes over training.
-        weight_end: Factor at the end of training.
-        warmup: Share of training over which the weight rises from 0.
-        scope: Unused: the loss reads no tokens.
-        layers: Layer indices; ``null`` takes those with a head.
 
     Raises:
         ConfigError: A layer's head does not route with a single weight.
@@ -43,17 +37,12 @@ class RouterOrthogonalityLoss(AuxLoss):
         self,
         weight: float = 1.0,
         target: Literal["orthogonal", "anchor"] = "orthogonal",
-        schedule: ScheduleKind = "constant",
-        weight_end: float = 0.0,
-        warmup: float = 0.0,
-        scope: Scope | None = None,
-        layers: list[int] | None = None,
+        **shared: Any,
     ) -> None:
-        super().__init__(weight, schedule, weight_end, warmup, scope, layers)
+        super().__init__(weight, **shared)
         self.target = target
 
     def compute(self, trace: RoutingTrace, context: LossContext) -> Tensor:
-        """Return the mean over layers."""
         values = []
         for index in self.chosen_layers(trace, context):
             layer = context.view[index]

@@ -4,7 +4,6 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from moe_tune.losses.base import AuxLoss, LossContext
 from moe_tune.routing import RouterOutput, RoutingTrace
@@ -13,17 +12,12 @@ from moe_tune.routing import RouterOutput, RoutingTrace
 class RoutingAnchorLoss(AuxLoss):
     """Keeps the gate's probabilities near those the pretrained router gives on the same hidden states.
 
-    Formula: ``mean_t KL(sg(p0_t) || p_t)`` with ``p0 = softmax(z_0)``, ``z_0`` the pretrained router's logits; then the
-    mean over layers. Value 0 while the gate is the pretrained one; ``ln E - H(p0)`` for a uniform gate (4.159 for 64
+    Formula: ``mean_t KL(sg(p0_t) || p_t)``, ``p0`` the pretrained router's probabilities; then the mean over layers.
+    Value 0 while the gate is the pretrained one; ``ln E - H(p0)`` for a uniform gate (4.159 for 64
     experts and a one-hot p0).
 
     Args:
         weight: Factor on the loss; positive keeps near.
-        schedule: How the weight changes over training.
-        weight_end: Factor at the end of training.
-        warmup: Share of training over which the weight rises from 0.
-        scope: ``answer`` or ``all``; ``null`` follows the heads.
-        layers: Layer indices; ``null`` takes those with a head.
 
     Reference:
         This project's.
@@ -32,30 +26,29 @@ class RoutingAnchorLoss(AuxLoss):
     needs: ClassVar[frozenset[str]] = frozenset({"base_logits"})
 
     def compute(self, trace: RoutingTrace, context: LossContext) -> Tensor:
-        """Return the mean over layers."""
-
         def layer(output: RouterOutput) -> Tensor:
             assert output.base_logits_TE is not None
-            return routing_divergence(output.base_logits_TE, output.probs_TE).mean()
+            assert output.rule is not None
+            log_base_TE = output.rule.log_probabilities(output.base_logits_TE.detach())
+            return routing_divergence(log_base_TE, output.probs_TE).mean()
 
         return self.mean_over_layers(trace, context, layer)
 
 
-def routing_divergence(base_logits_TE: Tensor, probs_TE: Tensor) -> Tensor:
-    """Return ``KL(softmax(base) || p)`` of each token, in nats.
+def routing_divergence(log_base_TE: Tensor, probs_TE: Tensor) -> Tensor:
+    """Return ``KL(p0 || p)`` of each token, in nats.
 
     Args:
-        base_logits_TE: The pretrained router's logits; they get no gradient.
+        log_base_TE: Logarithms of the pretrained router's probabilities ``p0``, without gradient.
         probs_TE: Probabilities p, float32.
 
     Shape:
         - returns (T,).
 
     Example:
-        >>> routing_divergence(torch.zeros(1, 2), torch.tensor([[0.5, 0.5]]))
+        >>> routing_divergence(torch.full((1, 2), 0.5).log(), torch.tensor([[0.5, 0.5]]))
         tensor([0.])
     """
-    log_base_TE = functional.log_softmax(base_logits_TE.detach().float(), dim=-1)
     # The floor keeps value and gradient finite where a probability underflows.
     log_probs_TE = probs_TE.clamp(min=torch.finfo(probs_TE.dtype).tiny).log()
     return (log_base_TE.exp() * (log_base_TE - log_probs_TE)).sum(-1)

@@ -19,12 +19,8 @@ class SequenceLoadBalanceLoss(AuxLoss):
 
     Args:
         weight: Factor on the loss; DeepSeek-V3 was pretrained with 0.0001.
-        schedule: How the weight changes over training.
-        weight_end: Factor at the end of training.
-        warmup: Share of training over which the weight rises from 0.
         scope: ``all``; ``null`` follows the heads, and is refused where they act at ``answer``: one token per question
             cannot be balanced.
-        layers: Layer indices; ``null`` takes those with a head.
 
     Raises:
         ConfigError: The scope is ``answer``.
@@ -36,7 +32,6 @@ class SequenceLoadBalanceLoss(AuxLoss):
     scopes: ClassVar[tuple[Scope, ...]] = ("all",)
 
     def compute(self, trace: RoutingTrace, context: LossContext) -> Tensor:
-        """Return the mean over questions and layers."""
         question_T = trace.question_T[trace.mask(self.scope or context.scope)]
         return self.mean_over_layers(trace, context, lambda output: sequence_load_balance(output, question_T))
 

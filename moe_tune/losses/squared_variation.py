@@ -16,11 +16,6 @@ class SquaredVariationLoss(AuxLoss):
 
     Args:
         weight: Factor on the loss; positive evens out.
-        schedule: How the weight changes over training.
-        weight_end: Factor at the end of training.
-        warmup: Share of training over which the weight rises from 0.
-        scope: ``answer`` or ``all``; ``null`` follows the heads.
-        layers: Layer indices; ``null`` takes those with a head.
 
     Reference:
         Shazeer et al. 2017, "Outrageously Large Neural Networks", https://arxiv.org/abs/1701.06538 (citation
@@ -28,7 +23,6 @@ class SquaredVariationLoss(AuxLoss):
     """
 
     def compute(self, trace: RoutingTrace, context: LossContext) -> Tensor:
-        """Return the mean over layers."""
         return self.mean_over_layers(trace, context, lambda output: squared_variation(output.probs_TE.sum(0)))
 
 

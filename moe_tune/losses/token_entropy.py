@@ -1,12 +1,11 @@
 """Token entropy: how sure the gate is, token by token."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
-from moe_tune.base.schedule import ScheduleKind
 from moe_tune.losses.base import AuxLoss, LossContext
-from moe_tune.routing import RouterOutput, RoutingTrace, Scope, entropy, normalised
+from moe_tune.routing import RouterOutput, RoutingTrace, entropy, normalised
 
 
 class TokenEntropyLoss(AuxLoss):
@@ -18,32 +17,16 @@ class TokenEntropyLoss(AuxLoss):
     Args:
         weight: Factor on the loss; positive sharpens.
         over: ``all`` experts, or the ``chosen`` K renormalised to sum to one.
-        schedule: How the weight changes over training.
-        weight_end: Factor at the end of training.
-        warmup: Share of training over which the weight rises from 0.
-        scope: ``answer`` or ``all``; ``null`` follows the heads.
-        layers: Layer indices; ``null`` takes those with a head.
 
     Reference:
         Li et al. 2025, "RoMA", https://arxiv.org/abs/2511.07419 (as an ablation).
     """
 
-    def __init__(
-        self,
-        weight: float = 1.0,
-        over: Literal["all", "chosen"] = "all",
-        schedule: ScheduleKind = "constant",
-        weight_end: float = 0.0,
-        warmup: float = 0.0,
-        scope: Scope | None = None,
-        layers: list[int] | None = None,
-    ) -> None:
-        super().__init__(weight, schedule, weight_end, warmup, scope, layers)
+    def __init__(self, weight: float = 1.0, over: Literal["all", "chosen"] = "all", **shared: Any) -> None:
+        super().__init__(weight, **shared)
         self.over = over
 
     def compute(self, trace: RoutingTrace, context: LossContext) -> Tensor:
-        """Return the mean over layers."""
-
         def layer(output: RouterOutput) -> Tensor:
             probs = output.probs_TE if self.over == "all" else normalised(output.weights_TK)
             return entropy(probs).mean()

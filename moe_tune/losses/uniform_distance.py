@@ -16,18 +16,12 @@ class UniformDistanceLoss(AuxLoss):
 
     Args:
         weight: Factor on the loss; its values are small, so that weights of 1 to 100 are in order.
-        schedule: How the weight changes over training.
-        weight_end: Factor at the end of training.
-        warmup: Share of training over which the weight rises from 0.
-        scope: ``answer`` or ``all``; ``null`` follows the heads.
-        layers: Layer indices; ``null`` takes those with a head.
 
     Reference:
         The public code of eulerforge.
     """
 
     def compute(self, trace: RoutingTrace, context: LossContext) -> Tensor:
-        """Return the mean over layers."""
         return self.mean_over_layers(trace, context, uniform_distance)
 
 

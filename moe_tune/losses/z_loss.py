@@ -15,18 +15,12 @@ class ZLoss(AuxLoss):
 
     Args:
         weight: Factor on the loss; OLMoE was pretrained with 0.001.
-        schedule: How the weight changes over training.
-        weight_end: Factor at the end of training.
-        warmup: Share of training over which the weight rises from 0.
-        scope: ``answer`` or ``all``; ``null`` follows the heads.
-        layers: Layer indices; ``null`` takes those with a head.
 
     Reference:
         Zoph et al. 2022, "ST-MoE", https://arxiv.org/abs/2202.08906
     """
 
     def compute(self, trace: RoutingTrace, context: LossContext) -> Tensor:
-        """Return the mean over layers."""
         return self.mean_over_layers(
             trace, context, lambda output: torch.logsumexp(output.logits_TE.float(), -1).square().mean()
         )

@@ -44,7 +44,7 @@ def base_divergence(output: RouterOutput, rule: ScoringRule) -> Tensor:
 
     Args:
         output: One layer's routing, with the pretrained router's logits.
-        rule: The family's scoring rule.
+        rule: The layer's scoring rule.
 
     Shape:
         - (T,), at least 0; exactly 0 where the probabilities are the same.
@@ -66,7 +66,7 @@ class BaseDrift(RoutingMetric):
 
     Formula: ``base_overlap = sum_t |S_t and S0_t| / sum_t |S_t|``, 1 where the routing is the pretrained router's,
     NaN where nothing was chosen; among experts that tie for the last places of ``S0_t`` those of ``S_t`` come first.
-    ``base_kl = mean_t KL(p_t || p0_t)``, 0 where nothing moved, with ``p0 = softmax(z0)``.
+    ``base_kl = mean_t KL(p_t || p0_t)``, 0 where nothing moved, ``p0`` the rule's probabilities of ``z0``.
 
     Args:
         shape: The sizes of its states.
@@ -86,7 +86,6 @@ class BaseDrift(RoutingMetric):
 
     def __init__(self, shape: MetricShape, scope: Scope | Part) -> None:
         super().__init__(shape, scope)
-        self.rule = ScoringRule(shape.top_k, shape.num_experts, renormalise=False)  # p0 alone, whatever the weights
         self.add_sum("divergence_L", "L")
         for name in ("shared_L", "chosen_L", "tokens_L"):
             self.add_sum(name, "L", torch.long)
@@ -95,10 +94,11 @@ class BaseDrift(RoutingMetric):
         """Add the tokens of a batch."""
         for output in trace.at(self.scope):
             index = self.shape.layers.index(output.layer)
+            assert output.rule is not None
             shared_T, chosen_T = base_overlap(output, self.shape.top_k)
             self.shared_L[index] += shared_T.sum()
             self.chosen_L[index] += chosen_T.sum()
-            self.divergence_L[index] += base_divergence(output, self.rule).double().sum()
+            self.divergence_L[index] += base_divergence(output, output.rule).double().sum()
             self.tokens_L[index] += len(output.mask_T)
 
     def compute(self) -> dict[str, Tensor]:

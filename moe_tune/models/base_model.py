@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from moe_tune.base.errors import ConfigError, ModelError
-from moe_tune.base.hub_snapshot import model_snapshot
+from moe_tune.base.hub_snapshot import SETTINGS, WEIGHTS, hub_snapshot
 from moe_tune.models.family import ModelFamily, family_of
 from moe_tune.models.recomputed_layers import allow_recomputation
 
@@ -185,7 +185,9 @@ class BaseModel:
                 f"expected a local folder, or a Hub id with a 40-digit revision, but got {place!r} at "
                 f"{self.revision!r} (model.base). Hint: take the commit from the model's page."
             )
-        return str(model_snapshot(place, self.revision, weights))
+        patterns = (*SETTINGS, *WEIGHTS) if weights else SETTINGS
+        what = "the weights" if weights else "config.json and the tokenizer"
+        return str(hub_snapshot(place, self.revision, patterns, what))
 
 
 class _translated:

@@ -4,15 +4,20 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from moe_tune.base.errors import ModelError, did_you_mean
 from moe_tune.base.plugins import concrete_subclasses
+from moe_tune.heads.base import decide
 from moe_tune.models.state_shape import StateShape
-from moe_tune.routing import ScoringRule
+from moe_tune.routing import ScoringRule, SoftmaxRule
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
+
+PROOF_TOKENS = 16
+"""Random hidden states on which a router has to decide as its family says."""
 
 
 class ModelFamily(ABC):
@@ -22,11 +27,13 @@ class ModelFamily(ABC):
         model_type: The ``model_type`` of its configuration.
         gate_path: The gate's path within a decoder layer.
         experts_path: The path of the module that holds the layer's experts, beside the gate.
+        gate_tensors: Names of the gate's parameters and buffers; ``logits`` and ``rule`` take all of them into account.
     """
 
     model_type: str
     gate_path: str = "mlp.gate"
     experts_path: str = "mlp.experts"
+    gate_tensors: frozenset[str] = frozenset({"weight"})
 
     @abstractmethod
     def tiny_config(self) -> "PretrainedConfig":
@@ -98,7 +105,58 @@ class ModelFamily(ABC):
 
     def rule(self, gate: nn.Module) -> ScoringRule:
         """Return the scoring rule of a stock gate."""
-        return ScoringRule(int(gate.top_k), int(gate.num_experts), bool(gate.norm_topk_prob))  # type: ignore[arg-type]
+        return SoftmaxRule(int(gate.top_k), int(gate.num_experts), bool(gate.norm_topk_prob))  # type: ignore[arg-type]
+
+    def logits(self, gate: nn.Module, hidden_TD: Tensor) -> Tensor:
+        """Return the router's logits, (T, E), in the dtype of the hidden states.
+
+        Args:
+            gate: The stock gate or the one in its place; both have all of its tensors, and an adapter may change those
+                of the latter.
+            hidden_TD: The router's input.
+        """
+        weight: Tensor = gate.weight  # type: ignore[assignment]  # no parameter where an adapter stands over it
+        return functional.linear(hidden_TD, weight.to(hidden_TD.dtype))
+
+    @torch.no_grad()
+    def prove(self, block: nn.Module, layer: int) -> None:
+        """Refuse a layer whose router has more to it than the family says, or decides otherwise on random input.
+
+        Args:
+            block: A decoder layer that holds a router.
+            layer: Its index, for messages.
+
+        Raises:
+            ModelError: The router, or its block, has a tensor that the family does not claim, or it decides otherwise.
+        """
+        gate = block.get_submodule(self.gate_path)
+        owner = self.gate_path.rpartition(".")[0]
+        beside = [*block.get_submodule(owner).named_parameters(owner), *block.get_submodule(owner).named_buffers(owner)]
+        tensors = {name for name, _ in beside if not name.startswith(f"{self.experts_path}.")}
+        claimed = {f"{self.gate_path}.{name}" for name in self.gate_tensors}
+        if tensors != claimed:
+            raise ModelError(
+                f"expected a router with the tensors {sorted(claimed)} but got {sorted(tensors)} (layer {layer}, "
+                f"{type(gate).__name__}): {type(self).__name__} would leave out what it does not know. "
+                "Hint: a family file with these gate_tensors, and logits and a rule that use them."
+            )
+        weight = gate.get_parameter("weight")
+        if weight.is_meta:
+            return
+        draw = torch.Generator().manual_seed(layer)
+        hidden_TD = torch.randn(PROOF_TOKENS, weight.shape[1], generator=draw).to(weight)
+        with torch.autocast(weight.device.type, enabled=False):
+            logits_TE, weights_TK, experts_TK = gate.forward(hidden_TD)  # not by a call, which others may be hooked to
+            came = decide(None, self.rule(gate), hidden_TD, self.logits(gate, hidden_TD), stock_ties=True)
+        if not (
+            torch.equal(came.logits_TE, logits_TE)
+            and torch.equal(came.experts_TK, experts_TK)
+            and torch.equal(came.weights_TK.to(weights_TK.dtype), weights_TK)
+        ):
+            raise ModelError(
+                f"expected a router that decides as {type(self).__name__} says but that of layer {layer} "
+                f"({type(gate).__name__}) does not. Hint: this release of transformers computes it in another way."
+            )
 
 
 def family_of(model_type: str) -> ModelFamily:

@@ -20,9 +20,10 @@ N     router heads compared in one pass
 from moe_tune.routing.decision import Decision
 from moe_tune.routing.functions import entropy, normalised, stable_top_k
 from moe_tune.routing.layer_table import LayerTable
-from moe_tune.routing.output import RouterOutput
+from moe_tune.routing.output import RouterOutput, Rows
 from moe_tune.routing.scope import PARTS, Part, Scope
 from moe_tune.routing.scoring_rule import ScoringRule
+from moe_tune.routing.softmax_rule import SoftmaxRule
 from moe_tune.routing.trace import RoutingTrace
 
 __all__ = [
@@ -32,8 +33,10 @@ __all__ = [
     "Part",
     "RouterOutput",
     "RoutingTrace",
+    "Rows",
     "Scope",
     "ScoringRule",
+    "SoftmaxRule",
     "entropy",
     "normalised",
     "stable_top_k",

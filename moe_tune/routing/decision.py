@@ -49,8 +49,7 @@ class Decision:
         floor = torch.finfo(scores_TE.dtype).tiny  # where every score is 0, the experts share alike
         total_T1 = scores_TE.sum(-1, keepdim=True)
         probs_TE = torch.where(total_T1 > floor, scores_TE / total_T1.clamp(min=floor), 1 / scores_TE.shape[-1])
-        raw = replace(self.rule, renormalise=False)
-        return replace(self, rule=raw, probs_TE=probs_TE).scaled(total_T1)
+        return replace(self, rule=self.rule.raw(), probs_TE=probs_TE).scaled(total_T1)
 
     def scaled(self, factor_TK: Tensor) -> "Decision":
         """Return the decision with its weights multiplied by a factor.

@@ -5,6 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from moe_tune.routing.scoring_rule import ScoringRule
+
+Rows = slice | Tensor
+"""Which tokens of a batch: a slice, which copies nothing, or their indices."""
+
 
 @dataclass(slots=True)
 class RouterOutput:
@@ -20,6 +25,7 @@ class RouterOutput:
         used_TK: False where a slot is only filled up; ``None`` when every slot is in use.
         base_logits_TE: Logits of the pretrained router on the same hidden states, if something needs them.
         hidden_TD: The router's input, if something needs it.
+        rule: The layer's scoring rule, for what is computed of the pretrained router's logits.
     """
 
     logits_TE: Tensor
@@ -31,8 +37,9 @@ class RouterOutput:
     used_TK: Tensor | None = None
     base_logits_TE: Tensor | None = None
     hidden_TD: Tensor | None = None
+    rule: ScoringRule | None = None
 
-    def rows(self, mask_T: Tensor | slice) -> "RouterOutput":
+    def rows(self, mask_T: Rows) -> "RouterOutput":
         """Return the output for some of the tokens only.
 
         Args:
@@ -52,6 +59,7 @@ class RouterOutput:
             used_TK=keep(self.used_TK),
             base_logits_TE=keep(self.base_logits_TE),
             hidden_TD=keep(self.hidden_TD),
+            rule=self.rule,
         )
 
     def counts_E(self) -> Tensor:

@@ -1,37 +1,73 @@
-"""How a model family turns router logits into expert weights."""
+"""The contract of a scoring rule: how a model family turns router logits into choices and weights."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from moe_tune.routing.functions import normalised
+from moe_tune.routing.functions import stable_top_k
 
 
 @dataclass(frozen=True, slots=True)
-class ScoringRule:
-    """How a model family turns router logits into expert weights.
-
-    ``p = softmax(z)`` in float32; ``w = p[S]``, divided by its sum in families that renormalise.
+class ScoringRule(ABC):
+    """How a model family turns router logits into the experts of a token and their weights; each layer has its own.
 
     Args:
         top_k: Experts per token, K.
         num_experts: Experts of the layer, E.
-        renormalise: Whether the K weights are divided by their sum (Qwen3-MoE) or not (OLMoE).
     """
 
     top_k: int
     num_experts: int
-    renormalise: bool
 
-    def probabilities(self, logits_TE: Tensor) -> Tensor:
-        """Return the softmax over all experts, in float32."""
-        return torch.softmax(logits_TE, dim=-1, dtype=torch.float32)
+    @abstractmethod
+    def probabilities(self, logits_TE: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Return the probabilities of all experts, which sum to one.
 
+        Args:
+            logits_TE: Router logits.
+            dtype: What they are computed in.
+        """
+
+    def log_probabilities(self, logits_TE: Tensor) -> Tensor:
+        """Return the natural logarithm of the probabilities, finite, in float32."""
+        return self.probabilities(logits_TE).clamp(min=torch.finfo(torch.float32).tiny).log()
+
+    def choose(self, scores_TE: Tensor, slots: int, *, stable: bool = True) -> Tensor:
+        """Return the chosen experts, best first.
+
+        Args:
+            scores_TE: Logits, with whatever bias a head has added to them, in float32.
+            slots: Experts per token wanted; K unless a head wants more.
+            stable: Ties fall towards the lower index; else as ``torch.topk`` lets them fall.
+        """
+        return stable_top_k(scores_TE, slots) if stable else torch.topk(scores_TE, slots, dim=-1).indices
+
+    @abstractmethod
+    def stock_choice(self, logits_TE: Tensor, probs_TE: Tensor, slots: int) -> Tensor:
+        """Return the chosen experts where no head has changed the scores, ties as the family's own code lets them fall.
+
+        Args:
+            logits_TE: Router logits.
+            probs_TE: Their probabilities.
+            slots: Experts per token wanted.
+        """
+
+    @abstractmethod
     def weights(self, probs_TE: Tensor, experts_TK: Tensor, used_TK: Tensor | None = None) -> Tensor:
-        """Return the weights of the chosen experts, 0 in slots that are not in use."""
-        weights_TK = probs_TE.gather(-1, experts_TK)
-        if used_TK is not None:
-            weights_TK = torch.where(used_TK, weights_TK, 0.0)
-            return normalised(weights_TK) if self.renormalise else weights_TK
-        return weights_TK / weights_TK.sum(-1, keepdim=True) if self.renormalise else weights_TK
+        """Return the weights of the chosen experts, 0 in slots that are not in use.
+
+        Args:
+            probs_TE: Probabilities of all experts.
+            experts_TK: Chosen experts.
+            used_TK: False where a slot is only filled up; ``None`` when every slot is in use.
+        """
+
+    @abstractmethod
+    def renormalised(self) -> "ScoringRule":
+        """Return the rule whose weights are shares of the chosen experts' probabilities: they sum to one."""
+
+    @abstractmethod
+    def raw(self) -> "ScoringRule":
+        """Return the rule whose weights are the chosen experts' probabilities as they are."""

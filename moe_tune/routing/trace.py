@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from moe_tune.routing.output import RouterOutput
+from moe_tune.routing.output import RouterOutput, Rows
 from moe_tune.routing.scope import PARTS, Part, Scope
 
 
@@ -35,6 +35,7 @@ class RoutingTrace:
     outputs: dict[int, RouterOutput] = field(default_factory=dict)
     is_open: bool = True
     _cuts: dict[str, list[RouterOutput]] = field(default_factory=dict, init=False, repr=False)
+    _rows: dict[str, tuple[Rows, Rows | None]] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def of_batch(cls, attention_mask_BS: Tensor, needs: frozenset[str] = frozenset()) -> "RoutingTrace":
@@ -106,6 +107,15 @@ class RoutingTrace:
             raise RuntimeError(f"the tokens of the {scope} were asked of a trace that does not know the parts")
         return self.part_T == PARTS.index(scope)
 
+    def rows(self, scope: Scope | Part) -> tuple[Rows, Rows | None]:
+        """Return where the tokens of a scope are and where the others are, found once; ``None`` if there are none."""
+        if scope not in self._rows:
+            mask_T = self.mask(scope)
+            index_T = mask_T.nonzero().squeeze(-1)
+            every = len(index_T) == len(mask_T)
+            self._rows[scope] = (slice(None), None) if every else (index_T, (~mask_T).nonzero().squeeze(-1))
+        return self._rows[scope]
+
     def record(self, output: RouterOutput) -> None:
         """Keep a layer's output while the trace is open; drop it afterwards."""
         if self.is_open:
@@ -128,8 +138,6 @@ class RoutingTrace:
         self._cuts.clear()
 
     def _cut(self, scope: Scope | Part) -> Iterator[RouterOutput]:
-        mask_T = self.mask(scope)
-        index_T = mask_T.nonzero().squeeze(-1)
-        keep = slice(None) if len(index_T) == len(mask_T) else index_T
+        keep, _ = self.rows(scope)
         for layer in sorted(self.outputs):
             yield self.outputs[layer].rows(keep)

@@ -1,5 +1,6 @@
 """The run directory: its name, its state, its configuration and its manifest."""
 
+import glob
 import hashlib
 import importlib.metadata
 import json
@@ -9,13 +10,15 @@ import shutil
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from moe_tune.base.errors import ConfigError
-from moe_tune.base.published import published, write_json
+from moe_tune.base.locks import WorkLock
+from moe_tune.base.published import published, tidied, write_json
 
 VERSIONED = ("moe-tune", "torch", "lightning", "transformers", "peft", "datasets", "torchmetrics", "wandb")
 NOT_IDENTITY = ("runs_root", "name", "test_after_fit")
@@ -31,6 +34,8 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock = WorkLock(path, "a run")
+        self._ours = False
 
     @classmethod
     def of(cls, root: Path, label: str, head: str, seed: int, config: dict[str, Any]) -> "RunDirectory":
@@ -73,12 +78,25 @@ class RunDirectory:
         path = self.path / "checkpoints" / "last.ckpt"
         return path if path.is_dir() else None
 
+    def claimed(self) -> Self:
+        """Return the directory, held by the first process of this job until ``settle``, after ending what a kill left.
+
+        Raises:
+            ConfigError: Another job works on it.
+        """
+        if not rank_zero_only.rank:
+            self._lock.take()
+            self._end_what_was_killed()
+            self._ours = not self.path.is_dir()
+        return self
+
     def set_aside(self) -> Path | None:
         """Move what an earlier run left out of the way, and return where it is now."""
         if rank_zero_only.rank or not self.path.is_dir():
             return None
         aside = self.path.with_name(f"{self.path.name}.old-{uuid.uuid4().hex[:8]}")
         os.replace(self.path, aside)
+        self._ours = True
         return aside
 
     def settle(self, aside: Path | None) -> None:
@@ -89,16 +107,26 @@ class RunDirectory:
         """
         if rank_zero_only.rank:
             return
-        if self.manifest:
-            unwanted = aside
-        else:
-            unwanted = None
-            if self.path.is_dir():
-                shutil.rmtree(self.path)
-            if aside is not None:
-                os.replace(aside, self.path)
-        if unwanted is not None:
+        try:
+            if self._ours:
+                self._keep_one(aside)
+        finally:
+            self._lock.let_go()
+
+    def _keep_one(self, aside: Path | None) -> None:
+        unwanted = aside if self.manifest else self.path
+        if unwanted is not None and unwanted.is_dir():
             shutil.rmtree(unwanted)
+        if unwanted is self.path and aside is not None:
+            os.replace(aside, self.path)
+
+    def _end_what_was_killed(self) -> None:
+        asides = self.path.parent.glob(f"{glob.escape(self.path.name)}.old-{'[0-9a-f]' * 8}")
+        for aside in sorted(asides, key=lambda one: one.stat().st_mtime_ns, reverse=True):
+            self._keep_one(aside)
+        for folder in (self.path, *self.path.glob("*/")) if self.path.is_dir() else ():
+            for path in tidied(folder):
+                rank_zero_info(f"put back {path}, which a killed process was replacing")
 
     def write_config(self, text: str) -> None:
         """Write the resolved configuration."""

@@ -78,18 +78,17 @@ def _taken(command: Command, place: Place) -> Iterator[Start | None]:
 
     What an earlier run of the same name left is put aside until the new one has begun.
     """
-    directory = place.directory
-    start = start_of(command, place)
-    if start is None:
-        yield None
-        return
-    if start.resumed is not None:
-        if not rank_zero_only.rank:
-            MetricsFile(directory.path).forget_from(start.resumed)
-        rank_zero_info(f"resuming {directory.path} from {start.checkpoint} at step {start.resumed}")
-    aside = directory.set_aside() if start.anew else None
+    directory = place.directory.claimed()
+    aside: Path | None = None
     failed = True
     try:
+        start = start_of(command, place)
+        if start is not None and start.resumed is not None:
+            if not rank_zero_only.rank:
+                MetricsFile(directory.path).forget_from(start.resumed)
+            rank_zero_info(f"resuming {directory.path} from {start.checkpoint} at step {start.resumed}")
+        if start is not None and start.anew:
+            aside = directory.set_aside()
         yield start
         failed = False
     except SystemExit as end:

@@ -7,9 +7,7 @@ from scipy.stats import beta
 from statsmodels.stats.proportion import proportion_confint
 
 from moe_tune.stats.ratios import Counts, Floats, ratio
-
-LARGEST_WEIGHT = 1e6
-"""Questions the layer's mean is worth at most: beyond that the experts do not differ measurably."""
+from moe_tune.stats.shrinkage import LARGEST_WEIGHT, moment_weight
 
 
 class Estimate(NamedTuple):
@@ -51,17 +49,29 @@ def raw_accuracy(correct: Counts, questions: Counts) -> Estimate:
     return Estimate(ratio(correct, questions), ends[0], ends[1])
 
 
+def accuracy_text(correct: int, questions: int) -> str:
+    """Return a split's accuracy with its interval and n.
+
+    Args:
+        correct: Correctly answered questions.
+        questions: Questions, 1 and up.
+
+    Example:
+        >>> accuracy_text(1, 4)
+        '25.0 % (n 4, 95 % Wilson interval 4.6 to 69.9)'
+    """
+    value, low, high = (100 * float(end) for end in raw_accuracy(np.array(correct), np.array(questions)))
+    return f"{value:.1f} % (n {questions:,}, 95 % Wilson interval {low:.1f} to {high:.1f})"
+
+
 def shrunk_accuracy(correct_E: Counts, questions_E: Counts) -> Estimate:
     """Return the accuracy of a layer's experts, each drawn towards their common mean, the fewer its questions the more.
 
     The interval takes the layer's mean and spread as known. Where the experts differ no more than chance makes them,
     all get the layer's mean.
 
-    Formula, with ``N = sum n``, ``p = sum k / N`` and ``r = k / n`` over the E experts that have questions::
-
-        s^2 = [sum n (r - p)^2 - (E - 1) p (1 - p)] / [N - sum n^2 / N - (E - 1)]
-        M = clip(p (1 - p) / s^2 - 1, 1, 10^6);   value = (k + M p) / (n + M);   value = p if s^2 <= 0
-        interval = 2.5 % and 97.5 % points of Beta(k + M p, n - k + M (1 - p))
+    Formula, with ``p = sum k / sum n`` and M from ``moment_weight``: ``value = (k + M p) / (n + M)``, ``p`` where there
+    is no M; the interval is from the 2.5 % to the 97.5 % point of Beta(k + M p, n - k + M (1 - p)).
 
     Args:
         correct_E: Correctly answered questions of each expert.
@@ -82,13 +92,9 @@ def shrunk_accuracy(correct_E: Counts, questions_E: Counts) -> Estimate:
     if not known.any():
         return Estimate(value, low, high)
     k, n = correct_E[known].astype(np.float64), questions_E[known].astype(np.float64)
-    total, others = n.sum(), len(n) - 1
-    p = k.sum() / total
-    excess = np.sum(n * (k / n - p) ** 2) - others * p * (1 - p)
-    scale = total - np.sum(n**2) / total - others
-    differ = excess > 0 and scale > 0
-    weight = float(np.clip(p * (1 - p) * scale / excess - 1, 1, LARGEST_WEIGHT)) if differ else LARGEST_WEIGHT
-    value[known] = (k + weight * p) / (n + weight) if differ else p
+    p, fitted = k.sum() / n.sum(), moment_weight(correct_E, questions_E)
+    weight = LARGEST_WEIGHT if fitted is None else fitted
+    value[known] = p if fitted is None else (k + weight * p) / (n + weight)
     if 0 < p < 1:
         low[known], high[known] = (beta.ppf(q, k + weight * p, n - k + weight * (1 - p)) for q in (0.025, 0.975))
     else:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from moe_tune.stats.ratios import Floats
+from moe_tune.stats.standard_error import cluster_se
 
 
 def cluster_reach(influence_Q: Floats, cluster_Q: NDArray[np.intp] | None = None) -> tuple[float, int]:
@@ -30,9 +31,8 @@ def cluster_reach(influence_Q: Floats, cluster_Q: NDArray[np.intp] | None = None
         (7.62, 2)
     """
     group_Q = np.arange(len(influence_Q)) if cluster_Q is None else np.unique(cluster_Q, return_inverse=True)[1]
-    influence_C = np.bincount(group_Q, weights=influence_Q)
+    influence_C = np.asarray(np.bincount(group_Q, weights=influence_Q), dtype=np.float64)
     clusters = len(influence_C)
     if clusters < 2:
         return math.nan, clusters
-    error = math.sqrt(clusters / (clusters - 1) * float(np.sum(influence_C**2)))
-    return float(student.ppf(0.975, clusters - 1)) * error, clusters
+    return float(student.ppf(0.975, clusters - 1)) * cluster_se(influence_C), clusters

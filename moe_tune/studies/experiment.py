@@ -16,6 +16,7 @@ from moe_tune.runs.directory import environment, now
 from moe_tune.settings.running import run
 from moe_tune.settings.workbench import Workbench
 from moe_tune.studies.experiment_file import ASSIGNMENT, Experiment, load_experiment
+from moe_tune.studies.measurement import refuse_mixed_measurements
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +46,12 @@ def run_experiment(
     An arm whose first run has nothing to train is run with the first seed only.
 
     Raises:
-        ConfigError: ``experiment.yaml`` has a fault.
+        ConfigError: ``experiment.yaml`` has a fault, or its arms ask their questions in different ways.
         DataError: The arms' runs cannot be compared.
     """
     experiment = load_experiment(folder)
     arms = experiment.arms | (experiment.full_arms if full else {})
+    refuse_mixed_measurements(experiment, arms)
     console = Console()
     console.print(
         f"{experiment.name}: {len(arms)} arms, seeds {', '.join(map(str, experiment.seeds))}. {experiment.claim}",

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from moe_tune.base.locks import WorkLock
 from moe_tune.studies.sweep_file import Sweep, sweep_folder
-from moe_tune.studies.sweep_lock import alone_in
 from moe_tune.studies.sweep_points import SweepPoint, load_points
 from moe_tune.studies.sweep_report import write_report
 from moe_tune.studies.sweep_runner import run_point, run_sweep
@@ -25,7 +25,7 @@ def run_and_show(
     folder = sweep_folder(sweep, runs_root, seed, plugins)
     console = Console()
     console.print(f"sweep: {folder}", soft_wrap=True, highlight=False)
-    with alone_in(folder):
+    with WorkLock(folder, "a sweep", "wait for it, or stop it and give --workers 2 for runs at a time."):
         with Live(console=console, refresh_per_second=1, get_renderable=lambda: _points(sweep, folder)):
             points = run_sweep(sweep, folder, run_point, count=count, seed=seed, workers=workers, plugins=plugins)
         explained, best = write_report(sweep, folder, points)

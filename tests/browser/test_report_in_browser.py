@@ -1,18 +1,15 @@
 """The report as a reader meets it: opened from disk, without a network, in a real browser."""
 
 import io
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from chromium import NAMES, find_browser, open_page
+from made_up_analysis import made_up_analysis
 from PIL import Image
+from waiting import until
 
 from moe_tune.analysis.files import write_analysis
-
-sys.path.append(str(Path(__file__).parents[1] / "unit" / "analysis"))
-from synthetic_analysis import made_up_analysis
 
 if find_browser() is None:
     reason = f"no browser: none of {', '.join(NAMES)} is installed, the report is not looked at"
@@ -156,8 +153,7 @@ def test_text_stands_out_from_the_page(page, scheme):
 
 def test_a_narrow_window_needs_no_sideways_scrolling(page):
     page.set_viewport_size({"width": 390, "height": 900})
-    page.wait_for_timeout(500)  # the figures follow the window a moment later; the page's policy forbids polling it
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    until(lambda: page.evaluate("document.documentElement.scrollWidth") <= 390)  # the figures follow a moment later
     page.set_viewport_size({"width": 1280, "height": 900})
 
 

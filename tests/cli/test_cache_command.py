@@ -7,10 +7,10 @@ import time
 import pytest
 import torch
 
-from moe_tune.answer_path.build_lock import BuildLock
 from moe_tune.answer_path.store import StorePlan
 from moe_tune.answer_path.store_writer import StoreWriter
 from moe_tune.base.errors import ConfigError
+from moe_tune.base.locks import cache_lock
 from moe_tune.cli import cache
 from moe_tune.models.state_shape import StateShape
 
@@ -125,7 +125,7 @@ def test_clean_removes_what_was_chosen_and_nothing_else(root, choice, capsys):
 
 
 def test_what_is_being_built_is_not_removed(root, capsys):
-    with BuildLock(root / f"{HALF}.lock"):
+    with cache_lock(root / HALF):
         with pytest.raises(ConfigError, match=f"process {os.getpid()} on "):
             main(["clean", HALF, "--folder", str(root)])
         assert main(["clean", "--all", "--folder", str(root)]) == 0

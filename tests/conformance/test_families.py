@@ -10,6 +10,7 @@ from moe_tune.base.plugins import concrete_subclasses
 from moe_tune.gates.gated_model import TunedRouters
 from moe_tune.heads.base import decide
 from moe_tune.heads.identity import IdentityHead
+from moe_tune.heads.retuned import RetunedHead
 from moe_tune.models.family import ModelFamily, family_of
 
 FAMILIES = concrete_subclasses(ModelFamily)
@@ -96,3 +97,78 @@ def test_documentation_is_complete(kind):
     assert text.split("\n\n")[0].endswith(".")
     assert "Reference:" in text
     assert kind.model_type
+
+
+def gates_of(family, model):
+    return [block.get_submodule(family.gate_path) for block in family.moe_layers(model).values()]
+
+
+@pytest.mark.parametrize("where", ["gate", "block"])
+@pytest.mark.parametrize("kind", ["parameter", "buffer"])
+def test_a_router_with_more_to_it_than_the_family_knows_is_refused(kind, where, family, tiny_model):
+    gate = gates_of(family, tiny_model)[2]
+    owner = gate if where == "gate" else family.moe_layers(tiny_model)[2].mlp
+    if kind == "parameter":
+        owner.bias = torch.nn.Parameter(torch.zeros(8))
+    else:
+        owner.register_buffer("bias", torch.zeros(8), persistent=False)
+    with pytest.raises(ModelError, match=r"mlp\.(gate\.)?bias"):
+        TunedRouters(tiny_model, family, IdentityHead())
+    assert gates_of(family, tiny_model)[2] is gate, "nothing is changed"
+    assert tiny_model.lm_head.weight.requires_grad
+
+
+def test_a_router_that_decides_otherwise_is_refused(family, tiny_model):
+    gate = gates_of(family, tiny_model)[1]
+    forward = gate.forward
+
+    def doubled(hidden_TD):
+        logits_TE, weights_TK, experts_TK = forward(hidden_TD)
+        return logits_TE, 2 * weights_TK, experts_TK
+
+    gate.forward = doubled
+    with pytest.raises(ModelError, match="layer 1"):
+        TunedRouters(tiny_model, family, IdentityHead())
+
+
+@pytest.mark.parametrize("head", [IdentityHead(), RetunedHead()])
+def test_what_a_family_claims_reaches_the_logits(head, family, build_model, batch):
+    """A bias, an input norm and a buffer of a router are kept, in the stock gate's place and under it."""
+    model = build_model(family)
+
+    class Richer(type(gates_of(family, model)[0])):
+        def forward(self, hidden_states):
+            return super().forward(self.norm(hidden_states) * self.scale + self.shift.sum())
+
+    class RicherFamily(type(family)):
+        model_type = "richer"
+        gate_tensors = frozenset({"weight", "norm.weight", "shift", "scale"})
+
+        def logits(self, gate, hidden_TD):
+            read_TD = gate.norm(hidden_TD) * gate.scale + gate.shift.sum()
+            return torch.nn.functional.linear(read_TD, gate.weight.to(hidden_TD.dtype))
+
+    for gate in gates_of(family, model):
+        gate.__class__ = Richer
+        gate.norm = torch.nn.RMSNorm(16)
+        gate.shift = torch.nn.Parameter(torch.randn(16))
+        gate.register_buffer("scale", torch.rand(16))
+    with torch.no_grad():
+        stock = model(**batch).logits
+        routers = TunedRouters(model, RicherFamily(), head, "all", "all", "native")
+        assert torch.equal(model(**batch).logits, stock)
+        model.double()
+        assert all(gate.scale is gate.stock[0].scale for gate in routers.gates.values()), "moved with the model"
+        routers.detach()
+        model(**batch)
+
+
+def test_every_layer_has_a_rule_of_its_own(family, tiny_model, batch):
+    gates_of(family, tiny_model)[1].norm_topk_prob = not tiny_model.config.norm_topk_prob
+    with torch.no_grad():
+        stock = tiny_model(**batch).logits
+        routers = TunedRouters(tiny_model, family, RetunedHead(), "all", "all", "native")
+        assert torch.equal(tiny_model(**batch).logits, stock)
+    rules = [output.rule.renormalise for output in routers.trace.outputs.values()]
+    assert rules == [gate.norm_topk_prob for gate in routers.gates.values()]
+    assert len(set(rules)) == 2

@@ -7,6 +7,7 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 from made_up import MadeUpLayer, loss_context
 
 import moe_tune.losses  # noqa: F401 (finds the losses)
@@ -198,6 +199,24 @@ def test_documentation_is_complete(kind):
     assert "Formula:" in text
     assert "Value " in text, "the value at uniform routing"
     assert "Reference:" in text
-    arguments = list(inspect.signature(kind.__init__).parameters)[1:]
-    assert set(BASE_ARGUMENTS) <= set(arguments)
-    assert [name for name in arguments if f"\n    {name}: " not in text.partition("Args:")[2]] == []
+    own = {*inspect.signature(kind.__init__).parameters} - {*BASE_ARGUMENTS, "self", "shared"} | {"weight"}
+    shared = inspect.getdoc(AuxLoss).partition("Args:")[2]
+    described = text.partition("Args:")[2]
+    assert [name for name in own if f"\n    {name}: " not in described] == []
+    assert [name for name in BASE_ARGUMENTS if f"\n    {name}: " not in shared] == []
+
+
+@pytest.mark.parametrize("kind", LOSSES.values(), ids=LOSSES)
+def test_the_shared_arguments_stand_in_every_help_and_every_configuration(kind, capsys):
+    """In the order that saved configurations have: the weight, what is its own, the rest."""
+    parser = ArgumentParser()
+    parser.add_argument("--loss", type=AuxLoss)
+    arguments = list(parser.parse_args([f"--loss={kind.__name__}"]).loss.init_args.__dict__)
+    own = [name for name in inspect.signature(kind.__init__).parameters if name not in (*BASE_ARGUMENTS, "shared")][1:]
+    assert arguments == ["weight", *own, *BASE_ARGUMENTS[1:]]
+    with pytest.raises(SystemExit):
+        parser.parse_args([f"--loss.help={kind.__name__}"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert told.count("(type: ") == len(arguments)
+    assert "Layer indices" in told
+    assert "over which the weight rises from 0" in told

@@ -5,12 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
+from waiting import until
 
 from moe_tune.cli.main import main
 from moe_tune.settings.fit_settings import FitSettings
@@ -105,11 +105,8 @@ def test_kill_minus_nine_loses_and_repeats_no_point(tmp_path, workers):
         return subprocess.Popen([*command, "--runs_root", str(root)], start_new_session=True, stdout=-1, stderr=-2)
 
     process = begin(tmp_path / "runs")
-    until = time.monotonic() + 300
-    while time.monotonic() < until and process.poll() is None:
-        if len(list((tmp_path / "runs").rglob("points/002/*/metrics.jsonl"))) or points(tmp_path / "runs", 2):
-            break
-        time.sleep(0.1)
+    runs = tmp_path / "runs"
+    until(lambda: list(runs.rglob("points/002/*/metrics.jsonl")) or points(runs, 2) or process.poll() is not None, 300)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     before = {path: path.stat().st_mtime_ns for path in finished(tmp_path / "runs")}

@@ -7,12 +7,12 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
 import yaml
 from offline_runs import offline_run
+from waiting import until
 from wandb_server.fixtures import TINY_FIT, wandb_command
 from wandb_server.store import Run
 
@@ -63,11 +63,8 @@ def test_a_run_has_its_id_group_and_locked_parameters_and_logs_the_parsed_config
 @pytest.mark.slow
 def test_a_run_that_is_stopped_says_so_exits_0_and_goes_on_under_its_id(agent, tmp_path):
     process = fit(agent, tmp_path / "runs", "--trainer.max_epochs", "400")
-    until = time.monotonic() + 300
-    while time.monotonic() < until and process.poll() is None:
-        if list((tmp_path / "runs").glob("*/checkpoints/last.ckpt/manifest.json")):
-            break
-        time.sleep(0.1)
+    written = "*/checkpoints/last.ckpt/manifest.json"
+    until(lambda: list((tmp_path / "runs").glob(written)) or process.poll() is not None, 300)
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=300)[0]
     assert process.returncode == 0, said[-3000:]
@@ -121,8 +118,7 @@ def test_the_unmodified_agent_runs_a_shipped_sweep(wandb_server, tmp_path):
 def hyperband(server, sweep):
     """Stop the runs of a sweep that W&B's own hyperband would, as the server does between an agent's heartbeats."""
     sweeps = library()
-    while not server.gone.is_set():
-        time.sleep(0.2)
+    while not server.gone.wait(0.2):
         with server.store.lock:
             runs = [run for run in server.store.runs.values() if run.sweep == sweep.id]
             seen = [

@@ -11,12 +11,15 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from tolerances import rounding_of
 
 COMMON = [
     *("--config", "configs/nano.yaml", "--config", "configs/logger/none.yaml", "--config", "configs/trainer/cpu.yaml"),
     *("--data.limit_train", "100", "--data.limit_validation", "50", "--data.limit_test", "50"),
     *("--trainer.max_epochs", "2", "--trainer.enable_progress_bar", "false"),
 ]
+LARGEST_LOGIT = 8.0
+"""None of the nano model's router logits is as large."""
 SPY = """
 import os
 import torch
@@ -70,7 +73,8 @@ def test_the_metrics_agree(pair):
         assert frame.columns.equals(ours[split].columns)
         for name in frame.columns:
             if frame[name].dtype.kind == "f":
-                np.testing.assert_allclose(ours[split][name], frame[name], rtol=1e-6, atol=1e-6, err_msg=name)
+                rounding = rounding_of(LARGEST_LOGIT if name in ("margin_mean", "base_kl") else 1.0)
+                np.testing.assert_allclose(ours[split][name], frame[name], rtol=1e-6, atol=rounding, err_msg=name)
             else:
                 assert ours[split][name].equals(frame[name]), (split, name)
 

@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 import yaml
@@ -28,7 +27,7 @@ with wandb.init(project="p", id="first", resume="allow") as run:
 SWEEP_PROGRAM = """
 import sys, time, wandb
 with wandb.init() as run:
-    for step in range(300):
+    for step in range(3000):
         run.log({"loss": run.config["x"] / (step + 1)})
         if run.config["x"] < 2:
             break
@@ -76,8 +75,7 @@ def test_an_agent_works_off_a_grid_and_stops_what_it_is_told_to(wandb_server, tm
 
     def stop_the_second():
         runs = wandb_server.store.runs
-        while not wandb_server.gone.is_set():
-            time.sleep(0.1)
+        while not wandb_server.gone.wait(0.1):
             for run in list(runs.values()):
                 run.stop = run.config.get("x") == 2 and bool(run.history)
 

@@ -63,7 +63,7 @@ def ended(tmp_path_factory):
         results = {}
         for case, (folder, process) in started.items():
             try:
-                out, err = process.communicate(timeout=90)
+                out, err = process.communicate(timeout=300)
             finally:
                 process.kill()
             results[case] = folder, process.returncode, out, err

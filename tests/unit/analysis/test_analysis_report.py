@@ -6,13 +6,13 @@ from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
+from made_up_analysis import CLAIMS, made_up_analysis
 from rich.console import Console
-from synthetic_analysis import CLAIMS, made_up_analysis
 
 from moe_tune.analysis.files import Analysis, write_analysis
 from moe_tune.analysis.findings import COLUMNS
 from moe_tune.analysis.report import render_report
-from moe_tune.analysis.report_tables import ranked_experts, subject_table
+from moe_tune.analysis.report_tables import tables_at
 from moe_tune.analysis.terminal import render_terminal
 from moe_tune.base.errors import DataError
 
@@ -50,7 +50,7 @@ class Outline(HTMLParser):
 
 
 def test_every_table_is_written_twice_at_full_precision(analysis, out):
-    files = {"report.html", "report.md", "summary.json"}
+    files = {"report.html", "report.md", "report.tex", "summary.json"}
     files |= {f"{name}.{kind}" for name in COLUMNS for kind in ("csv", "parquet")}
     assert {path.name for path in out.iterdir()} == files
     for name, frame in analysis.tables().items():
@@ -111,21 +111,24 @@ def test_names_are_escaped(small):
 
 def test_ranking_leaves_out_experts_with_few_questions_and_names_none_twice(analysis):
     part = analysis.at(analysis.settings[0])
-    table = ranked_experts(part)
-    cells = {column.header: column for column in table.columns}
+    table = tables_at(part)["ranked"]
+    headers = [column.header for column in table.columns]
+    pairs = [
+        (row[headers.index("layer")], row[headers.index("expert")], row[headers.index("end")]) for row in table.rows()
+    ]
     asked = part.experts.set_index(["layer", "expert"])["questions"]
-    named = list(zip(cells["layer"].values, cells["expert"].values, strict=True))
+    named = [(layer.value, expert.value) for layer, expert, *_ in pairs]
     assert len(set(named)) == len(named)
     assert all(asked[pair] >= 30 for pair in named)
     for layer, rows in part.experts[part.experts["questions"] >= 30].groupby("layer"):
-        ends = [end for end, (of, _) in zip(cells["end"].texts, named, strict=True) if of == layer]
+        ends = [end.text for of, _, end in pairs if of.value == layer]
         assert len(ends) == min(6, len(rows))
         first = next(expert for of, expert in named if of == layer)
         assert rows.set_index("expert")["shrunk"].max() == rows.set_index("expert")["shrunk"][first]
 
 
 def test_subjects_have_one_row_each(analysis):
-    table = subject_table(analysis.at(analysis.settings[0]))
+    table = tables_at(analysis.at(analysis.settings[0]))["subjects"]
     assert len(list(table.rows())) == analysis.subjects["subject"].nunique()
 
 

@@ -14,11 +14,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from waiting import until
 
-from moe_tune.answer_path.build_lock import BuildLock
 from moe_tune.answer_path.store import StorePlan, cache_root, open_store
 from moe_tune.answer_path.store_writer import StoreWriter
 from moe_tune.base.errors import ResourceError
+from moe_tune.base.locks import cache_lock
 from moe_tune.models.state_shape import StateShape
 
 KEY = "0123456789abcdef"
@@ -77,18 +78,18 @@ def write_questions(writer, questions):
     writer.write(questions, answers, padded, plan.own_length_Q[questions])
 
 
-def write_missing(writer, batch=2, pause=0.0, limit=None):
+def write_missing(writer, batch=2, pause=lambda: None, limit=None):
     for index in writer.missing_prefixes():
         writer.write_prefix(index, prefix_of(writer.plan, index))
     missing = writer.missing_questions()[:limit]
     for start in range(0, len(missing), batch):
         write_questions(writer, missing[start : start + batch])
-        time.sleep(pause)
+        pause()
         writer.commit()
-        time.sleep(pause)
+        pause()
 
 
-def build(folder, plan=PLAN, description=None, pause=0.0):
+def build(folder, plan=PLAN, description=None, pause=lambda: None):
     with StoreWriter(folder, plan, description or {"split": "test"}) as writer:
         write_missing(writer, pause=pause)
         writer.publish()
@@ -156,7 +157,7 @@ def test_a_complete_cache_tells_what_it_is_and_leaves_nothing_beside_it(tmp_path
     assert [path.name for path in tmp_path.iterdir()] == [KEY]
     os.utime(tmp_path / KEY / "cache.json", (0, 0))
     store.touch()
-    assert time.time() - (tmp_path / KEY / "cache.json").stat().st_mtime < 60
+    assert time.time() - (tmp_path / KEY / "cache.json").stat().st_mtime < 3600
     assert open_store(tmp_path / KEY) is not None, "using a cache does not change it"
 
 
@@ -190,12 +191,13 @@ def test_data_is_flushed_before_the_journal_that_lists_it(tmp_path, monkeypatch)
 def test_killed_builds_resume_to_the_files_of_an_undisturbed_one(tmp_path):
     chance, interrupted = random.Random(3), 0
     for _ in range(12):
-        child = FORK.Process(target=build, args=(tmp_path / KEY,), kwargs={"pause": 0.01})
+        pauses = FORK.Semaphore(chance.randint(1, 3))
+        child = FORK.Process(target=build, args=(tmp_path / KEY,), kwargs={"pause": pauses.acquire})
         child.start()
-        child.join(chance.uniform(0.01, 0.06))
-        interrupted += child.is_alive()
-        os.kill(child.pid, signal.SIGKILL)
+        until(lambda pauses=pauses, child=child: pauses.get_value() == 0 or not child.is_alive())
+        child.kill()  # anywhere between its last pause and the next
         child.join()
+        interrupted += child.exitcode == -signal.SIGKILL
     assert interrupted > 2
     store = open_store(tmp_path / KEY) or build(tmp_path / KEY)
     assert_states(store, PLAN, list(range(11)))
@@ -223,17 +225,19 @@ def test_any_number_of_processes_writes_the_same_files(tmp_path, resumed_by):
     assert contents(tmp_path / KEY) == contents(build(tmp_path / "other" / KEY).folder)
 
 
-def built_once(folder, builders):
-    with BuildLock(folder.with_name(f"{KEY}.lock")):
+def built_once(folder, builders, together):
+    together.wait()
+    with cache_lock(folder):
         if open_store(folder) is None:
-            build(folder, pause=0.005)
+            build(folder)
             (builders / str(os.getpid())).touch()
 
 
 def test_two_builders_at_once_end_with_one_correct_cache(tmp_path):
     builders = tmp_path / "builders"
     builders.mkdir()
-    children = [FORK.Process(target=built_once, args=(tmp_path / KEY, builders)) for _ in range(2)]
+    together = FORK.Barrier(2)
+    children = [FORK.Process(target=built_once, args=(tmp_path / KEY, builders, together)) for _ in range(2)]
     for child in children:
         child.start()
     for child in children:

@@ -1,4 +1,4 @@
-"""The figures show what the table says: white, grey and coloured experts, and the reference dashed where it is."""
+"""The figures show what the table says: sand, grey and coloured experts, and the reference dashed where it is."""
 
 import time
 
@@ -7,16 +7,11 @@ import pytest
 from made_up_evidence import made_up_evidence
 from matplotlib.colors import to_rgba
 
-from moe_tune.callbacks.evidence_figures import (
-    accuracy_figure,
-    entropy_figure,
-    evidence_figures,
-    scatter_figure,
-    usage_figure,
-)
+from moe_tune.callbacks.evidence_figures import evidence_figures
 from moe_tune.callbacks.evidence_tables import with_estimates
+from moe_tune.reports.palette import LIGHT
 
-WHITE, GREY = to_rgba("white"), to_rgba("#b8b8b8")
+SAND, WHITE, GREY = (to_rgba(LIGHT[name]) for name in ("never", "card", "few"))
 
 
 @pytest.fixture(scope="module")
@@ -41,20 +36,20 @@ def dashed(axes):
     return [line for line in axes.lines if line.get_linestyle() == "--"]
 
 
-def test_usage_is_white_exactly_where_an_expert_never_fired(table):
+def test_usage_is_sand_exactly_where_an_expert_never_fired(table):
     heat = evidence_figures(table, "validation", None)["usage"].axes[0]
     never_LE = values(table, "count") == 0
     assert never_LE.any()
     assert not never_LE.all()
-    np.testing.assert_array_equal(is_colour(heat, WHITE), never_LE)
+    np.testing.assert_array_equal(is_colour(heat, SAND), never_LE)
     assert f"{never_LE.mean():.0%}" in heat.get_title()
 
 
-def test_more_usage_is_lighter(table):
+def test_more_usage_is_darker(table):
     heat = evidence_figures(table, "validation", None)["usage"].axes[0]
     usage_LE, light_LE = values(table, "usage"), heat.images[0].get_array()[..., 1]
     order = usage_LE[usage_LE > 0].argsort(kind="stable")
-    assert (np.diff(light_LE[usage_LE > 0][order]) >= 0).all()
+    assert (np.diff(light_LE[usage_LE > 0][order]) <= 0).all()
 
 
 def test_accuracy_is_grey_where_questions_are_few_and_white_where_there_are_none(table):
@@ -88,7 +83,8 @@ def test_the_reference_is_dashed_with_its_own_values(table, base):
 
 def test_the_scatter_has_a_point_per_expert_in_use(table):
     axes = evidence_figures(table, "validation", None)["scatter"].axes[0]
-    few, trusted = (np.asarray(one.get_offsets()) for one in axes.collections[:2])
+    found = {one.get_label(): np.asarray(one.get_offsets()) for one in axes.collections}
+    few, trusted = found["under 30 questions"], found["30 questions and more"]
     used = table[table["questions"] > 0]
     wanted = used.loc[used["questions"] >= 30, ["usage", "accuracy"]].to_numpy()
     np.testing.assert_allclose(np.sort(trusted, axis=0), np.sort(wanted, axis=0))
@@ -113,14 +109,15 @@ def test_it_draws_where_all_or_no_questions_went_right_and_where_none_are_many(c
         figure.savefig(tmp_path / f"{name}.png")
 
 
-@pytest.mark.parametrize("draw", [usage_figure, accuracy_figure, entropy_figure, scatter_figure])
-def test_a_figure_takes_less_than_half_a_second_at_the_size_of_olmoe(draw, tmp_path):
+def test_a_figure_takes_less_than_half_a_second_at_the_size_of_olmoe(tmp_path):
     frame = with_estimates(made_up_evidence(16, 64, 8, questions=300, scopes=("answer", "all")))
 
     def seconds():
         start = time.process_time()
-        draw(frame, "validation", frame).savefig(tmp_path / "one.png", pil_kwargs={"compress_level": 1})
-        return time.process_time() - start
+        figures = evidence_figures(frame, "validation", frame)
+        for figure in figures.values():
+            figure.savefig(tmp_path / "one.png", pil_kwargs={"compress_level": 1})
+        return (time.process_time() - start) / len(figures)
 
     # Other work on the machine only ever adds.
     assert any(seconds() < 0.5 for _ in range(5))

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from made_up import layer_table
 
 from moe_tune.base.errors import ConfigError
-from moe_tune.heads.accuracy_bias import AccuracyBiasHead, accuracy_bias, expected_correct, moment_shrinkage
+from moe_tune.heads.accuracy_bias import AccuracyBiasHead, accuracy_bias, expected_correct
 from moe_tune.heads.base import BaseGate, decide
 from moe_tune.heads.identity import IdentityHead
-from moe_tune.routing import ScoringRule
+from moe_tune.routing import SoftmaxRule
+from moe_tune.stats.shrinkage import moment_weight
 
 MODES = ("logit", "select", "weight")
 HIDDEN_TD = torch.zeros(30, 4)
@@ -62,7 +63,7 @@ def test_the_bias_equals_the_slow_reference(table, k, beta, b_max, n_min):
 def test_the_fitted_shrinkage_equals_the_slow_reference(table):
     n, r = table
     if sum(n):
-        came, wanted = moment_shrinkage(torch.tensor(n), torch.tensor(r)), slow_shrinkage(n, r)
+        came, wanted = moment_weight(np.array(r), np.array(n)), slow_shrinkage(n, r)
         assert (came is None) == (wanted is None)
         assert came is None or came == pytest.approx(wanted, rel=1e-6)
 
@@ -71,12 +72,12 @@ def test_the_fitted_shrinkage_finds_the_spread_that_data_were_drawn_with():
     draw = np.random.default_rng(0)
     n = draw.integers(50, 500, 1024)
     r = draw.binomial(n, draw.beta(0.54 * 40, 0.46 * 40, 1024))
-    assert moment_shrinkage(torch.tensor(n), torch.tensor(r)) == pytest.approx(40, rel=0.15)
+    assert moment_weight(r, n) == pytest.approx(40, rel=0.15)
 
 
 def test_experts_that_are_alike_get_no_bias():
     alike = torch.full((8,), 100), torch.full((8,), 54)
-    assert moment_shrinkage(*alike) is None
+    assert moment_weight(alike[1].numpy(), alike[0].numpy()) is None
     for shrinkage in (None, 0.0, 50.0):
         assert not accuracy_bias(*alike, 0.25, 1.0, 30, shrinkage).any()
     assert not accuracy_bias(torch.zeros(8), torch.zeros(8), 0.25, 1.0, 0, None).any()
@@ -138,7 +139,7 @@ def test_an_expert_of_easy_subjects_is_no_better_for_that():
 
 
 def test_the_head_adjusts_where_it_is_told_to():
-    table, gate = layer_table(16), BaseGate(torch.zeros(16, 4), ScoringRule(4, 16, False), 0)
+    table, gate = layer_table(16), BaseGate(torch.zeros(16, 4), SoftmaxRule(4, 16, False), 0)
     for adjust in ("none", "subject"):
         head = AccuracyBiasHead(adjust=adjust, shrinkage=20.0).bound_to(gate)
         head.calibrate(table)
@@ -183,7 +184,7 @@ def slow_decision(z, b, mode, top_k, renormalise):
 
 
 def decision(mode, bias_E, logits_TE, renormalise):
-    rule = ScoringRule(4, 16, renormalise)
+    rule = SoftmaxRule(4, 16, renormalise)
     head = AccuracyBiasHead(mode=mode).bound_to(BaseGate(torch.zeros(16, 4), rule, 0))
     head.bias_E.copy_(bias_E)
     return decide(head, rule, HIDDEN_TD, logits_TE)
@@ -220,7 +221,7 @@ def test_selecting_otherwise_never_adds_mass():
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_beta_of_zero_is_the_pretrained_router(mode):
-    rule, logits_TE = ScoringRule(4, 16, False), torch.randn(30, 16)
+    rule, logits_TE = SoftmaxRule(4, 16, False), torch.randn(30, 16)
     head = AccuracyBiasHead(mode=mode, beta=0.0).bound_to(BaseGate(torch.zeros(16, 4), rule, 0))
     head.calibrate(layer_table(16))
     came, base = (decide(one, rule, HIDDEN_TD, logits_TE) for one in (head, IdentityHead()))

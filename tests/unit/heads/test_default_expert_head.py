@@ -11,7 +11,7 @@ from moe_tune.heads.base import BaseGate
 from moe_tune.heads.default_expert import DefaultExpertHead
 from moe_tune.heads.retuned import RetunedHead
 from moe_tune.heads.stack import Stack
-from moe_tune.routing import Decision, RouterOutput, ScoringRule, stable_top_k
+from moe_tune.routing import Decision, RouterOutput, SoftmaxRule, stable_top_k
 
 T, E, K, D = 30, 8, 3, 5
 
@@ -26,7 +26,7 @@ def experts(hidden_TD, experts_TK, weights_TK):
 def made_up(renormalise=False, spare=False, seed=0):
     """Return a bound head in training, hidden states, probabilities (a leaf) and the decision made with them."""
     draw = torch.Generator().manual_seed(seed)
-    rule = ScoringRule(K, E, renormalise)
+    rule = SoftmaxRule(K, E, renormalise)
     head = DefaultExpertHead(0.75).bound_to(BaseGate(torch.zeros(E, D), rule, 0))
     hidden_TD = torch.randn(T, D, generator=draw)
     probs_TE = torch.softmax(torch.randn(T, E, generator=draw) + torch.arange(E) / 3, -1).requires_grad_()

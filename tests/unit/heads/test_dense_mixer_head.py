@@ -13,7 +13,7 @@ from moe_tune.heads.relu import ReluHead
 from moe_tune.heads.retuned import RetunedHead
 from moe_tune.heads.stack import Stack
 from moe_tune.heads.top_p import TopPHead
-from moe_tune.routing import Decision, RouterOutput, ScoringRule, stable_top_k
+from moe_tune.routing import Decision, RouterOutput, SoftmaxRule, stable_top_k
 
 T, E, K, D = 6, 8, 3, 5
 
@@ -49,7 +49,7 @@ def made_up(renormalise, spare=False):
     if spare:
         used_TK = torch.arange(K) < torch.tensor([1, 2, 3, 1, 2, 3])[:, None]
         experts_TK = torch.where(used_TK, experts_TK, experts_TK[:, :1])
-    decided = Decision(ScoringRule(K, E, renormalise), probs_TE.log(), probs_TE, experts_TK, used_TK=used_TK)
+    decided = Decision(SoftmaxRule(K, E, renormalise), probs_TE.log(), probs_TE, experts_TK, used_TK=used_TK)
     every_T = torch.ones(T, dtype=torch.bool)
     output = RouterOutput(probs_TE.log(), probs_TE, decided.weights_TK, experts_TK, every_T, 0, used_TK)
     return _Experts(), hidden_TD, probs_TE, output

@@ -20,11 +20,11 @@ from moe_tune.heads.sigmoid import SigmoidHead
 from moe_tune.heads.stack import Stack
 from moe_tune.heads.temperature import TemperatureHead
 from moe_tune.heads.top_p import TopPHead
-from moe_tune.routing import ScoringRule
+from moe_tune.routing import SoftmaxRule
 from moe_tune.tuner.train_table import TrainTable, ids_hash
 
 BASE_ED, HIDDEN_TD = torch.randn(2, 16, 16, generator=torch.Generator().manual_seed(5))
-RULE = ScoringRule(4, 16, False)
+RULE = SoftmaxRule(4, 16, False)
 
 
 class _OwnLogits(RouterHead):

@@ -14,9 +14,9 @@ from moe_tune.heads import loss_free_bias
 from moe_tune.heads.base import BaseGate, decide
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.heads.loss_free_bias import LossFreeBiasHead, load_sign
-from moe_tune.routing import RouterOutput, ScoringRule
+from moe_tune.routing import RouterOutput, SoftmaxRule
 
-RULE = ScoringRule(2, 8, False)
+RULE = SoftmaxRule(2, 8, False)
 HIDDEN_TD = torch.zeros(200, 4)
 
 
@@ -40,7 +40,7 @@ def test_the_sign_equals_the_slow_reference(counts):
 @pytest.mark.reference("LossFreeBiasHead")
 @pytest.mark.parametrize("renormalise", [False, True])
 def test_the_decision_equals_the_slow_reference(renormalise):
-    rule = ScoringRule(2, 8, renormalise)
+    rule = SoftmaxRule(2, 8, renormalise)
     head, logits_TE = bound(rule), torch.randn(200, 8)
     head.bias_E.copy_(0.1 * torch.randn(8))
     came = decide(head, rule, HIDDEN_TD, logits_TE)

@@ -13,7 +13,7 @@ from moe_tune.heads.jitter import JitterHead
 from moe_tune.heads.noisy_top_k import NoisyTopKHead
 from moe_tune.heads.retuned import RetunedHead
 from moe_tune.heads.stack import Stack
-from moe_tune.routing import ScoringRule
+from moe_tune.routing import SoftmaxRule
 
 DRAW = torch.Generator().manual_seed(3)
 BASE_ED, HIDDEN_TD = torch.randn(8, 16, generator=DRAW), torch.randn(500, 16, generator=DRAW)
@@ -22,7 +22,7 @@ NOISY = [JitterHead, NoisyTopKHead]
 
 
 def bound(kind, **options):
-    return kind(**options).bound_to(BaseGate(BASE_ED, ScoringRule(2, 8, False), 0))
+    return kind(**options).bound_to(BaseGate(BASE_ED, SoftmaxRule(2, 8, False), 0))
 
 
 @pytest.mark.parametrize("kind", NOISY)

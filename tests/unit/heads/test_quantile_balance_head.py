@@ -12,9 +12,9 @@ from moe_tune.heads import quantile_balance
 from moe_tune.heads.base import BaseGate, decide
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.heads.quantile_balance import QuantileBalanceHead, quantile_prices
-from moe_tune.routing import RouterOutput, ScoringRule
+from moe_tune.routing import RouterOutput, SoftmaxRule
 
-RULE = ScoringRule(2, 8, False)
+RULE = SoftmaxRule(2, 8, False)
 SKEWED_TE = torch.randn(200, 8, generator=torch.Generator().manual_seed(6)) + torch.linspace(-1, 1, 8)
 
 
@@ -71,7 +71,7 @@ def test_micro_batches_and_ranks_are_averaged(monkeypatch):
 
 @pytest.mark.parametrize("renormalise", [False, True])
 def test_the_decision_equals_the_slow_reference(renormalise):
-    rule = ScoringRule(2, 8, renormalise)
+    rule = SoftmaxRule(2, 8, renormalise)
     head = bound(rule)
     head.beta_E.copy_(0.1 * torch.randn(8))
     came = decide(head, rule, torch.zeros(200, 4), SKEWED_TE)
@@ -100,4 +100,4 @@ def test_impossible_settings_are_refused(ema):
     with pytest.raises(ConfigError, match=r"head\.ema"):
         QuantileBalanceHead(ema)
     with pytest.raises(ConfigError, match="fewer than 8"):
-        bound(ScoringRule(8, 8, False))
+        bound(SoftmaxRule(8, 8, False))

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from made_up import layer_table
+from tolerances import rounding_of
 
 from moe_tune.heads.accuracy_bias import AccuracyBiasHead
 from moe_tune.heads.base import BaseGate, decide
@@ -15,14 +16,14 @@ from moe_tune.heads.post_softmax import PostSoftmaxHead
 from moe_tune.heads.renormalised import RenormalisedHead, mean_mass, renormalised
 from moe_tune.heads.stack import Stack
 from moe_tune.heads.temperature import TemperatureHead
-from moe_tune.routing import Decision, ScoringRule, stable_top_k
+from moe_tune.routing import Decision, SoftmaxRule, stable_top_k
 
 HIDDEN_TD = torch.zeros(20, 4)
 both_rules = pytest.mark.parametrize("renormalise", [False, True])
 
 
 def decision(head, logits_TE, renormalise=False, calibrated_on=None):
-    rule = ScoringRule(4, 16, renormalise)
+    rule = SoftmaxRule(4, 16, renormalise)
     bound = head.bound_to(BaseGate(torch.zeros(16, 4), rule, 0))
     if calibrated_on is not None:
         bound.calibrate(calibrated_on)
@@ -69,15 +70,15 @@ def test_calibrated_weights_equal_the_slow_reference(renormalise):
 def test_calibration_keeps_the_mean_total_weight():
     table = layer_table(16, top_k=4)
     own, came = (
-        decide(head, ScoringRule(4, 16, False), table.hidden_QD, table.logits_QE).weights_TK.sum(-1)
+        decide(head, SoftmaxRule(4, 16, False), table.hidden_QD, table.logits_QE).weights_TK.sum(-1)
         for head in (IdentityHead(), calibrated(table))
     )
     assert float(came.mean()) == pytest.approx(float(own.mean()), rel=1e-5)
-    assert float(came.std()) < 1e-6 < float(own.std())
+    assert float(came.std()) < rounding_of(came) < float(own.std())
 
 
 def calibrated(table):
-    head = RenormalisedHead().bound_to(BaseGate(torch.zeros(16, 16), ScoringRule(4, 16, False), 0))
+    head = RenormalisedHead().bound_to(BaseGate(torch.zeros(16, 16), SoftmaxRule(4, 16, False), 0))
     head.calibrate(table)
     return head
 
@@ -90,10 +91,10 @@ def test_in_a_family_that_renormalises_both_are_the_identity():
 
 
 def test_the_mean_mass_of_known_routers():
-    assert float(mean_mass(torch.zeros(5, 64), ScoringRule(8, 64, False))) == pytest.approx(8 / 64)
-    assert float(mean_mass(torch.zeros(5, 64), ScoringRule(8, 64, True))) == pytest.approx(1.0)
+    assert float(mean_mass(torch.zeros(5, 64), SoftmaxRule(8, 64, False))) == pytest.approx(8 / 64)
+    assert float(mean_mass(torch.zeros(5, 64), SoftmaxRule(8, 64, True))) == pytest.approx(1.0)
     one_hot_QE = torch.zeros(5, 64).index_fill(1, torch.tensor([3]), 100.0)
-    assert float(mean_mass(one_hot_QE, ScoringRule(8, 64, False))) == pytest.approx(1.0)
+    assert float(mean_mass(one_hot_QE, SoftmaxRule(8, 64, False))) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("head", [PostSoftmaxHead, RenormalisedHead])
@@ -110,12 +111,12 @@ def test_the_gradient_is_that_of_the_chosen_logits_alone(head):
     (torch.softmax(z.gather(-1, came.experts_TK), -1) * pull_TK.double()).sum().backward()
     torch.testing.assert_close(gradients[0].double(), z.grad, atol=1e-6, rtol=1e-4)
     outside_TE = torch.ones(20, 16).scatter(1, came.experts_TK, 0.0).bool()
-    assert gradients[0][outside_TE].abs().max() < 1e-7
+    assert gradients[0][outside_TE].abs().max() < rounding_of(gradients[0])
     assert gradients[1][outside_TE].abs().max() > 1e-4
 
 
 def test_a_learned_scale_has_the_gradient_of_the_shares():
-    rule, logits_TE, pull_TK = ScoringRule(4, 16, False), torch.randn(20, 16), torch.randn(20, 4)
+    rule, logits_TE, pull_TK = SoftmaxRule(4, 16, False), torch.randn(20, 16), torch.randn(20, 4)
     head = RenormalisedHead(scale="learned").bound_to(BaseGate(torch.zeros(16, 4), rule, 0))
     head.calibrate(layer_table(16, top_k=4))
     assert head.scale.requires_grad
@@ -147,7 +148,7 @@ def test_a_bias_on_the_weights_before_it_keeps_its_shares():
 
 
 def test_tokens_without_any_weight_stay_so_with_a_finite_gradient():
-    rule = ScoringRule(2, 4, False)
+    rule = SoftmaxRule(2, 4, False)
     scores_TE = torch.tensor([[0.0, 0.0, 0.0, 0.0], [1.0, 0.0, 3.0, 0.0]]).requires_grad_()
     made = Decision(rule, scores_TE, rule.probabilities(scores_TE), stable_top_k(scores_TE, 2))
     weights_TK = renormalised(made.with_scores(scores_TE)).weights_TK

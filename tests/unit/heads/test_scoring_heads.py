@@ -15,9 +15,9 @@ from moe_tune.heads.mlp import MlpHead
 from moe_tune.heads.retuned import RetunedHead
 from moe_tune.heads.scale_bias import ScaleBiasHead
 from moe_tune.heads.stack import Stack
-from moe_tune.routing import ScoringRule
+from moe_tune.routing import SoftmaxRule
 
-RULE = ScoringRule(2, 8, False)
+RULE = SoftmaxRule(2, 8, False)
 DRAW = torch.Generator().manual_seed(7)
 BASE_ED, HIDDEN_TD, PULL_TE = (torch.randn(*shape, generator=DRAW) for shape in ((8, 16), (12, 16), (12, 8)))
 

@@ -10,7 +10,7 @@ from moe_tune.base.errors import ConfigError
 from moe_tune.heads.base import BaseGate, decide
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.heads.sigmoid import SigmoidHead, expert_scores, fitted_affine, pretrained_choice
-from moe_tune.routing import ScoringRule
+from moe_tune.routing import SoftmaxRule
 
 KINDS = ("sigmoid", "sqrt_softplus")
 HIDDEN_TD = torch.zeros(30, 4)
@@ -38,7 +38,7 @@ def misfit(logits_QK, weights_QK, rho, kind, log_a, c):
 @pytest.mark.parametrize("renormalise", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_weights_equal_the_slow_reference(kind, renormalise):
-    rule = ScoringRule(4, 16, renormalise)
+    rule = SoftmaxRule(4, 16, renormalise)
     head, logits_TE = bound(rule, score=kind), 2 * torch.randn(30, 16)
     with torch.no_grad():
         head.log_a.fill_(0.4), head.c.fill_(-0.7), head.rho.fill_(0.6)
@@ -53,7 +53,7 @@ def test_the_weights_equal_the_slow_reference(kind, renormalise):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_warm_start_is_as_good_as_a_search_over_the_plane(kind):
-    logits_QK, weights_QK = pretrained_choice(layer_table(questions=60).logits_QE, ScoringRule(3, 8, False))
+    logits_QK, weights_QK = pretrained_choice(layer_table(questions=60).logits_QE, SoftmaxRule(3, 8, False))
     rho = float(weights_QK.sum(-1).mean())
     found = misfit(logits_QK, weights_QK, rho, kind, *fitted_affine(logits_QK, weights_QK, rho, kind))
     plane = [(a / 4, c / 2) for a in range(-8, 9) for c in range(-20, 21)]
@@ -72,7 +72,7 @@ def test_the_warm_start_finds_what_weights_were_made_with(kind):
 @pytest.mark.parametrize("renormalise", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_calibration_comes_close_to_the_pretrained_weights(kind, renormalise):
-    rule, table = ScoringRule(2, 8, renormalise), layer_table()
+    rule, table = SoftmaxRule(2, 8, renormalise), layer_table()
     head = bound(rule, score=kind)
     logits_QK, weights_QK = pretrained_choice(table.logits_QE, rule)
     hidden_QD = torch.zeros(len(logits_QK), 4)

@@ -8,9 +8,9 @@ import torch
 from moe_tune.heads.base import BaseGate, decide
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.heads.sinkhorn import SinkhornHead, sinkhorn_columns
-from moe_tune.routing import ScoringRule
+from moe_tune.routing import SoftmaxRule
 
-RULE = ScoringRule(2, 8, False)
+RULE = SoftmaxRule(2, 8, False)
 SKEWED_TE = torch.randn(200, 8, generator=torch.Generator().manual_seed(6)) + torch.linspace(-2, 2, 8)
 
 

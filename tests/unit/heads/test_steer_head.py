@@ -9,10 +9,10 @@ from made_up import layer_table
 from moe_tune.base.errors import ConfigError
 from moe_tune.heads.base import BaseGate, decide
 from moe_tune.heads.identity import IdentityHead
-from moe_tune.heads.steer import SteerHead, most_above_zero, risk_difference
-from moe_tune.routing import LayerTable, ScoringRule
+from moe_tune.heads.steer import SteerHead, most_above_zero
+from moe_tune.routing import LayerTable, SoftmaxRule
 
-RULE = ScoringRule(2, 8, False)
+RULE = SoftmaxRule(2, 8, False)
 HIDDEN_TD = torch.zeros(30, 4)
 
 
@@ -27,21 +27,10 @@ def bound(promoted=(), suppressed=(), rule=RULE, **options):
     return head
 
 
-def test_the_risk_difference_equals_counts_by_hand():
-    # 10 questions of two subjects, 6 answered correctly; three experts.
-    table = table_of([[4, 2], [3, 4], [3, 4]], [[3, 2], [1, 3], [1, 2]], [5, 5], [2, 4])
-    wanted = [5 / 6 - 1 / 4, 4 / 6 - 3 / 4, 3 / 6 - 4 / 4]
-    assert risk_difference(table).tolist() == pytest.approx(wanted)
-
-
-def test_the_differences_of_a_layer_sum_to_zero():
-    assert float(risk_difference(layer_table()).sum()) == pytest.approx(0.0, abs=1e-12)
-
-
 @pytest.mark.parametrize("right_S", [[0, 0], [5, 5]])
 def test_without_two_groups_nobody_is_steered(right_S):
     correct_ES = [[2, 2], [3, 3]] if right_S[0] else [[0, 0], [0, 0]]
-    head = SteerHead(promote=1, suppress=1).bound_to(BaseGate(torch.zeros(2, 4), ScoringRule(1, 2, False), 0))
+    head = SteerHead(promote=1, suppress=1).bound_to(BaseGate(torch.zeros(2, 4), SoftmaxRule(1, 2, False), 0))
     head.calibrate(table_of([[2, 2], [3, 3]], correct_ES, [5, 5], right_S))
     assert not head.promoted_E.any()
     assert not head.suppressed_E.any()
@@ -81,7 +70,7 @@ def test_calibration_picks_the_experts_that_differ_most(promote, suppress):
 @pytest.mark.parametrize(("promoted", "suppressed"), [((5,), ()), ((), (0, 1)), ((2, 6), (3,))])
 def test_the_decision_equals_the_slow_reference(promoted, suppressed, renormalise):
     """The reference follows the paper: log-probabilities are moved, then the softmax is taken again."""
-    rule, logits_TE, eps = ScoringRule(2, 8, renormalise), 2 * torch.randn(30, 8), 0.01
+    rule, logits_TE, eps = SoftmaxRule(2, 8, renormalise), 2 * torch.randn(30, 8), 0.01
     came = decide(bound(promoted, suppressed, rule), rule, HIDDEN_TD, logits_TE)
     for token, z in enumerate(logits_TE.double().tolist()):
         log_sum = math.log(sum(math.exp(value) for value in z))

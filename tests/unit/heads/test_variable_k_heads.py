@@ -17,14 +17,14 @@ from moe_tune.heads.relu import ReluHead
 from moe_tune.heads.retuned import RetunedHead
 from moe_tune.heads.stack import Stack
 from moe_tune.heads.top_p import TopPHead, covering_prefix
-from moe_tune.routing import ScoringRule
+from moe_tune.routing import SoftmaxRule
 
 HIDDEN_TD = torch.zeros(40, 4)
 LOGITS_TE = 2 * torch.randn(40, 16, generator=torch.Generator().manual_seed(9))
 
 
 def rule_of(renormalise=False):
-    return ScoringRule(4, 16, renormalise)
+    return SoftmaxRule(4, 16, renormalise)
 
 
 def decision(head, renormalise=False, logits_TE=LOGITS_TE):
@@ -144,7 +144,7 @@ def test_training_questions_fill_the_levels_of_entropy_k_alike():
 
 def test_levels_that_are_all_the_family_k_are_the_pretrained_router():
     """The smallest possible case: of a layer of two experts every level from two on is both of them."""
-    rule = ScoringRule(2, 2, False)
+    rule = SoftmaxRule(2, 2, False)
     head = EntropyKHead([2, 3]).bound_to(BaseGate(torch.zeros(2, 4), rule, 0))
     head.calibrate(layer_table(2))
     came, base = (decide(one, rule, HIDDEN_TD, LOGITS_TE[:, :2]) for one in (head, IdentityHead()))

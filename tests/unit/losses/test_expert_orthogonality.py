@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from made_up import loss_context
+from tolerances import rounding_of
 
 from moe_tune.losses.expert_orthogonality import ExpertOrthogonalityLoss, output_cosines, projected_shares
-from moe_tune.routing import RouterOutput, RoutingTrace, ScoringRule
+from moe_tune.routing import RouterOutput, RoutingTrace, SoftmaxRule
 
 FORMS = ["projection", "pairwise"]
 
@@ -32,7 +33,7 @@ def one_layer(outputs_ED, weights_TK, used_TK=None):
     output = RouterOutput(logits_TE, logits_TE, weights_TK, experts_TK, trace.real_T, 0, used_TK)
     output.hidden_TD = torch.zeros(tokens, outputs_ED.shape[1])
     trace.record(output)
-    context = loss_context(ScoringRule(slots, len(outputs_ED), False), layers=(0,))
+    context = loss_context(SoftmaxRule(slots, len(outputs_ED), False), layers=(0,))
     context.view[0] = Fixed(outputs_ED)
     return trace, context
 
@@ -99,7 +100,7 @@ def test_descent_moves_weight_to_the_expert_that_differs(form):
     gradient = weights_TK.grad[0]
     assert gradient[2] < 0 < gradient[0]
     assert gradient[0] == pytest.approx(gradient[1])
-    assert gradient.sum().item() == pytest.approx(0, abs=1e-6)
+    assert gradient.sum().item() == pytest.approx(0, abs=rounding_of(1.0))
 
 
 @pytest.mark.parametrize("form", FORMS)

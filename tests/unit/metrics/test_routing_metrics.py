@@ -17,7 +17,7 @@ from moe_tune.metrics.expert_accuracy import ExpertAccuracy
 from moe_tune.metrics.expert_activation import ExpertActivation
 from moe_tune.metrics.gate_entropy import GateEntropy
 from moe_tune.metrics.question_routing import QuestionRouting
-from moe_tune.routing import RouterOutput, RoutingTrace, ScoringRule
+from moe_tune.routing import RouterOutput, RoutingTrace, SoftmaxRule
 from moe_tune.stats.ratios import FEWEST
 
 SHAPE = MetricShape(layers=(0, 1, 2), num_experts=8, top_k=2, num_subjects=3, num_questions=5)
@@ -114,7 +114,7 @@ HEADS = {
 @pytest.mark.parametrize("spread", [0.01, 3.0])
 def test_no_head_gets_more_than_the_whole_of_the_maximum(head, spread):
     """Whatever a head makes of K: an even gate has all of it, and K slots in use have ln K, to the last digit."""
-    rule = ScoringRule(2, 8, renormalise=False)
+    rule = SoftmaxRule(2, 8, renormalise=False)
     bound = head.bound_to(BaseGate(torch.zeros(8, 4), rule, 0))
     made = decide(bound, rule, torch.zeros(500, 4), spread * torch.randn(500, 8))
     trace = RoutingTrace.of_answers(500, 1, torch.device("cpu"))

@@ -1,13 +1,11 @@
-"""A sweep's folder: one for everything its points depend on, held by one process; and the command of its best point."""
+"""A sweep's folder: one for everything its points depend on; and the command of its best point."""
 
 import shlex
 from pathlib import Path
 
 import pytest
 
-from moe_tune.base.errors import ConfigError
 from moe_tune.studies.sweep_file import sweep_folder
-from moe_tune.studies.sweep_lock import alone_in
 
 TAU = {"model.head.tau": {"values": [0.5, 1.0]}}
 
@@ -31,15 +29,6 @@ def test_a_changed_base_or_plug_in_is_another_sweep_and_more_points_are_not(swee
     others = [folder("seed_everything: 1"), folder("seed_everything: 0", {"a.py": "00ff"})]
     others += [folder("seed_everything: 0", seed=1), folder("seed_everything: 0", metric={"name": "validation/loss"})]
     assert len({first, *others}) == 5
-
-
-def test_a_folder_is_one_process_at_a_time(tmp_path):
-    folder = tmp_path / "sweep"
-    with alone_in(folder), pytest.raises(ConfigError, match="--workers") as told, alone_in(folder):
-        pass
-    assert str(folder) in str(told.value)
-    with alone_in(folder):
-        pass
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from made_up_quiz import made_up_quiz as quiz
 from scipy.stats import binomtest
 from statsmodels.stats.contingency_tables import StratifiedTable
 
@@ -12,7 +13,7 @@ from moe_tune.stats.mantel_haenszel import mantel_haenszel
 
 
 @pytest.fixture
-def counts(quiz):
+def counts():
     """Counts by expert and subject of one layer, and of all questions by subject."""
     hit_QLE, correct_Q, subject_Q = quiz(questions=900, layers=1)
     hit_QE, one_hot_QS = hit_QLE[:, 0].astype(int), np.eye(5, dtype=int)[subject_Q]
@@ -115,7 +116,7 @@ def test_swapping_right_and_wrong_inverts_the_odds_ratio_and_the_risk_difference
     )
 
 
-def test_the_gap_is_the_mean_of_correctness_minus_the_subjects_rate(quiz, counts):
+def test_the_gap_is_the_mean_of_correctness_minus_the_subjects_rate(counts):
     hit_QLE, correct_Q, subject_Q = quiz(questions=900, layers=1)
     rate_S = [correct_Q[subject_Q == subject].mean() for subject in range(5)]
     for expert, came in enumerate(subject_gap(*counts)):

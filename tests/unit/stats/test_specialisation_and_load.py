@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import statsmodels.api as sm
+from made_up_quiz import made_up_quiz as quiz
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import entropy, linregress
 from scipy.stats import t as student
@@ -71,7 +72,7 @@ def test_the_correction_takes_away_the_bias_of_the_usage_entropy():
     assert raised[0] == pytest.approx(min(0.07, math.log(32) - entropy(count[0])))
 
 
-def test_mutual_information_is_the_divergence_from_independence_less_the_correction(quiz):
+def test_mutual_information_is_the_divergence_from_independence_less_the_correction():
     hit_QLE, _, subject_Q = quiz(questions=3000, top_k=1)
     by_LES = np.einsum("qle,qs->les", hit_QLE.astype(int), np.eye(5, dtype=int)[subject_Q])
     came = subject_information(by_LES, np.bincount(subject_Q))

@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from made_up_quiz import made_up_quiz as quiz
+from made_up_quiz import made_up_tables as tables_of
 
 from moe_tune.analysis.claims import claims
 from moe_tune.analysis.frames import scope_evidence
@@ -31,7 +33,7 @@ LAYERS = (1, 3)
 
 
 @pytest.fixture(scope="module")
-def tables(quiz, tables_of):
+def tables():
     hit_QLE, correct_Q, subject_Q = quiz(questions=500)
     hit_QLE[:, 0, 7] = 0
     return tables_of(hit_QLE, correct_Q, subject_Q, 6, 2, seen_Q=np.arange(500) < 450)
@@ -177,7 +179,7 @@ def test_a_near_uniform_gate_is_so_in_every_layer(known, shares, reach, verdict)
     assert np.isnan(share_L).any() or "n = 90 questions in 80 clusters" in claim["ours"]
 
 
-def test_a_single_question_shows_nothing_of_the_gate(quiz, tables_of):
+def test_a_single_question_shows_nothing_of_the_gate():
     one = scope_evidence(tables_of(*quiz(questions=1), 5, 2), LAYERS, SUBJECTS[:5])
     assert verdicts(one)[1:] == ["inconclusive"] * 3
     twin = {name: np.repeat(table, 2, axis=0) for name, table in tables_of(*quiz(questions=1), 5, 2).items()
@@ -186,7 +188,7 @@ def test_a_single_question_shows_nothing_of_the_gate(quiz, tables_of):
     assert verdicts(copies)[1:] == ["inconclusive"] * 3
 
 
-def test_a_layer_of_many_can_pass_the_correction_over_layers(quiz, tables_of):
+def test_a_layer_of_many_can_pass_the_correction_over_layers():
     """However few shuffles are asked for: with 100 of them, 60 layers and Holm, no p value could be below 0.59."""
     hit_QLE, correct_Q, subject_Q = quiz(questions=400, layers=60)
     hit_QLE[:, 7, 3] = correct_Q

@@ -31,6 +31,7 @@ def made_up_evidence(layers=3, experts=8, top_k=2, questions=400, scopes=("answe
                         "entropy_all_std": 0.1,
                         "entropy_topk_mean": 0.6 - 0.05 * layer,
                         "entropy_topk_std": 0.02,
+                        "entropy_topk_most": np.log(top_k),
                     }
                 )
     return pd.DataFrame(rows)

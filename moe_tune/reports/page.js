@@ -7,10 +7,13 @@
   const settings = read("settings");
   let current = settings[0];
 
-  // Replaces every "var(--name)" in a figure by the colour the page has under that name now.
+  // Replaces every "var(--name)" in a figure by the colour the page has under that name now; "var(--name 29)" adds how
+  // opaque it is, in hexadecimal digits.
   function painted(value, style) {
     if (typeof value === "string") {
-      return value.startsWith("var(--") ? style.getPropertyValue(value.slice(4, -1)).trim() : value;
+      if (!value.startsWith("var(--")) return value;
+      const [name, opacity = ""] = value.slice(4, -1).split(" ");
+      return style.getPropertyValue(name).trim() + opacity;
     }
     if (Array.isArray(value)) return value.map((item) => painted(item, style));
     if (value && typeof value === "object") {
@@ -19,9 +22,9 @@
     return value;
   }
 
-  function drawFigures() {
+  function drawFigures(root = document) {
     const style = getComputedStyle(document.documentElement);
-    for (const box of all("[data-figure]")) {
+    for (const box of all("[data-figure]", root)) {
       const figure = figures[box.dataset.figure][current.key];
       box.hidden = !figure;
       if (!figure) continue;
@@ -94,7 +97,9 @@
   document.addEventListener("input", (event) => {
     if (event.target.matches("input[type=search]")) filter(event.target);
   });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawFigures);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawFigures());
+  // What is folded away has no width to be drawn in.
+  document.addEventListener("toggle", (event) => drawFigures(event.target), true);
   // Paper is light, whatever the screen is.
   for (const [moment, light] of [["beforeprint", true], ["afterprint", false]]) {
     addEventListener(moment, () => {

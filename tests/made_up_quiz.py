@@ -1,7 +1,6 @@
 """Quizzes with made-up routing: subjects differ in difficulty and in the experts they prefer."""
 
 import numpy as np
-import pytest
 
 
 def made_up_quiz(questions=400, layers=2, experts=8, top_k=2, subjects=5, seed=0):
@@ -56,13 +55,3 @@ def made_up_tables(hit_QLE, correct_Q, subject_Q, subjects, top_k, seen_Q=None):
         "subject_Q": subject_Q,
         "seen_Q": seen_Q,
     }
-
-
-@pytest.fixture(scope="session")
-def quiz():
-    return made_up_quiz
-
-
-@pytest.fixture(scope="session")
-def tables_of():
-    return made_up_tables

@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
+from made_up_quiz import made_up_quiz as quiz
 from scipy.stats import binom, hypergeom
 
 from moe_tune.stats.accuracy_estimates import shrunk_accuracy
 from moe_tune.stats.permutation_null import null_moments, permutation_null
 
 
-def test_the_moments_are_those_of_independent_hypergeometrics(quiz):
+def test_the_moments_are_those_of_independent_hypergeometrics():
     hit_QLE, correct_Q, subject_Q = quiz(questions=120)
     one_hot_QS = np.eye(6, dtype=int)[subject_Q]  # the sixth subject is empty
     n_ES, solved_S, asked_S = hit_QLE[:, 0].T.astype(int) @ one_hot_QS, correct_Q @ one_hot_QS, one_hot_QS.sum(0)
@@ -20,7 +21,7 @@ def test_the_moments_are_those_of_independent_hypergeometrics(quiz):
             assert deviation_E[expert] ** 2 == pytest.approx(sum(law.var() for law in laws))
 
 
-def test_two_hundred_nulls_confounded_by_subject_rarely_flag_an_expert(quiz):
+def test_two_hundred_nulls_confounded_by_subject_rarely_flag_an_expert():
     """Raw accuracies differ wildly here, because experts follow subjects and subjects differ in difficulty."""
     alarms, spreads, naive = 0, 0, 0
     for seed in range(200):
@@ -36,7 +37,7 @@ def test_two_hundred_nulls_confounded_by_subject_rarely_flag_an_expert(quiz):
     assert naive >= 0.8 * 200, "otherwise the data would not be confounded, and the test would show nothing"
 
 
-def test_p_values_of_single_experts_are_even_under_the_null(quiz):
+def test_p_values_of_single_experts_are_even_under_the_null():
     p = []
     for seed in range(40):
         p += permutation_null(*quiz(seed=seed), draws=99, seed=seed).p_LE.ravel().tolist()
@@ -45,7 +46,7 @@ def test_p_values_of_single_experts_are_even_under_the_null(quiz):
         assert share == pytest.approx(level, abs=0.05)
 
 
-def test_an_expert_used_only_on_wrong_answers_is_flagged_first_and_lies_below_the_rest(quiz):
+def test_an_expert_used_only_on_wrong_answers_is_flagged_first_and_lies_below_the_rest():
     hit_QLE, correct_Q, subject_Q = quiz(questions=1200)
     hit_QLE[:, 1, 3] = ~correct_Q & (np.random.default_rng(0).random(1200) < 0.3)
     null = permutation_null(hit_QLE, correct_Q, subject_Q)
@@ -60,7 +61,7 @@ def test_an_expert_used_only_on_wrong_answers_is_flagged_first_and_lies_below_th
     assert shrunk.high[3] < np.delete(shrunk.low, 3).min()
 
 
-def test_the_order_of_questions_does_not_matter(quiz):
+def test_the_order_of_questions_does_not_matter():
     hit_QLE, correct_Q, subject_Q = quiz()
     order = np.random.default_rng(0).permutation(len(correct_Q))
     one = permutation_null(hit_QLE, correct_Q, subject_Q, draws=1000)
@@ -72,7 +73,7 @@ def test_the_order_of_questions_does_not_matter(quiz):
         np.testing.assert_allclose(getattr(one, name), getattr(two, name), atol=0.09, equal_nan=True)
 
 
-def test_copies_of_questions_add_nothing(quiz):
+def test_copies_of_questions_add_nothing():
     """Shuffled one by one they would: a third of nulls with every question twice has an expert flagged then."""
     hit_QLE, correct_Q, subject_Q = quiz()
     once = permutation_null(hit_QLE, correct_Q, subject_Q, draws=99)
@@ -86,7 +87,7 @@ def test_copies_of_questions_add_nothing(quiz):
     assert (once.left_out, twice.left_out) == (0, 400)
 
 
-def test_a_text_asked_in_two_subjects_counts_in_both(quiz):
+def test_a_text_asked_in_two_subjects_counts_in_both():
     hit_QLE, correct_Q, _ = quiz()
     subject_Q = np.arange(400) // 200
     null = permutation_null(hit_QLE, correct_Q, subject_Q, draws=20, cluster_Q=np.arange(400) % 200)
@@ -105,7 +106,7 @@ def test_equal_spreads_count_against_a_finding():
     assert again.spread_p_L[0] == pytest.approx(30 / 61, abs=0.12)
 
 
-def test_a_shuffle_keeps_what_subjects_explain(quiz):
+def test_a_shuffle_keeps_what_subjects_explain():
     """Every subject's number of correct answers stays, so an expert that is a subject can never stand out."""
     _, correct_Q, subject_Q = quiz()
     hit_QLE = np.eye(5)[subject_Q][:, None, :]
@@ -116,14 +117,14 @@ def test_a_shuffle_keeps_what_subjects_explain(quiz):
     assert null.spread_p_L[0] == 1
 
 
-def test_the_maximum_runs_over_all_layers_and_adjusting_never_helps(quiz):
+def test_the_maximum_runs_over_all_layers_and_adjusting_never_helps():
     null = permutation_null(*quiz(layers=3), draws=300)
     assert (null.p_adjusted_LE >= null.p_LE).all()
     order = np.argsort(np.abs(null.z_LE).ravel())
     assert (np.diff(null.p_adjusted_LE.ravel()[order]) <= 0).all(), "the larger |z|, the smaller p"
 
 
-def test_experts_that_always_or_never_fire_and_layers_of_few_questions_are_undefined(quiz):
+def test_experts_that_always_or_never_fire_and_layers_of_few_questions_are_undefined():
     hit_QLE, correct_Q, subject_Q = quiz(questions=40)
     hit_QLE[:, 0, 0], hit_QLE[:, 0, 1], hit_QLE[:, 1] = 1, 0, 0
     null = permutation_null(hit_QLE, correct_Q, subject_Q, draws=20)

@@ -1,0 +1,94 @@
+"""The charts of an analysis, each at one setting."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from moe_tune.analysis.findings import Analysis
+from moe_tune.reports.chart import Axis, Bars, Chart, Hover, layer_ticks
+from moe_tune.reports.routing_charts import (
+    EntropyCurve,
+    accuracy_chart,
+    entropy_chart,
+    grid,
+    layer_names,
+    scatter_chart,
+    usage_chart,
+)
+
+
+def _usage(part: Analysis) -> Chart:
+    usage_LE = grid(part.experts, "usage")
+    return usage_chart(layer_names(part.experts), usage_LE, part.layers["tokens"], float(np.nanmax(usage_LE)))
+
+
+def _entropy(part: Analysis, name: str) -> Chart:
+    layers = part.layers
+    mean, share = layers[f"{name}_mean"], layers[f"{name}_share"]
+    curve = EntropyCurve("mean, band: one sd", layers["layer"], mean, mean / share, layers[f"{name}_std"], width=2.5)
+    return entropy_chart([curve])
+
+
+def _weights(part: Analysis) -> Chart:
+    """Mean weights of the chosen experts, stacked from the largest to the smallest."""
+    ranks = int(part.weights["rank"].max())
+    bars = [
+        Bars(
+            rows["layer"],
+            rows["weight_mean"],
+            opacity=1 - 0.75 * (int(str(rank)) - 1) / max(1, ranks - 1),
+            hover=Hover(
+                f"layer %{{x}}, rank {rank}<br>weight %{{y:.4f}}<br>%{{customdata:.1%}} of the chosen experts' sum",
+                rows["share_mean"],
+            ),
+        )
+        for rank, rows in part.weights.groupby("rank")
+    ]
+    x = Axis("layer", ticks=layer_ticks(part.layers["layer"].to_numpy()), lined=False)
+    return Chart(bars, x, Axis("mean weight, summed over ranks"), stacked=True)
+
+
+def _sensitivity(part: Analysis) -> Chart | None:
+    """For each small change of the input, the share of chosen experts that change and of letters that flip."""
+    if part.sensitivity.empty:
+        return None
+    routed = part.sensitivity[part.sensitivity["layer"] >= 0].groupby("change", sort=False)["changed_share"]
+    letters = part.sensitivity[part.sensitivity["layer"] < 0].set_index("change").reindex(list(routed.groups))
+    places, flipped = np.arange(len(letters)), letters["flipped_share"].astype(float)
+    bars = [
+        Bars(
+            places, routed.mean(), "chosen experts that change, mean of layers", lying=True,
+            hover=Hover(
+                "%{y}<br>%{x:.1%} of chosen experts change<br>layers: %{customdata[0]:.1%} to %{customdata[1]:.1%}",
+                routed.agg(["min", "max"]).to_numpy(dtype=np.float32),
+            ),
+        ),
+        Bars(
+            places, flipped, "letters that flip, 95 % interval", "series-2", lying=True,
+            ends=(letters["flipped_low"], letters["flipped_high"]),
+            hover=Hover("%{y}<br>%{x:.1%} of letters flip, n = %{customdata:,}", letters["questions"]),
+        ),
+    ]  # fmt: skip
+    y = Axis(
+        ticks={float(place): str(name) for place, name in zip(places, letters.index, strict=True)},
+        ends=(len(places) - 0.5, -0.5),
+        lined=False,
+    )
+    return Chart(bars, Axis(form=".0%"), y, height=130 + 52 * len(places))
+
+
+def _overall(part: Analysis) -> float:
+    first = part.subjects[part.subjects["layer"] == part.subjects["layer"].min()]
+    return float(first["correct"].sum() / max(1, first["questions"].sum()))
+
+
+CHARTS: dict[str, Callable[[Analysis], Chart | None]] = {
+    "usage": _usage,
+    "accuracy": lambda part: accuracy_chart(part.experts, _overall(part)),
+    "entropy_all": lambda part: _entropy(part, "entropy_all"),
+    "entropy_topk": lambda part: _entropy(part, "entropy_topk"),
+    "weights": _weights,
+    "scatter": lambda part: scatter_chart(part.experts, _overall(part)),
+    "sensitivity": _sensitivity,
+}
+"""Charts by the name the page asks for them, each of an analysis restricted to one setting."""

@@ -1,0 +1,109 @@
+"""The charts of a comparison: differences with intervals, entropy and usage by layer, differences by subject."""
+
+import numpy as np
+
+from moe_tune.compare.columns import points
+from moe_tune.compare.comparison import Comparison
+from moe_tune.compare.subjects import SubjectDifferences
+from moe_tune.reports.chart import Axis, Bars, Chart, Dash, Hover, Mark, Points, Rule
+from moe_tune.reports.palette import SERIES
+from moe_tune.reports.routing_charts import EntropyCurve, entropy_chart, usage_chart
+from moe_tune.stats.decision import MARGIN
+
+DASHES: tuple[Dash, ...] = ("solid", "dash", "dot")
+
+
+def forest_chart(comparison: Comparison, split: str) -> Chart:
+    """Return each arm's difference to the baseline with its 95 % interval; filled: improved or worse; ticks: seeds.
+
+    Args:
+        comparison: A comparison with at least one arm beside the baseline.
+        split: One of its splits.
+    """
+    arms = comparison.challengers
+    results = [arm.results[split] for arm in arms]
+    marks: list[Mark] = [Rule(-100 * MARGIN, 100 * MARGIN, upright=True, colour="band"), Rule(0, upright=True)]
+    for row, result in enumerate(results):
+        decided = result.decision in ("improved", "worse")
+        low, high = (np.array([100 * end]) for end in result.ci95)
+        told = f"{arms[row].name}<br>{points(result.diff)} [{points(result.ci95[0])}, {points(result.ci95[1])}]"
+        marks.append(
+            Points(
+                [100 * result.diff], [row], symbol="circle" if decided else "hollow", size=9,
+                texts=[points(result.diff)], ends=(low, high), hover=Hover(f"{told}<br>{result.decision}"),
+            )
+        )  # fmt: skip
+        if len(result.seeds) > 1:
+            seeds = Hover("seed %{customdata}<br>%{x:+.2f} points", result.seeds)
+            place = [row + 0.24] * len(result.seeds)
+            marks.append(Points([100 * one for one in result.seed_diffs], place, "", "muted", "tick", 5, hover=seeds))
+    y = _names([arm.name for arm in arms], above=0.75)
+    return Chart(marks, Axis(f"points against {comparison.baseline}"), y, height=110 + 44 * len(arms))
+
+
+def entropy_charts(comparison: Comparison, split: str) -> dict[str, Chart]:
+    """Return the entropy by layer of every arm that recorded it, over the chosen experts and over all; none if none.
+
+    Args:
+        comparison: The comparison.
+        split: One of its splits.
+    """
+    curves: dict[str, list[EntropyCurve]] = {"entropy_topk": [], "entropy_all": []}
+    recorded = [arm for arm in comparison.arms.values() if arm.routing[split] is not None]
+    for place, arm in enumerate(recorded):
+        routing = arm.routing[split]
+        assert routing is not None
+        look: tuple[str, Dash, float] = ("ink", "solid", 2.4)
+        if arm.name != comparison.baseline:
+            look = (SERIES[(place - 1) % len(SERIES)], DASHES[(place - 1) // len(SERIES) % len(DASHES)], 1.6)
+        even_L = np.full(len(routing.layers), np.log(routing.usage_LE.shape[1]))
+        for name, mean_L, most_L in (
+            ("entropy_topk", routing.entropy_topk_L, routing.entropy_topk_most_L),
+            ("entropy_all", routing.entropy_all_L, even_L),
+        ):
+            curves[name].append(EntropyCurve(arm.name, routing.layers, mean_L, most_L, None, *look))
+    return {name: entropy_chart(drawn) for name, drawn in curves.items() if drawn}
+
+
+def usage_charts(comparison: Comparison, split: str) -> dict[str, Chart]:
+    """Return a map of usage per arm that recorded it, by arm; one scale for all.
+
+    Args:
+        comparison: The comparison.
+        split: One of its splits.
+    """
+    drawn = {name: routing for name, arm in comparison.arms.items() if (routing := arm.routing[split]) is not None}
+    top = max((float(routing.usage_LE.max()) for routing in drawn.values()), default=1)
+    return {
+        name: usage_chart(routing.layers, routing.usage_LE, [routing.tokens] * len(routing.layers), top)
+        for name, routing in drawn.items()
+    }
+
+
+def subject_chart(found: SubjectDifferences) -> Chart:
+    """Return an arm's pooled difference by subject with 95 % intervals; a tick marks the raw difference.
+
+    Args:
+        found: The differences.
+    """
+    table = found.table
+    rows = np.arange(len(table))
+    pooled, low, high, raw = (100 * table[name].to_numpy() for name in ("pooled", "low", "high", "diff"))
+    ends = "[%{customdata[1]:+.2f}, %{customdata[2]:+.2f}]"
+    told = f"%{{y}}<br>pooled %{{customdata[0]:+.2f}} {ends}, raw %{{customdata[3]:+.2f}}"
+    hover = Hover(told, np.stack([pooled, low, high, raw], axis=-1))
+    names = table["subject"].str.replace("_", " ") + "  (" + table["n"].astype(str) + ")"
+    marks: list[Mark] = [
+        Bars(rows, pooled, opacity=0.55, lying=True, ends=(low, high), hover=hover),
+        Points(raw, rows, "", "series-2", "tick", 9, hover=hover),
+        Rule(0, upright=True),
+    ]
+    return Chart(
+        marks, Axis("points against the baseline"), _names(names.tolist(), above=0.6), height=80 + 24 * len(table)
+    )
+
+
+def _names(names: list[str], above: float) -> Axis:
+    return Axis(
+        ticks={float(row): name for row, name in enumerate(names)}, ends=(len(names) - 0.5, -above), lined=False
+    )

@@ -1,0 +1,127 @@
+"""The sentences of a comparison: which arms helped, how that was found, and how far "never" reaches."""
+
+from typing import Any
+
+from moe_tune.compare.columns import points
+from moe_tune.compare.comparison import Arm, Comparison
+from moe_tune.reports.one_line import one_line
+from moe_tune.reports.table import interval
+from moe_tune.stats.paired import PairedResult
+from moe_tune.stats.standard_error import FEW_CLUSTERS
+
+
+def method_line(comparison: Comparison, split: str) -> str:
+    """Return the sentence under a split's table: how many questions, which interval, which test, which seeds."""
+    seeds = sorted({seed for arm in comparison.arms.values() for seed in arm.results[split].seeds})
+    arm = max(comparison.challengers or list(comparison.arms.values()), key=lambda one: len(one.results[split].seeds))
+    result = arm.results[split]
+    several = len(result.seeds) > 1
+    return (
+        f"{comparison.splits[split]}: n = {result.n:,} paired questions in {result.clusters:,} clusters of "
+        f"equal content; difference to {comparison.baseline}, averaged over seeds ({', '.join(map(str, seeds))}); "
+        f"95 % interval: {result.interval_method}; p: exact McNemar test, two-sided"
+        f"{', median seed' if several else ''}, not corrected for the number of arms."
+    )
+
+
+def verdict(comparison: Comparison, split: str) -> str:
+    """Return in plain words which arms helped on a split and which did not."""
+    groups: dict[str, list[str]] = {}
+    for arm in comparison.challengers:
+        groups.setdefault(arm.results[split].decision, []).append(arm.name)
+    said = {
+        "improved": "Improved: {}.",
+        "worse": "Worse than the baseline: {}.",
+        "equivalent": "Did not help, equivalent within one point: {}.",
+        "inconclusive": "Not shown to help or harm, inconclusive: {}.",
+    }
+    sentences = [text.format(", ".join(groups[word])) for word, text in said.items() if word in groups]
+    if len(comparison.challengers) > 1:
+        doubtful = [
+            arm.name
+            for arm in comparison.challengers
+            if arm.results[split].decision in ("improved", "worse") and arm.p_holm[split] >= 0.05
+        ]
+        if doubtful:
+            count = len(comparison.challengers)
+            sentences.append(f"No longer significant after Holm's correction for {count} arms: {', '.join(doubtful)}.")
+    return " ".join(sentences) or "There is only the baseline."
+
+
+def routing_line(comparison: Comparison) -> str:
+    """Return the sentence that says what the routing columns mean and how far "never" reaches."""
+    routing = comparison.arms[comparison.baseline].routing[comparison.primary]
+    if routing is None:
+        return "The runs recorded no routing at the answer position."
+    return (
+        f"Routing: at the answer position of {comparison.splits[comparison.primary]}, mean over {len(routing.layers)} "
+        f"layers. Never activated means by none of {routing.tokens:,} questions; such an expert may still serve up to "
+        f"{100 * routing.never_bound:.2g} % of questions (95 % bound for all experts at once)."
+    )
+
+
+def subject_note(arm: Arm, split: str) -> str:
+    """Return how far subjects differ beyond noise; empty where they could not be pooled.
+
+    Args:
+        arm: The arm.
+        split: One of its splits.
+    """
+    found = arm.subjects[split]
+    if found is None:
+        return ""
+    return (
+        f"Spread between subjects: tau = {100 * found.tau:.2f} points, I² = {100 * found.i_squared:.0f} %, "
+        f"Q = {found.q:.1f} (p = {found.q_p:.2g})."
+    )
+
+
+def described(comparison: Comparison, arm: Arm) -> dict[str, Any]:
+    """Return what the page's foot says of an arm: name, facts, method by split, caveats.
+
+    Args:
+        comparison: The comparison.
+        arm: One of its arms.
+    """
+    manifest, result = arm.manifest, arm.results[comparison.primary]
+    facts = {
+        "head": manifest["head"],
+        "scope": manifest["scope"],
+        "layers": one_line(manifest["layers"]),
+        "trainable": f"{manifest['trainable_parameters']:,} parameters",
+        "seeds": ", ".join(map(str, result.seeds)),
+        "runs": ", ".join(arm.runs),
+    }
+    if arm.name == comparison.baseline:
+        return {"name": f"{arm.name} (baseline)", "facts": facts, "methods": [], "caveats": []}
+    methods = [_method(comparison, arm, split) for split in comparison.splits]
+    return {"name": arm.name, "facts": facts, "methods": methods, "caveats": _caveats(result)}
+
+
+def _method(comparison: Comparison, arm: Arm, split: str) -> dict[str, str]:
+    result = arm.results[split]
+    counts = (
+        f"{100 * result.discordance:.1f} % of answers differ; seed {result.median_seed} gained {result.n01:,} and lost "
+        f"{result.n10:,}. After Holm's correction for {len(comparison.challengers)} arms p = {arm.p_holm[split]:.2g}."
+    )
+    if result.macro_diff is not None and result.macro_ci95 is not None:
+        counts += f" Mean over subjects: {points(result.macro_diff)} {interval(*result.macro_ci95)} points."
+    return {"label": comparison.splits[split], "counts": counts, "method": result.method}
+
+
+def _caveats(result: PairedResult) -> list[str]:
+    caveats = []
+    if len(result.seeds) == 1:
+        caveats.append("One seed: the result speaks of this router only, not of the recipe that made it.")
+    elif len(result.seeds) < 5:
+        caveats.append(f"{len(result.seeds)} seeds: too few to judge the spread between seeds; five are the minimum.")
+    if result.clusters < FEW_CLUSTERS:
+        caveats.append(f"Only {result.clusters} different questions: the interval is rough.")
+    if result.design_effect > 1.5:
+        caveats.append(f"Repeated questions widen the variance {result.design_effect:.1f}-fold.")
+    if result.decision == "inconclusive":
+        caveats.append(
+            f"Inconclusive is not equal: differences from {points(result.ci95[0])} to {points(result.ci95[1])} points "
+            f"remain possible."
+        )
+    return caveats

@@ -1,0 +1,176 @@
+"""The charts of routing that epochs, analyses and comparisons share: usage, accuracy, entropy, accuracy by usage."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from moe_tune.reports.chart import Axis, Blank, Chart, Dash, Heat, Hover, Line, Mark, Points, Values, layer_ticks
+from moe_tune.reports.palette import ROOT_STOPS, TWO_SIDED_STOPS
+from moe_tune.stats.ratios import FEWEST, Floats
+
+LEAST_REACH = 0.02
+"""A scale of accuracies reaches 2 points either way at least: differences within the noise shall not look large."""
+
+
+def usage_chart(layers: Values, usage_LE: Floats, tokens_L: Values, top: float, title: str = "") -> Chart:
+    """Return the map of the share of tokens each expert gets; experts that never fired have a colour of their own.
+
+    Args:
+        layers: Index of each layer in the model.
+        usage_LE: Share of the layer's tokens that chose the expert.
+        tokens_L: Tokens of each layer.
+        top: The share at the upper end of the colour scale.
+        title: Written above a picture.
+    """
+    tokens_LE1 = np.broadcast_to(np.asarray(tokens_L, dtype=np.float32)[:, None, None], (*usage_LE.shape, 1))
+    cell, tokens = "layer %{y}, expert %{x}<br>", "%{customdata[0]:,} tokens"
+    never = Blank(usage_LE == 0, "never", f"{cell}never fired in {tokens}")
+    hover = Hover(f"{cell}usage %{{z:.2%}} of {tokens}", tokens_LE1)
+    return _map(Heat(layers, usage_LE, ROOT_STOPS, 0, top, ".0%", [never], hover), title)
+
+
+def accuracy_chart(experts: pd.DataFrame, overall: float, title: str = "") -> Chart:
+    """Return the map of shrunk accuracy around that of all questions; grey where an expert has few questions.
+
+    Args:
+        experts: One row per layer and expert, with estimates.
+        overall: Accuracy of all questions.
+        title: Written above a picture.
+    """
+    questions_LE = grid(experts, "questions")
+    trusted_LE = trusted(experts)
+    reach = max(LEAST_REACH, float(np.max(np.abs(trusted_LE - overall), initial=0, where=~np.isnan(trusted_LE))))
+    names = ("questions", "accuracy", "shrunk", "shrunk_low", "shrunk_high")
+    shown = np.stack([grid(experts, name) for name in names], axis=-1).astype(np.float32)
+    told = (
+        "layer %{y}, expert %{x}<br>shrunk %{customdata[2]:.1%} [%{customdata[3]:.1%}, %{customdata[4]:.1%}]"
+        "<br>raw %{customdata[1]:.1%}, n = %{customdata[0]:,} questions"
+    )
+    blanks = [
+        Blank((questions_LE > 0) & (questions_LE < FEWEST), "few", told),
+        Blank(questions_LE == 0, "card", ""),
+    ]
+    heat = Heat(
+        layer_names(experts), trusted_LE, TWO_SIDED_STOPS, overall - reach, overall + reach, ".1%", blanks,
+        Hover(told, shown),
+    )  # fmt: skip
+    return _map(heat, title)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EntropyCurve:
+    """One router's entropy by layer, in nats: its mean, the most it can be, and one deviation to either side."""
+
+    name: str
+    layers: Values
+    mean_L: Values
+    most_L: Values | None = None
+    deviation_L: Values | None = None
+    colour: str = "series-1"
+    dash: Dash = "solid"
+    width: float = 1.6
+
+
+def entropy_chart(curves: Sequence[EntropyCurve], title: str = "") -> Chart:
+    """Return entropies by layer; dotted, the most there can be: ln k, its mean over tokens where k varies.
+
+    Args:
+        curves: The routers compared.
+        title: Written above a picture.
+    """
+    marks: list[Mark] = []
+    drawn: list[Floats] = []
+    for curve in curves:
+        hover = Hover(f"layer %{{x}}, {curve.name.replace('%', '')}<br>%{{y:.3f}} nats")
+        if curve.most_L is not None:
+            most_L = np.asarray(curve.most_L, dtype=np.float64)
+            shown = [np.asarray(curve.mean_L) / most_L]
+            told = f"{hover.text}<br>%{{customdata[0]:.1%}} of the maximum"
+            if curve.deviation_L is not None:
+                shown, told = [*shown, np.asarray(curve.deviation_L)], f"{told}, sd %{{customdata[1]:.3f}}"
+            hover = Hover(told, np.stack(shown, axis=-1))
+            if not any(np.allclose(most_L, other_L, equal_nan=True) for other_L in drawn):
+                drawn.append(most_L)
+                even = np.nanmax(most_L) - np.nanmin(most_L) < 1e-9
+                what = f"ln {np.exp(most_L[0]):.3g} = {most_L[0]:.2f}" if even else "mean of ln k"
+                marks.append(Line(curve.layers, most_L, f"maximum: {what}", "muted", "dot", 1.5))
+        marked = curve.dash != "dash" or curve.most_L is not None
+        marks.append(
+            Line(
+                curve.layers, curve.mean_L, curve.name, curve.colour, curve.dash, curve.width, marked,
+                curve.deviation_L, hover,
+            )
+        )  # fmt: skip
+    return Chart(marks, Axis("layer", ticks=layer_ticks(curves[0].layers), lined=False), Axis("entropy, nats"), title)
+
+
+def scatter_chart(experts: pd.DataFrame, overall: float, title: str = "", base: float | None = None) -> Chart:
+    """Return each expert's raw accuracy against its usage, coloured by layer; hollow: few questions; marked: flagged.
+
+    Where every question is one token, the band holds about 95 % of experts if each answered like all questions do; it
+    stands on the normal approximation.
+
+    Args:
+        experts: One row per layer and expert, with estimates and, in an analysis, the permutation null's verdict.
+        overall: Accuracy of all questions.
+        title: Written above a picture.
+        base: The pretrained router's accuracy, drawn dashed.
+    """
+    fired = experts[experts["questions"] > 0].assign(percent=lambda frame: 100 * frame["usage"])
+    flagged = fired["flagged"].astype(bool) if "flagged" in fired else pd.Series(False, index=fired.index)
+    few = (fired["questions"] < FEWEST) & ~flagged
+    tokens = float(experts["tokens"].max())
+    names = ["layer", "expert", "questions", "accuracy_low", "accuracy_high", "percent"]
+    told = (
+        "layer %{customdata[0]}, expert %{customdata[1]}<br>accuracy %{y:.1%} [%{customdata[3]:.1%}, "
+        "%{customdata[4]:.1%}]<br>n = %{customdata[2]:,} questions, usage %{customdata[5]:.2f} %"
+    )
+    if "p_adjusted" in fired:
+        names, told = [*names, "p_adjusted"], f"{told}<br>adjusted p %{{customdata[6]:.2g}}"
+
+    layers = fired["layer"].to_numpy()
+    looks: list[tuple[pd.Series[bool], dict[str, Any]]] = [
+        (few, {"name": f"under {FEWEST} questions", "colour": "few", "symbol": "hollow"}),
+        (~few & ~flagged, {"name": f"{FEWEST} questions and more", "shade": layers[~few & ~flagged]}),
+        (flagged, {"name": "flagged (adjusted p < 0.05)", "colour": "flag", "symbol": "diamond", "size": 11}),
+    ]
+    marks: list[Mark] = []
+    for those, look in looks:
+        if those.any():
+            rows = fired[those]
+            hover = Hover(told, rows[names].to_numpy(dtype=np.float32))
+            marks.append(Points(rows["usage"].to_numpy(), rows["accuracy"].to_numpy(), hover=hover, **look))
+    share = np.geomspace(1 / tokens, 1, 60)
+    one_token = (experts["questions"] == experts["count"]).all()
+    reach = 1.96 * np.sqrt(overall * (1 - overall) / (share * tokens)) if one_token else None
+    marks.insert(0, Line(share, np.full(60, overall), "all questions", "muted", "dot", 1.5, reach=reach))
+    if base is not None:
+        marks.append(Line([1 / tokens, 1], [base, base], "pretrained router", "ink", "dash", 1.2))
+    ticks = {tick: f"{100 * tick:g} %" for tick in (0.0001, 0.001, 0.01, 0.1, 1) if tick >= 1 / tokens}
+    x = Axis("usage: share of tokens that chose the expert", ticks=ticks, log=True)
+    return Chart(marks, x, Axis("raw accuracy", ".0%", ends=(-0.03, 1.03)), title, height=430)
+
+
+def grid(frame: pd.DataFrame, name: str) -> Floats:
+    """Return a column of a table of layers and experts as an array (L, E)."""
+    values_LE: Floats = frame.pivot(index="layer", columns="expert", values=name).to_numpy(np.float64)
+    return values_LE
+
+
+def layer_names(frame: pd.DataFrame) -> Floats:
+    """Return the index of each layer of a table, in the order of ``grid``."""
+    return np.unique(frame["layer"])
+
+
+def trusted(experts: pd.DataFrame) -> Floats:
+    """Return the shrunk accuracy of the experts with enough questions, (L, E), NaN for the others."""
+    return np.where(grid(experts, "questions") >= FEWEST, grid(experts, "shrunk"), np.nan)
+
+
+def _map(heat: Heat, title: str) -> Chart:
+    ends = (float(np.max(heat.layers)) + 0.5, float(np.min(heat.layers)) - 0.5)
+    y = Axis("layer", ticks=layer_ticks(heat.layers), ends=ends, lined=False)
+    return Chart([heat], Axis("expert", lined=False), y, title, height=80 + max(150, 22 * len(heat.layers)))
