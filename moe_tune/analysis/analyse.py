@@ -51,14 +51,7 @@ class Asked:
 
 
 def analyse(asked: Asked, host: FitSettings, with_shots: Callable[[int], FitSettings], out: Path) -> Analysis:
-    """Analyse a model or a run, write the results and return them.
-
-    Args:
-        asked: What to look at.
-        host: The settings of a fit that describe it.
-        with_shots: Returns the same settings with so many worked examples.
-        out: Folder of the results.
-    """
+    """Analyse a model or a run, write the results and return them."""
     began = time.monotonic()
     tuner = AnalysisTuner(host.model, asked.scopes)
     passes: list[QuizPass] = []

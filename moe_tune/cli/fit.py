@@ -4,11 +4,7 @@ from collections.abc import Callable
 
 
 def lightning_verb(verb: str) -> Callable[[list[str], dict[str, str]], int]:
-    """Return what runs one of Lightning's verbs.
-
-    Args:
-        verb: ``fit``, ``validate``, ``test`` or ``predict``.
-    """
+    """Return what runs one of Lightning's verbs."""
 
     def main(argv: list[str], plugins: dict[str, str]) -> int:
         from moe_tune.settings.running import run

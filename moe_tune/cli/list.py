@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from moe_tune.cli.verbs import add_format, parsed
-from moe_tune.settings.listing import KINDS
+from moe_tune.settings.listing import KINDS, entries
 
 
 def add_arguments(parser: Any) -> None:
@@ -16,12 +16,12 @@ def add_arguments(parser: Any) -> None:
 def main(argv: list[str], plugins: dict[str, str]) -> int:
     """Print the classes of a plug-in folder."""
     given = parsed("list", add_arguments, argv)
-    entries = KINDS[given.kind]()
+    found = entries(given.kind)
     if given.format == "json":
-        print(json.dumps(entries, indent=2))
+        print(json.dumps(found, indent=2))
         return 0
-    width = max(len(entry["name"]) for entry in entries)
-    for entry in entries:
+    width = max(len(entry["name"]) for entry in found)
+    for entry in found:
         print(f"{entry['name']:<{width}}  {entry['summary']}")
         if entry["reference"]:
             print(f"{'':<{width}}  {entry['reference']}")

@@ -32,11 +32,7 @@ A configuration file and a plug-in file are code: run only those you trust.
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a verb and return its exit code.
-
-    Args:
-        argv: Arguments without the program's name; ``None`` takes those of the process.
-    """
+    """Run a verb and return its exit code."""
     try:
         return _main(list(sys.argv[1:] if argv is None else argv))
     except MoeTuneError as fault:

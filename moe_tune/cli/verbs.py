@@ -41,27 +41,14 @@ def command_of(verb: str) -> Callable[[list[str], dict[str, str]], int]:
 
 
 def parsed(verb: str, add_arguments: AddArguments, argv: list[str]) -> argparse.Namespace:
-    """Return the arguments of a verb that takes only its own.
-
-    Args:
-        verb: The verb.
-        add_arguments: Adds its options.
-        argv: Arguments after the verb.
-    """
+    """Return the arguments of a verb that takes only its own."""
     parser = argparse.ArgumentParser(prog=f"moe_tune {verb}", description=_about(verb))
     add_arguments(parser)
     return parser.parse_args(argv)
 
 
 def parsed_with_fit(verb: str, add_arguments: AddArguments, argv: list[str], plugins: dict[str, str]) -> "FitSettings":
-    """Return the arguments of a verb that takes a fit's beside its own, with the model and the data, not loaded.
-
-    Args:
-        verb: The verb.
-        add_arguments: Adds its options.
-        argv: Arguments after the verb.
-        plugins: sha256 of the user's plug-in files, by path.
-    """
+    """Return the arguments of a verb that takes a fit's beside its own, with the model and the data, not loaded."""
     from moe_tune.settings.fit_settings import FitSettings
     from moe_tune.settings.quiet import quieten
 

@@ -18,13 +18,7 @@ from moe_tune.tuner.router_tuner import RouterTuner
 
 
 def costs_of(tuner: RouterTuner, shape: ModelShape, machine: MachineSpeed) -> Costs:
-    """Return the cost model of a tuner whose model is not loaded.
-
-    Args:
-        tuner: The tuner.
-        shape: Its base model's sizes.
-        machine: The machine's speed.
-    """
+    """Return the cost model of a tuner whose model is not loaded."""
     first = choose_layers(tuner.layer_choice, shape.moe_layers)[0]
     return Costs(shape, getattr(torch, tuner.base.dtype), first, machine)
 
@@ -32,15 +26,7 @@ def costs_of(tuner: RouterTuner, shape: ModelShape, machine: MachineSpeed) -> Co
 def report_of(
     tuner: RouterTuner, quiz: QuizDataModule, shape: ModelShape, splits: dict[str, Split], machine: MachineSpeed
 ) -> dict[str, Any]:
-    """Return everything that is known before a run, as plain values for JSON: counts, bytes and seconds.
-
-    Args:
-        tuner: The tuner; its model is not loaded.
-        quiz: The quiz.
-        shape: The base model's sizes.
-        splits: The splits by name.
-        machine: The machine's speed.
-    """
+    """Return everything that is known before a run, as plain values for JSON: counts, bytes and seconds."""
     costs, batch = costs_of(tuner, shape, machine), quiz.batch_size
     layers = choose_layers(tuner.layer_choice, shape.moe_layers)
     gate = BaseGate(torch.zeros(shape.rule.num_experts, shape.width), shape.rule, layers[0])

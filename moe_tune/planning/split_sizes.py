@@ -23,15 +23,7 @@ SPLITS = ("train", "validation", "test")
 def splits_of(
     quiz: QuizDataModule, base: BaseModel, shape: ModelShape, questions: int | None, prompt_tokens: float | None
 ) -> dict[str, Split]:
-    """Return the sizes of the splits: counted where the questions and the tokenizer are here, else as published.
-
-    Args:
-        quiz: The quiz.
-        base: The base model, for its tokenizer.
-        shape: Its sizes.
-        questions: Questions of each split, instead.
-        prompt_tokens: Mean tokens of a prompt, instead.
-    """
+    """Return the sizes of the splits: counted where the questions and the tokenizer are here, else as published."""
     if questions is not None and prompt_tokens is not None:
         return {name: _flat(questions, prompt_tokens, "as given") for name in SPLITS}
     try:
@@ -46,13 +38,7 @@ def splits_of(
 
 
 def split_of(prompts: list[PromptedQuestion], questions: int, prompt_tokens: float | None) -> Split:
-    """Return a split as large as said, with the lengths of some of its prompts; a prefix is shared however many ask.
-
-    Args:
-        prompts: Some or all prompts of the split.
-        questions: How many it has.
-        prompt_tokens: Mean tokens of a prompt, instead of theirs.
-    """
+    """Return a split as large as said, with the lengths of some of its prompts; a prefix is shared however many ask."""
     if prompt_tokens is not None:
         return _flat(questions, prompt_tokens, "counted; tokens as given")
     shared = shared_prefixes(prompts)

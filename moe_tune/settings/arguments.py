@@ -36,9 +36,6 @@ def read_arguments(argv: list[str]) -> tuple[list[str], str | None]:
     becomes an argument of its own, in order of name with ``class_path`` first, so that a class comes before its
     options.
 
-    Args:
-        argv: The verb and its arguments.
-
     Raises:
         ConfigError: A configuration is missing or is not a mapping with each key once, or the last ``ckpt_path``, given
             as an argument or in a configuration, is one of Lightning's words for a checkpoint.
@@ -70,11 +67,7 @@ def read_arguments(argv: list[str]) -> tuple[list[str], str | None]:
 
 
 def as_json(values: dict[str, Any]) -> str:
-    """Return parameters as an agent writes them for ``${args_json}``.
-
-    Args:
-        values: Value by dotted key.
-    """
+    """Return parameters as an agent writes them for ``${args_json}``."""
     return json.dumps(values, sort_keys=True)
 
 

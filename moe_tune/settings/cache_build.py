@@ -40,12 +40,7 @@ class KeptPrompts(Callback):
 
 
 def build_caches(fit: FitSettings, splits: list[str] | None) -> None:
-    """Build the caches that a fit will use, and say what became of each.
-
-    Args:
-        fit: The settings, with those of ``NEUTRAL``.
-        splits: Which splits; ``None`` takes all of them.
-    """
+    """Build the caches that a fit will use, and say what became of each."""
     # A fit without steps: it loads what a fit loads, and the callback does the rest.
     trainer = fit.trainer_for(max_steps=0, num_sanity_val_steps=0, callbacks=[KeptPrompts(splits)])
     trainer.fit(fit.model, datamodule=fit.datamodule)

@@ -136,11 +136,7 @@ class Command(LightningCLI):
         return {key: value for key, value in config.items() if key not in OF_THE_CALL}
 
     def made(self, **trainer: Any) -> Namespace:
-        """Return the settings with an object for each class they name: model and data, unloaded, loggers, callbacks.
-
-        Args:
-            trainer: Settings of the trainer that are others for these objects.
-        """
+        """Return the settings with an object for each class they name: model and data, unloaded, loggers, callbacks."""
         settings = self.settings.clone()
         for key, value in trainer.items():
             settings[f"trainer.{key}"] = value

@@ -5,24 +5,19 @@ import re
 from collections.abc import Iterable
 
 from moe_tune.base.errors import did_you_mean
-from moe_tune.settings.listing import KINDS
+from moe_tune.settings.listing import entries
 
 SLOTS = {"model.head": "heads", "model.losses": "losses", "data.source": "sources"}
 """Configuration keys that take a class of a plug-in folder."""
 
 
 def readable(message: str, keys: Iterable[str]) -> str:
-    """Return jsonargparse's complaint as one message with a remedy.
-
-    Args:
-        message: What jsonargparse said, often over many lines.
-        keys: The keys that are known.
-    """
+    """Return jsonargparse's complaint as one message with a remedy."""
     text = " ".join(message.split())
     foreign = re.search(r"dot import path string: (\w+)", text)
     if foreign:
         kind = next((folder for key, folder in SLOTS.items() if f'"{key}' in text), None)
-        known = [entry["name"] for entry in KINDS[kind]()] if kind else []
+        known = [entry["name"] for entry in entries(kind)] if kind else []
         hint = did_you_mean(foreign.group(1), known) if kind else "give a class path that can be imported."
         return f"expected a class but got {foreign.group(1)!r} ({text[:60]}). Hint: {hint}"
     option = re.search(r"Option '([\w.]+)' is not accepted", text)

@@ -15,9 +15,6 @@ _RUN_NAME = re.compile(r"(?P<label>.+)-\w+-s\d+-\w+(?:-(?:validate|test|predict)
 def config_label(argv: list[str]) -> str:
     """Return the short name of the configuration: of the first file, or of the run it was written by.
 
-    Args:
-        argv: The verb and its arguments.
-
     Example:
         >>> config_label(["fit", "--config", "configs/nano.yaml"])
         'nano'
@@ -39,10 +36,6 @@ def config_label(argv: list[str]) -> str:
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     """Return what two configurations differ in, a line per dotted key.
-
-    Args:
-        before: The one configuration, such as a checkpoint's.
-        after: The other, such as what the command line made of it.
 
     Example:
         >>> differences({"model": {"scope": "answer"}}, {"model": {"scope": "all"}, "seed": 1})

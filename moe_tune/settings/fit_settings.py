@@ -43,11 +43,7 @@ class FitSettings(Command):
             self.add_options(parser)
 
     def trainer_for(self, **options: Any) -> Trainer:
-        """Return a trainer on the configuration's hardware and numerics that writes and shows nothing.
-
-        Args:
-            options: Further arguments of Lightning's ``Trainer``.
-        """
+        """Return a trainer on the configuration's hardware and numerics that writes and shows nothing."""
         kept = ("accelerator", "devices", "num_nodes", "precision", "deterministic")
         silent = dict.fromkeys(("logger", "enable_checkpointing", "enable_model_summary", "enable_progress_bar"), False)
         return Trainer(**{key: self.settings.trainer[key] for key in kept} | silent | options)

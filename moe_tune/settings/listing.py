@@ -1,17 +1,24 @@
 """What can be plugged in, kind by kind, with one line and the paper each."""
 
 import inspect
-from collections.abc import Callable
+from importlib import import_module
 
 from moe_tune.base.plugins import concrete_subclasses
 
+PLUGGED = {
+    "heads": "moe_tune.heads.base.RouterHead",
+    "losses": "moe_tune.losses.base.AuxLoss",
+    "metrics": "moe_tune.metrics.base.RoutingMetric",
+    "families": "moe_tune.models.family.ModelFamily",
+    "sources": "moe_tune.data.source.QuestionSource",
+}
+"""The class whose subclasses are plugged in, by kind; imported when asked for, as torch is."""
+KINDS = (*PLUGGED, "protocols")
+"""What can be listed."""
+
 
 def described(classes: dict[str, type]) -> list[dict[str, str]]:
-    """Return name, first sentence and reference of each class's docstring.
-
-    Args:
-        classes: Classes by short name.
-    """
+    """Return name, first sentence and reference of each class's docstring."""
     return [
         {"name": name, "summary": summary(inspect.getdoc(one) or ""), "reference": reference(inspect.getdoc(one) or "")}
         for name, one in classes.items()
@@ -39,47 +46,12 @@ def reference(text: str) -> str:
     return " ".join(section.split("\n\n", 1)[0].split())
 
 
-def _heads() -> list[dict[str, str]]:
-    from moe_tune.heads.base import RouterHead
+def entries(kind: str) -> list[dict[str, str]]:
+    """Return name, summary and reference of everything of a kind."""
+    if kind == "protocols":
+        from moe_tune.data.protocol import known_protocols, load_protocol
 
-    return described(concrete_subclasses(RouterHead))
-
-
-def _losses() -> list[dict[str, str]]:
-    from moe_tune.losses.base import AuxLoss
-
-    return described(concrete_subclasses(AuxLoss))
-
-
-def _metrics() -> list[dict[str, str]]:
-    from moe_tune.metrics.base import RoutingMetric
-
-    return described(concrete_subclasses(RoutingMetric))
-
-
-def _families() -> list[dict[str, str]]:
-    from moe_tune.models.family import ModelFamily
-
-    return described(concrete_subclasses(ModelFamily))
-
-
-def _sources() -> list[dict[str, str]]:
-    from moe_tune.data.source import QuestionSource
-
-    return described(concrete_subclasses(QuestionSource))
-
-
-def _protocols() -> list[dict[str, str]]:
-    from moe_tune.data.protocol import known_protocols, load_protocol
-
-    return [{"name": name, "summary": load_protocol(name).description, "reference": ""} for name in known_protocols()]
-
-
-KINDS: dict[str, Callable[[], list[dict[str, str]]]] = {
-    "heads": _heads,
-    "losses": _losses,
-    "metrics": _metrics,
-    "families": _families,
-    "sources": _sources,
-    "protocols": _protocols,
-}
+        names = known_protocols()
+        return [{"name": name, "summary": load_protocol(name).description, "reference": ""} for name in names]
+    module, _, name = PLUGGED[kind].rpartition(".")
+    return described(concrete_subclasses(getattr(import_module(module), name)))

@@ -34,9 +34,6 @@ class Place:
 def place_of(command: Command) -> Place:
     """Return where a command works; nothing is written.
 
-    Args:
-        command: The command.
-
     Raises:
         ConfigError: The folder of all runs cannot be written to.
     """
@@ -84,10 +81,6 @@ class Start:
 
 def start_of(command: Command, place: Place) -> Start | None:
     """Return from where the verb starts by what lies in its directory; ``None`` if the same fit has ended there.
-
-    Args:
-        command: The command.
-        place: Where it works.
 
     Raises:
         ConfigError: A fit starts anew from a checkpoint of the run that it replaces.

@@ -17,11 +17,7 @@ OTHER_WAYS = ("fsdp", "deepspeed", "modelparallel", "spawn", "fork", "notebook",
 
 
 def refuse_unfit(trainer: Any) -> None:
-    """Refuse a strategy that shards and heads in less than float32, before Lightning wants a GPU or a library for them.
-
-    Args:
-        trainer: The parsed arguments of the trainer.
-    """
+    """Refuse a strategy that shards and heads below float32, before Lightning wants a GPU or a library for them."""
     name = str(getattr(trainer.strategy, "class_path", trainer.strategy))
     if any(way in name.lower().replace("_", "") for way in OTHER_WAYS):
         raise ConfigError(NO_SHARDING.format(repr(name)))

@@ -1,8 +1,10 @@
 """The trainer of a run: the configured one, with this project's checkpoints, records and metrics file."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
@@ -18,24 +20,14 @@ from moe_tune.settings.refusals import refuse_sharding
 
 
 def run_trainer(
-    settings: Any,
+    settings: Namespace,
     directory: RunDirectory,
     resolved: dict[str, Any],
     name: str,
     plugins: dict[str, str],
     watchers: Sequence[Callback],
 ) -> Trainer:
-    """Return the trainer of a run.
-
-    Args:
-        settings: The trainer's settings, loggers and callbacks made.
-        directory: The run directory.
-        resolved: The complete configuration.
-        name: Short name of the run in comparisons.
-        plugins: sha256 of the user's plug-in files, by path.
-        watchers: Further callbacks, called after all others.
-    """
-    own = [RouterCheckpointIO(lambda: to_yaml(resolved))]
+    """Return the trainer of a run from its settings, whose loggers and callbacks are made."""
     chosen = settings.callbacks or []
     callbacks = [
         RunFiles(directory, resolved, name, plugins),
@@ -45,12 +37,11 @@ def run_trainer(
         BaseReference(directory),
     ]
     options = {
-        **settings,
         "callbacks": list(chosen) if isinstance(chosen, list) else [chosen],
-        "plugins": [*(settings.plugins or []), *own],
+        "plugins": [*(settings.plugins or []), RouterCheckpointIO(lambda: to_yaml(resolved))],
         "default_root_dir": str(directory.path),
     }
-    trainer = Trainer(**options)
+    trainer = Trainer(**{**settings, **options})
     if not any(isinstance(callback, EvidenceLog) for callback in trainer.callbacks):
         callbacks.append(EvidenceLog())
     trainer.callbacks[:0] = callbacks
@@ -62,3 +53,18 @@ def run_trainer(
     directory.path.mkdir(parents=True, exist_ok=True)  # W&B goes elsewhere if its folder does not exist
     trainer.loggers = [*trainer.loggers, MetricsFile(directory.path)]
     return trainer
+
+
+def placed_loggers(loggers: Any, folder: Path) -> Any:
+    """Return the loggers' settings; those without a folder of their own write into the run directory."""
+    if isinstance(loggers, list):
+        return [placed_loggers(one, folder) for one in loggers]
+    if "init_args" not in (loggers if isinstance(loggers, Namespace) else ()):
+        return loggers
+    placed = loggers.clone()
+    arguments = placed.init_args
+    if "save_dir" in arguments and arguments.save_dir in (None, "."):
+        arguments.save_dir = str(folder)
+    if arguments.get("name", "") is None:
+        arguments.name = folder.name
+    return placed

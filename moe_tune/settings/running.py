@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import instantiate_class
@@ -22,7 +21,7 @@ from moe_tune.settings.command import Command
 from moe_tune.settings.place import Place, Start, place_of, start_of
 from moe_tune.settings.quiet import quieten
 from moe_tune.settings.refusals import refuse_idle_losses
-from moe_tune.settings.run_trainer import run_trainer
+from moe_tune.settings.run_trainer import placed_loggers, run_trainer
 from moe_tune.settings.workbench import Workbench
 from moe_tune.tracking.wandb_logger import close_wandb_run
 from moe_tune.tuner.router_tuner import RouterTuner
@@ -62,14 +61,15 @@ def run(
     command = Command(argv, plugins)
     place = place_of(command)
     with _taken(command, place) as start:
-        if start is None:
-            return Ran(place.directory.path, before=True)
-        try:
-            _Job.of(command, place, start, workbench, watchers).run(start.checkpoint)
-        except MisconfigurationException as fault:
-            text = " ".join(str(fault).split())
-            raise ConfigError(f"expected a trainer that can run here but got: {text}") from fault
-    return Ran(place.directory.path)
+        if start is not None:
+            model, data, trainer = _made(command, place, workbench, watchers)
+            if command.subcommand == "fit":
+                _fit(command, place, model, data, trainer, start.checkpoint)
+            else:
+                _evaluate(command.subcommand, model, data, trainer, start.checkpoint)
+                if place.directory.manifest.get("status") == "started":
+                    place.directory.update_manifest(status="evaluated")
+    return Ran(place.directory.path, before=start is None)
 
 
 @contextmanager
@@ -96,95 +96,61 @@ def _taken(command: Command, place: Place) -> Iterator[Start | None]:
             raise
         failed = False  # for W&B too: a sweep that stops a run has not found a fault in it
         record_end(directory, early=True)
+    except MisconfigurationException as fault:
+        raise ConfigError(f"expected a trainer that can run here but got: {' '.join(str(fault).split())}") from fault
     finally:
         close_wandb_run(failed=failed)
         directory.settle(aside)
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    command: Command
-    place: Place
-    model: RouterTuner
-    data: QuizDataModule
-    trainer: Trainer
-
-    @classmethod
-    def of(
-        cls,
-        command: Command,
-        place: Place,
-        start: Start,
-        workbench: Workbench | None,
-        watchers: Sequence[Callback],
-    ) -> "_Job":
-        settings = command.settings
-        # Lightning hands these to the processes it starts.
-        sys.argv = ["moe_tune", *(f"--plugins={path}" for path in command.plugins), *command.argv]
-        if settings.seed_everything is not False:
-            seed_everything(settings.seed_everything, workers=True)
-        made = command.made(logger=_placed_loggers(settings.trainer.logger, place.directory.path))
-        model, data = made.model, made.data
-        if workbench is not None:
-            workbench.begin(model)
-            model.base = workbench.base(model.base)
-            data = workbench.quiz(command.configuration["data"], data)
-        if made.optimizer:
-            model.make_optimizer = partial(instantiate_class, init=made.optimizer)
-        if made.lr_scheduler:
-            model.make_scheduler = partial(instantiate_class, init=made.lr_scheduler)
-        name = settings.name or type(model.head).__name__
-        trainer = run_trainer(made.trainer, place.directory, place.resolved, name, command.plugins, watchers)
-        return cls(command, place, model, data, trainer)
-
-    def run(self, checkpoint: str | None) -> None:
-        if self.command.subcommand == "fit":
-            self._fit(checkpoint)
-        else:
-            self._evaluate(self.command.subcommand, checkpoint)
-            if self.place.directory.manifest.get("status") == "started":
-                self.place.directory.update_manifest(status="evaluated")
-
-    def _evaluate(self, verb: str | None, checkpoint: str | None) -> None:
-        if verb == "predict":
-            self.trainer.predict(
-                self.model, datamodule=self.data, ckpt_path=checkpoint, return_predictions=False, weights_only=True
-            )
-            return
-        evaluate = self.trainer.validate if verb == "validate" else self.trainer.test
-        # The numbers are printed by the callbacks, not as Lightning's table.
-        evaluate(self.model, datamodule=self.data, ckpt_path=checkpoint, verbose=False, weights_only=True)
-
-    def _fit(self, checkpoint: str | None) -> None:
-        """Train, or calibrate and evaluate a head with nothing to train; then test once if asked for."""
-        directory, trainer = self.place.directory, self.trainer
-        if self.model.trains:
-            trainer.fit(self.model, datamodule=self.data, ckpt_path=checkpoint, weights_only=True)
-        else:
-            refuse_idle_losses(self.model)
-            self._evaluate("validate", None)
-            trainer.save_checkpoint(directory.path / "checkpoints" / "last.ckpt")
-        if trainer.interrupted:
-            return
-        callback = trainer.checkpoint_callback
-        best = str(callback.best_model_path) or None if isinstance(callback, ModelCheckpoint) else None
-        if self.command.settings.test_after_fit:
-            self._evaluate("test", best)
-        directory.update_manifest(status="finished", tested_checkpoint=best or "last")
-        record_end(directory, early=False)
-        rank_zero_info(f"run: {directory.path}")
+def _made(
+    command: Command, place: Place, workbench: Workbench | None, watchers: Sequence[Callback]
+) -> tuple[RouterTuner, QuizDataModule, Trainer]:
+    settings = command.settings
+    # Lightning hands these to the processes it starts.
+    sys.argv = ["moe_tune", *(f"--plugins={path}" for path in command.plugins), *command.argv]
+    if settings.seed_everything is not False:
+        seed_everything(settings.seed_everything, workers=True)
+    made = command.made(logger=placed_loggers(settings.trainer.logger, place.directory.path))
+    model, data = made.model, made.data
+    if workbench is not None:
+        workbench.begin(model)
+        model.base = workbench.base(model.base)
+        data = workbench.quiz(command.configuration["data"], data)
+    if made.optimizer:
+        model.make_optimizer = partial(instantiate_class, init=made.optimizer)
+    if made.lr_scheduler:
+        model.make_scheduler = partial(instantiate_class, init=made.lr_scheduler)
+    name = settings.name or type(model.head).__name__
+    trainer = run_trainer(made.trainer, place.directory, place.resolved, name, command.plugins, watchers)
+    return model, data, trainer
 
 
-def _placed_loggers(loggers: object, folder: Path) -> object:
-    """Return the loggers' settings; those without a folder of their own write into the run directory."""
-    if isinstance(loggers, list):
-        return [_placed_loggers(one, folder) for one in loggers]
-    if not isinstance(loggers, Namespace) or "init_args" not in loggers:
-        return loggers
-    placed = loggers.clone()
-    arguments = placed.init_args
-    if "save_dir" in arguments and arguments.save_dir in (None, "."):
-        arguments.save_dir = str(folder)
-    if arguments.get("name", "") is None:
-        arguments.name = folder.name
-    return placed
+def _fit(
+    command: Command, place: Place, model: RouterTuner, data: QuizDataModule, trainer: Trainer, checkpoint: str | None
+) -> None:
+    """Train, or calibrate and evaluate a head with nothing to train; then test once if asked for."""
+    if model.trains:
+        trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    else:
+        refuse_idle_losses(model)
+        _evaluate("validate", model, data, trainer, None)
+        trainer.save_checkpoint(place.directory.path / "checkpoints" / "last.ckpt")
+    if trainer.interrupted:
+        return
+    callback = trainer.checkpoint_callback
+    best = str(callback.best_model_path) or None if isinstance(callback, ModelCheckpoint) else None
+    if command.settings.test_after_fit:
+        _evaluate("test", model, data, trainer, best)
+    place.directory.update_manifest(status="finished", tested_checkpoint=best or "last")
+    record_end(place.directory, early=False)
+    rank_zero_info(f"run: {place.directory.path}")
+
+
+def _evaluate(
+    verb: str | None, model: RouterTuner, data: QuizDataModule, trainer: Trainer, checkpoint: str | None
+) -> None:
+    # The numbers are printed by the callbacks, not as Lightning's table.
+    unsaid = {"return_predictions": False} if verb == "predict" else {"verbose": False}
+    evaluate = getattr(trainer, str(verb))
+    evaluate(model, datamodule=data, ckpt_path=checkpoint, weights_only=True, **unsaid)

@@ -45,12 +45,6 @@ def run_experiment(
 
     An arm whose first run has nothing to train is run with the first seed only.
 
-    Args:
-        folder: Folder that holds ``experiment.yaml``.
-        execute: Makes (or finds finished) one run and returns its directory.
-        full: Whether to add the arms under ``full_arms``.
-        fresh: Whether finished runs are made again.
-
     Raises:
         ConfigError: ``experiment.yaml`` has a fault, or its arms ask their questions in different ways.
         DataError: The arms' runs cannot be compared.
@@ -95,12 +89,7 @@ def run_experiment(
 
 
 def fitted_on_one_bench(runs_root: str, plugins: dict[str, str]) -> Callable[[ArmRun], Path]:
-    """Return what fits arms one after the other in this process, on what the first of them has loaded.
-
-    Args:
-        runs_root: Folder of all runs.
-        plugins: sha256 of the user's plug-in files, by path.
-    """
+    """Return what fits arms one after the other in this process, on what the first of them has loaded."""
     workbench = Workbench()
 
     def execute(arm: ArmRun) -> Path:
@@ -111,13 +100,7 @@ def fitted_on_one_bench(runs_root: str, plugins: dict[str, str]) -> Callable[[Ar
 
 
 def arm_arguments(experiment: Experiment, settings: list[str], seed: int) -> list[str]:
-    """Return the command line of one run: base configurations, the arm's overlays and values in order, the seed.
-
-    Args:
-        experiment: The experiment.
-        settings: The arm's overlays and ``key=value`` texts.
-        seed: Seed of the run.
-    """
+    """Return the command line of one run: base configurations, the arm's overlays and values in order, the seed."""
     argv = [part for path in experiment.base for part in ("--config", path)]
     for setting in settings:
         argv += [f"--{setting}"] if ASSIGNMENT.match(setting) else ["--config", setting]

@@ -50,9 +50,6 @@ def load_experiment(folder: Path) -> Experiment:
     Paths of configurations are looked up in the current directory, then in the folder, then in the repository around
     it.
 
-    Args:
-        folder: Folder that holds the file.
-
     Raises:
         ConfigError: The file is missing or not valid; the message names the key and the remedy.
     """

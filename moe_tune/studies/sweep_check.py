@@ -28,12 +28,7 @@ DISTRIBUTION_KEYS = (
 
 
 def faults_of(file: Path, plugins: dict[str, str] | None = None) -> list[str]:
-    """Return every mistake of a file, a line each; none if it is valid.
-
-    Args:
-        file: A configuration, an overlay, or a W&B sweep.
-        plugins: sha256 of the user's plug-in files, by path.
-    """
+    """Return every mistake of a file, a line each; none if it is valid."""
     try:
         content = load_yaml(file)
     except ConfigError as fault:

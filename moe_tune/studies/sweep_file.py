@@ -57,11 +57,7 @@ class Sweep:
         return config_arguments(self.base)
 
     def best_command(self, overlay: Path) -> str:
-        """Return the command that fits the best point again, for a shell; whether to test after it is left open.
-
-        Args:
-            overlay: The best point's blocks, on top of everything that is the same for every run.
-        """
+        """Return the command that fits the best point again, for a shell; whether to test after it is left open."""
         words = []
         preceding = ["", *self.base[:-1]]
         for before, word in zip(preceding, self.base, strict=True):
@@ -71,20 +67,13 @@ class Sweep:
         return "python -m moe_tune fit " + shlex.join([*words, "--config", str(overlay)]).replace("\n", " ")
 
     def arguments(self, values: dict[str, Any]) -> list[str]:
-        """Return the arguments of ``fit`` for one point, as an agent would.
-
-        Args:
-            values: Value by dotted key.
-        """
+        """Return the arguments of ``fit`` for one point, as an agent would."""
         words = fit_words(self.config)
         return [as_json(values) if word == "${args_json}" else word for word in words]
 
 
 def load_sweep(file: Path) -> Sweep:
     """Read a sweep file; what it says is checked by ``moe_tune.studies.sweep_check``.
-
-    Args:
-        file: The file.
 
     Raises:
         ConfigError: It is not there, is no YAML, or is no sweep.
@@ -99,14 +88,7 @@ def load_sweep(file: Path) -> Sweep:
 
 
 def sweep_folder(sweep: Sweep, runs_root: Path, seed: int, plugins: dict[str, str]) -> Path:
-    """Return the folder of a sweep: another for every content, also of its base, and seed; the same for more points.
-
-    Args:
-        sweep: The sweep.
-        runs_root: Folder of all runs.
-        seed: Seed of random proposals, at least 0.
-        plugins: sha256 of the user's plug-in files, by path.
-    """
+    """Return the folder of a sweep: another for every content, also of its base, and seed; the same for more points."""
     content = {
         "sweep": {key: value for key, value in sweep.config.items() if key not in NOT_IDENTITY},
         "bases": [value if is_inline(value) else load_yaml(Path(value)) for value in sweep.configs],
@@ -118,9 +100,6 @@ def sweep_folder(sweep: Sweep, runs_root: Path, seed: int, plugins: dict[str, st
 def is_sweep(content: Any) -> bool:
     """Return whether a file's content is a sweep rather than a configuration.
 
-    Args:
-        content: What the YAML holds.
-
     Example:
         >>> is_sweep({"method": "grid"}), is_sweep({"model": {"scope": "answer"}})
         (True, False)
@@ -130,9 +109,6 @@ def is_sweep(content: Any) -> bool:
 
 def fit_words(config: dict[str, Any]) -> list[str]:
     """Return what follows ``moe_tune fit`` in a sweep's command.
-
-    Args:
-        config: A sweep file's content.
 
     Raises:
         ConfigError: The command is not of the form that survives agents.

@@ -29,29 +29,17 @@ class SweepPoint:
     note: str = ""
 
     def root(self, folder: Path) -> Path:
-        """Return the folder that holds the point's run directory, whose name is known only once the run begins.
-
-        Args:
-            folder: The sweep's folder.
-        """
+        """Return the folder that holds the point's run directory, whose name is known only once the run begins."""
         return folder / "points" / f"{self.index:03d}"
 
     def run(self, folder: Path) -> Path | None:
-        """Return the point's run directory, if it has begun; of several, the one written to last.
-
-        Args:
-            folder: The sweep's folder.
-        """
+        """Return the point's run directory, if it has begun; of several, the one written to last."""
         manifests = [file for file in self.root(folder).glob("*/manifest.json") if ".old-" not in file.parent.name]
         newest = max(manifests, key=lambda file: file.stat().st_mtime_ns, default=None)
         return newest.parent if newest else None
 
     def ended(self, folder: Path) -> Status | None:
-        """Return how the point's run ended, by its manifest; ``None`` if it did not.
-
-        Args:
-            folder: The sweep's folder.
-        """
+        """Return how the point's run ended, by its manifest; ``None`` if it did not."""
         run = self.run(folder)
         if run is None:
             return None
@@ -60,12 +48,7 @@ class SweepPoint:
         return ends.get(status)
 
     def history(self, folder: Path, metric: str) -> list[float]:
-        """Return the metric's logged values in order; values that are not finite are left out.
-
-        Args:
-            folder: The sweep's folder.
-            metric: Name of a logged value.
-        """
+        """Return the metric's logged values in order; values that are not finite are left out."""
         run = self.run(folder)
         file = run / "metrics.jsonl" if run else None
         if file is None or not file.is_file():
@@ -76,31 +59,16 @@ class SweepPoint:
         return [float(value) for value in values if value is not None and math.isfinite(value)]
 
     def best(self, folder: Path, metric: str, maximised: bool) -> float | None:
-        """Return the best logged value, or ``None`` if there is none.
-
-        Args:
-            folder: The sweep's folder.
-            metric: Name of a logged value.
-            maximised: Whether more is better.
-        """
+        """Return the best logged value, or ``None`` if there is none."""
         return (max if maximised else min)(self.history(folder, metric), default=None)
 
 
 def load_points(folder: Path) -> list[SweepPoint]:
-    """Return the points of a sweep's folder, none if it is new.
-
-    Args:
-        folder: The sweep's folder.
-    """
+    """Return the points of a sweep's folder, none if it is new."""
     file = folder / STATE
     return [SweepPoint(**entry) for entry in json.loads(file.read_text(encoding="utf-8"))] if file.is_file() else []
 
 
 def save_points(folder: Path, points: list[SweepPoint]) -> None:
-    """Write the points, atomically.
-
-    Args:
-        folder: The sweep's folder.
-        points: All points, in order.
-    """
+    """Write the points, atomically."""
     write_json(folder / STATE, [asdict(point) for point in points])

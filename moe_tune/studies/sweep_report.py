@@ -17,13 +17,7 @@ BLOCKS = ("model", "data", "trainer")
 
 
 def write_report(sweep: Sweep, folder: Path, points: list[SweepPoint]) -> tuple[pd.DataFrame, Path | None]:
-    """Write all files of the report; return what each parameter explains, and the best overlay's path.
-
-    Args:
-        sweep: The sweep.
-        folder: The sweep's folder.
-        points: Its points.
-    """
+    """Write all files of the report; return what each parameter explains, and the best overlay's path."""
     results = results_table(sweep, folder, points)
     explained = explained_share(sweep, results)
     for name, frame in (("results.csv", results), ("explained.csv", explained)):
@@ -41,13 +35,7 @@ def write_report(sweep: Sweep, folder: Path, points: list[SweepPoint]) -> tuple[
 
 
 def results_table(sweep: Sweep, folder: Path, points: list[SweepPoint]) -> pd.DataFrame:
-    """Return a row per point: its parameters, how it ended, its epochs, and the best value of the metric.
-
-    Args:
-        sweep: The sweep.
-        folder: The sweep's folder.
-        points: Its points.
-    """
+    """Return a row per point: its parameters, how it ended, its epochs, and the best value of the metric."""
     rows = []
     for point in points:
         run = point.run(folder)
@@ -65,10 +53,6 @@ def explained_share(sweep: Sweep, results: pd.DataFrame) -> pd.DataFrame:
 
     Formula: R^2 of y = a + b x + c x^2 for numbers (x in logarithms if searched in them), of the means by value
         otherwise; adjusted = 1 - (1 - R^2) (n - 1) / (n - p), p the terms with the constant, below 0 set to 0.
-
-    Args:
-        sweep: The sweep.
-        results: A row per point, from ``results_table``.
     """
     import statsmodels.api as sm
 

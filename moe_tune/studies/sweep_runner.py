@@ -23,13 +23,7 @@ class InThisProcess(Executor):
     """An executor that has done what it is given before it returns."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
-        """Call the function and keep what came of it; an interruption is raised here.
-
-        Args:
-            fn: The function.
-            args: Its arguments.
-            kwargs: Its arguments by name.
-        """
+        """Call the function and keep what came of it; an interruption is raised here."""
         done: Future[Any] = Future()
         try:
             done.set_result(fn(*args, **kwargs))
@@ -48,20 +42,11 @@ def run_sweep(
     workers: int = 1,
     plugins: dict[str, str] | None = None,
 ) -> list[SweepPoint]:
-    """Run a sweep until it has no point left or enough of them, and return the points.
+    """Run a sweep until it has no point left or ``count`` of them (``None``: all of a grid), and return the points.
 
     A point is written down before it is run and after it has ended, so that a process killed at any time loses and
     repeats none: the next call runs what was running, from its last checkpoint. A point that raises has failed, as
     have all that were running when a process was lost, of which nobody knows whose it was.
-
-    Args:
-        sweep: The sweep.
-        folder: The sweep's folder.
-        execute: Runs one point; a function of a module, so that another process can find it.
-        count: Most points, those of earlier calls included; ``None`` for all of a grid.
-        seed: Seed of random proposals, at least 0.
-        workers: Runs at a time; above 1 each has a process of its own.
-        plugins: sha256 of the user's plug-in files, by path.
     """
     points = load_points(folder)
     unfinished = [point for point in points if point.status == "running"]
@@ -91,14 +76,7 @@ def run_sweep(
 
 
 def run_point(sweep: Sweep, folder: Path, point: SweepPoint, plugins: dict[str, str]) -> tuple[Status, str]:
-    """Fit one point on what this process has loaded already; a fault the user can mend fails the point, not the sweep.
-
-    Args:
-        sweep: The sweep.
-        folder: The sweep's folder.
-        point: The point.
-        plugins: sha256 of the user's plug-in files, by path.
-    """
+    """Fit one point on what this process has loaded; a fault that the user can mend fails the point, not the sweep."""
     ended = point.ended(folder)  # killed between the end of the run and its being written down
     if ended is None:
         own = [f"--runs_root={point.root(folder)}", "--test_after_fit=false", "--trainer.enable_progress_bar=false"]

@@ -31,12 +31,6 @@ def next_values(sweep: Sweep, points: list[SweepPoint], folder: Path, seed: int)
     It depends on the seed, the points so far and their histories alone, so that an interrupted sweep goes on as if it
     had not been interrupted.
 
-    Args:
-        sweep: The sweep.
-        points: The points so far.
-        folder: The sweep's folder.
-        seed: Seed of random proposals, at least 0.
-
     Reference: Snoek, Larochelle, Adams 2012, https://arxiv.org/abs/1206.2944.
     """
     sweeps = library()
@@ -54,12 +48,6 @@ def next_values(sweep: Sweep, points: list[SweepPoint], folder: Path, seed: int)
 def shall_stop(sweep: Sweep, points: list[SweepPoint], folder: Path, index: int) -> bool:
     """Return whether hyperband stops a running point.
 
-    Args:
-        sweep: The sweep, with ``early_terminate``.
-        points: All points.
-        folder: The sweep's folder.
-        index: The running point.
-
     The library looks at a band once more values than its ``min_iter`` were logged.
 
     Reference: Li et al. 2018, https://arxiv.org/abs/1603.06560.
@@ -70,11 +58,7 @@ def shall_stop(sweep: Sweep, points: list[SweepPoint], folder: Path, index: int)
 
 
 def plain(value: Any) -> Any:
-    """Return a value without numpy's types.
-
-    Args:
-        value: A proposed value.
-    """
+    """Return a value without numpy's types."""
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -124,12 +108,7 @@ def _as_runs(sweep: Sweep, points: list[SweepPoint], folder: Path) -> list[Any]:
 
 
 def with_extremes(name: str, spec: dict[str, Any]) -> list[Any]:
-    """Return the values of a parameter that a check tries: all listed ones, or both ends of a range.
-
-    Args:
-        name: The dotted key.
-        spec: Its distribution, as in the sweep file.
-    """
+    """Return the values of a parameter that a check tries: all listed ones, or both ends of a range."""
     if "value" in spec or "values" in spec:
         return list(spec.get("values", [spec.get("value")]))
     library()

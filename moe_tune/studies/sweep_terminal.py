@@ -21,16 +21,7 @@ SHOWN = 30
 def run_and_show(
     sweep: Sweep, runs_root: Path, count: int | None, seed: int, workers: int, plugins: dict[str, str]
 ) -> Path | None:
-    """Run a sweep, show its points as they go, write its report and return the overlay of the best point, if any.
-
-    Args:
-        sweep: The sweep, free of faults.
-        runs_root: Folder of all runs.
-        count: Most points in all; ``None`` for all of a grid.
-        seed: Seed of random proposals, at least 0.
-        workers: Runs at a time.
-        plugins: sha256 of the user's plug-in files, by path.
-    """
+    """Run a sweep, show its points as they go, write its report and return the overlay of the best point, if any."""
     folder = sweep_folder(sweep, runs_root, seed, plugins)
     console = Console()
     console.print(f"sweep: {folder}", soft_wrap=True, highlight=False)

@@ -71,6 +71,22 @@ MISTAKES = {
     "prompt too long": (["fit", *NANO, "--data.max_length", "5"], 3, "5"),
     "negative rate": (["fit", *NANO, "--optimizer.lr", "-1"], 2, "learning rate"),
     "no GPU": (["fit", *NANO, "--trainer.accelerator", "gpu"], 2, "trainer"),
+    "sharding": (
+        ["fit", *NANO, "--trainer.strategy", "fsdp"],
+        2,
+        "'fsdp' (trainer.strategy). Hint: --trainer.strategy ddp",
+    ),
+    "sharding on two": (
+        ["fit", *NANO, "--trainer.strategy=deepspeed_stage_2", "--trainer.devices=2"],
+        2,
+        "strategy ddp",
+    ),
+    "pickling": (["fit", *NANO, "--trainer.strategy", "ddp_spawn"], 2, "strategy ddp"),
+    "sharding by class": (
+        ["fit", *NANO, "--trainer.strategy", "lightning.pytorch.strategies.FSDPStrategy"],
+        2,
+        "strategy ddp",
+    ),
     "half-precision heads": (["fit", *NANO, "--trainer.precision", "bf16-true"], 2, "model.base.dtype"),
     "empty batches": (["fit", *NANO, "--data.batch_size", "0"], 2, "at least 1"),
     "losses without training": (
@@ -129,11 +145,6 @@ def test_a_plugin_file_adds_a_head(tmp_path, capsys):
     )
     assert main(["--plugins", str(file), "list", "heads", "--format", "json"]) == 0
     assert "HalvedHead" in {entry["name"] for entry in json.loads(capsys.readouterr().out)}
-
-
-def test_doctor_finds_nothing_in_the_way(capsys):
-    assert main(["doctor"]) == 0
-    assert "nothing stands in the way" in capsys.readouterr().out
 
 
 def test_list_prints_text_for_people(capsys):
