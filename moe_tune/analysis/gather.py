@@ -44,16 +44,7 @@ def gather(
     notes: Sequence[str],
     about: dict[str, Any],
 ) -> Analysis:
-    """Return what passes over the same questions say together.
-
-    Args:
-        tuner: What answered.
-        passes: One per number of worked examples.
-        manner: How the analysis is made.
-        sensitivity: What small changes of the input change; empty where it was not measured.
-        notes: Sentences for the report's section on method.
-        about: Further facts for the report's head, such as the time it took.
-    """
+    """Return what passes over the same questions say together."""
     frames: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
     held, accuracies, made = [], {}, manner.draws
     for one in passes:
@@ -99,12 +90,7 @@ def gather(
 
 
 def question_table(one: QuizPass, split: str) -> pd.DataFrame:
-    """Return how every question of a pass was answered, one row each.
-
-    Args:
-        one: The pass.
-        split: The split it read.
-    """
+    """Return how every question of a pass was answered, one row each."""
     questions = one.quiz.questions(split)
     frame = pd.DataFrame(
         {

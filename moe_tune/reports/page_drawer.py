@@ -12,11 +12,7 @@ SYMBOLS = {"circle": "circle", "hollow": "circle-open", "diamond": "diamond", "t
 
 
 def page_figure(chart: Chart) -> go.Figure:
-    """Return a chart as plotly's figure, its colours such as ``var(--ink)``.
-
-    Args:
-        chart: The chart.
-    """
+    """Return a chart as plotly's figure, its colours such as ``var(--ink)``."""
     named = any(getattr(mark, "name", "") for mark in chart.marks)
     heat = any(isinstance(mark, Heat) for mark in chart.marks)
     figure = go.Figure(

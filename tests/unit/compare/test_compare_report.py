@@ -16,8 +16,6 @@ from moe_tune.compare.report import compare_runs, render_report, write_compariso
 from moe_tune.compare.runs import load_run
 from moe_tune.compare.terminal import render_terminal
 
-FORBIDDEN = re.compile(r"\b(importan\w*|cause\w*|causal\w*|dispensab\w*|responsib\w*)", re.IGNORECASE)
-
 
 @pytest.fixture(scope="module")
 def compared(run_dirs, tmp_path_factory):
@@ -45,13 +43,6 @@ def test_report_is_self_contained_and_shows_each_arm(compared):
     assert {"entropy_topk", "entropy_all", "usage-2", "subjects-1", "forest-test"} <= set(figures)
     for colour in set(re.findall(r"var\((--[\w-]+)\)", html.partition("<script>")[0])):
         assert html.count(f"{colour}:") == 2  # one for light, one for dark
-
-
-def test_no_word_claims_more_than_association(compared):
-    for file in compared[1].iterdir():
-        text = file.read_text().partition("<script>")[0]
-        assert not FORBIDDEN.search(text), file.name
-    assert "associational" in (compared[1] / "report.html").read_text()
 
 
 def test_names_are_escaped(compared):
