@@ -15,7 +15,7 @@ from rich.console import Console
 
 from moe_tune.analysis.files import write_analysis
 from moe_tune.analysis.gather import Manner, gather, question_table
-from moe_tune.analysis.passes import AnalysisTuner, QuizPass, run_pass
+from moe_tune.analysis.passes import AnalysedModel, QuizPass, run_pass
 from moe_tune.analysis.perturbations import CHANGES, unchanged
 from moe_tune.analysis.sensitivity import measure_sensitivity
 from moe_tune.analysis.terminal import render_terminal
@@ -62,7 +62,7 @@ def main(argv: list[str], plugins: dict[str, str] | None = None) -> int:
     given, target, host = _asked(argv, plugins)
     out = given.out or target.out
     began = time.monotonic()
-    tuner = AnalysisTuner(host.model, given.scopes)
+    model = AnalysedModel(host.model, given.scopes)
     passes: list[QuizPass] = []
     notes: list[str] = []
     for shots in _shots(given, host):
@@ -75,7 +75,7 @@ def main(argv: list[str], plugins: dict[str, str] | None = None) -> int:
             plugins=[RouterCheckpointIO()],
         )
         try:
-            passes.append(run_pass(tuner, settings.datamodule, given.split, trainer, target.checkpoint))
+            passes.append(run_pass(model, settings.datamodule, given.split, trainer, target.checkpoint))
         except (ConfigError, DataError) as fault:
             if given.shots or not passes:
                 raise
@@ -85,14 +85,14 @@ def main(argv: list[str], plugins: dict[str, str] | None = None) -> int:
         _record(target, given.split, passes[-1], shots)
     sensitivity = pd.DataFrame()
     if given.sensitivity and "answer" in given.scopes:
-        sensitivity = _sensitivity(tuner, passes, given.split, given.sensitivity)
+        sensitivity = _sensitivity(passes, given.split, given.sensitivity)
     elif given.sensitivity:
         notes.append("Sensitivity was not measured: it is of the answer token, which is not among the scopes.")
         rank_zero_info(notes[-1])
     seed = host.settings.seed_everything
     manner = Manner(target.name, given.split, target.checkpoint is not None, given.draws, seed)
     cost = {"seconds": round(time.monotonic() - began, 1), "peak_memory_gib": round(peak_memory(), 2)}
-    analysis = gather(tuner, passes, manner, sensitivity, notes, cost)
+    analysis = gather(model, passes, manner, sensitivity, notes, cost)
     write_analysis(analysis, out)
     write_parquet(pd.concat([question_table(one, given.split) for one in passes]), out / "questions.parquet")
     console = Console()
@@ -181,16 +181,14 @@ def _run(path: Path, argv: list[str]) -> Target:
     return Target(home.name, words, str(folder), home, home / "analysis")
 
 
-def _sensitivity(tuner: AnalysisTuner, passes: list[QuizPass], split: str, questions: int) -> pd.DataFrame:
+def _sensitivity(passes: list[QuizPass], split: str, questions: int) -> pd.DataFrame:
     """Change the prompts of the first pass, and the order of the examples where there are most of them."""
     most = max(passes, key=lambda one: one.shots)
     ordered = [change for change in CHANGES if change.examples is not unchanged]
     kinds = [(passes[0], [change for change in CHANGES if change not in ordered])]
     frames = []
     for one, changes in kinds + ([(most, ordered)] if most.shots > 1 else []):
-        tuner.trainer = one.trainer  # its questions and letters, not those of the last pass
-        tuner.to(one.trainer.strategy.root_device)
-        frame = measure_sensitivity(tuner, one.quiz, split, questions, changes)
+        frame = measure_sensitivity(one.examiner, split, questions, changes)
         frame.insert(0, "scope", "answer")
         frame.insert(0, "shots", one.shots)
         frames.append(frame)

@@ -4,6 +4,7 @@ import argparse
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from moe_tune.answer_path.way import Way
 from moe_tune.base.errors import ConfigError
 from moe_tune.settings.quiet import quieten
 from moe_tune.settings.settings_cli import SettingsCLI
@@ -31,10 +32,10 @@ class KeptPrompts(Callback):
         if unknown:
             raise ConfigError(f"expected splits of {known} but got {unknown} (--splits). Hint: --splits test.")
         for split in self.splits or known:
-            pl_module.keep_prompts([split])
-            way = pl_module.engine.settle(split)
+            pl_module.examiner.prepare([split])
+            way = pl_module.examiner.settle(split)
             questions = len(pl_module.quiz.encoded(split).prompts)
-            if way == "cached":
+            if way is Way.CACHED:
                 print(f"{split}: {questions:,} questions cached")
             else:
                 print(

@@ -25,7 +25,7 @@ EOS, PAD = "<|endoftext|>", "<|padding|>"
 """OLMoE's special tokens; a bare ``tokenizer.json`` holds them but does not say what they are for."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class BaseModel:
     """The base model and its tokenizer.
 

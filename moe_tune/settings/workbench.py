@@ -23,8 +23,6 @@ class _Loaded:
 class SharedBase(BaseModel):
     """A base model that is loaded once; the heads of one run are taken off before the next puts its own on.
 
-    Each run has an object of its own, as what it measures (``experts_implementation: auto``) is its own.
-
     Args:
         wanted: What the run's configuration says.
         loaded: What the runs share.
@@ -32,7 +30,9 @@ class SharedBase(BaseModel):
 
     def __init__(self, wanted: BaseModel, loaded: _Loaded) -> None:
         super().__init__(**vars(wanted))
-        self._loaded = loaded
+        object.__setattr__(self, "_loaded", loaded)
+
+    _loaded: _Loaded
 
     def load_tokenizer(self) -> "PreTrainedTokenizerBase":
         """Return the tokenizer, the same object each time."""
@@ -92,6 +92,6 @@ class Workbench:
 
     def end(self) -> None:
         """Take the heads of the last run off the shared model."""
-        if self._tuner is not None and hasattr(self._tuner, "routers"):
-            self._tuner.routers.detach()
+        if self._tuner is not None and self._tuner.language_model is not None:
+            self._tuner.gated.detach()
         self._tuner = None
