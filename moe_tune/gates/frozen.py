@@ -18,7 +18,7 @@ def tensor_hashes(model: nn.Module, without: Set[int] = frozenset()) -> dict[str
     return {
         # What a head or an adapter has wrapped are the same tensors under the same name.
         re.sub(r"(\.stock|\.base_layer)+\.", ".", name): hashlib.sha256(
-            value.detach().cpu().contiguous().view(torch.uint8).numpy().data
+            value.detach().cpu().reshape(-1).view(torch.uint8).numpy().data
         ).hexdigest()
         for name, value in [*model.named_parameters(), *model.named_buffers()]
         if id(value) not in without

@@ -1,5 +1,7 @@
 """Tuned gates: what is trainable, what is provably frozen, what a trace covers, and that detaching undoes it."""
 
+import hashlib
+
 import pytest
 import torch
 from torch.nn import functional
@@ -100,6 +102,16 @@ def test_buffers_that_are_not_saved_are_hashed_too(family, tiny_model):
     assert name not in tiny_model.state_dict()
     buffer += 1
     assert {key for key, value in gated.frozen_hashes().items() if value != before[key]} == {name}
+
+
+@pytest.mark.parametrize("value", [torch.tensor(3), torch.tensor(True), torch.tensor(1.5, dtype=torch.bfloat16)])
+def test_a_buffer_of_one_number_is_hashed_too(value, family, tiny_model):
+    gated = GatedModel(tiny_model, family, RetunedHead())
+    others = gated.frozen_hashes()
+    tiny_model.register_buffer("steps", value)
+    assert gated.frozen_hashes().items() - others.items() == {
+        ("steps", hashlib.sha256(value.reshape(1).view(torch.uint8).numpy().tobytes()).hexdigest())
+    }
 
 
 def test_a_session_restores_what_it_changed_also_after_an_error(family, tiny_model):
