@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -76,7 +77,7 @@ class RouterTuner(LightningModule):
                     "Hint: --model.losses.balance LoadBalanceLoss."
                 )
         self.asked = ModelSettings(base, head, losses, layers, scope, task_loss, routing_dtype, answer_path, peft)
-        self.base, self.losses, self.scope, self.layer_choice = base, losses, scope, layers
+        self.losses, self.scope, self.layer_choice = losses, scope, layers
         self.routing_dtype, self.answer_path, self.peft = routing_dtype, answer_path, peft
         self.objective = Objective(losses, task_loss, task_weight)
         self.strict_loading = True
@@ -93,6 +94,15 @@ class RouterTuner(LightningModule):
         self._tokenizer: PreTrainedTokenizerBase | None = None
 
     # What the base model is
+
+    @property
+    def base(self) -> BaseModel:
+        """Where the base model comes from; before it is loaded, one that runs share may take its place."""
+        return self.asked.base
+
+    @base.setter
+    def base(self, shared: BaseModel) -> None:
+        self.asked = replace(self.asked, base=shared)
 
     @property
     def head(self) -> RouterHead:
@@ -254,15 +264,11 @@ class RouterTuner(LightningModule):
     def set_progress(self) -> float:
         """Tell scheduled heads how much of training is done, and return it: 1 where there is nothing to train."""
         fitting = self.trainer.state.fn == "fit"
-        progress = self.global_step / max(1.0, self.planned_steps) if fitting else 1.0
+        # Where only the clock ends a fit its steps are infinitely many, and nothing scheduled moves.
+        progress = self.global_step / max(1.0, float(self.trainer.estimated_stepping_batches)) if fitting else 1.0
         for head in self.gated.heads.values():
             head.set_progress(progress)
         return progress
-
-    @property
-    def planned_steps(self) -> float:
-        """Optimiser steps of the whole fit; infinite where only the clock ends it, and then nothing scheduled moves."""
-        return float(self.trainer.estimated_stepping_batches)
 
     def configure_optimizers(self) -> Any:
         """Return the configured optimiser over the heads' parameters, and its scheduler, which moves every step."""
