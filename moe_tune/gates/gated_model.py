@@ -252,7 +252,10 @@ class GatedModel:
         setattr(owner, name, new)
 
     def detach(self) -> None:
-        """Put the stock gates and experts back; the model is then what it was, but for an adapter, which stays."""
+        """Take out the adapter, then put the stock gates and experts back; the model is then what it was."""
+        if self.adapter is not None:
+            self.adapter.detach()
+            self.adapter = None
         for owner, name, stock in self._stock:
             setattr(owner, name, stock)
         for parameter in self._trained:

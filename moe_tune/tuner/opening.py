@@ -132,7 +132,7 @@ def open_model(asked: ModelSettings, device: torch.device, ranks: Ranks = ALONE)
     try:
         if asked.peft:
             gated.adapt(asked.peft)
-        _ = gated.hashes_at_load
+        asked.base.confirm(gated.hashes_at_load)
     except MoeTuneError:
         gated.detach()  # the model may be one that other runs share
         raise

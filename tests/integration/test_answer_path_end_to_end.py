@@ -241,6 +241,7 @@ def test_arms_that_share_a_workbench_are_those_of_separate_processes(tmp_path, m
 
     arms = {
         "a": ["--model.head", "RetunedHead"],
+        "lora": ["--config", "configs/peft/attention.yaml", "--optimizer.lr", "0.01"],
         "b": ["--config", "configs/head/accuracy_bias.yaml", "--model.head.n_min", "5"],
         "c": ["--config", "configs/head/retuned_temperature.yaml", "--model.scope", "all"],
         "d": ["--model.head", "RetunedHead", "--seed_everything", "1"],

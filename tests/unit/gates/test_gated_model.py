@@ -53,6 +53,36 @@ def test_detaching_restores_the_model_bit_for_bit(family, tiny_model, batch):
     GatedModel(tiny_model, family, IdentityHead())
 
 
+LORAS = [
+    {"r": 4, "target_modules": ["q_proj", "v_proj"]},
+    {"r": 4, "target_parameters": ["mlp.gate.weight"]},
+    {"r": 2, "target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]},
+]
+
+
+@pytest.mark.parametrize("options", LORAS, ids=["attention", "router", "experts"])
+def test_detaching_takes_a_lora_out_too(options, family, tiny_model, batch):
+    with torch.no_grad():
+        stock = tiny_model(**batch).logits
+    names, known = [name for name, _ in tiny_model.named_modules()], set(vars(tiny_model))
+    wanted = {name: parameter.requires_grad for name, parameter in tiny_model.named_parameters()}
+    gated = GatedModel(tiny_model, family, RetunedHead())
+    gated.adapt(options)
+    hashes = gated.frozen_hashes()
+    with torch.no_grad():
+        for parameter in gated.trainable().values():
+            parameter.normal_()
+        assert not torch.equal(tiny_model(**batch).logits, stock)
+    gated.detach()
+
+    with torch.no_grad():
+        assert torch.equal(tiny_model(**batch).logits, stock)
+    assert [name for name, _ in tiny_model.named_modules()] == names
+    assert set(vars(tiny_model)) == known
+    assert {name: parameter.requires_grad for name, parameter in tiny_model.named_parameters()} == wanted
+    assert GatedModel(tiny_model, family, IdentityHead()).frozen_hashes() == hashes
+
+
 def test_attaching_twice_is_refused_and_changes_nothing(family, tiny_model, batch):
     gated = GatedModel(tiny_model, family, RetunedHead())
     with pytest.raises(ModelError, match="detach"):
