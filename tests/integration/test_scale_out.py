@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from waiting import until
 
 from moe_tune.base.errors import ConfigError
+from moe_tune.callbacks.start_up_line import start_up_line
 from moe_tune.data.batching import BucketBatchSampler
 from moe_tune.heads.loss_free_bias import LossFreeBiasHead
 from moe_tune.models.base_model import BaseModel
@@ -42,7 +43,7 @@ class Steps(Callback):
     def on_train_batch_end(self, trainer, tuner, outputs, batch, batch_index):
         self.losses.append(float(outputs["loss"]))
         if trainer.global_step > len(self.states):
-            self.states.append({name: value.clone() for name, value in tuner.routers.state().items()})
+            self.states.append({name: value.clone() for name, value in tuner.gated.state().items()})
 
     def on_before_optimizer_step(self, trainer, tuner, optimizer):
         self.progress.append(trainer.global_step / tuner.planned_steps)
@@ -124,10 +125,10 @@ def test_in_mixed_precision_routing_and_heads_stay_float32(tmp_path):
 
     class Dtypes(Callback):
         def on_before_zero_grad(self, trainer, tuner, optimizer):
-            for output in tuner.routers.trace.outputs.values():
+            for output in tuner.gated.trace.outputs.values():
                 seen.update((output.logits_TE.dtype, output.probs_TE.dtype, output.weights_TK.dtype))
-            seen.update(parameter.dtype for parameter in tuner.routers.trainable().values())
-            seen.update(one.grad.dtype for one in tuner.routers.trainable().values() if one.grad is not None)
+            seen.update(parameter.dtype for parameter in tuner.gated.trainable().values())
+            seen.update(one.grad.dtype for one in tuner.gated.trainable().values() if one.grad is not None)
 
     words = ("--config", "configs/trainer/bf16.yaml", "--data.limit_train", "32", "--data.batch_size", "16")
     for scope in ("answer", "all"):
@@ -150,20 +151,20 @@ class Recorded(Callback):
         self.losses, self.gradients, self.bytes, self.line = [], [], [], ""
 
     def on_fit_start(self, trainer, tuner):
-        self.line = tuner.summary_line()
+        self.line = start_up_line(tuner)
 
     def on_before_backward(self, trainer, tuner, loss):
-        self.before = {layer: id(output) for layer, output in tuner.routers.trace.outputs.items()}
+        self.before = {layer: id(output) for layer, output in tuner.gated.trace.outputs.items()}
 
     def on_after_backward(self, trainer, tuner):
-        after = {layer: id(output) for layer, output in tuner.routers.trace.outputs.items()}
+        after = {layer: id(output) for layer, output in tuner.gated.trace.outputs.items()}
         assert after == self.before, "a layer is recorded once, not again when it is computed again"
 
     def on_train_batch_end(self, trainer, tuner, outputs, batch, batch_index):
         self.losses.append(outputs["loss"])
 
     def on_before_optimizer_step(self, trainer, tuner, optimizer):
-        self.gradients.append({name: one.grad.clone() for name, one in tuner.routers.trainable().items()})
+        self.gradients.append({name: one.grad.clone() for name, one in tuner.gated.trainable().items()})
 
 
 @pytest.fixture
