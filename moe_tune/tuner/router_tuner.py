@@ -33,6 +33,7 @@ from moe_tune.routing import Scope
 from moe_tune.tuner.calibration import training_table
 from moe_tune.tuner.joint_end import JointEnd
 from moe_tune.tuner.split_results import SplitResults
+from moe_tune.tuner.token_share import token_share
 from moe_tune.tuner.train_table import TrainTable, ids_hash
 
 if TYPE_CHECKING:
@@ -267,7 +268,8 @@ class RouterTuner(LightningModule):
             share = size * self.trainer.world_size / together
         parts = {"task": (self.task_weight, loss_B.mean() * share)}
         for name, loss in self.losses.items():
-            parts[name] = (loss.current_weight(progress), loss.compute(trace, context) * share)
+            factor = share * token_share(self.trainer, batch_index) if loss.counts_tokens(self.scope) else share
+            parts[name] = (loss.current_weight(progress), loss.compute(trace, context) * factor)
         self._refuse(parts)
         if not self.told_constant:
             self._tell_constant({name: value for name, (_, value) in parts.items() if name != "task"})
