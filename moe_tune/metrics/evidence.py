@@ -87,7 +87,6 @@ class RoutingEvidence(nn.Module):
         return tables
 
     def summary(self) -> dict[str, float]:
-        """Return the history's numbers, at the answer scope."""
         tables = self.tables("answer")
         values: dict[str, float] = {}
         for metric in self._at("answer"):

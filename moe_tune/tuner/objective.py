@@ -12,7 +12,7 @@ from moe_tune.base.errors import ConfigError, NumericsError
 from moe_tune.data.batching import Batch
 from moe_tune.gates.gated_model import GatedModel
 from moe_tune.losses.base import CONTEXT_EXTRAS, AuxLoss, LossContext
-from moe_tune.routing import LayerTable
+from moe_tune.routing import LayerTable, Scope
 
 TaskLoss = Literal["letters", "vocabulary"]
 """Cross-entropy over the answer letters, or over the full vocabulary; at the answer position."""
@@ -68,6 +68,10 @@ class Objective:
         self.wants_teacher, self.wants_table = "teacher" in wanted, "table" in wanted
         self._told_constant = False
 
+    def counts_tokens(self, scope: Scope) -> bool:
+        """Return whether a loss is a mean over all tokens, given where the heads act."""
+        return any(loss.counts_tokens(scope) for loss in self.losses.values())
+
     def parts(
         self,
         gated: GatedModel,
@@ -76,6 +80,7 @@ class Objective:
         logits_BV: Tensor,
         progress: float,
         share: float,
+        tokens: float,
         teacher_BV: Tensor | None,
         tables: Mapping[int, LayerTable] | None,
         where: str,
@@ -89,6 +94,7 @@ class Objective:
             logits_BV: Its logits over the vocabulary at the answer position.
             progress: Share of training done, 0 to 1.
             share: Factor on every value: what the batch's part counts among the processes.
+            tokens: Further factor on means over tokens: what the batch's tokens count among the step's.
             teacher_BV: The pretrained router's logits, if a loss needs them.
             tables: What is known of the training split by layer, if a loss needs it.
             where: The step, for messages.
@@ -112,7 +118,8 @@ class Objective:
         )
         parts: Parts = {"task": (self.task_weight, loss_B.mean() * share)}
         for name, loss in self.losses.items():
-            parts[name] = (loss.current_weight(progress), loss.compute(gated.trace, context) * share)
+            factor = share * tokens if loss.counts_tokens(gated.scope) else share
+            parts[name] = (loss.current_weight(progress), loss.compute(gated.trace, context) * factor)
         _refuse(parts, gated, where)
         if not self._told_constant:
             self._told_constant = True

@@ -28,6 +28,7 @@ from moe_tune.tuner.hooks import Calibration, JointEnd, PreparedPrompts
 from moe_tune.tuner.objective import Objective, TaskLoss, judge
 from moe_tune.tuner.opening import ModelSettings, OpenModel, open_model
 from moe_tune.tuner.split_results import SplitResults
+from moe_tune.tuner.token_share import token_share
 from moe_tune.tuner.train_table import TrainTable
 
 if TYPE_CHECKING:
@@ -210,8 +211,9 @@ class RouterTuner(LightningModule):
         if several_ranks():  # what they have is averaged, and their parts of a batch may differ in size by one
             together = int(summed_over_ranks(torch.tensor(size, device=self.device)))
             share = size * self.trainer.world_size / together
+        tokens = token_share(self.trainer, batch_index) if objective.counts_tokens(self.scope) else 1.0
         tables = None if self.table is None else self.table.layers
-        parts = objective.parts(gated, judged, batch, logits_BV, progress, share, teacher_BV, tables, where)
+        parts = objective.parts(gated, judged, batch, logits_BV, progress, share, tokens, teacher_BV, tables, where)
         total = torch.stack([weight * value for weight, value in parts.values()]).sum()
         correct = (judged[0].argmax(-1) == batch.gold_B).float().mean() * share
         joint = several_ranks()

@@ -93,6 +93,21 @@ def test_two_batches_of_16_are_one_of_32(tmp_path, in_order, questions):
             assert ours["validation/loss"] == pytest.approx(theirs["validation/loss"], rel=1e-5)
 
 
+def test_a_mean_over_tokens_is_that_of_the_whole_step_however_it_is_cut(tmp_path):
+    """Batches are of prompts of like length: the small ones differ in tokens, and at the end in questions."""
+    words = (
+        *(*SGD, "--data.limit_train", "36", "--test_after_fit", "false", "--model.task_weight", "0"),
+        *("--model.scope", "all", "--model.answer_path.use", "never", "--model.layers", "last-1"),
+        *("--model.losses.entropy", "TokenEntropyLoss", "--model.losses.z", "ZLoss"),
+    )
+    _, whole = fitted(tmp_path / "large", *words, "--data.batch_size", "36")
+    cut = ("--data.batch_size", "8", "--trainer.accumulate_grad_batches", "5")
+    _, parts = fitted(tmp_path / "small", *words, *cut)
+    assert len(parts.losses) == 5
+    for name, value in whole.states[0].items():
+        torch.testing.assert_close(parts.states[0][name], value, atol=1e-6, rtol=1e-5, msg=name)
+
+
 @pytest.mark.slow
 def test_the_loss_free_bias_moves_once_a_step(tmp_path, in_order, monkeypatch):
     moves, after_step = [], LossFreeBiasHead.after_step
