@@ -114,7 +114,8 @@ def _rule(figure: go.Figure, mark: Rule) -> None:
 
 def _axis(axis: Axis) -> dict[str, Any]:
     drawn: dict[str, Any] = {
-        "title": axis.title, "gridcolor": "var(--grid)", "linecolor": "var(--grid)", "tickcolor": "var(--grid)",
+        "title": {"text": axis.title, "standoff": 8},
+        "gridcolor": "var(--grid)", "linecolor": "var(--grid)", "tickcolor": "var(--grid)",
         "tickfont": {"color": "var(--muted)"}, "zeroline": False, "showgrid": axis.lined, "tickformat": axis.form,
         "automargin": True,
     }  # fmt: skip

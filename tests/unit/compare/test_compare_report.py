@@ -6,8 +6,8 @@ import re
 
 import pandas as pd
 import pytest
+from made_up_runs import write_run
 from rich.console import Console
-from synthetic_runs import write_run
 
 from moe_tune.base.errors import ConfigError, DataError
 from moe_tune.cli.compare import default_out, main
