@@ -28,7 +28,7 @@ from bench.smoke import parsed
 from moe_tune.base.memory import peak_memory
 from moe_tune.data.module import QuizDataModule
 from moe_tune.data.nano_quiz import NanoQuiz
-from moe_tune.gates.gated_model import TunedRouters
+from moe_tune.gates.gated_model import GatedModel
 from moe_tune.heads.dense_mixer import DenseMixerHead
 from moe_tune.heads.retuned import RetunedHead
 from moe_tune.models.base_model import BaseModel
@@ -62,7 +62,7 @@ def fitted(folder: Path, questions: int) -> dict[str, dict[str, torch.Tensor]]:
 def routed(weights: dict[str, torch.Tensor], quiz: QuizDataModule) -> dict[int, list[RouterOutput]]:
     """Return the routing of the validation questions' answer tokens by layer, batch by batch."""
     model, family = BaseModel("nano").load()
-    routers = TunedRouters(model, family, RetunedHead(), "all")
+    routers = GatedModel(model, family, RetunedHead(), "all")
     routers.load_state(weights, "the fit")
     found: dict[int, list[RouterOutput]] = {}
     for batch in quiz.val_dataloader():
@@ -78,7 +78,7 @@ def differences(weights: dict[str, dict[str, torch.Tensor]], questions: int) -> 
     base = BaseModel("nano")
     quiz.prepare(base.load_tokenizer(), int(base.load_config().max_position_embeddings))
     sides = {side: routed(weights[side], quiz) for side in OVERLAYS}
-    pretrained = TunedRouters(*base.load(), RetunedHead(), "all").state()
+    pretrained = GatedModel(*base.load(), RetunedHead(), "all").state()
     print("layer   same experts   KL(plain || dense), nats   |dW|/|W| plain   dense   between them")
     overlaps = []
     for layer, outputs in sides["plain"].items():

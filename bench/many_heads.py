@@ -26,7 +26,7 @@ from moe_tune.heads.retuned import RetunedHead
 from moe_tune.settings.running import run
 from moe_tune.settings.workbench import Workbench
 from moe_tune.studies.experiment import ArmRun, run_experiment
-from moe_tune.studies.grid import GridTuner, Point
+from moe_tune.studies.grid import Grid, Point
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = "last-5"
@@ -40,27 +40,21 @@ def points(place: Place, count: int) -> list[Point]:
     for index in range(count):
         draw = torch.Generator().manual_seed(index)
         state = {
-            name: value + 0.05 * torch.randn(value.shape, generator=draw)
-            for name, value in tuner.routers.state().items()
+            name: value + 0.05 * torch.randn(value.shape, generator=draw) for name, value in tuner.gated.state().items()
         }
-        made.append(Point(f"head {index}", RetunedHead(), LAYERS, state, tuner.fingerprint))
+        made.append(Point(f"head {index}", RetunedHead(), LAYERS, state, tuner.gated.fingerprint))
     return made
 
 
 def timed(place: Place, heads: list[Point]) -> tuple[float, list[torch.Tensor]]:
     """Return the seconds of an evaluation from kept prompts, and each head's letters."""
-    quiz = place.quiz()
-    tuner = GridTuner(make_tuner(place, RetunedHead(), "always"), heads)
-    tuner.points = heads  # without the pretrained router beside them
-    trainer = plain_trainer(place)
-    trainer.validate(tuner, quiz, verbose=False)  # warm: the model is loaded, the caches are open
-    tuner.outcomes = []
+    grid = Grid(make_tuner(place, RetunedHead(), "always"), heads, place.quiz(), plain_trainer(place))
+    grid.evaluate("validation")  # warm: the model is loaded, the caches are open
+    batches = list(grid.examiner.quiz.val_dataloader())
     start = time.perf_counter()
-    for batch in quiz.val_dataloader():
-        with torch.no_grad():
-            tuner.evaluate(batch, "validation")
+    results = grid.evaluate("validation", batches)
     seconds = time.perf_counter() - start
-    return seconds, [torch.cat(one.log_probs_QA).argmax(-1) for one in tuner.outcomes]
+    return seconds, [torch.cat(one.log_probs_QA).argmax(-1) for one in results]
 
 
 def grid(folder: Path, questions: int) -> float:

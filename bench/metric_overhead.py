@@ -35,7 +35,7 @@ def ready(place: Place) -> tuple[RouterTuner, list[Batch]]:
     plain_trainer(place).validate(tuner, quiz, verbose=False)
     torch.manual_seed(0)
     with torch.no_grad():
-        for parameter in tuner.routers.trainable().values():
+        for parameter in tuner.gated.trainable().values():
             parameter.add_(0.05 * torch.randn_like(parameter))
     return tuner, list(quiz.val_dataloader())
 
@@ -45,10 +45,20 @@ def outcome_of(log_probs_BA: torch.Tensor, batch: Batch) -> Outcome:
     return Outcome(log_probs_BA.argmax(-1) == batch.gold_B, batch.subject_B, batch.question_B)
 
 
+class Waiting:
+    """Lets a pass record what the metrics read, and leaves them for later."""
+
+    def __init__(self, evidence: RoutingEvidence) -> None:
+        self.needs = evidence.needs
+
+    def add(self, *answered: object) -> None:
+        """Do nothing yet."""
+
+
 def by_metric(evidence: RoutingEvidence, tuner: RouterTuner, outcome: Outcome) -> dict[tuple[str, str], float]:
     """Return the seconds of each metric and scope for the tuner's last batch."""
     seconds: dict[tuple[str, str], float] = {}
-    trace = tuner.routers.trace
+    trace = tuner.gated.trace
     for scope in evidence.scopes:
         start = time.perf_counter()
         trace.at(scope)
@@ -80,13 +90,13 @@ def main() -> None:
         write_quiz(place.folder / "quiz", validation=chosen, train=chosen[:2])
         tuner, batches = ready(place)
         for turn in range(options.repeats + 1):
-            evidence = RoutingEvidence(tuner.metric_shape("validation"))
+            evidence = RoutingEvidence(tuner.examiner.metric_shape("validation"))
             passed = updated = 0.0
             for batch in batches:
                 start = time.perf_counter()
-                log_probs_BA, _ = tuner.answer(batch, "validation")
+                log_probs_BA, _ = tuner.examiner.answer_batch(batch, "validation", Waiting(evidence))
                 between = time.perf_counter()
-                evidence.update(tuner.routers.trace, outcome_of(log_probs_BA, batch))
+                evidence.update(tuner.gated.trace, outcome_of(log_probs_BA, batch))
                 passed, updated = passed + between - start, updated + time.perf_counter() - between
                 if turn:  # the first turn warms up
                     for key, seconds in by_metric(evidence, tuner, outcome_of(log_probs_BA, batch)).items():

@@ -39,7 +39,7 @@ from moe_tune.settings.quiet import quieten
 from moe_tune.tuner.router_tuner import RouterTuner
 
 
-@dataclass
+@dataclass(frozen=True)
 class RandomOlmoe(BaseModel):
     """OLMoE-1B-7B with random weights, filled in place: no weight exists twice.
 
@@ -176,7 +176,7 @@ def run(base: RandomOlmoe, quiz: QuizDataModule, folder: Path, epochs: int) -> d
     for _ in range(2):  # the first makes the test split's cache
         trainer.test(tuner, quiz, verbose=False)
     took["evaluation"] = clock.spans[0]
-    tuner.routers.detach()
+    tuner.gated.detach()
     tuner, trainer = prepared(TemperatureHead(tau=0.5))
     trainer.test(tuner, quiz, verbose=False)
     took["evaluation of another head"] = clock.spans[0]

@@ -26,7 +26,7 @@ settings.register_profile("moe_tune", deadline=None, derandomize=True, database=
 settings.load_profile("moe_tune")
 
 # Models this small gain nothing from threads, and on a busy machine threads that wait for one another cost tenfold.
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
 # Lightning writes to the standard error it found when it was imported, which pytest has closed by the next test.

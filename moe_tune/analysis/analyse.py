@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from moe_tune.analysis.files import write_analysis
 from moe_tune.analysis.findings import Analysis
 from moe_tune.analysis.gather import Manner, gather, question_table
-from moe_tune.analysis.passes import AnalysisTuner, QuizPass, run_pass
+from moe_tune.analysis.passes import AnalysedModel, QuizPass, run_pass
 from moe_tune.analysis.perturbations import CHANGES, unchanged
 from moe_tune.analysis.sensitivity import measure_sensitivity
 from moe_tune.base.errors import ConfigError, DataError
@@ -53,7 +53,7 @@ class Asked:
 def analyse(asked: Asked, host: FitSettings, with_shots: Callable[[int], FitSettings], out: Path) -> Analysis:
     """Analyse a model or a run, write the results and return them."""
     began = time.monotonic()
-    tuner = AnalysisTuner(host.model, asked.scopes)
+    model = AnalysedModel(host.model, asked.scopes)
     passes: list[QuizPass] = []
     notes: list[str] = []
     for shots in _shots(asked, host.settings.data.few_shot):
@@ -66,7 +66,7 @@ def analyse(asked: Asked, host: FitSettings, with_shots: Callable[[int], FitSett
             plugins=[RouterCheckpointIO()],
         )
         try:
-            passes.append(run_pass(tuner, fit.datamodule, asked.split, trainer, asked.checkpoint))
+            passes.append(run_pass(model, fit.datamodule, asked.split, trainer, asked.checkpoint))
         except (ConfigError, DataError) as fault:
             if asked.shots or not passes:
                 raise
@@ -76,14 +76,14 @@ def analyse(asked: Asked, host: FitSettings, with_shots: Callable[[int], FitSett
         _record(asked, passes[-1], shots)
     sensitivity = pd.DataFrame()
     if asked.sensitivity and "answer" in asked.scopes:
-        sensitivity = _sensitivity(tuner, passes, asked.split, asked.sensitivity)
+        sensitivity = _sensitivity(passes, asked.split, asked.sensitivity)
     elif asked.sensitivity:
         notes.append("Sensitivity was not measured: it is of the answer token, which is not among the scopes.")
         rank_zero_info(notes[-1])
     seed = host.settings.seed_everything
     manner = Manner(asked.name, asked.split, asked.checkpoint is not None, asked.draws, seed)
     cost = {"seconds": round(time.monotonic() - began, 1), "peak_memory_gib": round(peak_memory() / 2**30, 2)}
-    analysis = gather(tuner, passes, manner, sensitivity, notes, cost)
+    analysis = gather(model, passes, manner, sensitivity, notes, cost)
     write_analysis(analysis, out)
     write_parquet(pd.concat([question_table(one, asked.split) for one in passes]), out / "questions.parquet")
     return analysis
@@ -95,16 +95,14 @@ def _shots(asked: Asked, configured: int) -> list[int]:
     return list(dict.fromkeys(asked.shots or sorted({*least, 5, *([configured] if configured else [])})))
 
 
-def _sensitivity(tuner: AnalysisTuner, passes: list[QuizPass], split: str, questions: int) -> pd.DataFrame:
+def _sensitivity(passes: list[QuizPass], split: str, questions: int) -> pd.DataFrame:
     """Change the prompts of the first pass, and the order of the examples where there are most of them."""
     most = max(passes, key=lambda one: one.shots)
     ordered = [change for change in CHANGES if change.examples is not unchanged]
     kinds = [(passes[0], [change for change in CHANGES if change not in ordered])]
     frames = []
     for one, changes in kinds + ([(most, ordered)] if most.shots > 1 else []):
-        tuner.trainer = one.trainer  # its questions and letters, not those of the last pass
-        tuner.to(one.trainer.strategy.root_device)
-        frame = measure_sensitivity(tuner, one.quiz, split, questions, changes)
+        frame = measure_sensitivity(one.examiner, split, questions, changes)
         frame.insert(0, "scope", "answer")
         frame.insert(0, "shots", one.shots)
         frames.append(frame)

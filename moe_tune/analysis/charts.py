@@ -5,28 +5,24 @@ from collections.abc import Callable
 import numpy as np
 
 from moe_tune.analysis.findings import Analysis
+from moe_tune.reports import routing_charts as routing
 from moe_tune.reports.chart import Axis, Bars, Chart, Hover, layer_ticks
-from moe_tune.reports.routing_charts import (
-    EntropyCurve,
-    accuracy_chart,
-    entropy_chart,
-    grid,
-    layer_names,
-    scatter_chart,
-    usage_chart,
-)
 
 
 def _usage(part: Analysis) -> Chart:
-    usage_LE = grid(part.experts, "usage")
-    return usage_chart(layer_names(part.experts), usage_LE, part.layers["tokens"], float(np.nanmax(usage_LE)))
+    usage_LE = routing.grid(part.experts, "usage")
+    return routing.usage_chart(
+        routing.layer_names(part.experts), usage_LE, part.layers["tokens"], float(np.nanmax(usage_LE))
+    )
 
 
 def _entropy(part: Analysis, name: str) -> Chart:
     layers = part.layers
     mean, share = layers[f"{name}_mean"], layers[f"{name}_share"]
-    curve = EntropyCurve("mean, band: one sd", layers["layer"], mean, mean / share, layers[f"{name}_std"], width=2.5)
-    return entropy_chart([curve])
+    curve = routing.EntropyCurve(
+        "mean, band: one sd", layers["layer"], mean, mean / share, layers[f"{name}_std"], width=2.5
+    )
+    return routing.entropy_chart([curve])
 
 
 def _weights(part: Analysis) -> Chart:
@@ -84,11 +80,11 @@ def _overall(part: Analysis) -> float:
 
 CHARTS: dict[str, Callable[[Analysis], Chart | None]] = {
     "usage": _usage,
-    "accuracy": lambda part: accuracy_chart(part.experts, _overall(part)),
+    "accuracy": lambda part: routing.accuracy_chart(part.experts, _overall(part)),
     "entropy_all": lambda part: _entropy(part, "entropy_all"),
     "entropy_topk": lambda part: _entropy(part, "entropy_topk"),
     "weights": _weights,
-    "scatter": lambda part: scatter_chart(part.experts, _overall(part)),
+    "scatter": lambda part: routing.scatter_chart(part.experts, _overall(part)),
     "sensitivity": _sensitivity,
 }
 """Charts by the name the page asks for them, each of an analysis restricted to one setting."""

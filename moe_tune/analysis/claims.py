@@ -41,10 +41,6 @@ class PaperClaim(TypedDict):
 def claims(evidence: Mapping[str, ScopeEvidence], shots: int) -> list[PaperClaim]:
     """Return the paper's four claims under every scope, with the numbers of the model analysed beside the quoted ones.
 
-    Args:
-        evidence: What is known by scope.
-        shots: Examples in the prompt, 0 and up.
-
     Reference:
         Chernov 2025, https://arxiv.org/abs/2502.17187
     """

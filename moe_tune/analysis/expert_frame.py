@@ -18,9 +18,6 @@ FLAG_BELOW = 0.05
 def subject_totals(tables: Tables) -> tuple[Counts, Counts]:
     """Return the correctly answered questions and all questions of each subject, among those seen.
 
-    Args:
-        tables: The tables of one scope.
-
     Shape:
         - two arrays (S,).
     """
@@ -30,17 +27,7 @@ def subject_totals(tables: Tables) -> tuple[Counts, Counts]:
 
 
 def expert_frame(tables: Tables, null: PermutationNull, layers: Sequence[int], subjects: Sequence[str]) -> pd.DataFrame:
-    """Return what is known of each expert: use, accuracy in its several forms, and the permutation null's verdict.
-
-    Args:
-        tables: The tables of one scope.
-        null: Their permutation null.
-        layers: Index of each layer in the model.
-        subjects: Subject names in index order.
-
-    Reference:
-        This project's; the estimators are in the files beside this one.
-    """
+    """Return what is known of each expert: use, accuracy in its several forms, and the permutation null's verdict."""
     questions_LE, correct_LE = tables["questions"], tables["correct"]
     questions_LES, correct_LES = tables["questions_by_subject"], tables["correct_by_subject"]
     solved_S, asked_S = subject_totals(tables)

@@ -9,12 +9,7 @@ from moe_tune.base.published import published, write_parquet
 
 
 def write_analysis(analysis: Analysis, out: Path) -> None:
-    """Write ``report.html``, ``report.md``, ``report.tex``, ``summary.json``, and every table as CSV and parquet.
-
-    Args:
-        analysis: What to write.
-        out: Folder for the files; made if missing, files of the same name are replaced.
-    """
+    """Write ``report.html``, ``report.md``, ``report.tex``, ``summary.json``, and every table as CSV and parquet."""
     summary = {
         "title": analysis.title,
         "lead": analysis.lead,

@@ -115,11 +115,7 @@ class Analysis:
         return [AnalysisSetting(int(shots), str(scope)) for shots, scope in pairs.itertuples(index=False)]
 
     def at(self, setting: AnalysisSetting) -> "Analysis":
-        """Return the analysis restricted to one setting.
-
-        Args:
-            setting: One of ``settings``.
-        """
+        """Return the analysis restricted to one setting."""
         rows: dict[str, Any] = {
             name: frame[(frame["shots"] == setting.shots) & (frame["scope"] == setting.scope)].reset_index(drop=True)
             for name, frame in self.tables().items()
@@ -130,9 +126,5 @@ class Analysis:
 
 
 def columns_of(table: str) -> list[str]:
-    """Return the columns every row of a table has.
-
-    Args:
-        table: One of ``COLUMNS``.
-    """
+    """Return the columns every row of a table has."""
     return ["shots", "scope", *COLUMNS[table].split()]

@@ -62,20 +62,8 @@ def scope_evidence(
 ) -> ScopeEvidence:
     """Return the data frames of one scope.
 
-    Args:
-        tables: The tables of the scope by name, numpy arrays.
-        layers: Index of each layer in the model, L of them.
-        subjects: Subject names in index order, S of them.
-        cluster_Q: Number of the group of questions of one text, for every question of the split; ``None`` takes the
-            questions as independent.
-        draws: Shuffles of the permutation null, 1 and up; at least 40 per layer are made.
-        seed: Seed of the shuffles.
-
     Raises:
         DataError: No question was seen.
-
-    Reference:
-        This project's; the estimators are in the files beside this one.
     """
     seen_Q = tables["seen_Q"].astype(bool)
     if not seen_Q.any():

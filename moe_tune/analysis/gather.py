@@ -9,7 +9,7 @@ import pandas as pd
 from moe_tune.analysis.claims import claims
 from moe_tune.analysis.findings import Analysis
 from moe_tune.analysis.frames import ScopeEvidence, scope_evidence
-from moe_tune.analysis.passes import AnalysisTuner, QuizPass
+from moe_tune.analysis.passes import AnalysedModel, QuizPass
 from moe_tune.routing import Part, Scope
 from moe_tune.runs.directory import environment, now
 from moe_tune.stats.accuracy_estimates import accuracy_text
@@ -37,27 +37,18 @@ class Manner:
 
 
 def gather(
-    tuner: AnalysisTuner,
+    model: AnalysedModel,
     passes: Sequence[QuizPass],
     manner: Manner,
     sensitivity: pd.DataFrame,
     notes: Sequence[str],
     about: dict[str, Any],
 ) -> Analysis:
-    """Return what passes over the same questions say together.
-
-    Args:
-        tuner: What answered.
-        passes: One per number of worked examples.
-        manner: How the analysis is made.
-        sensitivity: What small changes of the input change; empty where it was not measured.
-        notes: Sentences for the report's section on method.
-        about: Further facts for the report's head, such as the time it took.
-    """
+    """Return what passes over the same questions say together."""
     frames: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
     held, accuracies, made = [], {}, manner.draws
     for one in passes:
-        known = _by_scope(one, tuner, manner)
+        known = _by_scope(one, model, manner)
         held += claims({str(scope): evidence for scope, evidence in known.items()}, one.shots)
         accuracies[one.shots] = accuracy_text(one.results.correct, len(one.predictions_Q))
         made = max(made, *(evidence.draws for evidence in known.values()))
@@ -67,24 +58,24 @@ def gather(
                 frame.insert(0, "scope", scope)
                 frame.insert(0, "shots", one.shots)
                 frames[name].append(frame)
-    base, quiz, rule = tuner.base, passes[0].quiz, tuner.routers.rule
+    base, quiz, rule = model.base, passes[0].quiz, model.gated.rule
     questions = len(passes[0].predictions_Q)
     return Analysis(
         title=f"Routing of {manner.name}",
         lead=(
-            f"{_router(tuner, manner)} of {base.path}, {len(tuner.routers.gates)} layers of {rule.num_experts} "
+            f"{_router(model, manner)} of {base.path}, {len(model.gated.gates)} layers of {rule.num_experts} "
             f"experts, top {rule.top_k}, on {questions:,} questions of the {manner.split} split."
         ),
         about={
             "model": base.path,
             "revision": base.revision or "local",
-            "fingerprint": tuner.fingerprint,
-            "head": _router(tuner, manner),
+            "fingerprint": model.gated.fingerprint,
+            "head": _router(model, manner),
             "split": manner.split,
             "protocol": quiz.protocol_name(manner.split),
             "questions": questions,
             "accuracy": accuracies,
-            "routing": tuner.routing_dtype,
+            "routing": model.routing_dtype,
             "permutations": made,
             "seed": manner.seed,
             "date": now(),
@@ -99,12 +90,7 @@ def gather(
 
 
 def question_table(one: QuizPass, split: str) -> pd.DataFrame:
-    """Return how every question of a pass was answered, one row each.
-
-    Args:
-        one: The pass.
-        split: The split it read.
-    """
+    """Return how every question of a pass was answered, one row each."""
     questions = one.quiz.questions(split)
     frame = pd.DataFrame(
         {
@@ -119,10 +105,10 @@ def question_table(one: QuizPass, split: str) -> pd.DataFrame:
     return frame.assign(correct=frame["gold"] == frame["prediction"])
 
 
-def _by_scope(one: QuizPass, tuner: AnalysisTuner, manner: Manner) -> dict[Scope | Part, ScopeEvidence]:
+def _by_scope(one: QuizPass, model: AnalysedModel, manner: Manner) -> dict[Scope | Part, ScopeEvidence]:
     cluster_Q = question_table(one, manner.split)["content_hash"].factorize()[0]
     evidence = {}
-    for scope in tuner.scopes:
+    for scope in model.scopes:
         tables = {name: table.cpu().numpy() for name, table in one.results.evidence.tables(scope).items()}
         if tables["tokens"].any():  # without worked examples nothing belongs to them
             layers, subjects = one.results.evidence.shape.layers, one.quiz.subjects
@@ -130,11 +116,11 @@ def _by_scope(one: QuizPass, tuner: AnalysisTuner, manner: Manner) -> dict[Scope
     return evidence
 
 
-def _router(tuner: AnalysisTuner, manner: Manner) -> str:
-    traits, name = tuner.head.traits, type(tuner.head).__name__
+def _router(model: AnalysedModel, manner: Manner) -> str:
+    traits, name = model.head.traits, type(model.head).__name__
     if not manner.trained and traits.exact_start and not traits.needs_calibration and (
         traits.trainable or name == "IdentityHead"
     ):  # fmt: skip
         return "The pretrained router"
-    layers = ", ".join(map(str, tuner.routers.layers))
-    return f"{name} on layers {layers} (scope {tuner.scope}, {'trained' if manner.trained else 'as configured'})"
+    layers = ", ".join(map(str, model.gated.layers))
+    return f"{name} on layers {layers} (scope {model.scope}, {'trained' if manner.trained else 'as configured'})"

@@ -18,14 +18,6 @@ def layer_frame(tables: Tables, null: PermutationNull, layers: Sequence[int]) ->
     """Return what is known of each layer: activation, load, entropy, margins, drift, and the spread of accuracy.
 
     ``accuracy_spread`` and its null leave out what the permutation null does, repeats of a question within a subject.
-
-    Args:
-        tables: The tables of one scope.
-        null: Their permutation null.
-        layers: Index of each layer in the model.
-
-    Reference:
-        This project's; the estimators are in the files beside this one.
     """
     count_LE, tokens_L = tables["count"], tables["tokens"]
     _, asked_S = subject_totals(tables)

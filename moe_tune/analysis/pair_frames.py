@@ -14,10 +14,6 @@ PAIRS = 50
 def weight_frame(tables: Tables, layers: Sequence[int]) -> pd.DataFrame:
     """Return the mean weight of the 1st to Kth chosen expert of each layer, and its share of the sum of these means.
 
-    Args:
-        tables: The tables of one scope.
-        layers: Index of each layer in the model.
-
     Reference:
         Chernov 2025, https://arxiv.org/abs/2502.17187 (the table of sorted weights)
     """
@@ -38,10 +34,6 @@ def co_activation_frame(tables: Tables, layers: Sequence[int]) -> pd.DataFrame:
 
     Formula: ``conditional = P(other | expert)``, ``lift = P(both) / (P(expert) P(other))``, shares of tokens. The
     expert is the one of the pair with the lower index.
-
-    Args:
-        tables: The tables of one scope.
-        layers: Index of each layer in the model.
 
     Reference:
         This project's; lift as in Brin et al. 1997, https://doi.org/10.1145/253260.253325

@@ -8,76 +8,81 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from moe_tune.answer_path.engine import AnswerEngine
 from moe_tune.data.batching import Batch
-from moe_tune.data.encoding import PromptEncoder
+from moe_tune.data.encoding import PromptedQuestion, PromptEncoder
 from moe_tune.data.module import QuizDataModule
-from moe_tune.metrics.base import Outcome
-from moe_tune.metrics.evidence import RoutingEvidence
-from moe_tune.routing import PARTS, Part, Scope
+from moe_tune.gates.gated_model import GatedModel
+from moe_tune.routing import PARTS, Part, RoutingTrace, Scope
+from moe_tune.runs.checkpoint import RouterCheckpointIO
+from moe_tune.tuner.calibration import calibrate
+from moe_tune.tuner.examiner import Examiner
+from moe_tune.tuner.opening import OpenModel, open_model
 from moe_tune.tuner.router_tuner import RouterTuner
 from moe_tune.tuner.split_results import SplitResults
 
 
-class AnalysisTuner(RouterTuner):
-    """Answers questions as a run does, and keeps what its routers did under every scope asked for.
+class AnalysedModel:
+    """The model of a configuration, which answers questions as a run of it does.
 
     Args:
-        host: The model, the head and their numerics.
+        host: The configuration's model, head and numerics, not loaded.
         scopes: Which tokens count; with ``answer`` alone prompts go the way of the host's ``answer_path``.
     """
 
     def __init__(self, host: RouterTuner, scopes: Sequence[Scope | Part]) -> None:
         way = host.answer_path if list(scopes) == ["answer"] else replace(host.answer_path, use="never")
-        super().__init__(
-            host.base,
-            host.head,
-            {},
-            host.layer_choice,
-            host.scope,
-            host.task_loss,
-            host.task_weight,
-            host.routing_dtype,
-            way,
-            host.peft,
-        )
-        self.scopes = tuple(scopes)
-        self._encoder: PromptEncoder | None = None
+        self.host, self.scopes, self.asked = host, tuple(scopes), replace(host.asked, losses={}, answer_path=way)
+        self.base, self.head, self.scope, self.routing_dtype = host.base, host.head, host.scope, host.routing_dtype
+        self._opened: OpenModel | None = None
 
-    def forget(self) -> None:
-        """Begin anew: prompts with other examples are other prompts, and so is what heads are calibrated on."""
-        self.calibrated, self.table = False, None
-        if self.language_model is not None:
-            self.engine = AnswerEngine(self, self.answer_path)
+    @property
+    def gated(self) -> GatedModel:
+        """The model, once a pass has loaded it."""
+        assert self._opened is not None
+        return self._opened.gated
 
-    def on_predict_epoch_start(self) -> None:
-        """Begin a pass."""
-        self.results = {}
-        split = self.quiz.predict_split
-        if split != "train" and self.table and self.head.traits.needs_calibration:
-            self.table.refuse_overlap(self.quiz.questions(split), split)
-        parted = any(scope in PARTS for scope in self.scopes)
-        self._encoder = self.quiz.encoder(split) if parted else None
+    def examiner(self, quiz: QuizDataModule, trainer: Trainer, checkpoint: str | None) -> Examiner:
+        """Return who asks the questions of a quiz, the heads restored, or calibrated on its training questions.
 
-    def predict_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
-        """Answer a batch and keep its routing."""
-        split = self.quiz.predict_split
-        log_probs_BA, loss_B = self.answer(batch, split)
-        trace = self.routers.trace
-        if self._encoder is not None:
-            trace.part_T = self._parts(self._encoder, batch, split).to(trace.real_T.device)
-        if split not in self.results:
-            self.results[split] = SplitResults(RoutingEvidence(self.metric_shape(split), self.scopes).to(self.device))
-        outcome = Outcome(log_probs_BA.argmax(-1) == batch.gold_B, batch.subject_B, batch.question_B)
-        self.results[split].add(trace, outcome, batch.question_B, log_probs_BA, loss_B)
-        return {}
+        Args:
+            quiz: The data.
+            trainer: On which hardware, and with which numerics.
+            checkpoint: The checkpoint whose heads answer; ``None`` takes them as they are configured.
+        """
+        host = self.host
+        quiz.prepare(host.tokenizer, host.context_length)
+        if self._opened is None:
+            self._opened = open_model(self.asked, trainer.strategy.root_device)
+        examiner = self._opened.examiner(quiz, numerics=trainer.precision_plugin.forward_context)
+        if checkpoint is not None:
+            self._opened.restore(RouterCheckpointIO().load_checkpoint(checkpoint))
+        elif self.head.traits.needs_calibration:
+            calibrate(examiner)  # with other examples it is other prompts that heads are calibrated on
+        if not host.trains:
+            for head in self.gated.heads.values():
+                head.set_progress(1.0)
+        return examiner
 
-    def _parts(self, encoder: PromptEncoder, batch: Batch, split: str) -> Tensor:
-        prompts = self.quiz.encoded(split).prompts
-        parts = [encoder.parts(prompts[index]) for index in batch.question_B.tolist()]
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _PartedResults:
+    """Results that are told which part of its prompt each token belongs to."""
+
+    results: SplitResults
+    encoder: PromptEncoder
+    prompts: Sequence[PromptedQuestion]
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.results.needs
+
+    def add(self, trace: RoutingTrace, batch: Batch, log_probs_BA: Tensor, loss_B: Tensor) -> None:
+        parts = [self.encoder.parts(self.prompts[index]) for index in batch.question_B.tolist()]
         padded_BS = pad_sequence(parts, batch_first=True, padding_value=-1)
         spare = batch.input_ids_BS.shape[1] - padded_BS.shape[1]
-        return torch.nn.functional.pad(padded_BS, (0, spare), value=-1).reshape(-1)
+        part_T = torch.nn.functional.pad(padded_BS, (0, spare), value=-1).reshape(-1)
+        trace.part_T = part_T.to(trace.real_T.device)
+        self.results.add(trace, batch, log_probs_BA, loss_B)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,15 +91,18 @@ class QuizPass:
 
     Args:
         shots: Worked examples before each question.
-        quiz: The data it read.
-        trainer: What ran it.
+        examiner: Who asked.
         results: Answers and routing.
     """
 
     shots: int
-    quiz: QuizDataModule
-    trainer: Trainer
+    examiner: Examiner
     results: SplitResults
+
+    @property
+    def quiz(self) -> QuizDataModule:
+        """The data it read."""
+        return self.examiner.quiz
 
     @property
     def predictions_Q(self) -> Tensor:
@@ -104,18 +112,23 @@ class QuizPass:
 
 
 def run_pass(
-    tuner: AnalysisTuner, quiz: QuizDataModule, split: str, trainer: Trainer, checkpoint: str | None
+    model: AnalysedModel, quiz: QuizDataModule, split: str, trainer: Trainer, checkpoint: str | None
 ) -> QuizPass:
     """Answer every question of a split once.
 
     Args:
-        tuner: What answers.
+        model: What answers.
         quiz: The data.
         split: Which questions: ``train``, ``validation``, or a name of ``quiz.test_names``.
-        trainer: Runs the pass.
+        trainer: On which hardware, and with which numerics.
         checkpoint: The checkpoint whose heads answer; ``None`` takes them as they are configured.
     """
-    quiz.predict_split = split
-    tuner.forget()
-    trainer.predict(tuner, datamodule=quiz, ckpt_path=checkpoint, weights_only=True, return_predictions=False)
-    return QuizPass(quiz.few_shot, quiz, trainer, tuner.results[split])
+    examiner = model.examiner(quiz, trainer, checkpoint)
+    results = examiner.results(split, model.scopes)
+    said = f"{split}, {quiz.few_shot}-shot"
+    if any(scope in PARTS for scope in model.scopes):
+        recorder = _PartedResults(results, quiz.encoder(split), quiz.encoded(split).prompts)
+        examiner.evaluate(split, recorder, announced=said)
+    else:
+        examiner.evaluate(split, results, announced=said)
+    return QuizPass(quiz.few_shot, examiner, results)

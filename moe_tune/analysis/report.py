@@ -20,11 +20,7 @@ WORDS = (
 
 
 def render_report(analysis: Analysis) -> str:
-    """Return the report as one HTML page that needs no other file and no network.
-
-    Args:
-        analysis: What to show.
-    """
+    """Return the report as one HTML page that needs no other file and no network."""
     parts = {setting.key: analysis.at(setting) for setting in analysis.settings}
     figures = {
         name: {key: chart for key, part in parts.items() if (chart := draw(part)) is not None}
@@ -55,29 +51,17 @@ def render_report(analysis: Analysis) -> str:
 
 
 def render_markdown(analysis: Analysis) -> str:
-    """Return the analysis as Markdown: the claims, and under every setting the paper's tables, each with its method.
-
-    Args:
-        analysis: What to write.
-    """
+    """Return the analysis as Markdown: the claims, and under every setting the paper's tables, each with its method."""
     return "\n\n".join(_blocks(analysis)) + "\n"
 
 
 def render_latex(analysis: Analysis) -> str:
-    """Return the tables of the Markdown as LaTeX.
-
-    Args:
-        analysis: What to write.
-    """
+    """Return the tables of the Markdown as LaTeX."""
     return "\n".join(table.latex() for setting in analysis.settings for table in _in_text(analysis.at(setting)))
 
 
 def accuracies(analysis: Analysis) -> dict[str, str]:
-    """Return the accuracy with its interval by number of worked examples, such as ``5-shot``.
-
-    Args:
-        analysis: What is shown.
-    """
+    """Return the accuracy with its interval by number of worked examples, such as ``5-shot``."""
     accuracy = analysis.about.get("accuracy", {})
     texts = accuracy.items() if isinstance(accuracy, Mapping) else [("accuracy", accuracy)]
     return {f"{shots}-shot" if str(shots).isdigit() else str(shots): str(text) for shots, text in texts}

@@ -16,11 +16,7 @@ EACH = 3
 
 
 def sample_line(part: Analysis) -> str:
-    """Return the scope, the shots and how much was counted at one setting.
-
-    Args:
-        part: An analysis restricted to one setting.
-    """
+    """Return the scope, the shots and how much was counted at one setting."""
     first = part.layers.iloc[0]
     return f"Scope: {part.settings[0].label}; n = {first['questions']:,} questions, {first['tokens']:,} tokens."
 
@@ -217,11 +213,7 @@ TABLES: dict[str, tuple[str, Callable[[Analysis], Table], str]] = {
 
 
 def tables_at(part: Analysis) -> dict[str, Table]:
-    """Return every table that has data at one setting, by name.
-
-    Args:
-        part: An analysis restricted to one setting.
-    """
+    """Return every table that has data at one setting, by name."""
     made = {}
     for name, (title, make, needs) in TABLES.items():
         if not getattr(part, needs).empty:

@@ -13,15 +13,18 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from statsmodels.stats.weightstats import DescrStatsW
+from torch import Tensor
 
 from moe_tune.analysis.perturbations import CHANGES, Change
 from moe_tune.base.errors import ConfigError
 from moe_tune.data.batching import Batch, PromptDataset
 from moe_tune.data.encoding import PromptedQuestion, PromptEncoder
 from moe_tune.data.module import QuizDataModule
+from moe_tune.gates.gated_model import GatedModel
 from moe_tune.metrics.expert_accuracy import questions_by_expert
+from moe_tune.routing import RoutingTrace
 from moe_tune.stats.accuracy_estimates import raw_accuracy
-from moe_tune.tuner.router_tuner import RouterTuner
+from moe_tune.tuner.examiner import Examiner
 
 FEWEST = 30
 """With fewer questions than this a mean gets no normal interval."""
@@ -69,7 +72,7 @@ def changed_experts(before_QE: NDArray[np.bool_], after_QE: NDArray[np.bool_]) -
 
 
 def measure_sensitivity(
-    tuner: RouterTuner, quiz: QuizDataModule, split: str, questions: int, changes: Sequence[Change] = CHANGES
+    examiner: Examiner, split: str, questions: int, changes: Sequence[Change] = CHANGES
 ) -> pd.DataFrame:
     """Return how many chosen experts and letters change under each small change, from full prompts at the answer.
 
@@ -78,8 +81,7 @@ def measure_sensitivity(
     kept on disk, or left changed.
 
     Args:
-        tuner: A tuner whose model is loaded and whose trainer has the quiz.
-        quiz: The data.
+        examiner: Asks the questions.
         split: Which questions: ``train``, ``validation``, or a name of ``quiz.test_names``.
         questions: Size of the sample, from 1: evenly spaced in the split; all of it where it has no more.
         changes: The changes, each made alone.
@@ -94,32 +96,32 @@ def measure_sensitivity(
     """
     if questions < 1:
         raise ConfigError(f"expected at least 1 question but got {questions} (sensitivity). Hint: 256 are usual.")
+    examiner, quiz = examiner.on_full_prompts(), examiner.quiz
     prompts = quiz.encoded(split).prompts
     place_Q = np.unique(np.linspace(0, len(prompts) - 1, min(questions, len(prompts))).round().astype(int))
     # Of like length within a batch, and by number of examples, as those are encoded together.
     sample = sorted((prompts[place] for place in place_Q), key=lambda one: (-one.shots, -len(one.ids_S)))
     most = quiz.encoder(split).max_length
     rows: list[dict[str, Any]] = []
-    with torch.no_grad(), _undisturbed(tuner), tuner.trainer.precision_plugin.forward_context():
-        before = _answers(tuner, quiz, split, sample, quiz.eval_batch_size)
-        for change in changes:
-            asked = sample if change.numeric else _asked(quiz, split, sample, change)
-            pairs = zip(sample, asked, strict=True)
-            new_Q = np.array([change.numeric or not torch.equal(one.ids_S, other.ids_S) for one, other in pairs])
-            fits_Q = np.array([len(one.ids_S) <= most for one in asked])
-            place_Q = np.flatnonzero(new_Q & fits_Q)
-            with _in_other_dtype(tuner) if change.other_dtype else nullcontext():
-                kept = [asked[place] for place in place_Q]
-                after = _answers(tuner, quiz, split, kept, change.batch_size or quiz.eval_batch_size)
-            count_Q = np.array([len(one.question.choices) for one in kept], dtype=np.intp)
-            letter_Q = change.original_letters(after.letter_Q, count_Q)
-            share_QL = changed_experts(before.chosen_QLE[place_Q], after.chosen_QLE)
-            shared = {"change": change.name, "questions": len(kept), "too_long": int((~fits_Q).sum())}
-            rows += [
-                {**shared, "layer": layer, **_changed(share_QL[:, index])}
-                for index, layer in enumerate(tuner.routers.gates)
-            ]
-            rows.append({**shared, "layer": LETTERS, **_flipped(before.letter_Q[place_Q] != letter_Q)})
+    before = _answers(examiner, split, sample, quiz.eval_batch_size)
+    for change in changes:
+        asked = sample if change.numeric else _asked(quiz, split, sample, change)
+        pairs = zip(sample, asked, strict=True)
+        new_Q = np.array([change.numeric or not torch.equal(one.ids_S, other.ids_S) for one, other in pairs])
+        fits_Q = np.array([len(one.ids_S) <= most for one in asked])
+        place_Q = np.flatnonzero(new_Q & fits_Q)
+        with _in_other_dtype(examiner.gated) if change.other_dtype else nullcontext():
+            kept = [asked[place] for place in place_Q]
+            after = _answers(examiner, split, kept, change.batch_size or quiz.eval_batch_size)
+        count_Q = np.array([len(one.question.choices) for one in kept], dtype=np.intp)
+        letter_Q = change.original_letters(after.letter_Q, count_Q)
+        share_QL = changed_experts(before.chosen_QLE[place_Q], after.chosen_QLE)
+        shared = {"change": change.name, "questions": len(kept), "too_long": int((~fits_Q).sum())}
+        rows += [
+            {**shared, "layer": layer, **_changed(share_QL[:, index])}
+            for index, layer in enumerate(examiner.gated.gates)
+        ]
+        rows.append({**shared, "layer": LETTERS, **_flipped(before.letter_Q[place_Q] != letter_Q)})
     frame = pd.DataFrame(rows)
     return frame[["change", "layer", "questions", *_changed(np.zeros(0)), *_flipped(np.zeros(0, bool)), "too_long"]]
 
@@ -137,49 +139,43 @@ def _asked(quiz: QuizDataModule, split: str, sample: list[PromptedQuestion], cha
     return asked
 
 
-def _answers(
-    tuner: RouterTuner, quiz: QuizDataModule, split: str, prompts: list[PromptedQuestion], batch_size: int
-) -> Answers:
-    """Answer prompts one batch after the other, always from the full prompts."""
-    routers = tuner.routers
+def _answers(examiner: Examiner, split: str, prompts: list[PromptedQuestion], batch_size: int) -> Answers:
+    """Answer prompts one batch after the other."""
+    quiz = examiner.quiz
     dataset = PromptDataset(prompts, quiz.subjects, quiz.pad_id)
-    chosen_QLE = np.zeros((len(prompts), len(routers.gates), routers.rule.num_experts), dtype=bool)
-    letter_Q = np.zeros(len(prompts), dtype=np.intp)
-    for start in range(0, len(prompts), batch_size):
-        place_B = list(range(start, min(start + batch_size, len(prompts))))
-        batch = Batch(*(value.to(tuner.device) for value in dataset[place_B]))
-        log_probs_BA, _ = tuner.judge(tuner(batch).float(), batch, split)
-        letter_Q[place_B] = log_probs_BA.argmax(-1).cpu().numpy()
-        question_T = routers.trace.question_T[routers.trace.answer_T]
-        for index, output in enumerate(routers.trace.at("answer")):
-            chosen_QLE[place_B, index] = questions_by_expert(output, question_T, len(place_B)).cpu().numpy()
-    return Answers(chosen_QLE, letter_Q)
+    places = (list(range(start, min(start + batch_size, len(prompts)))) for start in range(0, len(prompts), batch_size))
+    shape = (len(prompts), len(examiner.gated.gates), examiner.gated.rule.num_experts)
+    return examiner.evaluate(split, _Choices(shape), (dataset[place_B] for place_B in places)).answers
+
+
+class _Choices:
+    """Keeps which experts and which letter each of some prompts led to, in the order asked."""
+
+    needs = frozenset[str]()
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        self.answers = Answers(np.zeros(shape, dtype=bool), np.zeros(shape[0], dtype=np.intp))
+        self.asked = 0
+
+    def add(self, trace: RoutingTrace, batch: Batch, log_probs_BA: Tensor, loss_B: Tensor) -> None:
+        place_B = slice(self.asked, self.asked + len(log_probs_BA))
+        self.asked += len(log_probs_BA)
+        self.answers.letter_Q[place_B] = log_probs_BA.argmax(-1).cpu().numpy()
+        question_T = trace.question_T[trace.answer_T]
+        for index, output in enumerate(trace.at("answer")):
+            hit_BE = questions_by_expert(output, question_T, len(log_probs_BA))
+            self.answers.chosen_QLE[place_B, index] = hit_BE.cpu().numpy()
 
 
 @contextmanager
-def _undisturbed(tuner: RouterTuner) -> Iterator[None]:
-    """Put a tuner into evaluation mode, and leave it as it was: its mode, its trace and what is recorded in it."""
-    session, training = tuner.routers.session, tuner.training
-    trace, needs = session.trace, session.needs
-    session.needs = frozenset()
-    tuner.eval()
-    try:
-        yield
-    finally:
-        session.trace, session.needs = trace, needs
-        tuner.train(training)
-
-
-@contextmanager
-def _in_other_dtype(tuner: RouterTuner) -> Iterator[None]:
+def _in_other_dtype(gated: GatedModel) -> Iterator[None]:
     """Let the base model's weights have the other dtype; heads and adapters keep theirs, as in a run of that dtype."""
-    routers = tuner.routers
-    own = {id(value) for head in routers.heads.values() for value in head.parameters()}
-    own |= {id(value) for value in routers.trainable().values()}
+    own = {id(value) for head in gated.heads.values() for value in head.parameters()}
+    own |= {id(value) for value in gated.trainable().values()}
     stored = {
-        value: value.data for value in routers.model.parameters() if value.is_floating_point() and id(value) not in own
+        value: value.data for value in gated.model.parameters() if value.is_floating_point() and id(value) not in own
     }
-    dtype = torch.bfloat16 if routers.model.dtype == torch.float32 else torch.float32
+    dtype = torch.bfloat16 if gated.model.dtype == torch.float32 else torch.float32
     try:
         for value, data in stored.items():
             value.data = data.to(dtype)

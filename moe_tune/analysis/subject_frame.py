@@ -16,14 +16,6 @@ def subject_frame(tables: Tables, layers: Sequence[int], subjects: Sequence[str]
 
     ``top_expert`` fires on the most of the subject's questions, ``top_expert_share`` is the share of them; -1 and NaN
     where the subject fired nothing. Subjects without questions are left out.
-
-    Args:
-        tables: The tables of one scope.
-        layers: Index of each layer in the model.
-        subjects: Subject names in index order.
-
-    Reference:
-        This project's.
     """
     solved_S, asked_S = subject_totals(tables)
     questions_LES = tables["questions_by_subject"]

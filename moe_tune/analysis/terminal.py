@@ -15,12 +15,7 @@ WIDTH = 78
 
 
 def render_terminal(analysis: Analysis, out: Path) -> Group:
-    """Return one screen for a rich console of at least 80 columns.
-
-    Args:
-        analysis: What to show.
-        out: The folder its files were written to.
-    """
+    """Return one screen for a rich console of at least 80 columns."""
     claims = list(dict.fromkeys(str(claim["claim"]) for claim in analysis.claims))
     named = [Text(_cut(f"{number}  {claim}")) for number, claim in enumerate(claims, start=1)]
     scores = [Text(_cut(f"accuracy {shots}: {text}")) for shots, text in accuracies(analysis).items()]

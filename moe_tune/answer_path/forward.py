@@ -9,33 +9,30 @@ from torch import Tensor
 
 from moe_tune.answer_path import attention
 from moe_tune.answer_path.states import PromptStates
-from moe_tune.gates.gated_model import TunedRouters
+from moe_tune.gates.gated_model import GatedModel
 from moe_tune.models.state_shape import StateShape
-from moe_tune.routing import RoutingTrace
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def answer_logits(routers: TunedRouters, shape: StateShape, states: PromptStates) -> Tensor:
+def answer_logits(gated: GatedModel, shape: StateShape, states: PromptStates) -> Tensor:
     """Return the logits over the vocabulary at the answer position of a batch, (B x N, V).
 
     It leaves the same trace behind as a forward call over the whole prompts would, restricted to the answer position.
-    N is the number of heads in the session's panel, or 1; the rows of a question are neighbours.
+    N is the number of heads that act side by side, or 1; the rows of a question are neighbours.
 
     Args:
-        routers: A model with heads on it.
+        gated: A model with heads on it.
         shape: What the states' first layer is.
         states: The kept states of the batch, on the model's device.
     """
-    model: Any = routers.model
-    session = routers.session
-    questions = len(states.answer_BXD)
-    heads = max(1, len(session.panel))
-    trace = session.trace = RoutingTrace.of_answers(questions, heads, states.answer_BXD.device, session.needs)
+    model: Any = gated.model
+    heads = gated.heads_per_answer
+    trace = gated.open_answers(len(states.answer_BXD), states.answer_BXD.device)
     with torch.no_grad():
         for place, layer in enumerate(shape.lower_routers, start=1):
-            routers.gates[layer](states.answer_BXD[:, place].repeat_interleave(heads, dim=0))
+            gated.gates[layer](states.answer_BXD[:, place].repeat_interleave(heads, dim=0))
     hidden_BND = states.answer_BXD[:, :1].expand(-1, heads, -1)
     position_BN = states.position_B[:, None].expand(-1, heads)
     rotary = model.base_model.rotary_emb(hidden_BND, position_BN)

@@ -11,7 +11,7 @@ from transformers import DynamicCache
 from moe_tune.answer_path.prefixes import SharedPrefixes
 from moe_tune.answer_path.states import PromptStates
 from moe_tune.data.encoding import PromptedQuestion
-from moe_tune.gates.gated_model import TunedRouters
+from moe_tune.gates.gated_model import GatedModel
 from moe_tune.models.state_shape import StateShape
 
 
@@ -62,7 +62,7 @@ class PromptPass:
     Nothing is computed that the answer path does not read: no logits, and of the last layer only keys and values.
 
     Args:
-        routers: A model with heads on it; they do not act during the pass.
+        gated: A model with heads on it; they do not act during the pass.
         shape: What to keep.
         prompts: The prompts of a split.
         prefixes: Which of them begin with the same tokens.
@@ -72,7 +72,7 @@ class PromptPass:
 
     def __init__(
         self,
-        routers: TunedRouters,
+        gated: GatedModel,
         shape: StateShape,
         prompts: Sequence[PromptedQuestion],
         prefixes: SharedPrefixes,
@@ -80,9 +80,9 @@ class PromptPass:
         experts: str | None = None,
     ) -> None:
         self.experts = experts
-        self.routers, self.shape = routers, shape
+        self.gated, self.shape = gated, shape
         self.prompts, self.prefixes, self.pad_id = prompts, prefixes, pad_id
-        self.device = next(routers.model.parameters()).device
+        self.device = gated.device
         self._prefix: dict[int, list[tuple[Tensor, Tensor]]] = {}
 
     @torch.no_grad()
@@ -128,7 +128,7 @@ class PromptPass:
         first = self.shape.first_layer if first_layer is None else first_layer
         cache = _KeptKeys(prefix, first, self.shape.layers)
         with self._read_at(lengths_B - 1, ids_BS.shape[1]) as read, self._pretrained(), suppress(_LastKeysKept):
-            self.routers.model.base_model(
+            self.gated.model.base_model(
                 input_ids=ids_BS.to(self.device),
                 attention_mask=seen_BS.to(self.device),
                 past_key_values=cache,
@@ -138,16 +138,15 @@ class PromptPass:
 
     @contextmanager
     def _pretrained(self) -> Iterator[None]:
-        session, model = self.routers.session, self.routers.model
-        before, session.bypassed = session.bypassed, True
-        experts = model.config._experts_implementation
+        model = self.gated.model
+        before = model.config._experts_implementation
         if self.experts is not None:
             model.set_experts_implementation(self.experts)
         try:
-            yield
+            with self.gated.session(needs=(), base_only=True):
+                yield
         finally:
-            session.bypassed = before
-            model.set_experts_implementation(experts)
+            model.set_experts_implementation(before)
 
     @contextmanager
     def _read_at(self, position_B: Tensor, length: int) -> Iterator[dict[int, Tensor]]:
@@ -161,10 +160,10 @@ class PromptPass:
 
             return hook
 
-        model: Any = self.routers.model
+        model: Any = self.gated.model
         hooks = [model.base_model.layers[self.shape.first_layer].register_forward_pre_hook(reader(-1))]
         hooks += [
-            self.routers.gates[layer].register_forward_pre_hook(reader(layer)) for layer in self.shape.lower_routers
+            self.gated.gates[layer].register_forward_pre_hook(reader(layer)) for layer in self.shape.lower_routers
         ]
         try:
             yield read

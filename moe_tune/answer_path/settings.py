@@ -6,7 +6,7 @@ from typing import Literal
 from moe_tune.base.errors import ConfigError
 
 
-@dataclass
+@dataclass(frozen=True)
 class AnswerPath:
     """When prompts are computed once and kept, so that every step after that costs one token per question.
 

@@ -11,7 +11,7 @@ from moe_tune.answer_path.prefixes import SharedPrefixes
 from moe_tune.answer_path.states import PromptStates
 from moe_tune.data.batching import Batch
 from moe_tune.data.encoding import PromptedQuestion
-from moe_tune.gates.gated_model import TunedRouters
+from moe_tune.gates.gated_model import GatedModel
 from moe_tune.models.state_shape import StateShape
 
 
@@ -28,18 +28,16 @@ class TrunkPass:
     """Computes the hidden states that enter a layer, for all tokens; the layers below it have no heads.
 
     Args:
-        routers: A model with heads on it.
+        gated: A model with heads on it.
         first_layer: The layer.
         prompts: The prompts of a split.
         pad_id: The token that fills shorter prompts.
     """
 
-    def __init__(
-        self, routers: TunedRouters, first_layer: int, prompts: Sequence[PromptedQuestion], pad_id: int
-    ) -> None:
-        self.routers, self.first_layer, self.prompts, self.pad_id = routers, first_layer, prompts, pad_id
+    def __init__(self, gated: GatedModel, first_layer: int, prompts: Sequence[PromptedQuestion], pad_id: int) -> None:
+        self.gated, self.first_layer, self.prompts, self.pad_id = gated, first_layer, prompts, pad_id
         self.prefixes = SharedPrefixes([], [-1] * len(prompts))
-        self.device = next(routers.model.parameters()).device
+        self.device = gated.device
 
     @torch.no_grad()
     def batch(self, question_B: Sequence[int]) -> PromptStates:
@@ -52,8 +50,8 @@ class TrunkPass:
         length_B = torch.tensor([len(row) for row in rows])
         ids_BS = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.pad_id)
         mask_BS = (torch.arange(ids_BS.shape[1]) < length_B[:, None]).long()
-        with only_layers(self.routers, slice(0, self.first_layer)), without_norm(self.routers):
-            hidden_BSD = self.routers.model.base_model(
+        with only_layers(self.gated, slice(0, self.first_layer)), without_norm(self.gated):
+            hidden_BSD = self.gated.model.base_model(
                 input_ids=ids_BS.to(self.device), attention_mask=mask_BS.to(self.device), use_cache=False
             ).last_hidden_state
         halves = torch.stack(hidden_BSD.chunk(2, dim=-1))[None, :, :, None]
@@ -61,32 +59,32 @@ class TrunkPass:
         return PromptStates(answer_BXD, halves, length_B, torch.full_like(length_B, -1), {}, length_B - 1)
 
 
-def trunk_hidden(routers: TunedRouters, first_layer: int, states: PromptStates, batch: Batch) -> Tensor:
+def trunk_hidden(gated: GatedModel, first_layer: int, states: PromptStates, batch: Batch) -> Tensor:
     """Return the last hidden states (B, S, D) of a batch of whole prompts, from a layer on.
 
     Args:
-        routers: A model with heads on it.
+        gated: A model with heads on it.
         first_layer: The layer the kept states enter.
         states: What a ``TrunkPass`` kept of the batch, padded as the batch is.
         batch: The batch.
     """
     keys, values = states.own_UVBHSC[0, :, :, 0]
-    with only_layers(routers, slice(first_layer, None)):
-        hidden_BSD: Tensor = routers.model.base_model(
+    with only_layers(gated, slice(first_layer, None)):
+        hidden_BSD: Tensor = gated.model.base_model(
             inputs_embeds=torch.cat([keys, values], dim=-1), attention_mask=batch.attention_mask_BS, use_cache=False
         ).last_hidden_state
     return hidden_BSD
 
 
 @contextmanager
-def only_layers(routers: TunedRouters, part: slice) -> Iterator[None]:
+def only_layers(gated: GatedModel, part: slice) -> Iterator[None]:
     """Let the model's body run only some of its layers.
 
     Args:
-        routers: A model with heads on it.
+        gated: A model with heads on it.
         part: Which layers.
     """
-    body: Any = routers.model.base_model
+    body: Any = gated.model.base_model
     every = body.layers
     body.layers = every[part]
     try:
@@ -96,13 +94,13 @@ def only_layers(routers: TunedRouters, part: slice) -> Iterator[None]:
 
 
 @contextmanager
-def without_norm(routers: TunedRouters) -> Iterator[None]:
+def without_norm(gated: GatedModel) -> Iterator[None]:
     """Let the model's body return what its last layer returns, without the final norm.
 
     Args:
-        routers: A model with heads on it.
+        gated: A model with heads on it.
     """
-    body: Any = routers.model.base_model
+    body: Any = gated.model.base_model
     norm = body.norm
     body.norm = nn.Identity()
     try:

@@ -1,6 +1,6 @@
 """The rule of the way: kept prompt states, states computed on the fly, a trunk cache, or the full prompts."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -42,7 +42,7 @@ class Reach:
 
     @classmethod
     def of(
-        cls, layers: Iterable[int], scope: Scope, adapter: bool, losses: dict[str, AuxLoss], refusal: str | None
+        cls, layers: Iterable[int], scope: Scope, adapter: bool, losses: Mapping[str, AuxLoss], refusal: str | None
     ) -> "Reach":
         """Return the reach of heads, adapter and losses.
 

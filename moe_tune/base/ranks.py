@@ -1,8 +1,39 @@
 """What the processes of a distributed run know together."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 import torch.distributed
 from torch import Tensor
+
+
+def _stay() -> None: ...
+
+
+def _alone(value: Any, /) -> Any:
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """One of the processes that work together; by default the only one.
+
+    Args:
+        rank: Which it is, from 0.
+        world_size: How many there are.
+        barrier: Waits until all have come here.
+        broadcast: Gives every process what the first one has.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    barrier: Callable[[], Any] = _stay
+    broadcast: Callable[[Any], Any] = _alone
+
+
+ALONE = Ranks()
 
 
 def several_ranks() -> bool:

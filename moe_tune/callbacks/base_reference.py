@@ -8,7 +8,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from moe_tune.base.published import write_parquet
 from moe_tune.callbacks.evidence_tables import with_estimates
-from moe_tune.callbacks.split_pass import split_results
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.runs.directory import RunDirectory
 from moe_tune.tuner.router_tuner import RouterTuner
@@ -66,8 +65,9 @@ def base_results(trainer: Trainer, tuner: RouterTuner) -> SplitResults:
     # The trainer's own where it has one: to overfit it replaces the sampler.
     loader, limit = trainer.val_dataloaders or tuner.quiz.val_dataloader(), trainer.limit_val_batches
     batches = limit if isinstance(limit, int) else int(limit * len(loader))
-    with tuner.routers.base_only():
-        return split_results(tuner, "validation", islice(loader, batches))
+    examiner = tuner.examiner
+    with tuner.gated.session(base_only=True):
+        return examiner.evaluate("validation", examiner.results("validation"), islice(loader, batches))
 
 
 def reference_file(folder: Path) -> Path:

@@ -4,30 +4,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from moe_tune.reports import routing_charts as routing
 from moe_tune.reports.chart import Axis, Bars, Chart, Line, Mark
 from moe_tune.reports.palette import EVEN_STOPS, SERIES
 from moe_tune.reports.picture_drawer import colour_scale, draw, map_picture
-from moe_tune.reports.routing_charts import (
-    EntropyCurve,
-    accuracy_chart,
-    entropy_chart,
-    grid,
-    layer_names,
-    scatter_chart,
-    trusted,
-    usage_chart,
-)
 from moe_tune.stats.ratios import FEWEST, Floats
 
 
 def evidence_figures(frame: pd.DataFrame, split: str, reference: pd.DataFrame | None) -> dict[str, Figure]:
-    """Return the figures of an evaluation by name; layers whose routing was not seen are left out.
-
-    Args:
-        frame: A split's routing table with estimates.
-        split: Its name, for the titles.
-        reference: The pretrained router's table on the same questions, drawn dashed; ``None`` draws none.
-    """
+    """Return the figures of an evaluation by name; layers whose routing was not seen are left out."""
     seen = frame[frame["tokens"] > 0]
     base = seen.iloc[:0] if reference is None else reference[reference["tokens"] > 0]
     return {
@@ -42,12 +27,16 @@ def _usage(frame: pd.DataFrame, split: str, reference: pd.DataFrame) -> Figure:
     """A map per scope; beside it each layer's share of experts that never fired."""
     rows = []
     for scope, part in frame.groupby("scope", sort=False):
-        usage_LE, base = grid(part, "usage"), reference[reference["scope"] == scope]
+        usage_LE, base = routing.grid(part, "usage"), reference[reference["scope"] == scope]
         never_L = (usage_LE == 0).mean(-1)
         title = f"{split}, scope {scope}: share of tokens per expert (sand: never, {never_L.mean():.0%})"
         # All of the tokens at the upper end, so that epochs and runs can be compared.
-        chart = usage_chart(layer_names(part), usage_LE, part.groupby("layer")["tokens"].first().to_numpy(), 1, title)
-        rows.append((chart, _beside(never_L, (grid(base, "usage") == 0).mean(-1) if len(base) else None, "never")))
+        chart = routing.usage_chart(
+            routing.layer_names(part), usage_LE, part.groupby("layer")["tokens"].first().to_numpy(), 1, title
+        )
+        rows.append(
+            (chart, _beside(never_L, (routing.grid(base, "usage") == 0).mean(-1) if len(base) else None, "never"))
+        )
     return map_picture(rows)
 
 
@@ -55,8 +44,8 @@ def _accuracy(frame: pd.DataFrame, split: str, reference: pd.DataFrame) -> Figur
     """A map of shrunk accuracy; beside it its range within each layer."""
     part, base = (table[table["scope"] == "answer"] for table in (frame, reference))
     title = f"{split}, scope answer: shrunk accuracy (associational; grey: under {FEWEST} questions, white: never)"
-    beside = _beside(_spread(trusted(part)), _spread(trusted(base)) if len(base) else None, "range")
-    return map_picture([(accuracy_chart(part, _pooled(part), title), beside)])
+    beside = _beside(_spread(routing.trusted(part)), _spread(routing.trusted(base)) if len(base) else None, "range")
+    return map_picture([(routing.accuracy_chart(part, _pooled(part), title), beside)])
 
 
 def _entropy(frame: pd.DataFrame, split: str, reference: pd.DataFrame) -> Figure:
@@ -75,10 +64,17 @@ def _entropy(frame: pd.DataFrame, split: str, reference: pd.DataFrame) -> Figure
                 if table is frame:
                     even = mean_L * 0 + np.log(rows["expert"].nunique())
                     most_L = even if kind == "all" else layers["entropy_topk_most"]
-                    curves.append(EntropyCurve(f"scope {scope}", layers.index, mean_L, most_L, deviation_L, colour))
+                    curves.append(
+                        routing.EntropyCurve(f"scope {scope}", layers.index, mean_L, most_L, deviation_L, colour)
+                    )
                 else:
-                    curves.append(EntropyCurve("pretrained router", layers.index, mean_L, colour=colour, dash="dash"))
-        draw(axes, entropy_chart(curves, f"{split}: entropy over {'all' if kind == 'all' else 'the chosen'} experts"))
+                    curves.append(
+                        routing.EntropyCurve("pretrained router", layers.index, mean_L, colour=colour, dash="dash")
+                    )
+        draw(
+            axes,
+            routing.entropy_chart(curves, f"{split}: entropy over {'all' if kind == 'all' else 'the chosen'} experts"),
+        )
     return figure
 
 
@@ -89,7 +85,7 @@ def _scatter(frame: pd.DataFrame, split: str, reference: pd.DataFrame) -> Figure
     title = f"{split}: experts, associational"
     draw(
         figure.add_axes((0.1, 0.12, 0.82, 0.8)),
-        scatter_chart(part, _pooled(part), title, _pooled(base) if len(base) else None),
+        routing.scatter_chart(part, _pooled(part), title, _pooled(base) if len(base) else None),
     )
     scale = figure.add_axes((0.935, 0.12, 0.015, 0.8))
     first, last = float(part["layer"].min()), float(part["layer"].max())

@@ -10,7 +10,6 @@ from moe_tune.base.published import published, write_parquet
 from moe_tune.callbacks.base_reference import read_reference
 from moe_tune.callbacks.evidence_figures import evidence_figures
 from moe_tune.callbacks.evidence_tables import expert_table, layer_table, with_estimates
-from moe_tune.callbacks.split_pass import split_results
 from moe_tune.reports.loggers import EvidenceLogger
 from moe_tune.tuner.router_tuner import RouterTuner
 from moe_tune.tuner.split_results import SplitResults
@@ -43,7 +42,7 @@ class EvidenceLog(Callback):
         assert isinstance(pl_module, RouterTuner)
         if not self.train:
             return
-        results = split_results(pl_module, "train", pl_module.quiz.loader("train"))
+        results = pl_module.examiner.evaluate("train", pl_module.examiner.results("train"))
         for name, value in results.evidence.summary().items():
             pl_module.log(f"train/{name}", torch.tensor(value, dtype=torch.float64))
         self._write(trainer, pl_module, "train", results)

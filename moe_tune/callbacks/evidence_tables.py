@@ -20,9 +20,6 @@ def with_estimates(frame: pd.DataFrame) -> pd.DataFrame:
 
     All of it is associational: which questions an expert gets is not drawn by lot.
 
-    Args:
-        frame: One row per scope, layer and expert, as ``RoutingEvidence.frame`` gives it.
-
     Returns:
         The table with ``usage`` (share of the layer's tokens), ``accuracy`` and ``shrunk``, each of the last two with
         the ends of its 95 % interval; NaN where an expert has no questions.
@@ -42,21 +39,13 @@ def with_estimates(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def expert_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the experts in use at the answer scope, as loggers show them.
-
-    Args:
-        frame: A split's routing table with estimates.
-    """
+    """Return the experts in use at the answer scope, as loggers show them."""
     used = (frame["scope"] == "answer") & (frame["count"] > 0)
     return frame.loc[used, list(EXPERT_COLUMNS)].reset_index(drop=True)
 
 
 def layer_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per scope and layer: how its load is spread, and what every metric says of the layer as a whole.
-
-    Args:
-        frame: A split's routing table.
-    """
+    """Return one row per scope and layer: how its load is spread, and what each metric says of the whole layer."""
     axes = {name: axes for kind in concrete_subclasses(RoutingMetric).values() for name, axes in kind.axes.items()}
     whole = [name for name, axis in axes.items() if axis == "L" and name != "tokens"]
     layers = frame.groupby(["scope", "layer"], sort=False)

@@ -5,6 +5,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
+from moe_tune.callbacks.start_up_line import start_up_line
 from moe_tune.runs.directory import RunDirectory, environment, now, to_yaml
 from moe_tune.tuner.router_tuner import RouterTuner
 
@@ -41,17 +42,14 @@ class RunFiles(Callback):
 
     def _write(self, trainer: Trainer, tuner: LightningModule, verb: str) -> None:
         assert isinstance(tuner, RouterTuner)
-        base = tuner.base
-        # What was measured becomes a concrete value, here and in every checkpoint.
-        self.config["model"]["base"]["experts_implementation"] = base.experts_implementation
-        rank_zero_info(tuner.summary_line())
+        rank_zero_info(start_up_line(tuner))
         if self.directory.manifest:
             return
         self.directory.write_config(to_yaml(self.config))
         for logger in trainer.loggers:
             # Flat, so that the keys are those of the command line and of sweeps.
             logger.log_hyperparams(flat(self.config))
-        quiz = tuner.quiz
+        quiz, base, gated = tuner.quiz, tuner.base, tuner.gated
         self.directory.update_manifest(
             name=self.name,
             verb=verb,
@@ -59,10 +57,11 @@ class RunFiles(Callback):
             started=now(),
             head=type(tuner.head).__name__,
             scope=tuner.scope,
-            layers=list(tuner.routers.layers),
-            moe_layers=list(tuner.routers.gates),
+            layers=list(gated.layers),
+            moe_layers=list(gated.gates),
             routing_dtype=tuner.routing_dtype,
-            trainable_parameters=sum(one.numel() for one in tuner.routers.trainable().values()),
+            experts_implementation=tuner.opened.experts,
+            trainable_parameters=sum(one.numel() for one in gated.trainable().values()),
             losses={name: type(loss).__name__ for name, loss in tuner.losses.items()},
             seed=quiz.seed,
             processes=trainer.world_size,
@@ -70,7 +69,7 @@ class RunFiles(Callback):
                 "path": base.path,
                 "revision": base.revision,
                 "dtype": base.dtype,
-                "frozen_sha256": tuner.fingerprint,
+                "frozen_sha256": gated.fingerprint,
             },
             protocols={"validation": quiz.protocol.name, "test": quiz.protocol.name}
             | {name: one.name for name, one in quiz.test_protocols.items()},
@@ -88,7 +87,7 @@ class RunFiles(Callback):
             self.directory.update_manifest(
                 calibration={"questions": table.questions, "questions_hash": table.questions_hash}
             )
-        ways = {**self.directory.manifest.get("answer_path", {}), **pl_module.engine.ways}
+        ways = {**self.directory.manifest.get("answer_path", {}), **pl_module.examiner.answering.ways}
         self.directory.update_manifest(answer_path=ways)
         # A later verb reads other splits; what an earlier one recorded stays.
         before = self.directory.manifest.get("data", {})

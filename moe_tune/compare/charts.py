@@ -14,12 +14,7 @@ DASHES: tuple[Dash, ...] = ("solid", "dash", "dot")
 
 
 def forest_chart(comparison: Comparison, split: str) -> Chart:
-    """Return each arm's difference to the baseline with its 95 % interval; filled: improved or worse; ticks: seeds.
-
-    Args:
-        comparison: A comparison with at least one arm beside the baseline.
-        split: One of its splits.
-    """
+    """Return each arm's difference to the baseline with its 95 % interval; filled: improved or worse; ticks: seeds."""
     arms = comparison.challengers
     results = [arm.results[split] for arm in arms]
     marks: list[Mark] = [Rule(-100 * MARGIN, 100 * MARGIN, upright=True, colour="band"), Rule(0, upright=True)]
@@ -42,12 +37,7 @@ def forest_chart(comparison: Comparison, split: str) -> Chart:
 
 
 def entropy_charts(comparison: Comparison, split: str) -> dict[str, Chart]:
-    """Return the entropy by layer of every arm that recorded it, over the chosen experts and over all; none if none.
-
-    Args:
-        comparison: The comparison.
-        split: One of its splits.
-    """
+    """Return the entropy by layer of every arm that recorded it, over the chosen experts and over all; none if none."""
     curves: dict[str, list[EntropyCurve]] = {"entropy_topk": [], "entropy_all": []}
     recorded = [arm for arm in comparison.arms.values() if arm.routing[split] is not None]
     for place, arm in enumerate(recorded):
@@ -66,12 +56,7 @@ def entropy_charts(comparison: Comparison, split: str) -> dict[str, Chart]:
 
 
 def usage_charts(comparison: Comparison, split: str) -> dict[str, Chart]:
-    """Return a map of usage per arm that recorded it, by arm; one scale for all.
-
-    Args:
-        comparison: The comparison.
-        split: One of its splits.
-    """
+    """Return a map of usage per arm that recorded it, by arm; one scale for all."""
     drawn = {name: routing for name, arm in comparison.arms.items() if (routing := arm.routing[split]) is not None}
     top = max((float(routing.usage_LE.max()) for routing in drawn.values()), default=1)
     return {
@@ -81,11 +66,7 @@ def usage_charts(comparison: Comparison, split: str) -> dict[str, Chart]:
 
 
 def subject_chart(found: SubjectDifferences) -> Chart:
-    """Return an arm's pooled difference by subject with 95 % intervals; a tick marks the raw difference.
-
-    Args:
-        found: The differences.
-    """
+    """Return an arm's pooled difference by subject with 95 % intervals; a tick marks the raw difference."""
     table = found.table
     rows = np.arange(len(table))
     pooled, low, high, raw = (100 * table[name].to_numpy() for name in ("pooled", "low", "high", "diff"))

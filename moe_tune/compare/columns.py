@@ -29,20 +29,12 @@ def points(value: float) -> str:
 
 
 def headline(comparison: Comparison) -> Table:
-    """Return the main table: every split's accuracy, the primary split's difference, routing.
-
-    Args:
-        comparison: The comparison.
-    """
+    """Return the main table: every split's accuracy, the primary split's difference, routing."""
     return _whole(comparison, _differences(comparison, comparison.primary))
 
 
 def wide(comparison: Comparison) -> Table:
-    """Return the one table that holds every split: accuracies, then differences, then routing.
-
-    Args:
-        comparison: The comparison.
-    """
+    """Return the one table that holds every split: accuracies, then differences, then routing."""
     compared = [
         column
         for split, label in comparison.splits.items()
@@ -52,22 +44,12 @@ def wide(comparison: Comparison) -> Table:
 
 
 def further(comparison: Comparison, split: str) -> Table:
-    """Return the table of a split beside the primary one.
-
-    Args:
-        comparison: The comparison.
-        split: One of its splits.
-    """
+    """Return the table of a split beside the primary one."""
     return Table([_arms(comparison)[0], _accuracy(comparison, split, named=False), *_differences(comparison, split)])
 
 
 def narrow(comparison: Comparison, split: str) -> Table:
-    """Return the table of a split for a terminal of 80 columns; marks stand for the notes beside a decision.
-
-    Args:
-        comparison: The comparison.
-        split: One of its splits.
-    """
+    """Return the table of a split for a terminal of 80 columns; marks stand for the notes beside a decision."""
     arm, accuracy, *compared, decision = further(comparison, split).columns
     headers = ("accuracy %", "diff", "95 % interval", "p")
     short = [Column(header, column.cells) for header, column in zip(headers, (accuracy, *compared), strict=True)]
@@ -80,20 +62,12 @@ def narrow(comparison: Comparison, split: str) -> Table:
 
 
 def routing(comparison: Comparison) -> Table:
-    """Return the table of routing at the answer position of the primary split.
-
-    Args:
-        comparison: The comparison.
-    """
+    """Return the table of routing at the answer position of the primary split."""
     return Table([*_arms(comparison), *_routing(comparison)], title="routing")
 
 
 def marks_of(note: str) -> str:
-    """Return the marks that stand for a note.
-
-    Args:
-        note: What stands beside a decision.
-    """
+    """Return the marks that stand for a note."""
     return "".join(mark for begins, (mark, _) in MARKS.items() if begins in note)
 
 

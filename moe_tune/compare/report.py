@@ -72,14 +72,7 @@ def write_comparison(
 def render_report(
     comparison: Comparison, *, title: str, lead: str = "", provenance: Mapping[str, Any] | None = None
 ) -> str:
-    """Return the report as one HTML page that needs no other file and no network.
-
-    Args:
-        comparison: What to show.
-        title: Heading of the page.
-        lead: Sentence under the heading.
-        provenance: Names and values for the foot of the page; nested values are joined into one line.
-    """
+    """Return the report as one HTML page that needs no other file and no network."""
     primary, arms = comparison.primary, comparison.challengers
     charts: dict[str, Chart] = entropy_charts(comparison, primary)
     forest = {f"forest-{split}": label for split, label in comparison.splits.items()} if arms else {}

@@ -46,9 +46,6 @@ class RoutingSummary:
 def summarise_routing(tables: Sequence[pd.DataFrame]) -> RoutingSummary | None:
     """Average the routing records of an arm's seeds at the answer position.
 
-    Args:
-        tables: One table per seed, a row per layer, scope and expert.
-
     Returns:
         ``None`` if the records do not cover the answer position.
     """

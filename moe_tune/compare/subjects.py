@@ -37,10 +37,6 @@ def subject_differences(diff_SQ: NDArray[np.float64], subjects: list[str]) -> Su
     Formula: ``D_j* = mu + tau^2 / (tau^2 + SE_j^2) (D_j - mu)`` with
     ``SE_j^2 = (n_j pi_j + pi) / (n_j + 1) / n_j``, pi the discordance; tau by restricted maximum likelihood.
 
-    Args:
-        diff_SQ: Difference of correctness per seed and question, -1, 0 or 1.
-        subjects: Subject of each question.
-
     Returns:
         ``None`` with fewer than three subjects or no discordant question.
 

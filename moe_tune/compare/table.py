@@ -7,6 +7,12 @@ from moe_tune.compare.comparison import Arm, Comparison
 from moe_tune.compare.words import method_line, routing_line, verdict
 from moe_tune.reports.table import records
 
+RESULT = (
+    "n", "accuracy", "diff", "ci95", "p", "midp", "p_holm", "decision", "note", "seeds", "seed_diffs", "median_seed",
+    "n01", "n10", "discordance", "clusters", "se", "df", "design_effect", "macro_diff", "macro_ci95",
+)  # fmt: skip
+"""What is told of a paired result, in this order; ``p_holm`` is the arm's."""
+
 
 def render_markdown(comparison: Comparison) -> str:
     """Return one wide table over all splits as Markdown, and below it each split's verdict and method."""
@@ -34,11 +40,7 @@ def render_csv(comparison: Comparison) -> str:
 
 
 def summarise(comparison: Comparison) -> dict[str, Any]:
-    """Return the content of ``summary.json``: the primary split's figures per arm, and all splits nested in it.
-
-    Args:
-        comparison: The comparison; shares and differences are fractions, entropies nats.
-    """
+    """Return the content of ``summary.json``: the primary split's figures per arm, and all splits nested in it."""
     arms = {}
     for arm in comparison.arms.values():
         about = {key: arm.manifest[key] for key in ("head", "scope", "layers", "trainable_parameters", "base")}
@@ -56,36 +58,12 @@ def summarise(comparison: Comparison) -> dict[str, Any]:
 
 
 def summarise_split(arm: Arm, split: str) -> dict[str, Any]:
-    """Return one arm's figures on one split as plain values.
-
-    Args:
-        arm: The arm.
-        split: One of its splits.
-    """
+    """Return one arm's figures on one split as plain values."""
     result, routing = arm.results[split], arm.routing[split]
-    return {
-        "n": result.n,
-        "accuracy": result.accuracy,
-        "diff": result.diff,
-        "ci95": list(result.ci95),
-        "p": result.p,
-        "midp": result.midp,
-        "p_holm": arm.p_holm[split],
-        "decision": result.decision,
-        "note": result.note,
-        "seeds": list(result.seeds),
-        "seed_diffs": list(result.seed_diffs),
-        "median_seed": result.median_seed,
-        "n01": result.n01,
-        "n10": result.n10,
-        "discordance": result.discordance,
-        "clusters": result.clusters,
-        "se": result.se,
-        "df": result.df,
-        "design_effect": result.design_effect,
-        "macro_diff": result.macro_diff,
-        "macro_ci95": list(result.macro_ci95) if result.macro_ci95 else None,
+    values = {name: arm.p_holm[split] if name == "p_holm" else getattr(result, name) for name in RESULT}
+    values |= {
         "entropy_topk": routing.entropy_topk if routing else None,
         "entropy_all": float(routing.entropy_all_L.mean()) if routing else None,
         "never_activated_share": routing.never_share if routing else None,
     }
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

@@ -13,9 +13,6 @@ def render_terminal(comparison: Comparison) -> Group:
     """Return the tables for a rich console; marks stand for the notes beside a decision, explained at the end.
 
     At 80 columns names of up to 22 characters stay on one line; longer ones are folded, never cut.
-
-    Args:
-        comparison: The comparison; accuracies are printed in per cent, differences in points.
     """
     parts: list[Table | Text] = []
     for split in comparison.splits:

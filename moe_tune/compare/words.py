@@ -61,12 +61,7 @@ def routing_line(comparison: Comparison) -> str:
 
 
 def subject_note(arm: Arm, split: str) -> str:
-    """Return how far subjects differ beyond noise; empty where they could not be pooled.
-
-    Args:
-        arm: The arm.
-        split: One of its splits.
-    """
+    """Return how far subjects differ beyond noise; empty where they could not be pooled."""
     found = arm.subjects[split]
     if found is None:
         return ""
@@ -77,12 +72,7 @@ def subject_note(arm: Arm, split: str) -> str:
 
 
 def described(comparison: Comparison, arm: Arm) -> dict[str, Any]:
-    """Return what the page's foot says of an arm: name, facts, method by split, caveats.
-
-    Args:
-        comparison: The comparison.
-        arm: One of its arms.
-    """
+    """Return what the page's foot says of an arm: name, facts, method by split, caveats."""
     manifest, result = arm.manifest, arm.results[comparison.primary]
     facts = {
         "head": manifest["head"],

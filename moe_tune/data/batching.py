@@ -118,6 +118,7 @@ class BucketBatchSampler(DistributedSampler[list[int]], SequentialSampler):
         self.batch_size = batch_size
         self._start = 0
         self._next = 0
+        self._planned: tuple[int, list[np.ndarray[Any, np.dtype[np.int64]]]] | None = None
 
     def __len__(self) -> int:
         full, rest = divmod(len(self.lengths), self.batch_size * self.num_replicas)
@@ -129,6 +130,17 @@ class BucketBatchSampler(DistributedSampler[list[int]], SequentialSampler):
         start, self._start = self._start, 0
         for self._next in range(start + 1, len(batches) + 1):
             yield batches[self._next - 1][self.rank :: self.num_replicas].tolist()
+
+    def batch_lengths(self, index: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Return the tokens of each prompt of a batch of this epoch, those of all processes.
+
+        Args:
+            index: From 0, of the batch within the epoch.
+        """
+        if self._planned is None or self._planned[0] != self.epoch:
+            self._planned = (self.epoch, self._batches())
+        lengths: np.ndarray[Any, np.dtype[np.int64]] = self.lengths[self._planned[1][index]]
+        return lengths
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch; a loaded position stays valid only in its own epoch.

@@ -1,20 +1,22 @@
 """Putting router heads into a base model: attach, freeze, count and prove what is trainable, detach."""
 
-import hashlib
-import re
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from moe_tune.base.errors import ConfigError, ModelError
+from moe_tune.gates.frozen import fingerprint, tensor_hashes
+from moe_tune.gates.head_state import copy_state, head_state
 from moe_tune.gates.layer_view import LayerView
 from moe_tune.gates.session import RoutingDtype, Session
 from moe_tune.gates.tuned_experts import TunedExperts
 from moe_tune.gates.tuned_gate import TunedGate, tuned_gate
-from moe_tune.heads.base import RouterHead
+from moe_tune.heads.base import BaseGate, RouterHead
+from moe_tune.models.adapter import Adapter
 from moe_tune.routing import RoutingTrace, Scope, ScoringRule
 from moe_tune.routing.layer_choice import choose_layers
 
@@ -29,25 +31,11 @@ EXTRAS = frozenset({"hidden", "base_logits"})
 """What a loss or metric may declare as ``needs``."""
 
 
-class Companion(Protocol):
-    """What may be trained in the model beside the heads: an adapter."""
-
-    parameters: dict[str, nn.Parameter]
-
-    def off(self) -> AbstractContextManager[None]:
-        """Let the model be what it was without it, for as long as the context lasts."""
-        ...
-
-    def train(self, mode: bool) -> None:
-        """Put what it holds, such as dropout, into a mode."""
-        ...
-
-
-class TunedRouters:
-    """The routers of a base model, with heads on chosen layers and everything else frozen.
+class GatedModel:
+    """A base model with router heads on chosen layers, perhaps an adapter beside them, and everything else frozen.
 
     Every MoE layer gets a ``TunedGate``, so that a trace covers the whole model; only the chosen ones carry a head.
-    A forward call of the model opens and closes the trace by itself.
+    A forward call opens and closes the trace by itself. ``session`` changes what acts and what is recorded.
 
     Args:
         model: A causal language model of transformers; changed in place until ``detach``.
@@ -56,7 +44,7 @@ class TunedRouters:
         layers: ``all``, ``last-N``, or layer indices.
         scope: Where the heads act.
         routing_dtype: Numerics of the routing.
-        needs: Costly extras that losses and metrics declared.
+        needs: Costly extras that are recorded outside a session.
 
     Raises:
         ConfigError: The layers do not exist, an extra is unknown, or several parts of the head mix expert outputs.
@@ -74,18 +62,21 @@ class TunedRouters:
         needs: Iterable[str] = (),
     ) -> None:
         self.model, self.family = model, family
-        self.session = Session(scope, routing_dtype, frozenset(needs))
+        self._session = Session(scope, routing_dtype, _extras(needs))
         blocks = family.moe_layers(model)
         self.layers = choose_layers(layers, list(blocks))
         head.mixer()  # refuses a head it cannot serve before anything is changed
-        if self.session.needs - EXTRAS:
-            raise ConfigError(f"expected extras of {sorted(EXTRAS)} but got {sorted(self.session.needs)} (needs).")
         if any(isinstance(module, TunedGate) for module in model.modules()):
             raise ModelError("expected stock gates but the model has tuned ones already. Hint: detach them first.")
         for index, block in blocks.items():
             family.prove(block, index)
-        self.companion: Companion | None = None
-        """An adapter that is trained beside the heads; its tensors are kept with theirs."""
+        self.adapter: Adapter | None = None
+        """A LoRA that is trained beside the heads; its tensors are kept with theirs."""
+        self.training, self.head_name = False, type(head).__name__
+        self.calibrated = False
+        """Whether the heads have their state, from a pass over training questions or from a checkpoint."""
+        self.calibrated_on: frozenset[str] = frozenset()
+        """Content hashes of the questions that heads were fitted to without a gradient; not to be scored on."""
         self.gates: dict[int, TunedGate] = {}
         self._stock: list[tuple[nn.Module, str, nn.Module]] = []
         self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -93,43 +84,140 @@ class TunedRouters:
         for index, block in blocks.items():
             stock = block.get_submodule(family.gate_path)
             chosen = head if index in self.layers else None
-            gate = self.gates[index] = tuned_gate(stock, family, index, chosen, self.session)
+            gate = self.gates[index] = tuned_gate(stock, family, index, chosen, self._session)
             self._replace(block, family.gate_path, gate)
             if gate.head is not None and (mixer := gate.head.mixer()) is not None:
-                experts = TunedExperts(block.get_submodule(family.experts_path), mixer, index, self.session)
+                experts = TunedExperts(block.get_submodule(family.experts_path), mixer, index, self._session)
                 self._replace(block, family.experts_path, experts)
         self._hooks = (
             model.base_model.register_forward_pre_hook(self._open, with_kwargs=True),
             model.base_model.register_forward_hook(self._close, always_call=True),
         )
 
-    def compare(self, heads: list[dict[int, RouterHead]]) -> None:
-        """Let several heads act side by side on answer tokens, each on a token of its own; ``[]`` ends it.
+    def adapt(self, options: dict[str, Any]) -> None:
+        """Put a LoRA into the model, beside the heads: the arguments of a ``peft.LoraConfig``.
+
+        Raises:
+            ConfigError: PEFT refuses them, or the LoRA changes experts whose outputs a head mixes.
+        """
+        if "experts" in str(options) and (mixing := [one for one in self.heads.values() if one.mixer() is not None]):
+            raise ConfigError(
+                f"expected no LoRA on experts whose outputs {type(mixing[0]).__name__} mixes but got one "
+                "(model.peft). Hint: put it on attention or routers, or use a head without a mixing part."
+            )
+        self.adapter = Adapter(self.model, options)
+
+    # What acts, and what is recorded
+
+    @contextmanager
+    def session(
+        self,
+        heads: Sequence[Mapping[int, RouterHead]] | None = None,
+        scope: Scope | None = None,
+        needs: Iterable[str] | None = None,
+        *,
+        base_only: bool = False,
+    ) -> Iterator[Session]:
+        """Change what acts in the model and what is recorded of it, for as long as the context lasts.
+
+        What is left out stays as it is around it; the trace of the last forward call stays afterwards.
 
         Args:
-            heads: Bound heads by layer; the pretrained router decides where one has none.
+            heads: Bound heads by layer that act side by side on answer tokens, each on a token of its own; the
+                pretrained router decides where one has none. ``[]``: each layer's own head.
+            scope: Where heads act.
+            needs: Costly extras of the routing to record: ``hidden``, ``base_logits``.
+            base_only: Let the model be the pretrained one, without heads and adapter.
         """
-        for layer in {layer for one in heads for layer, head in one.items() if head.mixer() is not None}:
+        session = self._session
+        before = session.scope, session.needs, session.bypassed, session.panel
+        panel = session.panel if heads is None else [dict(one) for one in heads]
+        wanted = session.needs if needs is None else _extras(needs)
+        self._mix_for(panel)
+        try:
+            session.scope, session.needs = scope or session.scope, wanted
+            session.bypassed, session.panel = session.bypassed or base_only, panel
+            adapter = self.adapter if base_only and not before[2] else None
+            with nullcontext() if adapter is None else adapter.off():
+                yield session
+        finally:
+            session.scope, session.needs, session.bypassed, session.panel = before
+
+    @property
+    def heads_per_answer(self) -> int:
+        """How many heads act side by side on each question's answer token, N; 1 but for a session with several."""
+        return max(1, len(self._session.panel))
+
+    def open_answers(self, questions: int, device: torch.device) -> RoutingTrace:
+        """Open the trace of a batch of answer tokens alone, as a forward call opens that of whole prompts."""
+        session = self._session
+        session.trace = RoutingTrace.of_answers(questions, self.heads_per_answer, device, session.needs)
+        return session.trace
+
+    def bind(self, head: RouterHead, layers: str | list[int]) -> dict[int, RouterHead]:
+        """Return a head bound to the pretrained router of each chosen layer, for a session; it acts in none yet."""
+        gates = {layer: self.gates[layer] for layer in choose_layers(layers, list(self.gates))}
+        return {
+            layer: head.bound_to(BaseGate(gate.pretrained[0], gate.rule, layer)).to(self.device).eval()
+            for layer, gate in gates.items()
+        }
+
+    def _mix_for(self, panel: list[dict[int, RouterHead]]) -> None:
+        for layer in {layer for one in panel for layer, head in one.items() if head.mixer() is not None}:
             block = self.family.moe_layers(self.model)[layer]
             experts = block.get_submodule(self.family.experts_path)
             if not isinstance(experts, TunedExperts):
-                self._replace(block, self.family.experts_path, TunedExperts(experts, None, layer, self.session))
-        self.session.panel = heads
+                self._replace(block, self.family.experts_path, TunedExperts(experts, None, layer, self._session))
+
+    def train(self, mode: bool) -> None:
+        """Put heads and adapter into training or evaluation mode; the base model stays in evaluation mode."""
+        self.training = mode
+        self.model.eval()
+        for head in self.heads.values():
+            head.train(mode)
+        if self.adapter is not None:
+            self.adapter.train(mode)
+
+    def __call__(
+        self, input_ids_BS: Tensor, attention_mask_BS: Tensor | None = None, position_B: Tensor | None = None
+    ) -> Tensor:
+        """Return the logits over the vocabulary at one position of each row, (B, V); ``trace`` holds all routing.
+
+        Args:
+            input_ids_BS: Tokens.
+            attention_mask_BS: 1 for real tokens; ``None`` if all are.
+            position_B: The position of each row; ``None`` is its last real token, the answer position.
+        """
+        body: Any = self.model.base_model
+        hidden_BSD = body(input_ids=input_ids_BS, attention_mask=attention_mask_BS, use_cache=False).last_hidden_state
+        place_B = torch.arange(len(hidden_BSD), device=hidden_BSD.device)
+        if position_B is None:
+            position_B = self.trace.answer_T.nonzero().squeeze(-1) % hidden_BSD.shape[1]
+        logits_BV: Tensor = self.model.get_output_embeddings()(hidden_BSD[place_B, position_B])
+        return logits_BV
+
+    # What there is
+
+    @property
+    def scope(self) -> Scope:
+        """Where heads act."""
+        return self._session.scope
+
+    @property
+    def routing_dtype(self) -> RoutingDtype:
+        """The numerics of the routing."""
+        return self._session.routing_dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        parameter: nn.Parameter = next(self.model.parameters())
+        return parameter.device
 
     @property
     def heads(self) -> dict[int, RouterHead]:
         """The bound heads by layer."""
         return {index: gate.head for index, gate in self.gates.items() if gate.head is not None}
-
-    @contextmanager
-    def base_only(self) -> Iterator[None]:
-        """Let the model be the pretrained one, for as long as the context lasts."""
-        before, self.session.bypassed = self.session.bypassed, True
-        try:
-            with nullcontext() if self.companion is None else self.companion.off():
-                yield
-        finally:
-            self.session.bypassed = before
 
     @property
     def views(self) -> dict[int, LayerView]:
@@ -153,9 +241,11 @@ class TunedRouters:
     @property
     def trace(self) -> RoutingTrace:
         """The trace of the last forward call."""
-        if self.session.trace is None:
+        if self._session.trace is None:
             raise ModelError("expected a forward call before its trace is read but there was none.")
-        return self.session.trace
+        return self._session.trace
+
+    # Attaching, freezing and detaching
 
     def _replace(self, block: nn.Module, path: str, new: nn.Module) -> None:
         parent, _, name = path.rpartition(".")
@@ -164,7 +254,10 @@ class TunedRouters:
         setattr(owner, name, new)
 
     def detach(self) -> None:
-        """Put the stock gates and experts back; the model is then what it was, but for an adapter, which stays."""
+        """Take out the adapter, then put the stock gates and experts back; the model is then what it was."""
+        if self.adapter is not None:
+            self.adapter.detach()
+            self.adapter = None
         for owner, name, stock in self._stock:
             setattr(owner, name, stock)
         for parameter in self._trained:
@@ -183,20 +276,15 @@ class TunedRouters:
         return heads | self._beside()
 
     def _beside(self) -> dict[str, nn.Parameter]:
-        parameters = {} if self.companion is None else self.companion.parameters
+        parameters = {} if self.adapter is None else self.adapter.parameters
         return {f"{BESIDE}{name}": parameter for name, parameter in parameters.items()}
 
     def state(self) -> dict[str, Tensor]:
         """Return the heads' parameters and buffers, and an adapter's parameters, by checkpoint name."""
-        heads = {
-            f"layers.{index}.{name}": value
-            for index, head in self.heads.items()
-            for name, value in head.state_dict().items()
-        }
-        return heads | {name: parameter.detach() for name, parameter in self._beside().items()}
+        return head_state(self.heads) | {name: parameter.detach() for name, parameter in self._beside().items()}
 
-    def load_state(self, state: dict[str, Tensor], where: str) -> None:
-        """Load the heads' state; names and shapes must be exactly those of the heads.
+    def load_state(self, state: Mapping[str, Tensor], where: str) -> None:
+        """Load what ``state`` returned; names and shapes must be exactly those of the heads.
 
         Args:
             state: Tensors by checkpoint name.
@@ -205,35 +293,36 @@ class TunedRouters:
         Raises:
             ModelError: A name is missing or unknown, or a shape differs.
         """
-        mine = self.state()
-        missing, unknown = sorted(mine.keys() - state.keys()), sorted(state.keys() - mine.keys())
-        if missing or unknown:
-            raise ModelError(
-                f"expected the router tensors of the configured heads but got others ({where}): missing {missing[:6]}, "
-                f"unknown {unknown[:6]}. Hint: use the head and layers the checkpoint was made with (its config.yaml)."
-            )
-        for name, value in state.items():
-            if mine[name].shape != value.shape:
-                raise ModelError(
-                    f"expected shape {tuple(mine[name].shape)} but got {tuple(value.shape)} for {name} ({where}). "
-                    "Hint: the checkpoint belongs to another base model."
-                )
-        with torch.no_grad():
-            for name, value in state.items():
-                mine[name].copy_(value)
+        copy_state(self.state(), state, where)
+        self.calibrated = True
+
+    # Proving what is frozen
 
     def frozen_hashes(self) -> dict[str, str]:
         """Return sha256 of every frozen tensor of the model by name; equal before and after a fit, they prove it."""
-        heads = {id(value) for head in self.heads.values() for value in [*head.parameters(), *head.buffers()]}
-        heads |= {id(parameter) for parameter in self._beside().values()}
-        return {
-            # What a head or an adapter has wrapped are the same tensors under the same name.
-            re.sub(r"(\.stock|\.base_layer)+\.", ".", name): hashlib.sha256(
-                value.detach().cpu().contiguous().view(torch.uint8).numpy().data
-            ).hexdigest()
-            for name, value in [*self.model.named_parameters(), *self.model.named_buffers()]
-            if id(value) not in heads
-        }
+        own = {id(value) for head in self.heads.values() for value in [*head.parameters(), *head.buffers()]}
+        return tensor_hashes(self.model, own | {id(parameter) for parameter in self._beside().values()})
+
+    @cached_property
+    def hashes_at_load(self) -> dict[str, str]:
+        """The frozen tensors' hashes as they were when first asked for, which is when heads have been put on."""
+        return self.frozen_hashes()
+
+    @property
+    def fingerprint(self) -> str:
+        """One hash over ``hashes_at_load``."""
+        return fingerprint(self.hashes_at_load)
+
+    def prove_frozen(self) -> int:
+        """Hash every frozen tensor again, refuse any that is not what it was at load, and return how many there are."""
+        after = self.frozen_hashes()
+        changed = sorted(name for name, value in after.items() if value != self.hashes_at_load.get(name))
+        if changed:
+            raise ModelError(
+                f"expected the base model to stay as it was but {len(changed)} tensors changed: {changed[:4]}. "
+                "Hint: a head must not write to the weight it is bound to."
+            )
+        return len(after)
 
     def _open(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         tokens = kwargs.get("input_ids", args[0] if args else None)
@@ -242,8 +331,19 @@ class TunedRouters:
         if mask is None:
             mask = torch.ones(tokens.shape[:2], dtype=torch.long, device=tokens.device)
         # In generation the mask also covers the cached positions; the current ones are the last.
-        self.session.trace = RoutingTrace.of_batch(mask[:, -tokens.shape[1] :], self.session.needs)
+        self._session.trace = RoutingTrace.of_batch(mask[:, -tokens.shape[1] :], self._session.needs)
 
     def _close(self, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
-        if self.session.trace is not None:
-            self.session.trace.is_open = False
+        if self._session.trace is not None:
+            self._session.trace.is_open = False
+
+
+def _extras(needs: Iterable[str]) -> frozenset[str]:
+    wanted = frozenset(needs)
+    if wanted - EXTRAS:
+        raise ConfigError(f"expected extras of {sorted(EXTRAS)} but got {sorted(wanted)} (needs).")
+    return wanted
+
+
+TunedRouters = GatedModel
+"""The name it had, for programs that still use it."""

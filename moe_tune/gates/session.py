@@ -10,7 +10,10 @@ RoutingDtype = Literal["float32", "native"]
 
 
 class Session:
-    """What the tuned gates of one model share: the trace of the forward pass, the scope and the numerics."""
+    """What the tuned gates of one model share: the trace of the forward pass, the scope and the numerics.
+
+    ``GatedModel.session`` is the only one to change it.
+    """
 
     def __init__(self, scope: Scope, routing_dtype: RoutingDtype, needs: frozenset[str]) -> None:
         self.scope = scope

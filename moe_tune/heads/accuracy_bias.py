@@ -70,15 +70,12 @@ class AccuracyBiasHead(RouterHead):
 
     @property
     def traits(self) -> HeadTraits:
-        """Exact before calibration (the bias is 0); nothing to train by gradient; only ``logit`` moves the mass."""
         return HeadTraits(needs_calibration=True, keeps_mass=self.mode != "logit", refreshes=self.refresh == "epoch")
 
     def bind(self, gate: BaseGate) -> None:
-        """Start with no bias."""
         self.register_buffer("bias_E", torch.zeros(gate.rule.num_experts, device=gate.weight_ED.device))
 
     def calibrate(self, table: LayerTable) -> None:
-        """Set the bias from a table of the training split."""
         expected_E = expected_correct(table.chosen_ES, table.correct_ES) if self.adjust == "subject" else None
         self.bias_E.copy_(
             accuracy_bias(
@@ -87,11 +84,9 @@ class AccuracyBiasHead(RouterHead):
         )
 
     def score(self, hidden_TD: Tensor, logits_TE: Tensor) -> Tensor:
-        """Add the bias to the logits in mode ``logit``."""
         return logits_TE + self.bias_E.to(logits_TE.dtype) if self.mode == "logit" else logits_TE
 
     def select(self, scores_TE: Tensor) -> Tensor:
-        """Add the bias to the selection scores in mode ``select``."""
         return scores_TE + self.bias_E if self.mode == "select" else scores_TE
 
     def changes_selection(self) -> bool:

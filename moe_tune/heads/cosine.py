@@ -49,7 +49,6 @@ class CosineHead(RouterHead):
         )
 
     def bind(self, gate: BaseGate) -> None:
-        """Start from ``g = 1`` and the pretrained directions."""
         self.scale = nn.Parameter(torch.ones((), device=gate.weight_ED.device))
         if self.trains_weight:
             self.weight = nn.Parameter(gate.weight_ED.detach().clone().to(torch.float32))
@@ -58,12 +57,10 @@ class CosineHead(RouterHead):
 
     @torch.no_grad()
     def calibrate(self, table: LayerTable) -> None:
-        """Fit ``g`` to the spread of the pretrained logits."""
         spread = cosines(table.hidden_QD, self.pretrained[0]).std(correction=0)
         self.scale.copy_(table.logits_QE.std(correction=0) / spread.clamp(min=1e-8))
 
     def score(self, hidden_TD: Tensor, logits_TE: Tensor) -> Tensor:
-        """Return the scaled cosines; the logits given are left out of account."""
         weight_ED = self.weight if self.trains_weight else self.pretrained[0].detach()
         return self.scale * cosines(hidden_TD, weight_ED)
 

@@ -48,11 +48,9 @@ class DefaultExpertHead(RouterHead):
 
     @property
     def traits(self) -> HeadTraits:
-        """Only the gradient differs."""
         return HeadTraits(keeps_mass=True)
 
     def bind(self, gate: BaseGate) -> None:
-        """Start with defaults of 0."""
         zeros_ED = torch.zeros_like(gate.weight_ED.detach(), dtype=torch.float32)
         self.register_buffer("default_ED", zeros_ED)
         self.register_buffer("sums_ED", zeros_ED.clone(), persistent=False)
@@ -64,7 +62,6 @@ class DefaultExpertHead(RouterHead):
         self.unseen = True
 
     def mix(self, mixed_TD: Tensor, hidden_TD: Tensor, output: RouterOutput, experts: nn.Module) -> Tensor:
-        """Return the sparse mixture, with a gradient for the weights of the experts that were not chosen."""
         if self.training and self.unseen:
             self.unseen = False
             self._collect(hidden_TD, output, experts)
@@ -84,7 +81,6 @@ class DefaultExpertHead(RouterHead):
         self.counts_E.index_add_(0, chosen_N, torch.ones_like(chosen_N))
 
     def after_step(self) -> None:
-        """Move the defaults towards what was collected, and collect anew."""
         sums_ED, counts_E = summed_over_ranks(self.sums_ED), summed_over_ranks(self.counts_E)
         mean_ED = sums_ED / counts_E.clamp(min=1)[:, None]
         moved_ED = self.beta * self.default_ED + (1 - self.beta) * mean_ED

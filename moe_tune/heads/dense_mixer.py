@@ -43,11 +43,9 @@ class DenseMixerHead(RouterHead):
 
     @property
     def traits(self) -> HeadTraits:
-        """Only the gradient differs."""
         return HeadTraits(keeps_mass=True)
 
     def mix(self, mixed_TD: Tensor, hidden_TD: Tensor, output: RouterOutput, experts: nn.Module) -> Tensor:
-        """Return the sparse mixture, with a gradient for the weights of the experts that were not chosen."""
         weights_TE = unchosen_weights(output)
         nothing_TD: Tensor = _DenseGradient.apply(weights_TE, hidden_TD.detach(), experts, self.chunk)
         return mixed_TD + nothing_TD
@@ -78,7 +76,6 @@ class _DenseGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, weights_TE: Tensor, hidden_TD: Tensor, experts: nn.Module, chunk: int) -> Tensor:
-        """Return zeros, and keep the input of the experts."""
         ctx.save_for_backward(hidden_TD)
         ctx.experts, ctx.chunk, ctx.of_weights = experts, chunk, (weights_TE.shape[1], weights_TE.dtype)
         kind = hidden_TD.device.type

@@ -44,11 +44,9 @@ class EntropyKHead(RouterHead):
 
     @property
     def traits(self) -> HeadTraits:
-        """Exact until calibration sets the thresholds; nothing to train by gradient."""
         return HeadTraits(needs_calibration=True, variable_k=True)
 
     def bind(self, gate: BaseGate) -> None:
-        """Start without thresholds."""
         self.rule = gate.rule
         thresholds_J = torch.full((len(self.ks) - 1,), torch.inf, dtype=torch.float32, device=gate.weight_ED.device)
         self.register_buffer("thresholds_J", thresholds_J)
@@ -65,11 +63,9 @@ class EntropyKHead(RouterHead):
         return bool(self.thresholds_J.isfinite().all())
 
     def slots_for(self, rule: ScoringRule) -> int:
-        """Return the largest number of experts."""
         return self.ks[-1] if self.is_calibrated() else rule.top_k
 
     def admit(self, logits_TE: Tensor, probs_TE: Tensor, experts_TK: Tensor) -> Tensor | None:
-        """Use as many slots as the entropy asks for."""
         if not self.is_calibrated():
             return None
         ks_J = torch.tensor(self.ks, device=experts_TK.device)

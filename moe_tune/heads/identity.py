@@ -18,5 +18,4 @@ class IdentityHead(RouterHead):
 
     @property
     def traits(self) -> HeadTraits:
-        """Nothing to train, exact by construction, and its own stock weight."""
         return HeadTraits(foldable=True, keeps_mass=True)

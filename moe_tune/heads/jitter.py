@@ -38,15 +38,12 @@ class JitterHead(RouterHead):
 
     @property
     def traits(self) -> HeadTraits:
-        """Exact in evaluation, always."""
         return HeadTraits(train_only=True)
 
     def bind(self, gate: BaseGate) -> None:
-        """Keep the pretrained weight at hand."""
         self.pretrained = (gate.weight_ED,)  # in a tuple, so that it is not a tensor of this head
 
     def score(self, hidden_TD: Tensor, logits_TE: Tensor) -> Tensor:
-        """Add the logits of the noise, in training only."""
         if not self.training:
             return logits_TE
         # Drawn around 0 in float32: around 1, half precision has too few steps for it.

@@ -45,11 +45,9 @@ class LossFreeBiasHead(RouterHead):
 
     @property
     def traits(self) -> HeadTraits:
-        """Exact while the bias is 0; nothing to train by gradient; weights as the pretrained router's."""
         return HeadTraits(keeps_mass=True, selects_by_probability=True)
 
     def bind(self, gate: BaseGate) -> None:
-        """Start with no bias and no counts."""
         self.rule, experts, device = gate.rule, gate.rule.num_experts, gate.weight_ED.device
         self.register_buffer("bias_E", torch.zeros(experts, dtype=torch.float32, device=device))
         counts_E = torch.zeros(experts, dtype=torch.long, device=device)
@@ -60,15 +58,12 @@ class LossFreeBiasHead(RouterHead):
         return bool(self.bias_E.any())
 
     def select(self, scores_TE: Tensor) -> Tensor:
-        """Rank by the biased probabilities."""
         return self.rule.probabilities(scores_TE) + self.bias_E if self.changes_selection() else scores_TE
 
     def observe(self, output: RouterOutput) -> None:
-        """Count the choices."""
         self.counts_E += output.counts_E()
 
     def after_step(self) -> None:
-        """Move the bias by what was counted, and count anew."""
         self.bias_E += self.gamma * load_sign(summed_over_ranks(self.counts_E))
         self.counts_E.zero_()
 

@@ -46,7 +46,6 @@ class LowRankHead(RouterHead):
 
     @property
     def traits(self) -> HeadTraits:
-        """Trainable, exact at the start, and written back into the stock weight."""
         return HeadTraits(trainable=True, foldable=True)
 
     def bind(self, gate: BaseGate) -> None:
@@ -58,11 +57,9 @@ class LowRankHead(RouterHead):
         self.up_ER = nn.Parameter(torch.zeros(experts, self.rank, dtype=torch.float32, device=device))
 
     def router_weight(self, weight_ED: Tensor) -> Tensor:
-        """Return the weight plus the change."""
         return weight_ED.float() + self.alpha / self.rank * self.up_ER @ self.down_RD
 
     def score(self, hidden_TD: Tensor, logits_TE: Tensor) -> Tensor:
-        """Add the logits of the change, in the dtype the routing is computed in."""
         dtype = logits_TE.dtype
         inner_TR = functional.linear(hidden_TD.to(dtype), self.down_RD.to(dtype))
         return logits_TE + self.alpha / self.rank * functional.linear(inner_TR, self.up_ER.to(dtype))

@@ -42,7 +42,6 @@ class MlpHead(RouterHead):
 
     @property
     def traits(self) -> HeadTraits:
-        """Trainable and exact at the start."""
         return HeadTraits(trainable=True)
 
     def bind(self, gate: BaseGate) -> None:
@@ -54,7 +53,6 @@ class MlpHead(RouterHead):
         self.outer_EM = nn.Parameter(torch.zeros(experts, self.width, dtype=torch.float32, device=device))
 
     def score(self, hidden_TD: Tensor, logits_TE: Tensor) -> Tensor:
-        """Add the network's output, in the dtype the routing is computed in."""
         dtype = logits_TE.dtype
         inner_TM = functional.gelu(functional.linear(hidden_TD.to(dtype), self.inner_MD.to(dtype)))
         return logits_TE + functional.linear(inner_TM, self.outer_EM.to(dtype))

@@ -30,17 +30,14 @@ class NoisyTopKHead(RouterHead):
 
     @property
     def traits(self) -> HeadTraits:
-        """Trainable; exact in evaluation, always."""
         return HeadTraits(trainable=True, train_only=True)
 
     def bind(self, gate: BaseGate) -> None:
-        """Start with little noise, the same for every token."""
         weight_ED = gate.weight_ED.detach()
         self.noise_weight_ED = nn.Parameter(torch.zeros_like(weight_ED, dtype=torch.float32))
         self.noise_bias_E = nn.Parameter(torch.full_like(weight_ED[:, 0], -5.0, dtype=torch.float32))
 
     def score(self, hidden_TD: Tensor, logits_TE: Tensor) -> Tensor:
-        """Add noise to the logits, in training only."""
         if not self.training:
             return logits_TE
         kind = logits_TE.dtype

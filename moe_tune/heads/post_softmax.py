@@ -21,11 +21,9 @@ class PostSoftmaxHead(RouterHead):
 
     @property
     def traits(self) -> HeadTraits:
-        """Nothing to train; not the pretrained router in families that do not renormalise."""
         return HeadTraits(
             exact_start=False, reason="weights sum to 1, more than in families that take the softmax before the choice"
         )
 
     def weigh(self, decision: Decision) -> Decision:
-        """Return the decision with weights that sum to 1."""
         return renormalised(decision)

@@ -45,11 +45,9 @@ class QuantileBalanceHead(RouterHead):
 
     @property
     def traits(self) -> HeadTraits:
-        """Exact while all prices are 0; nothing to train by gradient; weights as the pretrained router's."""
         return HeadTraits(keeps_mass=True, selects_by_probability=True)
 
     def bind(self, gate: BaseGate) -> None:
-        """Start with prices of 0 and no candidates."""
         self.rule, experts, device = gate.rule, gate.rule.num_experts, gate.weight_ED.device
         if self.rule.top_k >= experts:
             raise ConfigError(
@@ -65,18 +63,15 @@ class QuantileBalanceHead(RouterHead):
         return bool(self.beta_E.any())
 
     def select(self, scores_TE: Tensor) -> Tensor:
-        """Rank by probability less price."""
         return self.rule.probabilities(scores_TE) - self.beta_E if self.changes_selection() else scores_TE
 
     def observe(self, output: RouterOutput) -> None:
-        """Add the prices that would balance this batch."""
         if len(output.logits_TE):
             probs_TE = self.rule.probabilities(output.logits_TE)
             self.candidates_E += quantile_prices(probs_TE, self.beta_E, self.rule.top_k)
             self.batches += 1
 
     def after_step(self) -> None:
-        """Move the prices towards the mean of what was observed, and observe anew."""
         batches = summed_over_ranks(self.batches)
         mean_E = summed_over_ranks(self.candidates_E) / batches.clamp(min=1)
         value_E = self.ema * self.beta_E + (1 - self.ema) * mean_E

@@ -38,7 +38,6 @@ class ReluHead(RouterHead):
 
     @property
     def traits(self) -> HeadTraits:
-        """Another gate than the pretrained one from the start."""
         return HeadTraits(
             exact_start=False,
             replaces_probabilities=True,
@@ -48,14 +47,11 @@ class ReluHead(RouterHead):
         )
 
     def slots_for(self, rule: ScoringRule) -> int:
-        """Return the most experts a token may use."""
         return self.most
 
     def admit(self, logits_TE: Tensor, probs_TE: Tensor, experts_TK: Tensor) -> Tensor:
-        """Use the experts with a positive logit."""
         place_K = torch.arange(experts_TK.shape[1], device=experts_TK.device)
         return (logits_TE.gather(-1, experts_TK) > 0) & (place_K < self.most)
 
     def weigh(self, decision: Decision) -> Decision:
-        """Weigh each used expert by its logit."""
         return decision.with_scores(torch.relu(decision.logits_TE.float()))

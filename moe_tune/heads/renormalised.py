@@ -38,7 +38,6 @@ class RenormalisedHead(RouterHead):
 
     @property
     def traits(self) -> HeadTraits:
-        """Calibrated, and trainable when learned; even then only the mean over tokens starts as it was."""
         return HeadTraits(
             trainable=self.learned,
             needs_calibration=True,
@@ -47,7 +46,6 @@ class RenormalisedHead(RouterHead):
         )
 
     def bind(self, gate: BaseGate) -> None:
-        """Start from ``c = 1``, the plain renormalised form."""
         self.rule = gate.rule
         scale = torch.ones((), device=gate.weight_ED.device)
         if self.learned:
@@ -57,11 +55,9 @@ class RenormalisedHead(RouterHead):
 
     @torch.no_grad()
     def calibrate(self, table: LayerTable) -> None:
-        """Set ``c`` to the mean total weight of the pretrained router."""
         self.scale.copy_(mean_mass(table.logits_QE, self.rule))
 
     def weigh(self, decision: Decision) -> Decision:
-        """Return the decision with weights that sum to ``c``."""
         return renormalised(decision).scaled(self.scale)
 
 

@@ -26,7 +26,6 @@ class RetunedHead(RouterHead):
 
     @property
     def traits(self) -> HeadTraits:
-        """Trainable, exact at the start, and written back into the stock weight as it is."""
         return HeadTraits(trainable=True, foldable=True)
 
     def bind(self, gate: BaseGate) -> None:
@@ -36,10 +35,8 @@ class RetunedHead(RouterHead):
         self.pretrained = (gate.weight_ED,)
 
     def router_weight(self, weight_ED: Tensor) -> Tensor:
-        """Return the weight plus the change."""
         return weight_ED.float() + self.weight - self.pretrained[0].detach().float()
 
     def score(self, hidden_TD: Tensor, logits_TE: Tensor) -> Tensor:
-        """Add the logits of the change of weight, in the dtype the routing is computed in."""
         change_ED = self.weight - self.pretrained[0].detach()
         return logits_TE + functional.linear(hidden_TD.to(logits_TE.dtype), change_ED.to(logits_TE.dtype))

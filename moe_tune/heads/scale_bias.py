@@ -26,7 +26,6 @@ class ScaleBiasHead(RouterHead):
 
     @property
     def traits(self) -> HeadTraits:
-        """Trainable and exact at the start."""
         return HeadTraits(trainable=True)
 
     def bind(self, gate: BaseGate) -> None:

@@ -51,7 +51,6 @@ class SigmoidHead(RouterHead):
 
     @property
     def traits(self) -> HeadTraits:
-        """Trainable, fitted to the pretrained weights by calibration, never exactly them."""
         return HeadTraits(
             trainable=True,
             needs_calibration=True,
@@ -62,7 +61,6 @@ class SigmoidHead(RouterHead):
         )
 
     def bind(self, gate: BaseGate) -> None:
-        """Start with ``a = 1``, ``c = 0``, ``rho = 1``, until calibration."""
         self.rule = gate.rule
         device = gate.weight_ED.device
         self.log_a = nn.Parameter(torch.zeros((), dtype=torch.float32, device=device))
@@ -71,7 +69,6 @@ class SigmoidHead(RouterHead):
 
     @torch.no_grad()
     def calibrate(self, table: LayerTable) -> None:
-        """Fit the mass, the slope and the shift to the pretrained weights of the training questions."""
         logits_QK, weights_QK = pretrained_choice(table.logits_QE, self.rule)
         rho = float(weights_QK.sum(-1).mean())
         log_a, c = fitted_affine(logits_QK, weights_QK, rho, self.kind)
@@ -80,7 +77,6 @@ class SigmoidHead(RouterHead):
         self.c.fill_(c)
 
     def weigh(self, decision: Decision) -> Decision:
-        """Return the decision with the scores' shares of ``rho`` as weights."""
         scores_TE = expert_scores(self.log_a.exp() * decision.logits_TE.float() + self.c, self.kind)
         scored = decision.with_scores(scores_TE)
         chosen_TK = scores_TE.gather(-1, decision.experts_TK)

@@ -28,15 +28,12 @@ class SinkhornHead(RouterHead):
 
     @property
     def traits(self) -> HeadTraits:
-        """Exact in evaluation, always."""
         return HeadTraits(train_only=True)
 
     def changes_selection(self) -> bool:
-        """Only in training."""
         return self.training
 
     def select(self, scores_TE: Tensor) -> Tensor:
-        """Add the experts' factors of the balanced plan to the scores, in training."""
         if not self.training or len(scores_TE) < 2:
             return scores_TE
         return scores_TE + sinkhorn_columns(scores_TE)

@@ -74,78 +74,63 @@ class Stack(RouterHead):
 
     @property
     def traits(self) -> HeadTraits:
-        """The traits of all parts together."""
         return combined_traits([part.traits for part in self._heads()])
 
     def bind(self, gate: BaseGate) -> None:
-        """Bind every part to the same gate."""
         for part in self._heads():
             part.bind(gate)
 
     def score(self, hidden_TD: Tensor, logits_TE: Tensor) -> Tensor:
-        """Run the parts' scoring stages in order."""
         for part in self._heads():
             logits_TE = part.score(hidden_TD, logits_TE)
         return logits_TE
 
     def select(self, scores_TE: Tensor) -> Tensor:
-        """Run the parts' selection stages in order."""
         for part in self._heads():
             scores_TE = part.select(scores_TE)
         return scores_TE
 
     def changes_selection(self) -> bool:
-        """Whether any part ranks by something other than the logits."""
         return any(part.changes_selection() for part in self._heads())
 
     def changes_weights(self) -> bool:
-        """Whether any part changes the weights."""
         return any(part.changes_weights() for part in self._heads())
 
     def slots_for(self, rule: ScoringRule) -> int:
-        """Return the most slots that any part needs."""
         return max(part.slots_for(rule) for part in self._heads())
 
     def admit(self, logits_TE: Tensor, probs_TE: Tensor, experts_TK: Tensor) -> Tensor | None:
-        """Use the slots that every part with a limit of its own would use."""
         limits = [part.admit(logits_TE, probs_TE, experts_TK) for part in self._heads()]
         given = [used_TK for used_TK in limits if used_TK is not None]
         return torch.stack(given).all(0) if given else None
 
     def weigh(self, decision: Decision) -> Decision:
-        """Run the parts' weighing stages in order."""
         for part in self._heads():
             decision = part.weigh(decision)
         return decision
 
     def calibrate(self, table: LayerTable) -> None:
-        """Calibrate the parts that need it."""
         for part in self._heads():
             if part.traits.needs_calibration:
                 part.calibrate(table)
 
     def recalibrate(self, table: LayerTable) -> None:
-        """Fit the parts anew that refresh."""
         for part in self._heads():
             part.recalibrate(table)
 
     def set_progress(self, progress: float) -> None:
-        """Pass the progress of training on to every part."""
         for part in self._heads():
             part.set_progress(progress)
 
     def observe(self, output: RouterOutput) -> None:
-        """Show every part what was decided."""
         for part in self._heads():
             part.observe(output)
 
     def after_step(self) -> None:
-        """Let every part move what is not trained by gradient."""
         for part in self._heads():
             part.after_step()
 
     def router_weight(self, weight_ED: Tensor) -> Tensor | None:
-        """Return the weight that the parts' scoring stages come to, if each is linear."""
         now_ED: Tensor | None = weight_ED
         for part in self._heads():
             now_ED = None if now_ED is None else part.router_weight(now_ED)

@@ -51,7 +51,6 @@ class SteerHead(RouterHead):
 
     @property
     def traits(self) -> HeadTraits:
-        """Exact before calibration (no expert is steered); nothing to train."""
         return HeadTraits(needs_calibration=self.promote + self.suppress > 0)
 
     def bind(self, gate: BaseGate) -> None:
@@ -75,7 +74,6 @@ class SteerHead(RouterHead):
             self.register_buffer(name, none_E)
 
     def calibrate(self, table: LayerTable) -> None:
-        """Choose the experts from a table of the training split."""
         correct_E, chosen_E = table.correct_E.cpu().numpy(), table.chosen_E.cpu().numpy()
         difference_E = risk_difference(correct_E, chosen_E, int(table.right_S.sum()), int(table.asked_S.sum()))
         # NaN where all or none are answered correctly: nobody goes with either.

@@ -63,7 +63,6 @@ class TemperatureHead(RouterHead):
 
     @property
     def traits(self) -> HeadTraits:
-        """Exact at tau = 1; trainable when learned; the mass is kept when preserved."""
         exact = self.tau == 1.0
         return HeadTraits(
             trainable=self.mode == "learned",
@@ -74,7 +73,6 @@ class TemperatureHead(RouterHead):
         )
 
     def bind(self, gate: BaseGate) -> None:
-        """Create ``theta = ln(tau)`` for the layer or each expert: a parameter when learned, else a buffer."""
         shape = (gate.rule.num_experts,) if self.per == "expert" else ()
         theta = torch.full(shape, math.log(self.tau), dtype=torch.float32, device=gate.weight_ED.device)
         if self.mode == "learned":
@@ -83,12 +81,10 @@ class TemperatureHead(RouterHead):
             self.register_buffer("theta", theta)
 
     def set_progress(self, progress: float) -> None:
-        """Move a scheduled temperature along its way."""
         if self.mode == "scheduled":
             self.theta.fill_(math.log(scheduled(self.schedule, self.tau, self.tau_end, progress)))
 
     def weigh(self, decision: Decision) -> Decision:
-        """Return the decision with tempered probabilities and weights."""
         probs_TE = decision.rule.probabilities(decision.logits_TE.float() / self.theta.exp())
         tempered = decision.with_probabilities(probs_TE)
         if self.mass == "raw":

@@ -39,15 +39,12 @@ class TopPHead(RouterHead):
 
     @property
     def traits(self) -> HeadTraits:
-        """Another number of experts than the pretrained one from the start."""
         return HeadTraits(exact_start=False, variable_k=True, reason="the number of experts follows the probability")
 
     def slots_for(self, rule: ScoringRule) -> int:
-        """Return the most experts a token may use."""
         return self.most
 
     def admit(self, logits_TE: Tensor, probs_TE: Tensor, experts_TK: Tensor) -> Tensor:
-        """Use an expert if those before it do not cover the share yet."""
         place_K = torch.arange(experts_TK.shape[1], device=experts_TK.device)
         return covering_prefix(probs_TE.gather(-1, experts_TK), self.p) & (place_K < self.most)
 

@@ -34,6 +34,7 @@ class AccuracyPullLoss(AuxLoss):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"table"})
+    token_mean: ClassVar[bool] = True
 
     def __init__(self, weight: float = 1.0, n_min: int = 30, shrinkage: float = 50.0, **shared: Any) -> None:
         super().__init__(weight, **shared)

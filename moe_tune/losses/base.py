@@ -82,11 +82,13 @@ class AuxLoss(ABC):
         reads: What its value depends on: the ``routing`` of its layers and scope, the router ``weights`` of its layers,
             or the ``answer`` alone.
         scopes: Scopes at which it means anything; ``outputs`` refuses the others.
+        token_mean: Whether it is a mean over tokens, so that the batches of an optimiser step count by their tokens.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
     reads: ClassVar[Literal["routing", "weights", "answer"]] = "routing"
     scopes: ClassVar[tuple[Scope, ...]] = ("answer", "all")
+    token_mean: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -117,6 +119,10 @@ class AuxLoss(ABC):
     def current_weight(self, progress: float) -> float:
         """Return the factor at a share of training."""
         return scheduled(self.schedule, self.weight, self.weight_end, progress, self.warmup)
+
+    def counts_tokens(self, scope: Scope) -> bool:
+        """Return whether batches count by their tokens rather than by their questions, given where the heads act."""
+        return self.token_mean and (self.scope or scope) == "all"
 
     def chosen_layers(self, trace: RoutingTrace, context: LossContext) -> tuple[int, ...]:
         """Return the layers the loss looks at.

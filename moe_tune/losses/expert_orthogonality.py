@@ -34,6 +34,7 @@ class ExpertOrthogonalityLoss(AuxLoss):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"hidden"})
+    token_mean: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -24,6 +24,7 @@ class RoutingAnchorLoss(AuxLoss):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"base_logits"})
+    token_mean: ClassVar[bool] = True
 
     def compute(self, trace: RoutingTrace, context: LossContext) -> Tensor:
         def layer(output: RouterOutput) -> Tensor:

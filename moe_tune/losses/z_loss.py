@@ -1,5 +1,7 @@
 """Router z-loss: keep the logits small."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -19,6 +21,8 @@ class ZLoss(AuxLoss):
     Reference:
         Zoph et al. 2022, "ST-MoE", https://arxiv.org/abs/2202.08906
     """
+
+    token_mean: ClassVar[bool] = True
 
     def compute(self, trace: RoutingTrace, context: LossContext) -> Tensor:
         return self.mean_over_layers(

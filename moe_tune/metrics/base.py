@@ -103,13 +103,13 @@ class RoutingMetric(Metric, ABC):
         """Return the tables that ``axes`` names."""
 
     @staticmethod
-    @abstractmethod
     def summary(tables: dict[str, Tensor]) -> dict[str, float]:
-        """Return the few numbers of the history, if any, from what ``compute`` returned.
+        """Return the few numbers of the history, by default none, from what ``compute`` returned.
 
         Args:
             tables: The metric's tables.
         """
+        return {}
 
     def add_sum(self, name: str, axes: str, dtype: torch.dtype = torch.float64) -> None:
         """Add a state that sums over batches and ranks.

@@ -68,10 +68,6 @@ class BaseDrift(RoutingMetric):
     NaN where nothing was chosen; among experts that tie for the last places of ``S0_t`` those of ``S_t`` come first.
     ``base_kl = mean_t KL(p_t || p0_t)``, 0 where nothing moved, ``p0`` the rule's probabilities of ``z0``.
 
-    Args:
-        shape: The sizes of its states.
-        scope: Which tokens count.
-
     Reference:
         Muennighoff et al. 2024, section 5.1 (router saturation), https://arxiv.org/abs/2409.02060
     """
@@ -91,7 +87,6 @@ class BaseDrift(RoutingMetric):
             self.add_sum(name, "L", torch.long)
 
     def update(self, trace: RoutingTrace, outcome: Outcome) -> None:
-        """Add the tokens of a batch."""
         for output in trace.at(self.scope):
             index = self.shape.layers.index(output.layer)
             assert output.rule is not None
@@ -102,13 +97,7 @@ class BaseDrift(RoutingMetric):
             self.tokens_L[index] += len(output.mask_T)
 
     def compute(self) -> dict[str, Tensor]:
-        """Return overlap and divergence per layer."""
         return {
             "base_overlap": self.per_token(self.shared_L.double(), self.chosen_L),
             "base_kl": self.per_token(self.divergence_L, self.tokens_L),
         }
-
-    @staticmethod
-    def summary(tables: dict[str, Tensor]) -> dict[str, float]:
-        """Return nothing: the history stays short."""
-        return {}

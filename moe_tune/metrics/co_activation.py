@@ -46,10 +46,6 @@ class CoActivation(RoutingMetric):
     Formula: ``co_count[i, j] = #{t: i in S_t and j in S_t}``; a row sums to ``K`` times the count of its expert where
     every token chooses K, else to the number of experts that its tokens chose, all tokens together.
 
-    Args:
-        shape: The sizes of its states.
-        scope: Which tokens count.
-
     Reference:
         Muennighoff et al. 2024, section 5.2, https://arxiv.org/abs/2409.02060
     """
@@ -63,15 +59,8 @@ class CoActivation(RoutingMetric):
         self.add_sum("count_LEE", "LEE", torch.long)
 
     def update(self, trace: RoutingTrace, outcome: Outcome) -> None:
-        """Add the pairs of a batch."""
         for output in trace.at(self.scope):
             self.count_LEE[self.shape.layers.index(output.layer)] += co_activation(output)
 
     def compute(self) -> dict[str, Tensor]:
-        """Return the counts."""
         return {"co_count": self.count_LEE}
-
-    @staticmethod
-    def summary(tables: dict[str, Tensor]) -> dict[str, float]:
-        """Return nothing: the history stays short."""
-        return {}

@@ -47,6 +47,12 @@ class RoutingEvidence(nn.Module):
         """The scopes under which something was counted so far, in the order given."""
         return tuple(scope for scope in self.scopes if any(metric.update_called for metric in self._at(scope)))
 
+    @property
+    def needs(self) -> frozenset[str]:
+        """Costly extras of a trace that its metrics read."""
+        every = (metric for metric in self.metrics.values() if isinstance(metric, RoutingMetric))
+        return frozenset[str]().union(*(metric.needs for metric in every))
+
     def update(self, trace: RoutingTrace, outcome: Outcome) -> None:
         """Add a batch to every metric whose tokens the trace knows.
 
@@ -81,7 +87,6 @@ class RoutingEvidence(nn.Module):
         return tables
 
     def summary(self) -> dict[str, float]:
-        """Return the history's numbers, at the answer scope."""
         tables = self.tables("answer")
         values: dict[str, float] = {}
         for metric in self._at("answer"):

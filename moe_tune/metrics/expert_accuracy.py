@@ -68,7 +68,6 @@ class ExpertAccuracy(RoutingMetric):
         self.add_sum("mass_correct_LE", "LE")
 
     def update(self, trace: RoutingTrace, outcome: Outcome) -> None:
-        """Add the questions of a batch."""
         question_T = trace.question_T[trace.mask(self.scope)]
         correct_T = outcome.correct_B[question_T]
         for output in trace.at(self.scope):
@@ -79,7 +78,6 @@ class ExpertAccuracy(RoutingMetric):
             self.mass_correct_LE[index] += weight_mass(output, correct_T)
 
     def compute(self) -> dict[str, Tensor]:
-        """Return questions and correct answers, in all and by subject, and the correct weight mass."""
         return {
             "questions": self.questions_LES.sum(-1),
             "correct": self.correct_LES.sum(-1),
@@ -90,7 +88,6 @@ class ExpertAccuracy(RoutingMetric):
 
     @staticmethod
     def summary(tables: dict[str, Tensor]) -> dict[str, float]:
-        """Return the spread of raw accuracy."""
         spreads = []
         for questions_E, correct_E in zip(tables["questions"], tables["correct"], strict=True):
             accuracy = (correct_E / questions_E)[questions_E >= FEWEST]

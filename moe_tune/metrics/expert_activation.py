@@ -47,10 +47,6 @@ class ExpertActivation(RoutingMetric):
     ``never_activated_share`` (share of all layers' experts never chosen; "never" is within the questions seen) and
     ``load_imbalance`` (largest over mean load, mean over layers; 1 is even).
 
-    Args:
-        shape: The sizes of its states.
-        scope: Which tokens count.
-
     Reference:
         Chernov 2025, https://arxiv.org/abs/2502.17187
     """
@@ -68,7 +64,6 @@ class ExpertActivation(RoutingMetric):
         self.add_sum("tokens_L", "L", torch.long)
 
     def update(self, trace: RoutingTrace, outcome: Outcome) -> None:
-        """Add the choices of a batch."""
         for output in trace.at(self.scope):
             index = self.shape.layers.index(output.layer)
             counts_E, mass_E = expert_activation(output)
@@ -77,12 +72,10 @@ class ExpertActivation(RoutingMetric):
             self.tokens_L[index] += len(output.mask_T)
 
     def compute(self) -> dict[str, Tensor]:
-        """Return counts, weight mass and tokens."""
         return {"count": self.count_LE, "weight_mass": self.mass_LE, "tokens": self.tokens_L}
 
     @staticmethod
     def summary(tables: dict[str, Tensor]) -> dict[str, float]:
-        """Return activated experts, the share never activated, and the load imbalance."""
         count_LE = tables["count"].double()
         return {
             "activated_experts": float((count_LE > 0).sum(-1).double().mean()),

@@ -48,10 +48,6 @@ class GateEntropy(RoutingMetric):
     can be, the ln of the slots a token uses (ln 8 = 2.079 where all use 8). Tokens that give no expert any weight are
     in neither. NaN where no token is left. Lower is sharper, not better.
 
-    Args:
-        shape: The sizes of its states.
-        scope: Which tokens count.
-
     Reference:
         Chernov 2025, https://arxiv.org/abs/2502.17187
     """
@@ -80,7 +76,6 @@ class GateEntropy(RoutingMetric):
             self.add_sum(name, "L", torch.long)
 
     def update(self, trace: RoutingTrace, outcome: Outcome) -> None:
-        """Add the entropies of a batch."""
         for output in trace.at(self.scope):
             index = self.shape.layers.index(output.layer)
             all_T = gate_entropy(output)
@@ -94,7 +89,6 @@ class GateEntropy(RoutingMetric):
             self.held_L[index] += held_T.sum()
 
     def compute(self) -> dict[str, Tensor]:
-        """Return means and standard deviations per layer, and the mean maximum."""
         tables = {"entropy_topk_most": self.per_token(self.most_L, self.held_L)}
         sums = {
             "all": (self.all_L, self.all_square_L, self.tokens_L),
@@ -108,5 +102,4 @@ class GateEntropy(RoutingMetric):
 
     @staticmethod
     def summary(tables: dict[str, Tensor]) -> dict[str, float]:
-        """Return the means over the layers that have one."""
         return {key: float(tables[f"{key}_mean"].nanmean()) for key in ("entropy_all", "entropy_topk")}

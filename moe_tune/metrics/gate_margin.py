@@ -57,10 +57,6 @@ class GateMargin(RoutingMetric):
     against them, the margin is negative. Tokens that chose no expert or all of them do not count; without others the
     values are NaN.
 
-    Args:
-        shape: The sizes of its states.
-        scope: Which tokens count.
-
     Reference:
         This project's.
     """
@@ -79,7 +75,6 @@ class GateMargin(RoutingMetric):
             self.add_sum(name, "L", torch.long)
 
     def update(self, trace: RoutingTrace, outcome: Outcome) -> None:
-        """Add the margins of a batch."""
         for output in trace.at(self.scope):
             index = self.shape.layers.index(output.layer)
             margin_T, tie_T, near_T = gate_margin(output)
@@ -90,12 +85,6 @@ class GateMargin(RoutingMetric):
             self.tokens_L[index] += bounded_T.sum()
 
     def compute(self) -> dict[str, Tensor]:
-        """Return mean margin and rates per layer."""
         ties_L, near_ties_L = self.ties_L.double(), self.near_ties_L.double()
         sums = {"margin_mean": self.margin_L, "tie_rate": ties_L, "near_tie_rate": near_ties_L}
         return {name: self.per_token(total_L, self.tokens_L) for name, total_L in sums.items()}
-
-    @staticmethod
-    def summary(tables: dict[str, Tensor]) -> dict[str, float]:
-        """Return nothing: the history stays short."""
-        return {}

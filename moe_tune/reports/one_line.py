@@ -7,9 +7,6 @@ from typing import Any
 def one_line(value: Any) -> str:
     """Return a value as text for a report, nested ones joined by commas.
 
-    Args:
-        value: A plain value, a mapping or a list.
-
     Example:
         >>> one_line({"torch": "2.13", "numpy": "2.4"})
         'torch 2.13, numpy 2.4'

@@ -12,11 +12,7 @@ SYMBOLS = {"circle": "circle", "hollow": "circle-open", "diamond": "diamond", "t
 
 
 def page_figure(chart: Chart) -> go.Figure:
-    """Return a chart as plotly's figure, its colours such as ``var(--ink)``.
-
-    Args:
-        chart: The chart.
-    """
+    """Return a chart as plotly's figure, its colours such as ``var(--ink)``."""
     named = any(getattr(mark, "name", "") for mark in chart.marks)
     heat = any(isinstance(mark, Heat) for mark in chart.marks)
     figure = go.Figure(
@@ -118,7 +114,8 @@ def _rule(figure: go.Figure, mark: Rule) -> None:
 
 def _axis(axis: Axis) -> dict[str, Any]:
     drawn: dict[str, Any] = {
-        "title": axis.title, "gridcolor": "var(--grid)", "linecolor": "var(--grid)", "tickcolor": "var(--grid)",
+        "title": {"text": axis.title, "standoff": 8},
+        "gridcolor": "var(--grid)", "linecolor": "var(--grid)", "tickcolor": "var(--grid)",
         "tickfont": {"color": "var(--muted)"}, "zeroline": False, "showgrid": axis.lined, "tickformat": axis.form,
         "automargin": True,
     }  # fmt: skip

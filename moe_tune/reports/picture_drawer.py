@@ -17,12 +17,7 @@ SYMBOLS = {"circle": "o", "hollow": "o", "diamond": "D", "tick": "|"}
 
 
 def draw(axes: Axes, chart: Chart) -> None:
-    """Draw a chart between axes.
-
-    Args:
-        axes: Where.
-        chart: What.
-    """
+    """Draw a chart between axes."""
     for mark in chart.marks:
         _draw(axes, mark)
     _label(axes, chart.x, "x")
@@ -42,9 +37,6 @@ def draw(axes: Axes, chart: Chart) -> None:
 def map_picture(rows: Sequence[tuple[Chart, Chart]]) -> Figure:
     """Return rows of a heat map, what goes beside it by layer, and its colour scale; placed by hand, as layout engines
     draw everything twice.
-
-    Args:
-        rows: The map and the chart beside it, row by row.
     """
     layers = len(next(mark for mark in rows[0][0].marks if isinstance(mark, Heat)).layers)
     height, above, below = 0.16 * layers + 0.5, 0.3, 0.45
@@ -67,16 +59,7 @@ def map_picture(rows: Sequence[tuple[Chart, Chart]]) -> Figure:
 
 
 def colour_scale(axes: Axes, stops: Stops, low: float, high: float, ticks: Sequence[float], form: str) -> None:
-    """Draw a colour scale as an upright bar, evenly in its colours.
-
-    Args:
-        axes: Where.
-        stops: Its colours.
-        low: The value at its lower end.
-        high: The value at its upper end.
-        ticks: Labelled values.
-        form: Their format.
-    """
+    """Draw a colour scale as an upright bar, evenly in its colours."""
     # Scales by the root are drawn evenly in the root, so that the colours of what is rare are not squeezed.
     along = np.interp(np.linspace(0, 1, 64), np.linspace(0, 1, len(stops)), [place for place, _ in stops])
     axes.imshow(_colours(stops)(along)[:, None], aspect="auto", origin="lower", extent=(0, 1, 0, 1))

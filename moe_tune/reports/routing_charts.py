@@ -16,15 +16,7 @@ LEAST_REACH = 0.02
 
 
 def usage_chart(layers: Values, usage_LE: Floats, tokens_L: Values, top: float, title: str = "") -> Chart:
-    """Return the map of the share of tokens each expert gets; experts that never fired have a colour of their own.
-
-    Args:
-        layers: Index of each layer in the model.
-        usage_LE: Share of the layer's tokens that chose the expert.
-        tokens_L: Tokens of each layer.
-        top: The share at the upper end of the colour scale.
-        title: Written above a picture.
-    """
+    """Return the map of the share of tokens each expert gets; experts that never fired have a colour of their own."""
     tokens_LE1 = np.broadcast_to(np.asarray(tokens_L, dtype=np.float32)[:, None, None], (*usage_LE.shape, 1))
     cell, tokens = "layer %{y}, expert %{x}<br>", "%{customdata[0]:,} tokens"
     never = Blank(usage_LE == 0, "never", f"{cell}never fired in {tokens}")
@@ -33,13 +25,7 @@ def usage_chart(layers: Values, usage_LE: Floats, tokens_L: Values, top: float, 
 
 
 def accuracy_chart(experts: pd.DataFrame, overall: float, title: str = "") -> Chart:
-    """Return the map of shrunk accuracy around that of all questions; grey where an expert has few questions.
-
-    Args:
-        experts: One row per layer and expert, with estimates.
-        overall: Accuracy of all questions.
-        title: Written above a picture.
-    """
+    """Return the map of shrunk accuracy around that of all questions; grey where an expert has few questions."""
     questions_LE = grid(experts, "questions")
     trusted_LE = trusted(experts)
     reach = max(LEAST_REACH, float(np.max(np.abs(trusted_LE - overall), initial=0, where=~np.isnan(trusted_LE))))
@@ -75,12 +61,7 @@ class EntropyCurve:
 
 
 def entropy_chart(curves: Sequence[EntropyCurve], title: str = "") -> Chart:
-    """Return entropies by layer; dotted, the most there can be: ln k, its mean over tokens where k varies.
-
-    Args:
-        curves: The routers compared.
-        title: Written above a picture.
-    """
+    """Return entropies by layer; dotted, the most there can be: ln k, its mean over tokens where k varies."""
     marks: list[Mark] = []
     drawn: list[Floats] = []
     for curve in curves:

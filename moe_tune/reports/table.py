@@ -125,14 +125,7 @@ class Table:
 def words(
     header: str, texts: "Sequence[Any] | pd.Series[Any]", tones: Sequence[str] = (), notes: Sequence[str] = ()
 ) -> Column:
-    """Return a column of words.
-
-    Args:
-        header: Its heading.
-        texts: Its values.
-        tones: The tone of each.
-        notes: What belongs beside each.
-    """
+    """Return a column of words."""
     rows = range(len(texts))
     cells = [
         Cell(str(text), None, tones[row] if tones else "", notes[row] if notes else "")
@@ -170,13 +163,7 @@ def numbers(
 
 
 def shares(header: str, values: "pd.Series[float]", form: str = ".1f") -> Column:
-    """Return a column of fractions, printed in per cent.
-
-    Args:
-        header: Its heading.
-        values: Its values, 0 to 1.
-        form: How they are printed: ``.2g`` gives two digits that count.
-    """
+    """Return a column of fractions, printed in per cent."""
     return numbers(header, values, form, 100)
 
 
@@ -199,12 +186,6 @@ def intervals(
 def interval(low: float, high: float, form: str = "+.2f", scale: float = 100) -> str:
     """Return an interval as text.
 
-    Args:
-        low: Lower end.
-        high: Upper end.
-        form: How the ends are printed.
-        scale: Factor on both.
-
     Example:
         >>> interval(-0.01, 0.02)
         '[-1.00, +2.00]'
@@ -223,11 +204,7 @@ def p_value(p: float) -> str:
 
 
 def records(rows: Sequence[dict[str, Any]]) -> Table:
-    """Return a table of plain values at full precision, one row per mapping; text is a column of words.
-
-    Args:
-        rows: Mappings with the same keys.
-    """
+    """Return a table of plain values at full precision, one row per mapping; text is a column of words."""
     columns = {key: [row[key] for row in rows] for key in rows[0]}
     return Table(
         [

@@ -13,20 +13,28 @@ from lightning.fabric.plugins.io import CheckpointIO
 from safetensors.torch import load_file, save_file
 
 from moe_tune.base.errors import ModelError
-from moe_tune.base.published import published
+from moe_tune.base.published import published, write_json
 from moe_tune.gates.gated_model import BESIDE
+from moe_tune.runs.plain_state import load_state, save_state
 
 ADAPTER = "adapter"
-ROUTER, STATE, CONFIG, MANIFEST = "router.safetensors", "trainer.pt", "config.yaml", "manifest.json"
+ROUTER, CONFIG, MANIFEST = "router.safetensors", "config.yaml", "manifest.json"
+STATE, STATE_TENSORS = "state.json", "state.safetensors"
+FORMAT = 2
+PICKLED = "trainer.pt"
+"""What the first format kept its state in; it is read as plain types only."""
+FILES = {1: (ROUTER, PICKLED, CONFIG), FORMAT: (ROUTER, STATE, STATE_TENSORS, CONFIG)}
+"""What a checkpoint of each format consists of, an adapter apart."""
 
 
 class RouterCheckpointIO(CheckpointIO):
     """Writes and reads checkpoints as folders: the heads' tensors only, never the base model, never a pickle.
 
-    ``router.safetensors`` holds the heads, ``trainer.pt`` the optimiser and loop state as plain types,
-    ``config.yaml`` the resolved configuration, ``manifest.json`` the sha256 of each. A folder without a manifest is
-    not a checkpoint. A LoRA's tensors are in ``router.safetensors`` too, and once more, for other programs, in the
-    folder ``adapter`` as PEFT writes them.
+    ``router.safetensors`` holds the heads, ``state.json`` and ``state.safetensors`` the optimiser and loop state as
+    plain values and tensors, ``config.yaml`` the resolved configuration, ``manifest.json`` the sha256 of every file. A
+    folder without a manifest is not a checkpoint. A LoRA's tensors are in ``router.safetensors`` and once more, for
+    other programs, in the folder ``adapter`` as PEFT writes them. The first format, with a pickle of plain types in
+    place of the two files of state, is still read.
 
     Args:
         config: Gives the resolved configuration as YAML text, stored in every checkpoint.
@@ -42,6 +50,9 @@ class RouterCheckpointIO(CheckpointIO):
             checkpoint: What Lightning collected; ``state_dict`` holds the heads.
             path: The folder to write.
             storage_options: Unused.
+
+        Raises:
+            ModelError: The state of a callback is neither plain values nor tensors.
         """
         state = dict(checkpoint)
         router = {name: value.detach().cpu().contiguous() for name, value in state.pop("state_dict").items()}
@@ -54,25 +65,21 @@ class RouterCheckpointIO(CheckpointIO):
                 save_file(own, draft / ADAPTER / "adapter_model.safetensors", {"format": "pt"})
                 description = json.dumps(state.pop("adapter"), indent=2)
                 (draft / ADAPTER / "adapter_config.json").write_text(description, encoding="utf-8")
-            torch.save(state, draft / STATE)
+            save_state(state, draft / STATE, draft / STATE_TENSORS)
             (draft / CONFIG).write_text(self.config(), encoding="utf-8")
-            hashes = {name: _sha256(draft / name) for name in (ROUTER, STATE, CONFIG)}
-            (draft / MANIFEST).write_text(json.dumps({"format": 1, "sha256": hashes}, indent=2), encoding="utf-8")
+            files = sorted(file for file in draft.rglob("*") if file.is_file())
+            hashes = {file.relative_to(draft).as_posix(): _sha256(file) for file in files}
+            write_json(draft / MANIFEST, {"format": FORMAT, "sha256": hashes})
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Read a checkpoint, after checking every file against the manifest.
+        """Read a checkpoint of any format, after checking every file against the manifest.
 
         Raises:
             ModelError: It is not a checkpoint of this program, or a file was changed.
         """
         folder = checked_folder(path)
-        try:
-            state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError) as fault:
-            raise ModelError(
-                f"expected plain tensors and values but got: refused untrusted object ({folder / STATE}). "
-                "Hint: load only checkpoints this program wrote."
-            ) from fault
+        plain = STATE in _hashes(folder / MANIFEST)
+        state: dict[str, Any] = load_state(folder / STATE, folder / STATE_TENSORS) if plain else _unpickled(folder)
         state["state_dict"] = load_file(folder / ROUTER)
         return state
 
@@ -106,15 +113,26 @@ def checked_folder(path: Any) -> Path:
 
 def _hashes(manifest: Path) -> dict[str, str]:
     try:
-        hashes = json.loads(manifest.read_text(encoding="utf-8"))["sha256"]
-        if sorted(hashes) != sorted((ROUTER, STATE, CONFIG)):
-            raise KeyError(f"files {sorted(hashes)}")
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+        hashes, needed = dict(content["sha256"]), FILES[content["format"]]
+        if missing := {*needed} - hashes.keys():
+            raise KeyError(f"no {', '.join(sorted(missing))}")
     except (ValueError, TypeError, KeyError) as fault:
         raise ModelError(
-            f"expected a manifest with a sha256 for {ROUTER}, {STATE} and {CONFIG} but got: {fault} ({manifest}). "
-            "Hint: use another checkpoint of the run."
+            f"expected a manifest of format 1 or {FORMAT} with a sha256 for every file but got: {fault} ({manifest}). "
+            "Hint: use another checkpoint of the run, or the version of moe_tune that wrote it."
         ) from fault
-    return dict(hashes)
+    return hashes
+
+
+def _unpickled(folder: Path) -> dict[str, Any]:
+    try:
+        return dict(torch.load(folder / PICKLED, map_location="cpu", weights_only=True))
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as fault:
+        raise ModelError(
+            f"expected plain tensors and values but got: refused untrusted object ({folder / PICKLED}). "
+            "Hint: load only checkpoints this program wrote."
+        ) from fault
 
 
 def _sha256(file: Path) -> str:

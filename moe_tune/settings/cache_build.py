@@ -2,6 +2,7 @@
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from moe_tune.answer_path.way import Way
 from moe_tune.base.errors import ConfigError
 from moe_tune.settings.fit_settings import FitSettings
 from moe_tune.tuner.router_tuner import RouterTuner
@@ -27,10 +28,10 @@ class KeptPrompts(Callback):
         if unknown:
             raise ConfigError(f"expected splits of {known} but got {unknown} (--splits). Hint: --splits test.")
         for split in self.splits or known:
-            pl_module.keep_prompts([split])
-            way = pl_module.engine.settle(split)
+            pl_module.examiner.prepare([split])
+            way = pl_module.examiner.settle(split)
             questions = len(pl_module.quiz.encoded(split).prompts)
-            if way == "cached":
+            if way is Way.CACHED:
                 print(f"{split}: {questions:,} questions cached")
             else:
                 print(

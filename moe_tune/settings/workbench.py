@@ -1,8 +1,10 @@
 """What the runs of one process share: the base model, its tokenizer and the data, read once instead of once a run."""
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from moe_tune.base.errors import ModelError
 from moe_tune.data.module import QuizDataModule
 from moe_tune.models.base_model import BaseModel
 
@@ -18,12 +20,11 @@ class _Loaded:
 
     model: "tuple[PreTrainedModel, ModelFamily] | None" = None
     tokenizer: "PreTrainedTokenizerBase | None" = None
+    hashes: Mapping[str, str] | None = None
 
 
 class SharedBase(BaseModel):
     """A base model that is loaded once; the heads of one run are taken off before the next puts its own on.
-
-    Each run has an object of its own, as what it measures (``experts_implementation: auto``) is its own.
 
     Args:
         wanted: What the run's configuration says.
@@ -32,7 +33,9 @@ class SharedBase(BaseModel):
 
     def __init__(self, wanted: BaseModel, loaded: _Loaded) -> None:
         super().__init__(**vars(wanted))
-        self._loaded = loaded
+        object.__setattr__(self, "_loaded", loaded)
+
+    _loaded: _Loaded
 
     def load_tokenizer(self) -> "PreTrainedTokenizerBase":
         """Return the tokenizer, the same object each time."""
@@ -45,6 +48,20 @@ class SharedBase(BaseModel):
         if self._loaded.model is None:
             self._loaded.model = super().load()
         return self._loaded.model
+
+    def confirm(self, hashes: Mapping[str, str]) -> None:
+        """Refuse a model that an earlier run has left changed.
+
+        Raises:
+            ModelError: The frozen tensors are not those that the first run started from.
+        """
+        first = self._loaded.hashes = self._loaded.hashes or hashes
+        changed = sorted(name for name in first.keys() | hashes.keys() if first.get(name) != hashes.get(name))
+        if changed:
+            raise ModelError(
+                f"expected the base model as it was loaded but {len(changed)} tensors differ: {changed[:4]} "
+                f"({self.path}). Hint: an earlier run of this process has changed it; run this one by itself."
+            )
 
 
 class Workbench:
@@ -92,6 +109,6 @@ class Workbench:
 
     def end(self) -> None:
         """Take the heads of the last run off the shared model."""
-        if self._tuner is not None and hasattr(self._tuner, "routers"):
-            self._tuner.routers.detach()
+        if self._tuner is not None and self._tuner.language_model is not None:
+            self._tuner.gated.detach()
         self._tuner = None

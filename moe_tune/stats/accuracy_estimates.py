@@ -52,10 +52,6 @@ def raw_accuracy(correct: Counts, questions: Counts) -> Estimate:
 def accuracy_text(correct: int, questions: int) -> str:
     """Return a split's accuracy with its interval and n.
 
-    Args:
-        correct: Correctly answered questions.
-        questions: Questions, 1 and up.
-
     Example:
         >>> accuracy_text(1, 4)
         '25.0 % (n 4, 95 % Wilson interval 4.6 to 69.9)'
@@ -107,12 +103,6 @@ def risk_difference(correct: Counts, questions: Counts, all_correct: int, all_qu
 
     Formula: ``P(fires | correct) - P(fires | wrong)``
 
-    Args:
-        correct: Correctly answered questions on which each expert fired.
-        questions: Questions on which each expert fired.
-        all_correct: Correctly answered questions; NaN comes back when all or none are.
-        all_questions: Questions.
-
     Shape:
         - any, the same for both and for the result; in [-1, 1].
 
@@ -131,12 +121,6 @@ def subject_gap(correct_ES: Counts, questions_ES: Counts, all_correct_S: Counts,
     """Return each expert's accuracy minus what the accuracy of its questions' subjects predicts.
 
     Formula: ``sum_s (k_es - n_es K_s / N_s) / n_e``
-
-    Args:
-        correct_ES: Correctly answered questions by expert and subject.
-        questions_ES: Questions by expert and subject.
-        all_correct_S: Correctly answered questions of each subject.
-        all_questions_S: Questions of each subject.
 
     Shape:
         - (..., S) by subject; (...) returned, in [-1, 1], NaN where an expert has no questions.

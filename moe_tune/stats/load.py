@@ -14,11 +14,6 @@ def effective_experts(count_LE: Counts, tokens_L: Counts, questions: int) -> Flo
     expert may be chosen: it counts unseen experts, and the number may exceed that of experts seen, up to E. Tokens of
     one question are not independent, so with several H stays as counted, a little too low.
 
-    Args:
-        count_LE: Tokens that chose each expert.
-        tokens_L: Tokens of each layer, M.
-        questions: Questions seen.
-
     Shape:
         - (L, E), (L,); (L,) returned, 1 to E, NaN where no token was seen.
 
@@ -39,9 +34,6 @@ def effective_experts(count_LE: Counts, tokens_L: Counts, questions: int) -> Flo
 def load_max_over_mean(count_LE: Counts) -> Floats:
     """Return the largest load of a layer over its mean load; 1 is even, E / K the most there can be.
 
-    Args:
-        count_LE: Tokens that chose each expert.
-
     Shape:
         - (L, E); (L,) returned, NaN where no token was seen.
 
@@ -54,9 +46,6 @@ def load_max_over_mean(count_LE: Counts) -> Floats:
 
 def load_variation(count_LE: Counts) -> Floats:
     """Return the coefficient of variation of a layer's loads: standard deviation (over all E) over mean; 0 is even.
-
-    Args:
-        count_LE: Tokens that chose each expert.
 
     Shape:
         - (L, E); (L,) returned, NaN where no token was seen.
@@ -72,9 +61,6 @@ def load_gini(count_LE: Counts) -> Floats:
     """Return the Gini coefficient of a layer's loads; 0 is even, (E - 1) / E is one expert that takes all.
 
     Formula: ``sum_i sum_j |c_i - c_j| / (2 E sum c)``
-
-    Args:
-        count_LE: Tokens that chose each expert.
 
     Shape:
         - (L, E); (L,) returned, NaN where no token was seen.

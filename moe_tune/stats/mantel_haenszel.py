@@ -19,12 +19,6 @@ def mantel_haenszel(
     The interval is normal in ln OR, with the variance of Robins, Breslow and Greenland. Empty subjects count nothing.
     No infinity comes back: the ratio is NaN where the denominator is 0, the interval where either sum is.
 
-    Args:
-        correct_ES: Correctly answered questions by expert and subject.
-        questions_ES: Questions by expert and subject.
-        all_correct_S: Correctly answered questions of each subject.
-        all_questions_S: Questions of each subject.
-
     Shape:
         - (..., S) by subject; (...) returned, 0 and up.
 

@@ -13,10 +13,6 @@ def subject_information(questions_LES: Counts, all_questions_S: Counts) -> Float
     question and fired expert, h the mean number of experts a question fires, E' the experts fired at all, S the
     subjects seen. The correction is (r - 1)(c - 1) / 2n, lessened because the h experts of a question are distinct.
 
-    Args:
-        questions_LES: Questions that fired each expert, by subject.
-        all_questions_S: Questions of each subject.
-
     Shape:
         - (L, E, S), (S,); (L,) returned, in nats; around 0 (below it too) without specialisation, NaN without data.
 
@@ -39,9 +35,6 @@ def subject_information(questions_LES: Counts, all_questions_S: Counts) -> Float
 
 def subject_divergence(questions_LES: Counts) -> Floats:
     """Return the Jensen-Shannon divergence between the experts a subject fires and those of the whole layer.
-
-    Args:
-        questions_LES: Questions that fired each expert, by subject.
 
     Shape:
         - (L, E, S); (L, S) returned, in nats, 0 to ln 2; NaN where a subject fired nothing.
@@ -66,10 +59,6 @@ def subject_lift(questions_LES: Counts, all_questions_S: Counts) -> Floats:
 
     Formula: ``P(fires | subject) / P(fires)``
 
-    Args:
-        questions_LES: Questions that fired each expert, by subject.
-        all_questions_S: Questions of each subject.
-
     Shape:
         - (L, E, S), (S,); (L, E, S) returned, 0 and up, NaN where the expert or the subject is absent.
 
@@ -85,10 +74,6 @@ def leading_subject(questions_LES: Counts, lift_LES: Floats) -> Counts:
     """Return for each expert the subject that sets it apart most, by number of questions as well as by lift.
 
     Formula: ``argmax_s n_es ln lift_es``; a subject of two questions does not win by its lift alone.
-
-    Args:
-        questions_LES: Questions that fired each expert, by subject.
-        lift_LES: What ``subject_lift`` returns.
 
     Shape:
         - (L, E, S) for both; (L, E) returned, index of the subject, -1 for experts that never fired.

@@ -14,44 +14,26 @@ def paired_se(diff_Q: NDArray[np.float64]) -> float:
     """Return the standard error of the mean of independent paired differences.
 
     Formula: ``sqrt(sum_i (d_i - D)^2 / (n (n - 1)))``
-
-    Args:
-        diff_Q: Difference of correctness per question, in -1 to 1, averaged over seeds.
     """
     return float(np.std(diff_Q, ddof=1) / math.sqrt(len(diff_Q)))
 
 
 def cluster_sums(diff_Q: NDArray[np.float64], cluster_Q: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Return the influence of each cluster on the mean difference: ``sum_{i in g} (d_i - D) / n``.
-
-    Args:
-        diff_Q: Difference per question.
-        cluster_Q: Cluster number of each question, 0 to C - 1.
-    """
+    """Return the influence of each cluster on the mean difference: ``sum_{i in g} (d_i - D) / n``."""
     return _sum_by(cluster_Q, (diff_Q - diff_Q.mean()) / len(diff_Q))
 
 
 def macro_sums(
     diff_Q: NDArray[np.float64], cluster_Q: NDArray[np.intp], subject_Q: NDArray[np.intp]
 ) -> NDArray[np.float64]:
-    """Return the influence of each cluster on the mean of subject means: ``sum_{i in g} (d_i - D_j(i)) / (J n_j(i))``.
-
-    Args:
-        diff_Q: Difference per question.
-        cluster_Q: Cluster number of each question, 0 to C - 1.
-        subject_Q: Subject number of each question, 0 to J - 1.
-    """
+    """Return the influence of a cluster on the mean of subject means: ``sum_{i in g} (d_i - D_j(i)) / (J n_j(i))``."""
     size_J = np.bincount(subject_Q)
     mean_J = _sum_by(subject_Q, diff_Q) / size_J
     return _sum_by(cluster_Q, (diff_Q - mean_J[subject_Q]) / (len(size_J) * size_J[subject_Q]))
 
 
 def cluster_se(sums_C: NDArray[np.float64]) -> float:
-    """Return the cluster-robust standard error ``sqrt(C / (C - 1) * sum_g u_g^2)``.
-
-    Args:
-        sums_C: Influence of each cluster, as ``cluster_sums`` or ``macro_sums`` returns it; at least two clusters.
-    """
+    """Return the cluster-robust standard error ``sqrt(C / (C - 1) * sum_g u_g^2)``."""
     clusters = len(sums_C)
     return math.sqrt(clusters / (clusters - 1) * float(np.sum(sums_C**2)))
 

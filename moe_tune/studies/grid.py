@@ -1,23 +1,25 @@
 """Many heads in one pass: the settings of a head, or checkpoints, evaluated together on the validation questions."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch import Trainer
+from torch import Tensor
 
-from moe_tune.answer_path.settings import AnswerPath
 from moe_tune.base.errors import ModelError
 from moe_tune.data.batching import Batch
 from moe_tune.data.module import QuizDataModule
-from moe_tune.heads.base import BaseGate, RouterHead
+from moe_tune.gates.head_state import copy_state, head_state
+from moe_tune.heads.base import RouterHead
 from moe_tune.heads.identity import IdentityHead
-from moe_tune.metrics.base import Outcome
-from moe_tune.metrics.evidence import RoutingEvidence
-from moe_tune.routing.layer_choice import choose_layers
+from moe_tune.routing import RoutingTrace
 from moe_tune.stats.paired import PairedResult, compare_paired
-from moe_tune.tuner.calibration import training_table
+from moe_tune.tuner.calibration import calibrate
+from moe_tune.tuner.opening import open_model
 from moe_tune.tuner.router_tuner import RouterTuner
 from moe_tune.tuner.split_results import SplitResults
 
@@ -58,124 +60,96 @@ class Outcomes:
     result: PairedResult | None
 
 
-class GridTuner(RouterTuner):
-    """Evaluates several heads on the same batches; keys and values are read once for all of them.
+@dataclass(frozen=True, slots=True)
+class _Panel:
+    """Keeps the results of heads that answer side by side."""
+
+    results: list[SplitResults]
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.results[0].needs
+
+    def add(self, trace: RoutingTrace, batch: Batch, log_probs_BA: Tensor, loss_B: Tensor) -> None:
+        heads = len(self.results)
+        for index, one in enumerate(self.results):
+            one.add(trace.of_head(index, heads), batch, log_probs_BA[index::heads], loss_B[index::heads])
+
+
+class Grid:
+    """Several heads on one model, which answer the same batches; keys and values are read once for all of them.
 
     Args:
-        host: What the heads have in common: base model, numerics, answer path.
+        host: What the heads have in common: base model, numerics, answer path. It is not loaded.
         points: The heads.
+        quiz: The data.
+        trainer: On which hardware, and with which numerics.
+
+    Raises:
+        ModelError: A checkpoint is of another base model, or of another head.
     """
 
-    def __init__(self, host: RouterTuner, points: list[Point]) -> None:
-        settings = AnswerPath(**{**vars(host.answer_path), "use": "always"})
-        super().__init__(
-            host.base,
-            IdentityHead(),
-            {},
-            "all",
-            "answer",
-            host.task_loss,
-            host.task_weight,
-            host.routing_dtype,
-            settings,
-        )
-        self.points = [Point("pretrained router", IdentityHead(), None), *points]
-        self.outcomes: list[SplitResults] = []
-
-    def configure_model(self) -> None:
-        """Load the model, and bind every head to the layers it is on."""
-        if self.language_model is not None:
-            return
-        layers: set[int] = set()
-        super().configure_model()
-        gates = self.routers.gates
-        for point in self.points:
-            chosen = choose_layers(point.layers, list(gates)) if point.layers is not None else ()
-            layers |= set(chosen)
-            for layer in chosen:
-                gate = gates[layer]
-                point.bound[layer] = point.head.bound_to(BaseGate(gate.weight, gate.rule, layer))
+    def __init__(self, host: RouterTuner, points: Sequence[Point], quiz: QuizDataModule, trainer: Trainer) -> None:
+        quiz.prepare(host.tokenizer, host.context_length)
+        way = replace(host.answer_path, use="always")
+        asked = replace(host.asked, head=IdentityHead(), losses={}, layers="all", scope="answer", answer_path=way)
+        opened = open_model(asked, trainer.strategy.root_device)
+        self.points, gated = points, opened.gated
+        for point in points:
+            point.bound = {} if point.layers is None else gated.bind(point.head, point.layers)
             if point.state is not None:
-                self._load(point, point.state)
-            for head in point.bound.values():
-                head.eval()
-                head.set_progress(1.0)
-        self.routers.layers = tuple(sorted(layers))
-        self.routers.compare([point.bound for point in self.points])
+                _load(point, point.state, gated.fingerprint)
+            for bound in point.bound.values():
+                bound.set_progress(1.0)
+        layers = {layer for point in points for layer in point.bound}
+        self.examiner = opened.examiner(quiz, numerics=trainer.precision_plugin.forward_context, layers=layers)
+        waiting = [one for one in points if one.state is None and one.head.traits.needs_calibration]
+        if waiting:
+            calibrate(self.examiner, [pair for point in waiting for pair in point.bound.items()])
 
-    def _load(self, point: Point, state: dict[str, torch.Tensor]) -> None:
-        mine = {
-            f"layers.{layer}.{name}": value
-            for layer, head in point.bound.items()
-            for name, value in head.state_dict().items()
-        }
-        if mine.keys() != state.keys() or point.fingerprint != self.fingerprint:
-            raise ModelError(
-                f"expected a checkpoint of this base model, fingerprint {self.fingerprint}, but got one for "
-                f"{point.fingerprint} ({point.label}). Hint: compare checkpoints of one base model at a time."
-            )
-        with torch.no_grad():
-            for name, value in state.items():
-                mine[name].copy_(value)
+    def evaluate(self, split: str, batches: Iterable[Batch] | None = None) -> list[SplitResults]:
+        """Return how each head does on a split.
 
-    def get_ready(self) -> None:
-        """Bring the heads to the device, which Lightning does only for the modules it knows."""
-        for point in self.points:
-            for head in point.bound.values():
-                head.to(self.device)
-        super().get_ready()
+        Args:
+            split: A split of the quiz.
+            batches: Its batches; ``None`` is all of them.
+        """
+        panel = _Panel([self.examiner.results(split) for _ in self.points])
+        with self.examiner.gated.session([point.bound for point in self.points]):
+            return self.examiner.evaluate(split, panel, batches).results
 
-    def calibrate(self) -> None:
-        """Calibrate the heads that need it and have no state yet."""
-        waiting = [point for point in self.points if point.state is None and point.head.traits.needs_calibration]
-        if not waiting or self.calibrated:
-            return
-        panel, self.routers.session.panel = self.routers.session.panel, []
-        table = training_table(self)
-        self.routers.session.panel = panel
-        for point in waiting:
-            for layer, head in point.bound.items():
-                head.calibrate(table.layers[layer])
-        self.calibrated = True
 
-    def evaluate(self, batch: Batch, split: str) -> None:
-        """Answer a batch with every head."""
-        log_probs, loss = self.answer(batch, split)
-        heads = len(self.points)
-        if not self.outcomes:
-            shape = self.metric_shape(split)
-            self.outcomes = [SplitResults(RoutingEvidence(shape).to(self.device)) for _ in self.points]
-        for index, results in enumerate(self.outcomes):
-            trace = self.routers.trace.of_head(index, heads)
-            log_probs_BA, loss_B = log_probs[index::heads], loss[index::heads]
-            outcome = Outcome(log_probs_BA.argmax(-1) == batch.gold_B, batch.subject_B, batch.question_B)
-            results.add(trace, outcome, batch.question_B, log_probs_BA, loss_B)
-
-    def log_evidence(self) -> None:
-        """Log nothing: the outcomes are printed together."""
+def _load(point: Point, state: dict[str, Tensor], fingerprint: str) -> None:
+    if point.fingerprint != fingerprint:
+        raise ModelError(
+            f"expected a checkpoint of this base model, fingerprint {fingerprint}, but got one for "
+            f"{point.fingerprint} ({point.label}). Hint: compare checkpoints of one base model at a time."
+        )
+    copy_state(head_state(point.bound), state, point.label)
 
 
 def run_grid(host: RouterTuner, quiz: QuizDataModule, points: list[Point], trainer: Trainer) -> list[Outcomes]:
     """Evaluate heads together on the validation questions, and compare each with the pretrained router.
 
     Args:
-        host: What the heads have in common.
+        host: What the heads have in common; it is not loaded.
         quiz: The data.
         points: The heads; at least one.
-        trainer: Runs the validation.
+        trainer: On which hardware, and with which numerics; its limit of validation batches holds.
     """
-    tuner = GridTuner(host, points)
-    trainer.validate(tuner, datamodule=quiz, verbose=False)
-    questions = quiz.questions("validation")
-    gold_Q = np.array([one.answer for one in questions])
+    grid = Grid(host, [Point("pretrained router", IdentityHead(), None), *points], quiz, trainer)
+    loader, limit = quiz.val_dataloader(), trainer.limit_val_batches
+    every = grid.evaluate("validation", islice(loader, limit if isinstance(limit, int) else int(limit * len(loader))))
     right = []
-    for results in tuner.outcomes:
-        order_Q = torch.cat(results.question_Q).argsort()
+    for results in every:
+        place_Q, order_Q = torch.cat(results.question_Q).sort()
+        questions = [quiz.questions("validation")[place] for place in place_Q.tolist()]
+        gold_Q = np.array([one.answer for one in questions])
         right.append(torch.cat(results.log_probs_QA)[order_Q].argmax(-1).numpy() == gold_Q)
     hashes, subjects = [one.content_hash for one in questions], [one.subject for one in questions]
     compared: list[Any] = [None]
     compared += [compare_paired(right[0][None], one[None], hashes, subjects, [quiz.seed]) for one in right[1:]]
     return [
         Outcomes(point.label, results.summary(), result)
-        for point, results, result in zip(tuner.points, tuner.outcomes, compared, strict=True)
+        for point, results, result in zip(grid.points, every, compared, strict=True)
     ]

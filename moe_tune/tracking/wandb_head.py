@@ -1,11 +1,11 @@
-"""The tuned head as a W&B artifact: a checkpoint's tensors, configuration and hashes, never the base model."""
+"""The tuned head as a W&B artifact: a checkpoint, which can be loaded and resumed, never the base model."""
 
 import json
 import re
 from pathlib import Path
 from typing import Any
 
-from moe_tune.runs.checkpoint import CONFIG, MANIFEST, ROUTER, RouterCheckpointIO
+from moe_tune.runs.checkpoint import MANIFEST, ROUTER, RouterCheckpointIO
 from moe_tune.runs.directory import RunDirectory
 from moe_tune.runs.redact import redacted
 
@@ -32,8 +32,7 @@ def send_head(run: Any, folder: Path) -> None:
     for checkpoint, aliases in kept_checkpoints(directory).items():
         name = re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name)[:LONGEST_NAME]
         artifact = wandb.Artifact(name, type=TYPE, metadata=describe(directory, checkpoint))
-        for file in (ROUTER, CONFIG, MANIFEST):
-            artifact.add_file(str(checkpoint / file), name=file)
+        artifact.add_dir(str(checkpoint))  # all of it: only then is a download a checkpoint, as its manifest says
         run.log_artifact(artifact, aliases=aliases)
 
 

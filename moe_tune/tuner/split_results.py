@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from moe_tune.base.ranks import joined_over_ranks, summed_over_ranks
+from moe_tune.data.batching import Batch
 from moe_tune.metrics.base import Outcome
 from moe_tune.metrics.evidence import RoutingEvidence
 from moe_tune.routing import RoutingTrace
@@ -31,6 +32,11 @@ class SplitResults:
     loss: float = 0.0
     joined: bool = False
 
+    @property
+    def needs(self) -> frozenset[str]:
+        """Costly extras of the routing that the metrics read."""
+        return self.evidence.needs
+
     def join(self) -> None:
         """Take in what the other processes answered; every process has to come here."""
         if self.joined:
@@ -47,20 +53,18 @@ class SplitResults:
         count = sum(len(part) for part in self.question_Q)
         return {"accuracy": self.correct / count, "loss": self.loss / count, **self.evidence.summary()}
 
-    def add(
-        self, trace: RoutingTrace, outcome: Outcome, question_B: Tensor, log_probs_BA: Tensor, loss_B: Tensor
-    ) -> None:
+    def add(self, trace: RoutingTrace, batch: Batch, log_probs_BA: Tensor, loss_B: Tensor) -> None:
         """Add a batch.
 
         Args:
             trace: Its routing.
-            outcome: How its questions went.
-            question_B: Index of each question within the split.
+            batch: Its questions.
             log_probs_BA: Log-probabilities of its letters.
             loss_B: Task loss of each question.
         """
-        self.evidence.update(trace, outcome)
-        self.question_Q.append(question_B.cpu())
+        correct_B = log_probs_BA.argmax(-1) == batch.gold_B
+        self.evidence.update(trace, Outcome(correct_B, batch.subject_B, batch.question_B))
+        self.question_Q.append(batch.question_B.cpu())
         self.log_probs_QA.append(log_probs_BA.cpu())
-        self.correct += int(outcome.correct_B.sum())
+        self.correct += int(correct_B.sum())
         self.loss += float(loss_B.to(torch.float64).sum())

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from moe_tune.base.errors import ConfigError, DataError
+from moe_tune.base.errors import ConfigError
 from moe_tune.base.ranks import joined_over_ranks
-from moe_tune.data.question import Question
 from moe_tune.routing import LayerTable, RouterOutput
 
 SAMPLE = 1024
@@ -22,7 +21,7 @@ class TrainTable:
 
     The pretrained router decides while it is made; only a table for heads that refresh is made with them in place.
     The quiz removes test questions from the training split as it reads it (``data.splits.Splits``), and carves
-    validation by content; in a source with both splits of its own they may overlap, which ``refuse_overlap`` finds.
+    validation by content; in a source with both splits of its own they may overlap, which an evaluation refuses.
 
     Args:
         split: The split the questions came from; only ``train`` is accepted.
@@ -46,24 +45,6 @@ class TrainTable:
             raise ConfigError(
                 f"expected calibration on the train split but got {self.split!r} (head calibration). "
                 "Hint: accuracy tables may only see training questions."
-            )
-
-    def refuse_overlap(self, questions: Iterable[Question], split: str) -> None:
-        """Refuse to evaluate on questions that the table was made from.
-
-        Args:
-            questions: The questions to be evaluated on.
-            split: Their split's name.
-
-        Raises:
-            DataError: Some of them, by content, are training questions.
-        """
-        shared = sum(question.content_hash in self.content_hashes for question in questions)
-        if shared:
-            raise DataError(
-                f"expected no question of the {split} split among those the head was calibrated on but got {shared:,} "
-                f"({split} split). Hint: --data.train_split validation carves both splits from one, repeats kept "
-                "together; or take them out of the training file."
             )
 
 

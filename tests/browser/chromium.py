@@ -31,6 +31,6 @@ def open_page(file, width=1280, height=900, scheme="light", scale=1.0):
         page.on("console", lambda said: said.type in ("error", "warning") and page.complaints.append(said.text))
         page.on("pageerror", lambda error: page.complaints.append(str(error)))
         page.goto(file.resolve().as_uri())
-        page.wait_for_selector("[data-figure=scatter] .main-svg")
+        page.wait_for_selector("[data-figure] .main-svg")
         yield page
         browser.close()

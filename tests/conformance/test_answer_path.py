@@ -161,7 +161,7 @@ def test_losses_are_exact(kind, mode, shots, size, layers, family, build_model, 
     values, terms = [], []
     for side in both:
         shake(side.routers)
-        with torch.no_grad(), side.routers.base_only():
+        with torch.no_grad(), side.routers.session(base_only=True):
             teacher_BV = side.logits(question_B)
         logits_BV = side.logits(question_B)
         log_probs_BA = functional.log_softmax(logits_BV[:, LETTERS], dim=-1)
@@ -215,8 +215,7 @@ def test_heads_compared_in_one_pass_answer_as_each_alone(kind, mode, family, bui
         panel.append(copy.deepcopy(side.routers.heads))
         with torch.no_grad():
             alone.append((side.logits(question_B), list(side.routers.trace.at("answer"))))
-    side.routers.session.panel = panel
-    with torch.no_grad():
+    with torch.no_grad(), side.routers.session(panel):
         together_BV = side.logits(question_B)
     for index, (logits_BV, outputs) in enumerate(alone):
         assert_same(together_BV[index::3], logits_BV, f"head {index}")

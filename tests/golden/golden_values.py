@@ -7,6 +7,7 @@ what another processor rounds otherwise. The values were written by cfcf61f; wri
 mended and changes them on purpose, and say so in its commit.
 """
 
+import importlib.metadata
 import json
 import math
 import os
@@ -20,6 +21,7 @@ from safetensors.torch import load_file
 FILE = Path(__file__).with_name("values.json")
 SHARE = 16
 """Of each tensor about so many values are kept, evenly spaced, and its norm."""
+TOLERANCE = 1e-4
 TIE = 1e-3
 """A letter counts if no other is as near as this, in log-probability."""
 CONFIGS = ("configs/nano.yaml", "configs/logger/none.yaml")
@@ -56,6 +58,10 @@ LAYER_FIGURES = (
     *("tokens", "activated", "effective_experts", "entropy_all_mean", "entropy_topk_mean", "topk_mass_mean"),
     *("margin_mean", "base_kl", "base_overlap", "accuracy_spread", "spread_null_median", "spread_p"),
 )
+ANALYSIS = [
+    *("--split", "validation", "--shots", "0", "--scopes", "answer", "all"),
+    *("--sensitivity", "0", "--draws", "100"),
+]
 
 
 class Runs:
@@ -82,33 +88,22 @@ class Runs:
         run = self.run(case)
         history = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         steps = [{key: line[key] for key in line if key.startswith("train/loss")} for line in history]
-        tensors = load_file(run / "checkpoints" / "last.ckpt" / "router.safetensors")
+        tested = run / "questions" / "test.parquet"
         return {
             "losses": [step for step in steps if step],
-            "tensors": {name: sampled(tensor) for name, tensor in sorted(tensors.items())},
-            "letters": letters(run),
+            "tensors": tensors(run / "checkpoints" / "last.ckpt"),
+            "letters": letters(tested if tested.is_file() else run / "predictions.parquet"),
         }
 
     def analysis(self):
-        """Return the key figures of an analysis, by scope and layer, and the verdicts."""
         out = self.root / "analysis"
-        words = ["--split", "validation", "--shots", "0", "--scopes", "answer", "all", "--sensitivity", "0"]
-        do(["analyze", str(self.run("answer")), *words, "--draws", "200", "--out", str(out)])
-        table = pd.read_csv(out / "layers.csv")
-        rows = table[["scope", "layer", *LAYER_FIGURES]].to_dict("records")
-        claims = json.loads((out / "summary.json").read_text())["claims"]
-        return {"layers": rows, "claims": {f"{one['claim']}, {one['scope']}": one["verdict"] for one in claims}}
+        do(["analyze", str(self.run("answer")), *ANALYSIS, "--out", str(out)])
+        return analysis_figures(out)
 
     def comparison(self):
-        """Return the figures of a comparison, without the names of the runs."""
         out = self.root / "comparison"
         do(["compare", str(self.run("answer")), str(self.run("calibrated")), "--out", str(out)])
-        summary = json.loads((out / "summary.json").read_text())
-        arms = {
-            name: {key: arm[key] for key in ("decision", "trainable_parameters", "splits")}
-            for name, arm in summary["arms"].items()
-        }
-        return {"verdict": summary["verdict"], "arms": arms}
+        return comparison_figures(out)
 
     def of(self, name):
         """Return what is kept under a name: of a case, or ``analyze`` or ``compare``."""
@@ -118,11 +113,34 @@ class Runs:
 NAMES = (*FITS, "analyze", "compare")
 
 
+def installed(library):
+    """Return the version of a library, without the word for its build."""
+    return importlib.metadata.version(library).partition("+")[0]
+
+
 def do(words):
     from moe_tune.cli import main
 
     code = main(words)
     assert code == 0, (code, words)
+
+
+def analysis_figures(folder):
+    """Return the key figures of an analysis, by scope and layer, and the verdicts."""
+    table = pd.read_csv(folder / "layers.csv")
+    claims = json.loads((folder / "summary.json").read_text())["claims"]
+    return {
+        "layers": table[["scope", "layer", *LAYER_FIGURES]].to_dict("records"),
+        "claims": {f"{one['claim']}, {one['scope']}": one["verdict"] for one in claims},
+    }
+
+
+def comparison_figures(folder):
+    """Return the figures of a comparison, without the names of the runs."""
+    summary = json.loads((folder / "summary.json").read_text())
+    kept = ("decision", "trainable_parameters", "splits")
+    arms = {name: {key: arm[key] for key in kept} for name, arm in summary["arms"].items()}
+    return {"verdict": summary["verdict"], "arms": arms}
 
 
 def sampled(tensor):
@@ -135,10 +153,14 @@ def sampled(tensor):
     }
 
 
-def letters(run):
-    """Return the log-probabilities of the letters, by the question's id, of the test split."""
-    tested = run / "questions" / "test.parquet"
-    frame = pd.read_parquet(tested if tested.is_file() else run / "predictions.parquet")
+def tensors(checkpoint):
+    """Return a sample of every tensor of a checkpoint."""
+    return {name: sampled(one) for name, one in sorted(load_file(checkpoint / "router.safetensors").items())}
+
+
+def letters(file):
+    """Return the log-probabilities of the letters, by the question's id."""
+    frame = pd.read_parquet(file)
     rows = zip(frame["id"], frame["log_probs"], strict=True)
     return {key: [float(value) for value in values] for key, values in rows}
 
@@ -147,6 +169,26 @@ def margin(log_probs):
     """Return how far the best letter is from the next."""
     best, second = sorted(log_probs)[-1:-3:-1]
     return best - second
+
+
+def differences(wanted, came, place=""):
+    """Yield where two nested values differ: numbers by more than the tolerance, anything else at all."""
+    if isinstance(wanted, dict):
+        assert isinstance(came, dict), place
+        for key in wanted.keys() | came.keys():
+            if key in wanted and key in came:
+                yield from differences(wanted[key], came[key], f"{place}/{key}")
+            else:
+                yield f"{place}/{key} is only in one of them"
+    elif isinstance(wanted, list):
+        assert len(wanted) == len(came), place
+        for index, (one, other) in enumerate(zip(wanted, came, strict=True)):
+            yield from differences(one, other, f"{place}/{index}")
+    elif isinstance(wanted, float) and isinstance(came, float):
+        if not math.isclose(wanted, came, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
+            yield f"{place}: {wanted} -> {came}"
+    elif wanted != came:
+        yield f"{place}: {wanted} -> {came}"
 
 
 def rounded(value):

@@ -1,38 +1,16 @@
 """Small fits, an analysis and a comparison give the values of cfcf61f, to 1e-4; equal bits are for compare_with.py."""
 
 import json
-import math
 
 import pytest
-from golden_values import FILE, NAMES, TIE, Runs, margin
+from golden_values import FILE, NAMES, TIE, Runs, differences, margin
 
 GOLDEN = json.loads(FILE.read_text())
-TOLERANCE = 1e-4
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     return Runs(tmp_path_factory.mktemp("golden"))
-
-
-def differences(wanted, came, place=""):
-    """Yield where two nested values differ: numbers by more than the tolerance, anything else at all."""
-    if isinstance(wanted, dict):
-        assert isinstance(came, dict), place
-        for key in wanted.keys() | came.keys():
-            if key in wanted and key in came:
-                yield from differences(wanted[key], came[key], f"{place}/{key}")
-            else:
-                yield f"{place}/{key} is only in one of them"
-    elif isinstance(wanted, list):
-        assert len(wanted) == len(came), place
-        for index, (one, other) in enumerate(zip(wanted, came, strict=True)):
-            yield from differences(one, other, f"{place}/{index}")
-    elif isinstance(wanted, float) and isinstance(came, float):
-        if not math.isclose(wanted, came, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
-            yield f"{place}: {wanted} -> {came}"
-    elif wanted != came:
-        yield f"{place}: {wanted} -> {came}"
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from moe_tune.analysis.gather import Manner, gather
-from moe_tune.analysis.passes import AnalysisTuner, run_pass
+from moe_tune.analysis.passes import AnalysedModel, run_pass
 from moe_tune.cli.main import main
 from moe_tune.data.module import QuizDataModule
 from moe_tune.data.nano_quiz import NanoQuiz
@@ -180,7 +180,7 @@ class RelabelledQuiz(QuestionSource):
 def read():
     """Give a function that reads the relabelled quiz with the nano model."""
     host = FitSettings(["--config", "configs/nano.yaml"])
-    tuner = AnalysisTuner(host.model, ["answer"])
+    tuner = AnalysedModel(host.model, ["answer"])
 
     def run(answers=None):
         quiz = QuizDataModule(RelabelledQuiz(answers), protocol="nano_quiz", eval_batch_size=256)

@@ -64,8 +64,8 @@ def keys(folder):
 
 
 def same(one, other, relative=1e-5):
-    for name, value in other.routers.state().items():
-        difference = (one.routers.state()[name] - value).norm()
+    for name, value in other.gated.state().items():
+        difference = (one.gated.state()[name] - value).norm()
         assert difference <= relative * value.norm(), name
 
 
@@ -86,10 +86,10 @@ def test_worked_examples_are_kept_once_and_change_nothing(settings, tmp_path):
     full, wanted = fitted(tmp_path, data=quiz(few_shot=5), use="never")
     same(kept, full)
     assert came == pytest.approx(wanted, rel=1e-5, nan_ok=True)
-    shared = kept.engine._prefixes("train")
+    shared = kept.examiner.answering._prefixes("train")
     assert shared.tokens_G, "five examples are more tokens than it takes to share them"
     if not settings:
-        plan = kept.engine.source("train").plan
+        plan = kept.examiner.answering.source("train").plan
         every = sum(len(one.ids_S) - 1 for one in kept.quiz.encoded("train").prompts)
         assert int(plan.own_length_Q.sum() + plan.prefix_length_G.sum()) < every / 2
 
@@ -98,7 +98,7 @@ def test_worked_examples_are_kept_once_and_change_nothing(settings, tmp_path):
 def test_a_trunk_trains_as_the_full_prompts_do(scope, tmp_path):
     kept, came = fitted(tmp_path, use="trunk", scope=scope)
     full, wanted = fitted(tmp_path, use="never", scope=scope)
-    assert kept.engine.ways == {"train": "trunk cache", "validation": "full prompts"}
+    assert kept.examiner.answering.ways == {"train": "trunk cache", "validation": "full prompts"}
     same(kept, full)
     assert came == pytest.approx(wanted, rel=1e-5, nan_ok=True)
 
@@ -132,7 +132,7 @@ def test_a_damaged_cache_is_built_anew(tmp_path):
     for record in tmp_path.glob("*/cache.json"):
         record.write_text(record.read_text().replace('"questions"', '"question"'))
     again, _ = fitted(tmp_path)
-    assert all(torch.equal(value, wanted.routers.state()[name]) for name, value in again.routers.state().items())
+    assert all(torch.equal(value, wanted.gated.state()[name]) for name, value in again.gated.state().items())
 
 
 def test_above_the_limit_training_takes_a_sample_and_evaluation_streams(tmp_path):
@@ -145,7 +145,7 @@ def test_above_the_limit_training_takes_a_sample_and_evaluation_streams(tmp_path
     ]
     limit = 0.5 * train["bytes"] / 1e9
     kept, _ = fitted(tmp_path / "half", data=one, limit_gb=limit)
-    assert kept.engine.ways == {"train": "cached", "validation": "streamed"}
+    assert kept.examiner.answering.ways == {"train": "cached", "validation": "streamed"}
     assert 20 <= len(one.questions("train")) <= 30
     assert one.manifest["splits"]["train"]["limit"] == len(one.questions("train"))
     size = sum(path.stat().st_size for path in (tmp_path / "half").rglob("*.bin"))
@@ -158,7 +158,7 @@ def test_on_is_refused_where_it_would_not_be_exact(tmp_path):
     with pytest.raises(ConfigError, match="loss balance"):
         fitted(tmp_path, losses={"balance": LoadBalanceLoss(scope="all")}, use="always")
     full, _ = fitted(tmp_path, losses={"balance": LoadBalanceLoss(scope="all")})
-    assert full.engine.describe() == "answer path off (loss balance looks at all tokens): full prompts"
+    assert full.examiner.answering.describe() == "answer path off (loss balance looks at all tokens): full prompts"
     assert not keys(tmp_path)
 
 
@@ -242,6 +242,7 @@ def test_arms_that_share_a_workbench_are_those_of_separate_processes(tmp_path, m
 
     arms = {
         "a": ["--model.head", "RetunedHead"],
+        "lora": ["--config", "configs/peft/attention.yaml", "--optimizer.lr", "0.01"],
         "b": ["--config", "configs/head/accuracy_bias.yaml", "--model.head.n_min", "5"],
         "c": ["--config", "configs/head/retuned_temperature.yaml", "--model.scope", "all"],
         "d": ["--model.head", "RetunedHead", "--seed_everything", "1"],

@@ -133,9 +133,7 @@ def test_without_the_hub_and_without_a_cache_one_message_in_time(first, tmp_path
     _, hub, _ = first
     start = time.monotonic()
     done = moe_tune(environment(tmp_path, hub.url), *FIT, "--runs_root", str(tmp_path / "runs"))
-    assert (
-        time.monotonic() - start < 90
-    )  # the client's retries end after 23 s; the rest is for a busy machine to start the program
+    assert time.monotonic() - start < 300  # the client's retries end after 23 s; a busy machine takes its time to start
     assert done.returncode == 7
     last = done.stderr.splitlines()[-1]
     assert all(word in last for word in (content.MODEL, content.MODEL_COMMIT, "set HF_HUB_OFFLINE=1"))

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from waiting import until
 
 from moe_tune.base.errors import ConfigError
+from moe_tune.callbacks.start_up_line import start_up_line
 from moe_tune.data.batching import BucketBatchSampler
 from moe_tune.heads.loss_free_bias import LossFreeBiasHead
 from moe_tune.models.base_model import BaseModel
@@ -42,7 +43,7 @@ class Steps(Callback):
     def on_train_batch_end(self, trainer, tuner, outputs, batch, batch_index):
         self.losses.append(float(outputs["loss"]))
         if trainer.global_step > len(self.states):
-            self.states.append({name: value.clone() for name, value in tuner.routers.state().items()})
+            self.states.append({name: value.clone() for name, value in tuner.gated.state().items()})
 
     def on_before_optimizer_step(self, trainer, tuner, optimizer):
         self.progress.append(trainer.global_step / tuner.planned_steps)
@@ -92,6 +93,21 @@ def test_two_batches_of_16_are_one_of_32(tmp_path, in_order, questions):
             assert ours["validation/loss"] == pytest.approx(theirs["validation/loss"], rel=1e-5)
 
 
+def test_a_mean_over_tokens_is_that_of_the_whole_step_however_it_is_cut(tmp_path):
+    """Batches are of prompts of like length: the small ones differ in tokens, and at the end in questions."""
+    words = (
+        *(*SGD, "--data.limit_train", "36", "--test_after_fit", "false", "--model.task_weight", "0"),
+        *("--model.scope", "all", "--model.answer_path.use", "never", "--model.layers", "last-1"),
+        *("--model.losses.entropy", "TokenEntropyLoss", "--model.losses.z", "ZLoss"),
+    )
+    _, whole = fitted(tmp_path / "large", *words, "--data.batch_size", "36")
+    cut = ("--data.batch_size", "8", "--trainer.accumulate_grad_batches", "5")
+    _, parts = fitted(tmp_path / "small", *words, *cut)
+    assert len(parts.losses) == 5
+    for name, value in whole.states[0].items():
+        torch.testing.assert_close(parts.states[0][name], value, atol=1e-6, rtol=1e-5, msg=name)
+
+
 @pytest.mark.slow
 def test_the_loss_free_bias_moves_once_a_step(tmp_path, in_order, monkeypatch):
     moves, after_step = [], LossFreeBiasHead.after_step
@@ -124,10 +140,10 @@ def test_in_mixed_precision_routing_and_heads_stay_float32(tmp_path):
 
     class Dtypes(Callback):
         def on_before_zero_grad(self, trainer, tuner, optimizer):
-            for output in tuner.routers.trace.outputs.values():
+            for output in tuner.gated.trace.outputs.values():
                 seen.update((output.logits_TE.dtype, output.probs_TE.dtype, output.weights_TK.dtype))
-            seen.update(parameter.dtype for parameter in tuner.routers.trainable().values())
-            seen.update(one.grad.dtype for one in tuner.routers.trainable().values() if one.grad is not None)
+            seen.update(parameter.dtype for parameter in tuner.gated.trainable().values())
+            seen.update(one.grad.dtype for one in tuner.gated.trainable().values() if one.grad is not None)
 
     words = ("--config", "configs/trainer/bf16.yaml", "--data.limit_train", "32", "--data.batch_size", "16")
     for scope in ("answer", "all"):
@@ -150,20 +166,20 @@ class Recorded(Callback):
         self.losses, self.gradients, self.bytes, self.line = [], [], [], ""
 
     def on_fit_start(self, trainer, tuner):
-        self.line = tuner.summary_line()
+        self.line = start_up_line(tuner)
 
     def on_before_backward(self, trainer, tuner, loss):
-        self.before = {layer: id(output) for layer, output in tuner.routers.trace.outputs.items()}
+        self.before = {layer: id(output) for layer, output in tuner.gated.trace.outputs.items()}
 
     def on_after_backward(self, trainer, tuner):
-        after = {layer: id(output) for layer, output in tuner.routers.trace.outputs.items()}
+        after = {layer: id(output) for layer, output in tuner.gated.trace.outputs.items()}
         assert after == self.before, "a layer is recorded once, not again when it is computed again"
 
     def on_train_batch_end(self, trainer, tuner, outputs, batch, batch_index):
         self.losses.append(outputs["loss"])
 
     def on_before_optimizer_step(self, trainer, tuner, optimizer):
-        self.gradients.append({name: one.grad.clone() for name, one in tuner.routers.trainable().items()})
+        self.gradients.append({name: one.grad.clone() for name, one in tuner.gated.trainable().items()})
 
 
 @pytest.fixture

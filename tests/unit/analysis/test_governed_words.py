@@ -1,7 +1,6 @@
 """No writer says more of routing statistics than that they are associational."""
 
 import ast
-import importlib.util
 import io
 import re
 from html.parser import HTMLParser
@@ -10,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from made_up_analysis import made_up_analysis
+from made_up_runs import write_run
 from rich.console import Console
 
 from moe_tune.analysis.files import write_analysis
@@ -70,11 +70,8 @@ def test_analysis_writers(tmp_path):
 
 
 def test_comparison_writers(tmp_path):
-    spec = importlib.util.spec_from_file_location("runs_to_compare", ROOT / "tests/unit/compare/synthetic_runs.py")
-    synthetic = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(synthetic)
-    baseline = synthetic.write_run(tmp_path / "one", name="one")
-    arm = synthetic.write_run(tmp_path / "other", name="other", gain=0.1)
+    baseline = write_run(tmp_path / "one", name="one")
+    arm = write_run(tmp_path / "other", name="other", gain=0.1)
     comparison = compare_runs(baseline, [arm], tmp_path / "out")
     written = dict(said_in(tmp_path / "out")) | {"terminal": printed(render_comparison(comparison))}
     assert {name: GOVERNED.findall(text) for name, text in written.items() if GOVERNED.search(text)} == {}

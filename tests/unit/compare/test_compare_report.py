@@ -6,8 +6,8 @@ import re
 
 import pandas as pd
 import pytest
+from made_up_runs import write_run
 from rich.console import Console
-from synthetic_runs import write_run
 
 from moe_tune.base.errors import ConfigError, DataError
 from moe_tune.cli.compare import default_out, main
@@ -15,8 +15,6 @@ from moe_tune.compare.comparison import compare_arms
 from moe_tune.compare.report import compare_runs, render_report, write_comparison
 from moe_tune.compare.runs import load_run
 from moe_tune.compare.terminal import render_terminal
-
-FORBIDDEN = re.compile(r"\b(importan\w*|cause\w*|causal\w*|dispensab\w*|responsib\w*)", re.IGNORECASE)
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +43,6 @@ def test_report_is_self_contained_and_shows_each_arm(compared):
     assert {"entropy_topk", "entropy_all", "usage-2", "subjects-1", "forest-test"} <= set(figures)
     for colour in set(re.findall(r"var\((--[\w-]+)\)", html.partition("<script>")[0])):
         assert html.count(f"{colour}:") == 2  # one for light, one for dark
-
-
-def test_no_word_claims_more_than_association(compared):
-    for file in compared[1].iterdir():
-        text = file.read_text().partition("<script>")[0]
-        assert not FORBIDDEN.search(text), file.name
-    assert "associational" in (compared[1] / "report.html").read_text()
 
 
 def test_names_are_escaped(compared):

@@ -7,7 +7,7 @@ import shutil
 
 import pandas as pd
 import pytest
-from synthetic_runs import write_run
+from made_up_runs import write_run
 
 from moe_tune.base.errors import DataError
 from moe_tune.compare.arms import differing, group_arms

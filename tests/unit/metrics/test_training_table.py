@@ -4,6 +4,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
+from moe_tune.answer_path.answering import Answering
 from moe_tune.answer_path.settings import AnswerPath
 from moe_tune.base.errors import DataError
 from moe_tune.data.module import QuizDataModule
@@ -14,17 +15,22 @@ from moe_tune.models.base_model import BaseModel
 from moe_tune.tuner.router_tuner import RouterTuner
 
 
-class Watched(RouterTuner):
-    """Notes under which precision each split is answered."""
+@pytest.fixture
+def precisions(monkeypatch):
+    """Return the set in which it is noted under which precision each split is answered."""
+    seen, logits = set(), Answering.logits
 
-    def answer(self, batch, split):
-        self.precisions = getattr(self, "precisions", set()) | {(split, torch.is_autocast_enabled("cpu"))}
-        return super().answer(batch, split)
+    def watched(self, batch, split):
+        seen.add((split, torch.is_autocast_enabled("cpu")))
+        return logits(self, batch, split)
+
+    monkeypatch.setattr(Answering, "logits", watched)
+    return seen
 
 
 def validated(head, way, precision="32-true"):
     """Return a tuner after a validation on a few questions."""
-    tuner = Watched(BaseModel("nano", experts_implementation="eager"), head, layers="last-2", answer_path=way)
+    tuner = RouterTuner(BaseModel("nano", experts_implementation="eager"), head, layers="last-2", answer_path=way)
     data = QuizDataModule(NanoQuiz(24, 24), "nano_quiz", eval_batch_size=8)
     quiet = {
         "logger": False,
@@ -37,19 +43,19 @@ def validated(head, way, precision="32-true"):
     return tuner
 
 
-def test_heads_are_calibrated_in_the_precision_of_the_run():
-    tuner = validated(AccuracyBiasHead(), AnswerPath(use="never"), "bf16-mixed")
-    assert tuner.precisions == {("train", True), ("validation", True)}
+def test_heads_are_calibrated_in_the_precision_of_the_run(precisions):
+    validated(AccuracyBiasHead(), AnswerPath(use="never"), "bf16-mixed")
+    assert precisions == {("train", True), ("validation", True)}
 
 
 def test_on_a_trunk_the_evidence_and_the_table_hold_the_layers_that_run():
     tuner = validated(AccuracyBiasHead(), AnswerPath(use="trunk"))
-    assert tuner.engine.ways["train"] == "trunk cache"
-    every = tuple(tuner.routers.gates)
-    assert tuner.metric_shape("train").layers == tuple(tuner.table.layers) == every[-2:]
-    assert tuner.metric_shape("validation").layers == every
+    assert tuner.examiner.answering.ways["train"] == "trunk cache"
+    every = tuple(tuner.gated.gates)
+    assert tuner.examiner.metric_shape("train").layers == tuple(tuner.table.layers) == every[-2:]
+    assert tuner.examiner.metric_shape("validation").layers == every
     table = tuner.table.layers[every[-1]]
-    assert int(table.chosen_E.sum()) == 24 * tuner.routers.rule.top_k
+    assert int(table.chosen_E.sum()) == 24 * tuner.gated.rule.top_k
     full = validated(AccuracyBiasHead(), AnswerPath(use="never"))
     assert tuple(full.table.layers) == every
     for layer in every[-2:]:

@@ -24,13 +24,13 @@ each_option = pytest.mark.parametrize("options", OPTIONS, ids=["attention", "rou
 
 def adapted(model, family, options, head):
     routers = TunedRouters(model, family, head, "all", "all")
-    routers.companion = Adapter(model, options)
+    routers.adapt(options)
     return routers
 
 
 def shaken(routers):
     with torch.no_grad():
-        for parameter in routers.companion.parameters.values():
+        for parameter in routers.adapter.parameters.values():
             parameter.add_(0.3 * torch.randn_like(parameter))
 
 
@@ -59,7 +59,7 @@ def test_switched_off_the_model_is_the_pretrained_one(options, family, build_mod
         routers = adapted(model, family, options, RetunedHead())
         shaken(routers)
         changed = model(**batch).logits
-        with routers.base_only():
+        with routers.session(base_only=True):
             torch.testing.assert_close(model(**batch).logits, stock, atol=1e-5, rtol=1e-5)
         assert torch.equal(model(**batch).logits, changed)
     assert not torch.allclose(changed, stock, atol=1e-4)
@@ -73,10 +73,10 @@ def test_the_files_are_those_of_peft(options, family, build_model, batch, tmp_pa
     stock = copy.deepcopy(model)
     routers = adapted(model, family, options, IdentityHead())
     shaken(routers)
-    own = {name: value.detach().contiguous() for name, value in routers.companion.parameters.items()}
+    own = {name: value.detach().contiguous() for name, value in routers.adapter.parameters.items()}
     assert all(name.startswith(PREFIX) for name in own)
     save_file(own, tmp_path / "adapter_model.safetensors", {"format": "pt"})
-    (tmp_path / "adapter_config.json").write_text(json.dumps(routers.companion.description("somewhere")))
+    (tmp_path / "adapter_config.json").write_text(json.dumps(routers.adapter.description("somewhere")))
     with warnings.catch_warnings(), torch.no_grad():
         warnings.filterwarnings("error", category=UserWarning)  # PEFT warns of tensors that find no place
         back = PeftModel.from_pretrained(stock, str(tmp_path))
@@ -118,7 +118,7 @@ def test_dropout_acts_in_training_alone(family, build_model, batch):
     shaken(routers)
     same = {}
     for mode in (True, False):
-        routers.companion.train(mode)
+        routers.adapter.train(mode)
         with torch.no_grad():
             same[mode] = torch.equal(model(**batch).logits, model(**batch).logits)
     assert same == {True: False, False: True}
@@ -132,7 +132,7 @@ def test_the_lora_of_a_half_precision_model_is_trained_in_full_precision(family,
         logits = model(**batch).logits
         assert logits.dtype == torch.bfloat16
         logits.float().logsumexp(-1).sum().backward()
-        for parameter in routers.companion.parameters.values():
+        for parameter in routers.adapter.parameters.values():
             assert parameter.dtype == torch.float32
             assert parameter.grad.isfinite().all()
 
@@ -143,7 +143,7 @@ def test_base_logits_are_those_of_the_pretrained_router(family, build_model, bat
     with torch.no_grad():
         model(**batch)
         wanted_TE = routers.trace.outputs[0].logits_TE
-        routers.companion = Adapter(model, OPTIONS[1])
+        routers.adapt(OPTIONS[1])
         shaken(routers)
         model(**batch)
     output = routers.trace.outputs[0]

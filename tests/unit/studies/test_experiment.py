@@ -12,7 +12,7 @@ from moe_tune.studies.experiment import run_experiment
 from moe_tune.studies.experiment_file import load_experiment
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "compare"))
-from synthetic_runs import write_run
+from made_up_runs import write_run
 
 VALID = {
     "name": "nano_quiz",

@@ -1,12 +1,14 @@
 """Tuned gates: what is trainable, what is provably frozen, what a trace covers, and that detaching undoes it."""
 
+import hashlib
+
 import pytest
 import torch
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, OlmoeConfig
 
 from moe_tune.base.errors import ConfigError, ModelError
-from moe_tune.gates.gated_model import TunedRouters
+from moe_tune.gates.gated_model import GatedModel
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.heads.retuned import RetunedHead
 from moe_tune.heads.temperature import TemperatureHead
@@ -20,11 +22,11 @@ def test_the_parameters_of_the_real_model(layers, trainable):
     )
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-    routers = TunedRouters(model, family_of("olmoe"), RetunedHead(), layers)
-    assert sum(parameter.numel() for parameter in routers.trainable().values()) == trainable
+    gated = GatedModel(model, family_of("olmoe"), RetunedHead(), layers)
+    assert sum(parameter.numel() for parameter in gated.trainable().values()) == trainable
     assert sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad) == trainable
-    assert len(routers.gates) == 16
-    assert list(routers.trainable()) == [f"layers.{layer}.weight" for layer in routers.layers]
+    assert len(gated.gates) == 16
+    assert list(gated.trainable()) == [f"layers.{layer}.weight" for layer in gated.layers]
 
 
 def test_detaching_restores_the_model_bit_for_bit(family, tiny_model, batch):
@@ -35,12 +37,12 @@ def test_detaching_restores_the_model_bit_for_bit(family, tiny_model, batch):
     tiny_model.lm_head.weight.requires_grad_(False)
     wanted = {name: parameter.requires_grad for name, parameter in tiny_model.named_parameters()}
 
-    routers = TunedRouters(tiny_model, family, RetunedHead())
-    for parameter in routers.trainable().values():
+    gated = GatedModel(tiny_model, family, RetunedHead())
+    for parameter in gated.trainable().values():
         parameter.data.normal_()
     with torch.no_grad():
         assert not torch.equal(tiny_model(**batch).logits, stock)
-    routers.detach()
+    gated.detach()
 
     with torch.no_grad():
         assert torch.equal(tiny_model(**batch).logits, stock)
@@ -48,101 +50,177 @@ def test_detaching_restores_the_model_bit_for_bit(family, tiny_model, batch):
     assert tiny_model.state_dict().keys() == state.keys()
     assert all(torch.equal(value, state[name]) for name, value in tiny_model.state_dict().items())
     assert {name: parameter.requires_grad for name, parameter in tiny_model.named_parameters()} == wanted
-    TunedRouters(tiny_model, family, IdentityHead())
+    GatedModel(tiny_model, family, IdentityHead())
+
+
+LORAS = [
+    {"r": 4, "target_modules": ["q_proj", "v_proj"]},
+    {"r": 4, "target_parameters": ["mlp.gate.weight"]},
+    {"r": 2, "target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]},
+]
+
+
+@pytest.mark.parametrize("options", LORAS, ids=["attention", "router", "experts"])
+def test_detaching_takes_a_lora_out_too(options, family, tiny_model, batch):
+    with torch.no_grad():
+        stock = tiny_model(**batch).logits
+    names, known = [name for name, _ in tiny_model.named_modules()], set(vars(tiny_model))
+    wanted = {name: parameter.requires_grad for name, parameter in tiny_model.named_parameters()}
+    gated = GatedModel(tiny_model, family, RetunedHead())
+    gated.adapt(options)
+    hashes = gated.frozen_hashes()
+    with torch.no_grad():
+        for parameter in gated.trainable().values():
+            parameter.normal_()
+        assert not torch.equal(tiny_model(**batch).logits, stock)
+    gated.detach()
+
+    with torch.no_grad():
+        assert torch.equal(tiny_model(**batch).logits, stock)
+    assert [name for name, _ in tiny_model.named_modules()] == names
+    assert set(vars(tiny_model)) == known
+    assert {name: parameter.requires_grad for name, parameter in tiny_model.named_parameters()} == wanted
+    assert GatedModel(tiny_model, family, IdentityHead()).frozen_hashes() == hashes
 
 
 def test_attaching_twice_is_refused_and_changes_nothing(family, tiny_model, batch):
-    routers = TunedRouters(tiny_model, family, RetunedHead())
+    gated = GatedModel(tiny_model, family, RetunedHead())
     with pytest.raises(ModelError, match="detach"):
-        TunedRouters(tiny_model, family, IdentityHead())
+        GatedModel(tiny_model, family, IdentityHead())
     tiny_model(**batch)
-    assert sorted(routers.trace.outputs) == [0, 1, 2]
+    assert sorted(gated.trace.outputs) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("captured_before", [False, True])
 def test_transformers_still_captures_the_logits_of_every_layer(family, tiny_model, batch, captured_before):
     if captured_before:
         tiny_model(**batch, output_router_logits=True)
-    routers = TunedRouters(tiny_model, family, RetunedHead(), [1])
-    routers.trainable()["layers.1.weight"].data.normal_()
+    gated = GatedModel(tiny_model, family, RetunedHead(), [1])
+    gated.trainable()["layers.1.weight"].data.normal_()
     with torch.no_grad():
         captured = tiny_model(**batch, output_router_logits=True).router_logits
     assert len(captured) == 3
     for layer, logits_TE in enumerate(captured):
-        assert torch.equal(logits_TE, routers.trace.outputs[layer].logits_TE)
+        assert torch.equal(logits_TE, gated.trace.outputs[layer].logits_TE)
         assert not torch.allclose(logits_TE.sum(-1), torch.ones(len(logits_TE))), "raw logits, not probabilities"
-    routers.detach()
+    gated.detach()
     assert len(tiny_model(**batch, output_router_logits=True).router_logits) == 3
 
 
 def test_frozen_hashes_prove_what_was_touched(family, tiny_model, batch):
-    routers = TunedRouters(tiny_model, family, RetunedHead())
-    before = routers.frozen_hashes()
+    gated = GatedModel(tiny_model, family, RetunedHead())
+    before = gated.frozen_hashes()
     assert set(before) == {name for name, _ in tiny_model.named_parameters() if ".head." not in name} | {
         name for name, _ in tiny_model.named_buffers()
     }
-    optimiser = torch.optim.AdamW(routers.trainable().values(), lr=0.1)
+    optimiser = torch.optim.AdamW(gated.trainable().values(), lr=0.1)
     for _ in range(2):
         optimiser.zero_grad()
         tiny_model(**batch).logits.logsumexp(-1).sum().backward()
         optimiser.step()
-    assert routers.frozen_hashes() == before
+    assert gated.frozen_hashes() == before
     name = family.gate_path.join(["model.layers.2.", ".weight"])
     with torch.no_grad():
         tiny_model.get_parameter(name)[0, 0] += 1e-3
-    assert {key for key, value in routers.frozen_hashes().items() if value != before[key]} == {name}
+    assert {key for key, value in gated.frozen_hashes().items() if value != before[key]} == {name}
+
+
+def test_buffers_that_are_not_saved_are_hashed_too(family, tiny_model):
+    gated = GatedModel(tiny_model, family, RetunedHead())
+    before = gated.frozen_hashes()
+    name, buffer = next(iter(tiny_model.named_buffers()))
+    assert name not in tiny_model.state_dict()
+    buffer += 1
+    assert {key for key, value in gated.frozen_hashes().items() if value != before[key]} == {name}
+
+
+@pytest.mark.parametrize("value", [torch.tensor(3), torch.tensor(True), torch.tensor(1.5, dtype=torch.bfloat16)])
+def test_a_buffer_of_one_number_is_hashed_too(value, family, tiny_model):
+    gated = GatedModel(tiny_model, family, RetunedHead())
+    others = gated.frozen_hashes()
+    tiny_model.register_buffer("steps", value)
+    assert gated.frozen_hashes().items() - others.items() == {
+        ("steps", hashlib.sha256(value.reshape(1).view(torch.uint8).numpy().tobytes()).hexdigest())
+    }
+
+
+def test_a_session_restores_what_it_changed_also_after_an_error(family, tiny_model):
+    gated = GatedModel(tiny_model, family, TemperatureHead(tau=0.2))
+    with gated.session() as outside:
+        before = {name: value for name, value in vars(outside).items() if name != "trace"}
+
+    def failing():
+        with gated.session([gated.bind(IdentityHead(), "all")], "all", ["hidden"], base_only=True) as session:
+            assert (session.scope, session.needs, session.bypassed) == ("all", {"hidden"}, True)
+            assert gated.heads_per_answer == len(session.panel) == 1
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        failing()
+    assert {name: value for name, value in vars(outside).items() if name != "trace"} == before
+
+
+def test_tokens_give_logits_at_the_answer_and_the_trace(family, tiny_model, batch):
+    gated = GatedModel(tiny_model, family, TemperatureHead(tau=0.2), "all", "all")
+    last_B = batch["attention_mask"].sum(1) - 1
+    with torch.no_grad():
+        whole = tiny_model(**batch).logits
+        came = gated(batch["input_ids"], batch["attention_mask"])
+        assert torch.equal(came, whole[torch.arange(len(whole)), last_B])
+        assert torch.equal(gated(batch["input_ids"], batch["attention_mask"], 0 * last_B), whole[:, 0])
+    assert sorted(gated.trace.outputs) == [0, 1, 2]
 
 
 def test_the_trace_covers_every_layer_and_closes(family, tiny_model, batch):
-    routers = TunedRouters(tiny_model, family, RetunedHead(), [1], needs=["hidden", "base_logits"])
+    gated = GatedModel(tiny_model, family, RetunedHead(), [1], needs=["hidden", "base_logits"])
     with pytest.raises(ModelError, match="forward"):
-        _ = routers.trace
+        _ = gated.trace
     tiny_model(**batch)
-    trace = routers.trace
+    trace = gated.trace
     assert not trace.is_open
     assert sorted(trace.outputs) == [0, 1, 2]
     assert torch.equal(trace.real_T, batch["attention_mask"].bool().flatten())
     for layer, output in trace.outputs.items():
-        weight_ED = routers.gates[layer].weight
+        weight_ED = gated.gates[layer].weight
         torch.testing.assert_close(output.base_logits_TE, functional.linear(output.hidden_TD, weight_ED))
     tiny_model(batch["input_ids"])
-    assert routers.trace is not trace
-    assert routers.trace.real_T.all(), "without a mask every token is real"
+    assert gated.trace is not trace
+    assert gated.trace.real_T.all(), "without a mask every token is real"
 
 
 def test_a_trace_closes_when_the_forward_call_fails(family, tiny_model, batch):
-    routers = TunedRouters(tiny_model, family, IdentityHead())
+    gated = GatedModel(tiny_model, family, IdentityHead())
     tiny_model.model.norm.register_forward_pre_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         tiny_model(**batch)
-    assert not routers.trace.is_open
+    assert not gated.trace.is_open
 
 
 def test_embeddings_may_come_instead_of_ids(family, tiny_model, batch):
-    routers = TunedRouters(tiny_model, family, RetunedHead(), "all", "all")
+    gated = GatedModel(tiny_model, family, RetunedHead(), "all", "all")
     with torch.no_grad():
         by_ids = tiny_model(**batch).logits
         embedded = tiny_model.get_input_embeddings()(batch["input_ids"])
         assert torch.equal(tiny_model(inputs_embeds=embedded, attention_mask=batch["attention_mask"]).logits, by_ids)
-    assert torch.equal(routers.trace.real_T, batch["attention_mask"].bool().flatten())
+    assert torch.equal(gated.trace.real_T, batch["attention_mask"].bool().flatten())
 
 
 def test_a_gate_called_by_itself_says_what_to_do(family, tiny_model, batch):
-    routers = TunedRouters(tiny_model, family, IdentityHead())
+    gated = GatedModel(tiny_model, family, IdentityHead())
     with pytest.raises(ModelError, match="whole model"):
-        routers.gates[0](torch.zeros(2, 16))
+        gated.gates[0](torch.zeros(2, 16))
     tiny_model(**batch)
     with pytest.raises(ModelError, match="whole model"):
-        routers.gates[0](torch.zeros(2, 16))
+        gated.gates[0](torch.zeros(2, 16))
 
 
 def test_bypassing_gives_the_pretrained_router(family, tiny_model, batch):
     with torch.no_grad():
         stock = tiny_model(**batch).logits
-        routers = TunedRouters(tiny_model, family, TemperatureHead(tau=0.2), "all", "all", "native")
+        gated = GatedModel(tiny_model, family, TemperatureHead(tau=0.2), "all", "all", "native")
         assert not torch.equal(tiny_model(**batch).logits, stock)
-        routers.session.bypassed = True
-        assert torch.equal(tiny_model(**batch).logits, stock)
+        with gated.session(base_only=True):
+            assert torch.equal(tiny_model(**batch).logits, stock)
 
 
 @pytest.mark.parametrize("padded", [False, True])
@@ -153,15 +231,15 @@ def test_generation_with_a_cache_equals_that_of_the_untouched_model(family, tiny
         ids_BS, mask_BS = functional.pad(ids_BS, (2, 0)), functional.pad(mask_BS, (2, 0))
     options = {"attention_mask": mask_BS, "max_new_tokens": 12, "do_sample": False, "pad_token_id": 0}
     stock = tiny_model.generate(ids_BS, **options)
-    routers = TunedRouters(tiny_model, family, IdentityHead(), "all", "answer", "native")
+    gated = GatedModel(tiny_model, family, IdentityHead(), "all", "answer", "native")
     assert torch.equal(tiny_model.generate(ids_BS, **options), stock)
-    assert routers.trace.answer_T.tolist() == [True], "in generation every new token is an answer position"
+    assert gated.trace.answer_T.tolist() == [True], "in generation every new token is an answer position"
 
 
 def test_a_head_at_the_answer_acts_on_every_generated_token(family, tiny_model, batch):
     """Step by step with a cache equals one pass over the whole text at scope ``all`` with the prompt left alone."""
-    routers = TunedRouters(tiny_model, family, RetunedHead(), [2])
-    routers.trainable()["layers.2.weight"].data.normal_()
+    gated = GatedModel(tiny_model, family, RetunedHead(), [2])
+    gated.trainable()["layers.2.weight"].data.normal_()
     prompt, more = batch["input_ids"][:1, :5], batch["input_ids"][:1, 5:]
     with torch.no_grad():
         step = tiny_model(prompt, use_cache=True)
@@ -169,8 +247,8 @@ def test_a_head_at_the_answer_acts_on_every_generated_token(family, tiny_model, 
         for index in range(more.shape[1]):
             step = tiny_model(more[:, index : index + 1], past_key_values=step.past_key_values, use_cache=True)
             logits.append(step.logits[:, -1])
-        routers.session.scope = "all"
-        whole = tiny_model(batch["input_ids"][:1]).logits[0, 4:]
+        with gated.session(scope="all"):
+            whole = tiny_model(batch["input_ids"][:1]).logits[0, 4:]
     # The head sits in the last layer: it changes no key or value, so the prompt's routing there cannot matter.
     torch.testing.assert_close(torch.cat(logits), whole, atol=1e-5, rtol=1e-4)
 
@@ -179,11 +257,11 @@ def test_both_experts_implementations_give_the_router_one_gradient(family, build
     gradients, outputs = [], []
     for implementation in ("eager", "grouped_mm"):
         model = build_model(family, experts=implementation)
-        routers = TunedRouters(model, family, RetunedHead(), "all", "all")
+        gated = GatedModel(model, family, RetunedHead(), "all", "all")
         logits = model(**batch).logits[batch["attention_mask"].bool()]
         logits.logsumexp(-1).sum().backward()
         outputs.append(logits.detach())
-        gradients.append([parameter.grad for parameter in routers.trainable().values()])
+        gradients.append([parameter.grad for parameter in gated.trainable().values()])
     torch.testing.assert_close(outputs[0], outputs[1], atol=1e-5, rtol=1e-4)
     for eager, grouped in zip(*gradients, strict=True):
         assert eager.abs().max() > 0
@@ -192,41 +270,41 @@ def test_both_experts_implementations_give_the_router_one_gradient(family, build
 
 def test_training_the_answer_changes_no_earlier_token(family, tiny_model, batch):
     """The basis of the one-token path: at scope ``answer`` every earlier position keeps its logits."""
-    routers = TunedRouters(tiny_model, family, RetunedHead(), "all", "answer")
+    gated = GatedModel(tiny_model, family, RetunedHead(), "all", "answer")
     with torch.no_grad():
         before = tiny_model(**batch).logits
-        for parameter in routers.trainable().values():
+        for parameter in gated.trainable().values():
             parameter.normal_()
         after = tiny_model(**batch).logits
-    earlier_BS = (routers.trace.real_T & ~routers.trace.answer_T).view(5, 9)
+    earlier_BS = (gated.trace.real_T & ~gated.trace.answer_T).view(5, 9)
     torch.testing.assert_close(after[earlier_BS], before[earlier_BS], atol=1e-6, rtol=1e-5)
-    answer_BS = routers.trace.answer_T.view(5, 9)
+    answer_BS = gated.trace.answer_T.view(5, 9)
     assert ((after[answer_BS] - before[answer_BS]).abs().amax(-1) > 1e-4).all()
 
 
 def test_autocast_does_not_reach_float32_routing(family, tiny_model, batch):
-    routers = TunedRouters(tiny_model, family, RetunedHead(), "all", "all")
-    for parameter in routers.trainable().values():
+    gated = GatedModel(tiny_model, family, RetunedHead(), "all", "all")
+    for parameter in gated.trainable().values():
         parameter.data.normal_()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         hidden_TD = torch.randn(45, 16).bfloat16().float()
         tiny_model(**batch)
-        logits_TE, weights_TK, experts_TK = routers.gates[1](hidden_TD)
-    wanted = routers.gates[1](hidden_TD)
+        logits_TE, weights_TK, experts_TK = gated.gates[1](hidden_TD)
+    wanted = gated.gates[1](hidden_TD)
     for came, value in zip((logits_TE, weights_TK, experts_TK), wanted, strict=True):
         assert came.dtype == value.dtype
         assert torch.equal(came, value)
-    assert all(output.logits_TE.dtype == torch.float32 for output in routers.trace.outputs.values())
+    assert all(output.logits_TE.dtype == torch.float32 for output in gated.trace.outputs.values())
 
 
 def test_native_routing_follows_autocast_as_the_untouched_model_does(family, tiny_model, batch):
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         stock = tiny_model(**batch).logits
-        TunedRouters(tiny_model, family, IdentityHead(), "all", "all", "native")
+        GatedModel(tiny_model, family, IdentityHead(), "all", "all", "native")
         assert torch.equal(tiny_model(**batch).logits, stock)
 
 
 def test_an_unknown_extra_is_refused_and_changes_nothing(family, tiny_model):
     with pytest.raises(ConfigError, match="base_logits"):
-        TunedRouters(tiny_model, family, IdentityHead(), needs=["hiden"])
-    TunedRouters(tiny_model, family, IdentityHead())
+        GatedModel(tiny_model, family, IdentityHead(), needs=["hiden"])
+    GatedModel(tiny_model, family, IdentityHead())

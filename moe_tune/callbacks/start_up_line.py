@@ -1,0 +1,27 @@
+"""The start-up line of a run."""
+
+from moe_tune.tuner.router_tuner import RouterTuner
+
+
+def start_up_line(tuner: RouterTuner) -> str:
+    """Return what is trained, where, and how.
+
+    Args:
+        tuner: A tuner in a running stage.
+    """
+    gated, again = tuner.gated, ""
+    for split in tuner.stage_splits:
+        tuner.examiner.settle(split)
+    if tuner.base.gradient_checkpointing and "train" in tuner.examiner.answering.ways:
+        why = "on" if tuner.recomputes else "has nothing to save on the answer path"
+        again = f", gradient checkpointing {why}"
+    trained = sum(parameter.numel() for parameter in gated.trainable().values())
+    own = {id(value) for head in gated.heads.values() for value in head.parameters()}
+    own |= {id(value) for value in gated.trainable().values()}
+    total = sum(value.numel() for value in gated.model.parameters() if id(value) not in own)
+    head = f"{gated.head_name}{' and a LoRA' if tuner.peft else ''}"
+    return (
+        f"trainable {trained:,} of {total:,} ({100 * trained / total:.4f} %), {len(gated.layers)} of "
+        f"{len(gated.gates)} routers, head {head}, scope {tuner.scope}, experts {tuner.opened.experts}, "
+        f"routing {tuner.routing_dtype}, {tuner.examiner.answering.describe()}{again}"
+    )

@@ -1,0 +1,185 @@
+"""The one way to answer batches for anything but a training step, and the one pass over a split."""
+
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Protocol, TypeVar
+
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from moe_tune.answer_path.answering import Answering
+from moe_tune.answer_path.way import Way
+from moe_tune.base.errors import DataError
+from moe_tune.data.batching import Batch
+from moe_tune.metrics.base import MetricShape
+from moe_tune.metrics.evidence import SCOPES, RoutingEvidence
+from moe_tune.routing import Part, RoutingTrace, Scope
+from moe_tune.tuner.objective import TaskLoss, judge
+from moe_tune.tuner.split_results import SplitResults
+
+
+class Recorder(Protocol):
+    """Keeps what it wants of every answered batch."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Costly extras of the routing that it reads: ``hidden``, ``base_logits``."""
+        ...
+
+    def add(self, trace: RoutingTrace, batch: Batch, log_probs_BA: Tensor, loss_B: Tensor) -> None:
+        """Add a batch; where heads act side by side, each question has a row for each of them."""
+        ...
+
+
+Kept = TypeVar("Kept", bound=Recorder)
+
+
+class Examiner:
+    """Asks a model the questions of a quiz: knows mode, numerics, what is recorded, and what may not be scored.
+
+    Args:
+        answering: Takes batches to their logits.
+        task_loss: Cross-entropy over the answer ``letters``, or over the full ``vocabulary``.
+        numerics: Gives the context of a forward pass, such as autocast.
+    """
+
+    def __init__(
+        self,
+        answering: Answering,
+        task_loss: TaskLoss = "letters",
+        numerics: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
+        self.answering, self.task_loss, self.numerics = answering, task_loss, numerics
+        self.gated, self.quiz = answering.circumstances.gated, answering.circumstances.quiz
+        self._allowed: set[str] = set()
+
+    def settle(self, split: str) -> Way:
+        """Return how a split goes; where its cache would be above the limit, training goes on with a sample.
+
+        Args:
+            split: A split of the quiz.
+        """
+        every = None
+        with self.numerics():
+            while (decided := self.answering.decide(split)).sample is not None:
+                every = every or len(self.quiz.encoded(split).prompts)
+                self.quiz.limit(split, decided.sample)
+        if every is not None:
+            rank_zero_info(
+                f"training on {len(self.quiz.encoded(split).prompts):,} of {every:,} questions, a sample by subject: "
+                f"their cache stays within {self.answering.circumstances.settings.limit_gb:g} GB "
+                "(model.answer_path.limit_gb, above_limit)"
+            )
+        return decided.way
+
+    def prepare(self, splits: Iterable[str]) -> None:
+        """Settle the ways of splits, and build or open their prompt caches.
+
+        Args:
+            splits: Splits of the quiz.
+        """
+        for split in splits:
+            self.settle(split)
+            with self.numerics():
+                self.answering.keep(split)
+
+    @torch.no_grad()
+    def answer_batch(self, batch: Batch, split: str, recorder: Recorder | None = None) -> tuple[Tensor, Tensor]:
+        """Return letter log-probabilities (B x N, A) and the task loss of each question (B x N,).
+
+        Args:
+            batch: A batch of the data module, on the model's device.
+            split: Its split.
+            recorder: Is given the answers and the routing.
+
+        Raises:
+            DataError: The heads were calibrated on questions of the split.
+            NumericsError: A letter's logit is not finite.
+        """
+        self._refuse_seen(split)
+        self.settle(split)
+        training = self.gated.training
+        if training:
+            self.gated.train(False)
+        try:
+            with self.gated.session(needs=() if recorder is None else recorder.needs) as session, self.numerics():
+                logits_BV = self.answering.logits(batch, split).float()
+                log_probs_BA, loss_B = judge(logits_BV, batch, self.quiz.letter_token_ids(split), self.task_loss, split)
+                if recorder is not None:
+                    assert session.trace is not None
+                    recorder.add(session.trace, batch, log_probs_BA, loss_B)
+        finally:
+            if training:
+                self.gated.train(True)
+        return log_probs_BA, loss_B
+
+    def evaluate(
+        self, split: str, recorder: Kept, batches: Iterable[Batch] | None = None, announced: str | None = None
+    ) -> Kept:
+        """Answer every question of a split once, and return the recorder; nothing else is left changed.
+
+        No random number is drawn, so that a training goes on as if there had been no pass.
+
+        Args:
+            split: A split of the quiz.
+            recorder: Keeps what is wanted of it.
+            batches: Its batches, on any device; ``None`` is all of them.
+            announced: What a progress bar says; ``None`` shows none.
+        """
+        self.prepare([split])
+        asked = self.quiz.loader(split) if batches is None else batches
+        if announced is not None:
+            quiet = not sys.stderr.isatty()
+            asked = track(asked, announced, console=Console(stderr=True), transient=True, disable=quiet)
+        training = self.gated.training
+        self.gated.train(False)
+        try:
+            for batch in asked:
+                self.answer_batch(Batch(*(value.to(self.gated.device) for value in batch)), split, recorder)
+        finally:
+            self.gated.train(training)
+        return recorder
+
+    def on_full_prompts(self) -> "Examiner":
+        """Return an examiner of the same model and quiz that keeps nothing of the prompts."""
+        here = self.answering.circumstances
+        way = replace(here, settings=replace(here.settings, use="never"))
+        return Examiner(Answering(way), self.task_loss, self.numerics)
+
+    def metric_shape(self, split: str) -> MetricShape:
+        """Return the sizes of the metrics' states for a split of the quiz: the layers that run, its questions.
+
+        Args:
+            split: A split of the quiz.
+        """
+        rule, quiz = self.gated.rule, self.quiz
+        first = self.answering.circumstances.reach.first_layer if self.settle(split) is Way.TRUNK else 0
+        layers = tuple(one for one in self.gated.gates if one >= first)
+        return MetricShape(layers, rule.num_experts, rule.top_k, len(quiz.subjects), len(quiz.questions(split)))
+
+    def results(self, split: str, scopes: Iterable[Scope | Part] = SCOPES) -> SplitResults:
+        """Return a recorder of answers and of every routing metric.
+
+        Args:
+            split: A split of the quiz.
+            scopes: Which tokens count.
+        """
+        return SplitResults(RoutingEvidence(self.metric_shape(split), tuple(scopes)).to(self.gated.device))
+
+    def _refuse_seen(self, split: str) -> None:
+        """Refuse to score calibrated heads on questions that they were calibrated on, other than as training ones."""
+        if split == "train" or split in self._allowed or not self.gated.calibrated_on:
+            return
+        shared = sum(question.content_hash in self.gated.calibrated_on for question in self.quiz.questions(split))
+        if shared:
+            raise DataError(
+                f"expected no question of the {split} split among those the head was calibrated on but got {shared:,} "
+                f"({split} split). Hint: --data.train_split validation carves both splits from one, repeats kept "
+                "together; or take them out of the training file."
+            )
+        self._allowed.add(split)

@@ -1,0 +1,83 @@
+"""What a run of the tuner does around its steps: prompts are prepared, heads calibrated, processes end together."""
+
+import signal
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from moe_tune.base.ranks import several_ranks, summed_over_ranks
+from moe_tune.tuner.calibration import calibrate, training_table
+
+
+class JointEnd(Callback):
+    """Lets a SIGTERM to any process end all of them at the next batch that they begin.
+
+    It stands in for Lightning's handler, which waits inside the signal for a broadcast that the others may never make.
+    """
+
+    def __init__(self) -> None:
+        self.asked, self.stands_in = False, False
+
+    def _stand_in(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if several_ranks() and not self.stands_in:  # Lightning has set its own handler just before
+            self.asked, self.stands_in = False, True
+            signal.signal(signal.SIGTERM, self._ask)
+
+    on_train_start = on_validation_start = on_test_start = on_predict_start = _stand_in
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+
+    def _check(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        device = trainer.strategy.root_device
+        if self.stands_in and int(summed_over_ranks(torch.tensor(int(self.asked), device=device))):
+            raise SIGTERMException
+
+    on_train_batch_start = on_validation_batch_start = on_test_batch_start = on_predict_batch_start = _check
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Forget the handler, which Lightning takes away with its own."""
+        self.stands_in = False
+
+
+class PreparedPrompts(Callback):
+    """Builds or opens the prompt caches of the splits that a stage reads, before it begins."""
+
+    def _prepare(self, trainer: Trainer, pl_module: Any) -> None:
+        pl_module.examiner.prepare(pl_module.stage_splits)
+
+    on_fit_start = on_validation_start = on_test_start = on_predict_start = _prepare
+
+
+class Calibration(Callback):
+    """Fits heads, and hands losses what they read, from a pass over the training questions, before a stage begins.
+
+    Heads that a checkpoint has brought keep their state; those that ask for it are fitted anew before later epochs.
+    """
+
+    def _calibrate(self, trainer: Trainer, pl_module: Any) -> None:
+        waiting = pl_module.head.traits.needs_calibration and not pl_module.gated.calibrated
+        if waiting:
+            pl_module.table = calibrate(pl_module.examiner)
+        elif trainer.state.fn == "fit" and pl_module.objective.wants_table and pl_module.table is None:
+            pl_module.table = training_table(pl_module.examiner)
+
+    on_fit_start = _calibrate
+
+    def _get_ready(self, trainer: Trainer, pl_module: Any) -> None:
+        self._calibrate(trainer, pl_module)
+        # Scheduled heads stand where training does; at their end with nothing to train.
+        if trainer.state.fn == "fit" or not pl_module.trains:
+            pl_module.set_progress()
+
+    on_validation_start = on_test_start = on_predict_start = _get_ready
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Make a fresh table of the training split, from the second epoch on, for heads that ask for it."""
+        if trainer.current_epoch and pl_module.head.traits.refreshes:
+            table = training_table(pl_module.examiner, with_heads=True)
+            for layer, head in pl_module.gated.heads.items():
+                head.recalibrate(table.layers[layer])

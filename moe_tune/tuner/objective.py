@@ -1,0 +1,160 @@
+"""What training makes small: the task loss and the auxiliary losses, and what is refused of them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import Tensor
+from torch.nn import functional
+
+from moe_tune.base.errors import ConfigError, NumericsError
+from moe_tune.data.batching import Batch
+from moe_tune.gates.gated_model import GatedModel
+from moe_tune.losses.base import CONTEXT_EXTRAS, AuxLoss, LossContext
+from moe_tune.routing import LayerTable, Scope
+
+TaskLoss = Literal["letters", "vocabulary"]
+"""Cross-entropy over the answer letters, or over the full vocabulary; at the answer position."""
+Parts = dict[str, tuple[float, Tensor]]
+"""The weight and the unscaled value of each loss by name; ``task`` is the task loss."""
+
+
+def judge(
+    logits_BV: Tensor, batch: Batch, letters: Sequence[int], task_loss: TaskLoss, where: str
+) -> tuple[Tensor, Tensor]:
+    """Return letter log-probabilities (B x N, A) and the task loss of each question (B x N,).
+
+    Args:
+        logits_BV: Logits over the vocabulary at the answer position, in float32; N rows for each question.
+        batch: The batch they belong to.
+        letters: The token of each answer letter.
+        task_loss: Which cross-entropy.
+        where: The split, for messages.
+
+    Raises:
+        NumericsError: A letter's logit is not finite.
+    """
+    letters_A = torch.tensor(letters, device=logits_BV.device)
+    letters_BA = logits_BV[:, letters_A]
+    heads = len(logits_BV) // len(batch.gold_B)
+    gold_B, count_B = (one.repeat_interleave(heads) for one in (batch.gold_B, batch.choice_count_B))
+    beyond_BA = torch.arange(len(letters_A), device=logits_BV.device)[None] >= count_B[:, None]
+    if not torch.isfinite(letters_BA).all():
+        raise NumericsError(
+            f"expected finite letter logits but some are not ({where}). "
+            "Hint: lower the learning rate, or use a base dtype with more range."
+        )
+    log_probs_BA = functional.log_softmax(letters_BA.masked_fill(beyond_BA, -torch.inf), dim=-1)
+    if task_loss == "letters":
+        return log_probs_BA, functional.nll_loss(log_probs_BA, gold_B, reduction="none")
+    return log_probs_BA, functional.cross_entropy(logits_BV, letters_A[gold_B], reduction="none")
+
+
+class Objective:
+    """The task loss and the auxiliary losses of a training step.
+
+    Args:
+        losses: Auxiliary losses by name.
+        task_loss: Which cross-entropy.
+        task_weight: Factor on the task loss.
+    """
+
+    def __init__(self, losses: dict[str, AuxLoss], task_loss: TaskLoss, task_weight: float) -> None:
+        self.losses, self.task_loss, self.task_weight = losses, task_loss, task_weight
+        wanted = frozenset[str]().union(*(loss.needs for loss in losses.values()))
+        self.needs = wanted - CONTEXT_EXTRAS
+        """Costly extras of the routing that a training step records."""
+        self.wants_teacher, self.wants_table = "teacher" in wanted, "table" in wanted
+        self._told_constant = False
+
+    def counts_tokens(self, scope: Scope) -> bool:
+        """Return whether a loss is a mean over all tokens, given where the heads act."""
+        return any(loss.counts_tokens(scope) for loss in self.losses.values())
+
+    def parts(
+        self,
+        gated: GatedModel,
+        judged: tuple[Tensor, Tensor],
+        batch: Batch,
+        logits_BV: Tensor,
+        progress: float,
+        share: float,
+        tokens: float,
+        teacher_BV: Tensor | None,
+        tables: Mapping[int, LayerTable] | None,
+        where: str,
+    ) -> Parts:
+        """Return every loss of a batch that has just gone through the model.
+
+        Args:
+            gated: The model; its trace is the batch's.
+            judged: What ``judge`` says of the batch.
+            batch: The batch.
+            logits_BV: Its logits over the vocabulary at the answer position.
+            progress: Share of training done, 0 to 1.
+            share: Factor on every value: what the batch's part counts among the processes.
+            tokens: Further factor on means over tokens: what the batch's tokens count among the step's.
+            teacher_BV: The pretrained router's logits, if a loss needs them.
+            tables: What is known of the training split by layer, if a loss needs it.
+            where: The step, for messages.
+
+        Raises:
+            ConfigError: A loss reaches no trainable parameter.
+            NumericsError: A loss is not finite.
+        """
+        log_probs_BA, loss_B = judged
+        context = LossContext(
+            rule=gated.rule,
+            layers=gated.layers,
+            scope=gated.scope,
+            progress=progress,
+            letter_log_probs_BA=log_probs_BA,
+            gold_B=batch.gold_B,
+            logits_BV=logits_BV,
+            view=gated.views,
+            teacher_logits_BV=teacher_BV,
+            tables=tables,
+        )
+        parts: Parts = {"task": (self.task_weight, loss_B.mean() * share)}
+        for name, loss in self.losses.items():
+            factor = share * tokens if loss.counts_tokens(gated.scope) else share
+            parts[name] = (loss.current_weight(progress), loss.compute(gated.trace, context) * factor)
+        _refuse(parts, gated, where)
+        if not self._told_constant:
+            self._told_constant = True
+            _tell_constant(parts, gated)
+        return parts
+
+    def after_step(self) -> None:
+        """Let losses move what they carry from step to step."""
+        for loss in self.losses.values():
+            loss.after_step()
+
+
+def _refuse(parts: Parts, gated: GatedModel, where: str) -> None:
+    for name, (_, value) in parts.items():
+        if not value.requires_grad:
+            raise ConfigError(
+                f"expected every loss to reach a trainable parameter but {name!r} does not (model.losses). "
+                f"Hint: {gated.head_name} at scope {gated.scope} gives it no gradient path; drop the loss."
+            )
+        if not torch.isfinite(value):
+            raise NumericsError(
+                f"expected finite losses but {name!r} is {value.item()} at {where}. Nothing was updated. "
+                "Hint: lower the learning rate or the loss weight."
+            )
+
+
+def _tell_constant(parts: Parts, gated: GatedModel) -> None:
+    """Name the losses that the head cannot move."""
+    parameters = list(gated.trainable().values())
+    for name, (_, value) in parts.items():
+        if name == "task":
+            continue
+        gradients = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
+        if not any(one is not None and one.any() for one in gradients):
+            rank_zero_warn(
+                f"loss {name!r} has no gradient at the first step: it is constant on {gated.head_name}, "
+                f"or already at its bound ({value.item():.4g})."
+            )
