@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from safetensors.torch import load_file
 
 from moe_tune.base.errors import ConfigError
 from moe_tune.cli.verbs import add_format, parsed_with_fit
+from moe_tune.reports.table import Cell, Column, Table, numbers, words
 from moe_tune.runs.checkpoint import CONFIG, ROUTER, RouterCheckpointIO, checked_folder
 from moe_tune.settings.fit_settings import FitSettings
 from moe_tune.studies.grid import Outcomes, Point, run_grid
@@ -90,22 +90,22 @@ def _trained(folder: Path, plugins: dict[str, str]) -> Point:
 
 
 def _print(outcomes: list[Outcomes]) -> None:
-    table = Table(box=None, pad_edge=False, padding=(0, 1))
-    table.add_column("head", overflow="fold")
-    for name in ("acc. %", "diff", "95 % interval", "decision", "entropy", "never %"):
-        table.add_column(name, justify="left" if name == "decision" else "right", no_wrap=True)
-    for one in outcomes:
-        numbers, result = one.numbers, one.result
-        compared = ["", "", "baseline"]
-        if result is not None:
-            low, high = (100 * bound for bound in result.ci95)
-            compared = [f"{100 * result.diff:+.2f}", f"[{low:+.2f}, {high:+.2f}]", result.decision]
-        entropy, never = f"{numbers['entropy_topk']:.3f}", f"{100 * numbers['never_activated_share']:.1f}"
-        table.add_row(one.label, f"{100 * numbers['accuracy']:.2f}", *compared, entropy, never)
+    results = [one.result for one in outcomes]
+    intervals = ["" if one is None else f"[{100 * one.ci95[0]:+.2f}, {100 * one.ci95[1]:+.2f}]" for one in results]
+    table = Table(
+        [
+            words("head", [one.label for one in outcomes]),
+            numbers("acc. %", [one.numbers["accuracy"] for one in outcomes], ".2f", 100),
+            numbers("diff", [None if one is None else one.diff for one in results], "+.2f", 100),
+            Column("95 % interval", [Cell(text) for text in intervals]),
+            words("decision", ["baseline" if one is None else one.decision for one in results]),
+            numbers("entropy", [one.numbers["entropy_topk"] for one in outcomes], ".3f"),
+            numbers("never %", [one.numbers["never_activated_share"] for one in outcomes], ".1f", 100),
+        ]
+    )
     console = Console()
-    console.print(table)
-    first = outcomes[1].result
-    if first is not None:
+    console.print(table.terminal())
+    if (first := results[1]) is not None:
         console.print(
             f"validation, n = {first.n:,}; {first.interval_method}; not corrected for the {len(outcomes) - 1} heads "
             "tried: confirm a choice on the test split. At the answer position: entropy of the top-k weights in nats, "

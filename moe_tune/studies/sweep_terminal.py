@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
+from rich.table import Table as Drawn
 
 from moe_tune.base.locks import WorkLock
+from moe_tune.reports.table import Table, numbers, shares, words
 from moe_tune.studies.sweep_file import Sweep, sweep_folder
-from moe_tune.studies.sweep_points import SweepPoint, load_points
+from moe_tune.studies.sweep_points import load_points
 from moe_tune.studies.sweep_report import write_report
 from moe_tune.studies.sweep_runner import run_point, run_sweep
 
@@ -40,29 +40,36 @@ def run_and_show(
     return best
 
 
-def _points(sweep: Sweep, folder: Path) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 1))
-    for name in ("point", "status", *sweep.parameters, "epochs", f"best {sweep.metric}"):
-        table.add_column(name, overflow="fold")
-    for point in load_points(folder)[-SHOWN:]:
-        table.add_row(*_cells(sweep, folder, point))
-    return table
+def _points(sweep: Sweep, folder: Path) -> Drawn:
+    points = load_points(folder)[-SHOWN:]
+    varied = [words(name, [_text(point.values.get(name, "")) for point in points]) for name in sweep.parameters]
+    table = Table(
+        [
+            numbers("point", [point.index for point in points]),
+            words("status", [point.status for point in points]),
+            *varied,
+            numbers("epochs", [len(point.history(folder, sweep.metric)) for point in points]),
+            numbers(
+                f"best {sweep.metric}", [point.best(folder, sweep.metric, sweep.maximised) for point in points], ".4f"
+            ),
+        ]
+    )
+    return table.terminal()
 
 
-def _cells(sweep: Sweep, folder: Path, point: SweepPoint) -> list[str]:
-    best = point.best(folder, sweep.metric, sweep.maximised)
-    values = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in point.values.values()]
-    epochs = len(point.history(folder, sweep.metric))
-    return [str(point.index), point.status, *values, str(epochs), "" if best is None else f"{best:.4f}"]
+def _text(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _explained(sweep: Sweep, explained: pd.DataFrame) -> Table:
+def _explained(sweep: Sweep, explained: pd.DataFrame) -> Drawn:
     title = f"how much of the spread of {sweep.metric} each parameter explains by itself (associational)"
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1))
-    table.add_column("parameter")
-    for name in ("values", "share %", "adjusted %"):
-        table.add_column(name, justify="right")
-    for row in explained.to_dict("records"):
-        shares = ["" if np.isnan(row[key]) else f"{100 * row[key]:.1f}" for key in ("share", "adjusted")]
-        table.add_row(str(row["parameter"]), str(row["values"]), *shares)
-    return table
+    table = Table(
+        [
+            words("parameter", explained["parameter"]),
+            numbers("values", explained["values"]),
+            shares("share %", explained["share"]),
+            shares("adjusted %", explained["adjusted"]),
+        ],
+        title=title,
+    )
+    return table.terminal()
