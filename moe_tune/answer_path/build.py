@@ -202,10 +202,7 @@ def _cheapest(run: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
 
 
 class _Speed(ProgressColumn):
-    """Questions per second."""
-
     def render(self, task: Task) -> Text:
-        """Return the speed as text."""
         return Text(f"{task.finished_speed or task.speed or 0:.1f} questions/s")
 
 

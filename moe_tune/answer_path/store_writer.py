@@ -62,11 +62,9 @@ class StoreWriter:
         self._since = time.monotonic()
 
     def __enter__(self) -> "StoreWriter":
-        """Return the writer."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the files; what is not committed will be asked for again."""
         for file in (*self._data.values(), self._journal):
             file.close()
 
