@@ -41,13 +41,7 @@ class Batch(NamedTuple):
 
 
 class PromptDataset(Dataset[Batch]):
-    """The prompts of a split; asked for a list of indices, it answers with their batch.
-
-    Args:
-        prompts: The prompts of a split.
-        subjects: The subjects that ``subject_B`` points into; it holds every prompt's subject.
-        pad_id: The token that fills shorter prompts; masked, so any valid token does.
-    """
+    """The prompts of a split; asked for a list of indices, it answers with their batch."""
 
     def __init__(self, prompts: Sequence[PromptedQuestion], subjects: Sequence[str], pad_id: int) -> None:
         self.prompts = prompts
@@ -143,11 +137,7 @@ class BucketBatchSampler(DistributedSampler[list[int]], SequentialSampler):
         return lengths
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; a loaded position stays valid only in its own epoch.
-
-        Args:
-            epoch: From 0.
-        """
+        """Choose the epoch; a loaded position stays valid only in its own epoch."""
         if epoch != self.epoch:
             self._start = self._next = 0
         super().set_epoch(epoch)
@@ -160,11 +150,7 @@ class BucketBatchSampler(DistributedSampler[list[int]], SequentialSampler):
         return {"epoch": self.epoch, "next_batch": self._next}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Let the next pass start at a stored position, without replaying what came before it.
-
-        Args:
-            state: What ``state_dict`` returned: ``epoch`` and ``next_batch``, both from 0.
-        """
+        """Let the next pass start at a stored position, without replaying what came before it."""
         self.epoch = int(state["epoch"])
         self._start = self._next = int(state["next_batch"])
 

@@ -189,19 +189,7 @@ class PromptEncoder:
         return found
 
     def parts(self, prompt: PromptedQuestion) -> torch.Tensor:
-        """Return the part of the prompt each of its tokens belongs to, as index into ``PARTS``.
-
-        A token across a border belongs to the part its last character is in.
-
-        Args:
-            prompt: A prompt this encoder made.
-
-        Shape:
-            - (S,), int8.
-
-        Raises:
-            ModelError: The tokenizer cannot say where its tokens come from in the text.
-        """
+        """Return the part of the prompt each of its tokens belongs to, as index into ``PARTS``."""
         examples = self.examples.get(prompt.question.subject, ())[: prompt.shots]
         pieces = self.protocol.pieces(prompt.question, examples)
         encoded = self.tokenizer(

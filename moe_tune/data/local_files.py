@@ -46,7 +46,6 @@ class LocalFiles(QuestionSource):
         self.choice_counts = frozenset(counts)
 
     def splits(self) -> tuple[str, ...]:
-        """Return the splits for which there are files."""
         return tuple(split for split in SPLITS if self._files(split))
 
     def revision(self) -> str:
@@ -58,14 +57,6 @@ class LocalFiles(QuestionSource):
         return f"sha256:{digest.hexdigest()}"
 
     def rows(self, split: str) -> Iterator[RawRow]:
-        """Yield the rows of a split, file by file in alphabetical order.
-
-        Args:
-            split: One of ``splits()``.
-
-        Raises:
-            DataError: There is no such split, or a file is broken; the message names the file and the line.
-        """
         files = self._files(split)
         if not files:
             raise DataError(
