@@ -9,13 +9,12 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
-from safetensors.torch import load_file
 
 from moe_tune.base.errors import ConfigError
-from moe_tune.runs.checkpoint import CONFIG, ROUTER, RouterCheckpointIO, checked_folder
+from moe_tune.runs.checkpoint import CONFIG, RouterCheckpointIO, checked_folder
 from moe_tune.settings.quiet import quieten
 from moe_tune.settings.settings_cli import SettingsCLI
-from moe_tune.studies.grid import Outcomes, Point, run_grid
+from moe_tune.studies.grid import Outcomes, Point, refuse_lora, run_grid
 
 VARIED = re.compile(r"(model\.(?:head|layers)[\w.]*)=(.+)")
 
@@ -89,9 +88,13 @@ def _trained(checkpoints: list[Path], plugins: dict[str, str] | None) -> list[Po
                 f"expected checkpoints of scope answer but got {model.scope!r} ({path}). "
                 "Hint: leave it out; experiment compares heads at other scopes."
             )
+        refuse_lora(model, str(path))
         label = folder.parent.parent.name if folder.parent.name == "checkpoints" else folder.name
-        made_for = RouterCheckpointIO().load_checkpoint(folder)["base"]["fingerprint"]
-        points.append(Point(label, model.head, model.layer_choice, load_file(folder / ROUTER), made_for))
+        kept = RouterCheckpointIO().load_checkpoint(folder)
+        seen = frozenset(kept.get("calibrated_on", ()))
+        points.append(
+            Point(label, model.head, model.layer_choice, kept["state_dict"], kept["base"]["fingerprint"], seen)
+        )
     return points
 
 
