@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from safetensors.torch import load_file
 
 from moe_tune.base.errors import ConfigError
 from moe_tune.cli.verbs import add_format, parsed_with_fit
 from moe_tune.reports.table import Cell, Column, Table, numbers, words
-from moe_tune.runs.checkpoint import CONFIG, ROUTER, RouterCheckpointIO, checked_folder
+from moe_tune.runs.checkpoint import CONFIG, RouterCheckpointIO, checked_folder
 from moe_tune.settings.fit_settings import FitSettings
-from moe_tune.studies.grid import Outcomes, Point, run_grid
+from moe_tune.studies.grid import Outcomes, Point, refuse_lora, run_grid
 from moe_tune.tuner.router_tuner import RouterTuner
 
 VARIED = re.compile(r"(model\.(?:head|layers)[\w.]*)=(.+)")
@@ -84,9 +83,11 @@ def _trained(folder: Path, plugins: dict[str, str]) -> Point:
             f"expected checkpoints of scope answer but got {model.scope!r} ({folder}). "
             "Hint: leave it out; experiment compares heads at other scopes."
         )
+    refuse_lora(model, str(folder))
     label = folder.parent.parent.name if folder.parent.name == "checkpoints" else folder.name
-    made_for = RouterCheckpointIO().load_checkpoint(folder)["base"]["fingerprint"]
-    return Point(label, model.head, model.layer_choice, load_file(folder / ROUTER), made_for)
+    kept = RouterCheckpointIO().load_checkpoint(folder)
+    seen = frozenset(kept.get("calibrated_on", ()))
+    return Point(label, model.head, model.layer_choice, kept["state_dict"], kept["base"]["fingerprint"], seen)
 
 
 def _print(outcomes: list[Outcomes]) -> None:

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from moe_tune.base.errors import ModelError
+from moe_tune.base.errors import ConfigError, ModelError
 from moe_tune.data.batching import Batch
 from moe_tune.data.module import QuizDataModule
 from moe_tune.gates.head_state import copy_state, head_state
@@ -34,6 +34,7 @@ class Point:
         layers: Which layers it is on, as ``model.layers`` says it; ``None`` is none.
         state: Its tensors by checkpoint name; ``None`` where it was never trained.
         fingerprint: Hash of the base model they were made for.
+        calibrated_on: Content hashes of the questions that they were calibrated on.
         bound: The head on each of its layers, once the model is loaded.
     """
 
@@ -42,6 +43,7 @@ class Point:
     layers: str | list[int] | None
     state: dict[str, torch.Tensor] | None = None
     fingerprint: str | None = None
+    calibrated_on: frozenset[str] = frozenset()
     bound: dict[int, RouterHead] = field(default_factory=dict)
 
 
@@ -86,10 +88,12 @@ class Grid:
         trainer: On which hardware, and with which numerics.
 
     Raises:
+        ConfigError: There is a LoRA, which changes every token.
         ModelError: A checkpoint is of another base model, or of another head.
     """
 
     def __init__(self, host: RouterTuner, points: Sequence[Point], quiz: QuizDataModule, trainer: Trainer) -> None:
+        refuse_lora(host, "model.peft")
         quiz.prepare(host.tokenizer, host.context_length)
         way = replace(host.answer_path, use="always")
         asked = replace(host.asked, head=IdentityHead(), losses={}, layers="all", scope="answer", answer_path=way)
@@ -101,6 +105,7 @@ class Grid:
                 _load(point, point.state, gated.fingerprint)
             for bound in point.bound.values():
                 bound.set_progress(1.0)
+        gated.calibrated_on = frozenset().union(*(point.calibrated_on for point in points))
         layers = {layer for point in points for layer in point.bound}
         self.examiner = opened.examiner(quiz, numerics=trainer.precision_plugin.forward_context, layers=layers)
         waiting = [one for one in points if one.state is None and one.head.traits.needs_calibration]
@@ -117,6 +122,23 @@ class Grid:
         panel = _Panel([self.examiner.results(split) for _ in self.points])
         with self.examiner.gated.session([point.bound for point in self.points]):
             return self.examiner.evaluate(split, panel, batches).results
+
+
+def refuse_lora(model: RouterTuner, where: str) -> None:
+    """Refuse a model with a LoRA: it changes every token, so that heads cannot share what is kept of the prompts.
+
+    Args:
+        model: A configuration's model.
+        where: What names it, for messages.
+
+    Raises:
+        ConfigError: It has one.
+    """
+    if model.peft:
+        raise ConfigError(
+            f"expected heads alone but got a LoRA, which changes every token ({where}). "
+            "Hint: leave it out; experiment compares adapters."
+        )
 
 
 def _load(point: Point, state: dict[str, Tensor], fingerprint: str) -> None:

@@ -88,7 +88,7 @@ class OpenModel:
         return Examiner(Answering(here), asked.task_loss, numerics)
 
     def accept(self, checkpoint: Mapping[str, Any]) -> None:
-        """Refuse heads that were made for another base model.
+        """Refuse heads that were made for another base model, and take note of what they were calibrated on.
 
         Args:
             checkpoint: What ``RouterCheckpointIO`` has read.
@@ -103,6 +103,7 @@ class OpenModel:
                 f"{theirs.get('path')} at {theirs.get('revision')}, fingerprint {theirs.get('fingerprint')} "
                 "(ckpt_path). Hint: set model.base to the checkpoint's."
             )
+        self.gated.calibrated_on = frozenset(checkpoint.get("calibrated_on", ()))
 
     def restore(self, checkpoint: Mapping[str, Any]) -> None:
         """Give heads and adapter the state that a checkpoint holds, if it is acceptable."""

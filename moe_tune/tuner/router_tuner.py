@@ -341,6 +341,8 @@ class RouterTuner(LightningModule):
         if gated.adapter is not None:
             checkpoint["adapter"] = gated.adapter.description(self.base.path)
         checkpoint["losses"] = {name: loss.state for name, loss in self.losses.items() if loss.state}
+        if gated.calibrated_on:
+            checkpoint["calibrated_on"] = sorted(gated.calibrated_on)
         checkpoint["base"] = {"path": self.base.path, "revision": self.base.revision, "fingerprint": gated.fingerprint}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -230,6 +230,7 @@ def test_a_grid_refuses_what_it_cannot_compare(tmp_path, capsys):
         ([], "--vary or --checkpoints"),
         (["--vary", "optimizer.lr=1,2"], "experiment"),
         (["--vary", "model.layers=last-1", "--model.scope", "all"], "scope answer"),
+        (["--vary", "model.layers=last-1", "--config", "configs/peft/attention.yaml"], "LoRA"),
     ):
         assert main(["grid", *TINY, *more]) == 2
         assert said in capsys.readouterr().err

@@ -8,8 +8,10 @@ import pytest
 from safetensors.torch import load_file
 
 from moe_tune.cli.main import main
+from moe_tune.data.nano_quiz import NanoQuiz
 from moe_tune.tuner.router_tuner import RouterTuner
 
+NANO = ["--config", "configs/nano.yaml", "--config", "configs/debug/tiny.yaml", "--config", "configs/logger/none.yaml"]
 HEADS = {
     "identity": ["--model.head", "IdentityHead"],
     "temperature at 1": ["--model.head", "TemperatureHead"],
@@ -138,3 +140,24 @@ def test_a_loss_that_a_head_cannot_move_is_named(fit, tmp_path, recwarn):
     """No expert is below a share this small, so the hinge is at its bound."""
     fit(tmp_path, "--model.losses.dead", "DeadExpertHingeLoss", "--model.losses.dead.tau", "1.0e-30")
     assert any("'dead' has no gradient at the first step" in str(one.message) for one in recwarn)
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory, fit):
+    head = ["--model.head", "AccuracyBiasHead", "--model.head.n_min", "5", "--test_after_fit", "false"]
+    return str(fit(tmp_path_factory.mktemp("calibrated"), *head) / "checkpoints" / "last.ckpt")
+
+
+@pytest.mark.parametrize("verb", ["validate", "test", "predict", "grid", "analyze"])
+def test_no_verb_scores_a_calibrated_head_on_what_it_was_calibrated_on(verb, calibrated, tmp_path, monkeypatch, capsys):
+    """The checkpoint knows the questions: whichever verb loads it, and whatever the split is called then."""
+    same = NanoQuiz.rows
+    monkeypatch.setattr(NanoQuiz, "rows", lambda self, split: same(self, "train" if split != "dev" else split))
+    loaded = ["--ckpt_path", calibrated, "--runs_root", str(tmp_path)]
+    words = {
+        "grid": ["grid", *NANO, "--checkpoints", calibrated],
+        "analyze": ["analyze", calibrated, "--out", str(tmp_path / "out"), "--shots", "0", "--sensitivity", "0"],
+    }
+    capsys.readouterr()
+    assert main(words.get(verb, [verb, *loaded])) == 3
+    assert "among those the head was calibrated on" in capsys.readouterr().err

@@ -46,7 +46,7 @@ class Steps(Callback):
             self.states.append({name: value.clone() for name, value in tuner.gated.state().items()})
 
     def on_before_optimizer_step(self, trainer, tuner, optimizer):
-        self.progress.append(trainer.global_step / tuner.planned_steps)
+        self.progress.append(trainer.global_step / float(trainer.estimated_stepping_batches))
 
 
 def fitted(root, *words):
