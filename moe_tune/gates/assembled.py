@@ -12,16 +12,20 @@ def assembled(parts: list[Tensor], rows: list[Rows], tokens: int) -> Tensor:
 
     Args:
         parts: Values of each part's tokens.
-        rows: Where they belong.
+        rows: Where they belong; several slices are those of parts that take turns.
         tokens: Tokens in all.
 
     Example:
-        >>> parts = [torch.tensor([0, 2]), torch.tensor([1, 3])]
-        >>> assembled(parts, [slice(0, None, 2), torch.tensor([1, 3])], 4).tolist()
+        >>> parts = [torch.tensor([0, 3]), torch.tensor([1, 2])]
+        >>> assembled(parts, [torch.tensor([0, 3]), torch.tensor([1, 2])], 4).tolist()
         [0, 1, 2, 3]
+        >>> assembled(parts, [slice(0, None, 2), slice(1, None, 2)], 4).tolist()
+        [0, 1, 3, 2]
     """
     if len(parts) == 1:
         return parts[0]
+    if all(isinstance(where, slice) for where in rows):
+        return torch.stack(parts, dim=1).flatten(0, 1)
     whole = parts[0].new_empty(tokens, *parts[0].shape[1:])
     for part, where in zip(parts, rows, strict=True):
         whole[where] = part

@@ -53,7 +53,7 @@ class TunedExperts(nn.Module):
         mixed_TD: Tensor = self.stock(hidden_TD, experts_TK, weights_TK)
         acting = [] if trace is None else self.session.acting(self.layer, self.mixer[0], trace)
         mixers = [None if head is None else head.mixer() for head, _ in acting]
-        if trace is None or not any(mixers):
+        if trace is None or all(one is None for one in mixers):
             return mixed_TD
         output = trace.outputs[self.layer]
         parts = [

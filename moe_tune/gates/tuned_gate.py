@@ -95,8 +95,15 @@ class TunedGate(nn.Module):
     ) -> RouterOutput:
         """Let everybody decide on the tokens that are theirs, and put it together."""
         rows, tokens = [where for _, where in acting], len(reading_TD)
-        parts = [
-            decide(head, self.rule, reading_TD[where], logits_TE[where], stock_ties=native) for head, where in acting
+        parts = [  # what only a head reads is cut out for heads alone: it is the largest
+            decide(
+                head,
+                self.rule,
+                reading_TD if head is None else reading_TD[where],
+                logits_TE[where],
+                stock_ties=native,
+            )
+            for head, where in acting
         ]
         widest = max(one.experts_TK.shape[1] for one in parts)
         weights, experts, used = zip(*(widened(one, widest) for one in parts), strict=True)

@@ -26,11 +26,7 @@ class UniformDistanceLoss(AuxLoss):
 
 
 def uniform_distance(output: RouterOutput) -> Tensor:
-    """Return the squared distances of choices and probabilities from uniform.
-
-    Args:
-        output: The layer's routing, all of whose tokens count; at least one.
-    """
+    """Return the squared distances of choices and probabilities from uniform."""
     counts_E = output.counts_E().to(output.probs_TE.dtype)
     share_E = counts_E / counts_E.sum().clamp(min=1)
     uniform = 1 / len(counts_E)

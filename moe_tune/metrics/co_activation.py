@@ -13,9 +13,6 @@ from moe_tune.routing import Part, RouterOutput, RoutingTrace, Scope
 def fired(output: RouterOutput) -> Tensor:
     """Return 1 where a token chose an expert and 0 elsewhere, padding and slots not in use left out.
 
-    Args:
-        output: One layer's routing.
-
     Shape:
         - (T, E), float32.
     """

@@ -31,9 +31,6 @@ def weight_mass(output: RouterOutput, keep_T: Tensor) -> Tensor:
 def expert_activation(output: RouterOutput) -> tuple[Tensor, Tensor]:
     """Return how many tokens chose each expert, and the sum of the weights they gave it.
 
-    Args:
-        output: One layer's routing.
-
     Shape:
         - counts (E,), long; weight mass (E,), float64.
     """

@@ -13,9 +13,6 @@ from moe_tune.routing import Part, RouterOutput, RoutingTrace, Scope, entropy, n
 def gate_entropy(output: RouterOutput) -> Tensor:
     """Return each token's gate entropy over all experts, in nats.
 
-    Args:
-        output: One layer's routing.
-
     Shape:
         - (T,), float64, in [0, ln E].
     """
@@ -24,9 +21,6 @@ def gate_entropy(output: RouterOutput) -> Tensor:
 
 def topk_entropy(output: RouterOutput) -> tuple[Tensor, Tensor, Tensor]:
     """Return the entropy of each token's chosen weights, renormalised, the most it can be, and whether there are any.
-
-    Args:
-        output: One layer's routing.
 
     Shape:
         - entropy (T,), float64, in nats, in [0, ln of the slots in use]; that maximum (T,), float64, ln K where every

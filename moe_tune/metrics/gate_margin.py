@@ -37,9 +37,6 @@ def boundary(output: RouterOutput, logits_TE: Tensor) -> tuple[Tensor, Tensor]:
 def gate_margin(output: RouterOutput) -> tuple[Tensor, Tensor, Tensor]:
     """Return each token's margin, whether it is a tie, and whether it is nearly one.
 
-    Args:
-        output: One layer's routing.
-
     Shape:
         - margins (T,), float64, not finite where a token chose no expert or all; two masks (T,).
     """

@@ -13,9 +13,6 @@ from moe_tune.routing import Part, RouterOutput, RoutingTrace, Scope
 def weight_profile(output: RouterOutput) -> tuple[Tensor, Tensor]:
     """Return each token's weights, largest first, and the probability of its chosen experts together.
 
-    Args:
-        output: One layer's routing.
-
     Shape:
         - weights (T, K), 0 in slots not in use; probability (T,), in [0, 1].
     """
