@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 OUTCOMES = json.loads((OLD / "outcomes.json").read_text())
 LIBRARIES = {name: installed(name) for name in OUTCOMES["versions"]}
 pytestmark = pytest.mark.skipif(
-    LIBRARIES != OUTCOMES["versions"],
+    OUTCOMES["versions"] != LIBRARIES,
     reason=f"names and keys hold the libraries' defaults: made with {OUTCOMES['versions']}, here are {LIBRARIES}",
 )
 NAMES = json.loads((OLD / "names.json").read_text())
