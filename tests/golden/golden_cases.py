@@ -13,7 +13,7 @@ def configs(*files):
 TINY = [
     *configs(*BASE),
     *("--trainer.enable_progress_bar=false", "--trainer.log_every_n_steps=1"),
-    "--model.base.experts_implementation=grouped_mm",
+    *("--model.base.experts_implementation=grouped_mm", "--data.source.train=1024", "--data.source.test=512"),
 ]
 
 
@@ -96,7 +96,7 @@ CASES = {
             fit(
                 *("loss_answer", "--model.losses.balance", "LoadBalanceLoss", "--model.losses.balance.weight=0.1"),
                 *("--model.losses.distil", "RouterDistillationLoss", "--model.losses.distil.weight=0.1"),
-                "--trainer.accumulate_grad_batches=2",
+                *("--trainer.accumulate_grad_batches=2", "--test_after_fit=false"),
             )
         ]
     ),
