@@ -8,8 +8,7 @@ import time
 
 from moe_tune.base.locks import WorkLock
 from moe_tune.cli.main import main
-from moe_tune.cli.sweep import sweep_folder
-from moe_tune.studies.sweep_file import load_sweep
+from moe_tune.studies.sweep_file import load_sweep, sweep_folder
 
 WORDS = [
     *("--config", "configs/nano.yaml", "--config", "configs/debug/tiny.yaml", "--config", "configs/logger/none.yaml"),
