@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from made_up import layer_table
+from made_up import bound_to, layer_table
 
 from moe_tune.heads.accuracy_bias import AccuracyBiasHead, accuracy_bias, expected_correct
 from moe_tune.heads.base import BaseGate, decide
@@ -162,7 +162,7 @@ def test_an_expert_nobody_chose_gets_no_bias_even_without_shrinkage():
 
 def decision(mode, bias_E, logits_TE, renormalise):
     rule = SoftmaxRule(4, 16, renormalise)
-    head = AccuracyBiasHead(mode=mode).bound_to(BaseGate(torch.zeros(16, 4), rule, 0))
+    head = bound_to(rule, AccuracyBiasHead(mode=mode))
     head.bias_E.copy_(bias_E)
     return decide(head, rule, HIDDEN_TD, logits_TE)
 
@@ -178,7 +178,7 @@ def test_selecting_otherwise_never_adds_mass():
 @pytest.mark.parametrize("mode", MODES)
 def test_a_beta_of_zero_is_the_pretrained_router(mode):
     rule, logits_TE = SoftmaxRule(4, 16, False), torch.randn(30, 16)
-    head = AccuracyBiasHead(mode=mode, beta=0.0).bound_to(BaseGate(torch.zeros(16, 4), rule, 0))
+    head = bound_to(rule, AccuracyBiasHead(mode=mode, beta=0.0))
     head.calibrate(layer_table(16))
     came, base = (decide(one, rule, HIDDEN_TD, logits_TE) for one in (head, IdentityHead()))
     assert torch.equal(came.experts_TK, base.experts_TK)

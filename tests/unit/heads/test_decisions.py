@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from made_up import layer_table
+from made_up import bound_to, layer_table
 from tolerances import rounding_of
 
 from moe_tune.heads.accuracy_bias import AccuracyBiasHead
-from moe_tune.heads.base import BaseGate, decide
+from moe_tune.heads.base import decide
 from moe_tune.heads.entropy_k import EntropyKHead
 from moe_tune.heads.loss_free_bias import LossFreeBiasHead
 from moe_tune.heads.post_softmax import PostSoftmaxHead
@@ -145,7 +145,7 @@ HEADS = [
 @pytest.mark.parametrize("head", HEADS, ids=lambda head: type(head).__name__)
 def test_a_decision_equals_the_slow_reference(head, renormalise):
     rule = SoftmaxRule(K, E, renormalise)
-    bound = head.bound_to(BaseGate(torch.zeros(E, 4), rule, 0))
+    bound = bound_to(rule, head)
     bound.calibrate(layer_table(E, top_k=K))
     for name, value in bound.state_dict().items():
         if value.is_floating_point() and name != "thresholds_J":  # these stay in order

@@ -5,26 +5,20 @@ from fractions import Fraction
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from made_up import bound_to, output_of
 
 from moe_tune.gates.gated_model import TunedRouters
 from moe_tune.heads import loss_free_bias
-from moe_tune.heads.base import BaseGate, decide
+from moe_tune.heads.base import decide
 from moe_tune.heads.loss_free_bias import LossFreeBiasHead, load_sign
-from moe_tune.routing import RouterOutput, SoftmaxRule
+from moe_tune.routing import SoftmaxRule
 
 RULE = SoftmaxRule(2, 8, False)
 HIDDEN_TD = torch.zeros(200, 4)
 
 
-def bound(rule=RULE, **options):
-    return LossFreeBiasHead(**options).bound_to(BaseGate(torch.zeros(rule.num_experts, 4), rule, 0))
-
-
-def output_of(decision, mask_T=None):
-    mask_T = torch.ones(len(decision.logits_TE), dtype=torch.bool) if mask_T is None else mask_T
-    return RouterOutput(
-        decision.logits_TE, decision.probs_TE, decision.weights_TK, decision.experts_TK, mask_T, 0, decision.used_TK
-    )
+def bound(**options):
+    return bound_to(RULE, LossFreeBiasHead(**options))
 
 
 @given(counts=st.lists(st.integers(0, 10**9), min_size=1, max_size=64))

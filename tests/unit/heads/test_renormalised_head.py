@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from made_up import layer_table
+from made_up import bound_to, layer_table
 from tolerances import rounding_of
 
 from moe_tune.heads.accuracy_bias import AccuracyBiasHead
@@ -20,7 +20,7 @@ both_rules = pytest.mark.parametrize("renormalise", [False, True])
 
 def decision(head, logits_TE, renormalise=False, calibrated_on=None):
     rule = SoftmaxRule(4, 16, renormalise)
-    bound = head.bound_to(BaseGate(torch.zeros(16, 4), rule, 0))
+    bound = bound_to(rule, head)
     if calibrated_on is not None:
         bound.calibrate(calibrated_on)
     return decide(bound, rule, HIDDEN_TD, logits_TE)

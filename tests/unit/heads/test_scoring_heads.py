@@ -121,11 +121,6 @@ def test_the_inner_matrix_is_drawn_from_the_seed_with_variance_one_over_width(ki
     assert float(drawn[0].std()) == pytest.approx(1 / 64, rel=0.02)
 
 
-@pytest.mark.parametrize("kind", [ScaleBiasHead, LowRankHead, MlpHead])
-def test_they_start_exactly(kind):
-    assert torch.equal(scores(bound(kind())), functional.linear(HIDDEN_TD, BASE_ED))
-
-
 def test_a_low_rank_change_has_its_rank_and_is_the_routers_weight():
     head = bound(LowRankHead(rank=2), by=0.5)
     weight_ED = head.router_weight(BASE_ED)

@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from made_up import layer_table
+from made_up import bound_to, layer_table
 
-from moe_tune.heads.base import BaseGate, decide
+from moe_tune.heads.base import decide
 from moe_tune.heads.sigmoid import SigmoidHead, expert_scores, fitted_affine, pretrained_choice
 from moe_tune.routing import SoftmaxRule
 
@@ -15,7 +15,7 @@ HIDDEN_TD = torch.zeros(30, 4)
 
 
 def bound(rule, **options):
-    return SigmoidHead(**options).bound_to(BaseGate(torch.zeros(rule.num_experts, 4), rule, 0))
+    return bound_to(rule, SigmoidHead(**options))
 
 
 def slow_score(z, kind):

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from made_up import layer_table
+from made_up import bound_to, layer_table
 
 from moe_tune.base.errors import ConfigError
-from moe_tune.heads.base import BaseGate, decide
+from moe_tune.heads.base import decide
 from moe_tune.heads.steer import SteerHead, most_above_zero
 from moe_tune.routing import LayerTable, SoftmaxRule
 
@@ -18,7 +18,7 @@ def table_of(chosen_ES, correct_ES, asked_S, right_S):
 
 
 def bound(promoted=(), suppressed=(), rule=RULE, **options):
-    head = SteerHead(**options).bound_to(BaseGate(torch.zeros(rule.num_experts, 4), rule, 0))
+    head = bound_to(rule, SteerHead(**options))
     head.promoted_E[list(promoted)] = True
     head.suppressed_E[list(suppressed)] = True
     return head
@@ -27,7 +27,7 @@ def bound(promoted=(), suppressed=(), rule=RULE, **options):
 @pytest.mark.parametrize("right_S", [[0, 0], [5, 5]])
 def test_without_two_groups_nobody_is_steered(right_S):
     correct_ES = [[2, 2], [3, 3]] if right_S[0] else [[0, 0], [0, 0]]
-    head = SteerHead(promote=1, suppress=1).bound_to(BaseGate(torch.zeros(2, 4), SoftmaxRule(1, 2, False), 0))
+    head = bound_to(SoftmaxRule(1, 2, False), SteerHead(promote=1, suppress=1))
     head.calibrate(table_of([[2, 2], [3, 3]], correct_ES, [5, 5], right_S))
     assert not head.promoted_E.any()
     assert not head.suppressed_E.any()

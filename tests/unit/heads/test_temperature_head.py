@@ -4,8 +4,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from made_up import bound_to
 
-from moe_tune.heads.base import BaseGate, decide
+from moe_tune.heads.base import decide
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.heads.temperature import TemperatureHead
 from moe_tune.routing import SoftmaxRule
@@ -18,7 +19,7 @@ def rule_of(renormalise):
 
 
 def bound(rule, **options):
-    return TemperatureHead(**options).bound_to(BaseGate(torch.zeros(64, 4), rule, 0))
+    return bound_to(rule, TemperatureHead(**options))
 
 
 @given(

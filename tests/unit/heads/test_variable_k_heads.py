@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from made_up import layer_table
+from made_up import bound_to, layer_table
 
 from moe_tune.gates.gated_model import TunedRouters
-from moe_tune.heads.base import BaseGate, decide
+from moe_tune.heads.base import decide
 from moe_tune.heads.entropy_k import EntropyKHead
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.heads.relu import ReluHead
@@ -28,7 +28,7 @@ def rule_of(renormalise=False):
 
 def decision(head, renormalise=False, logits_TE=LOGITS_TE):
     rule = rule_of(renormalise)
-    bound = head.bound_to(BaseGate(torch.zeros(16, 4), rule, 0))
+    bound = bound_to(rule, head)
     return decide(bound, rule, HIDDEN_TD[: len(logits_TE)], logits_TE)
 
 
@@ -75,7 +75,7 @@ def test_the_prefix_is_the_shortest_that_covers_the_share(seed, share, sharp):
 
 @pytest.mark.parametrize("ks", [[1, 16], [2, 4, 9], [1, 2, 3, 99]])
 def test_thresholds_of_entropy_k_are_quantiles_of_the_training_questions(ks):
-    table, head = layer_table(16, top_k=4), EntropyKHead(ks).bound_to(BaseGate(torch.zeros(16, 4), rule_of(), 0))
+    table, head = layer_table(16, top_k=4), bound_to(rule_of(), EntropyKHead(ks))
     head.calibrate(table)
     entropies = sorted(-sum(p * math.log(p) for p in softmax(z)) for z in table.logits_QE.double().tolist())
     for j, threshold in enumerate(head.thresholds_J.tolist()):
@@ -86,7 +86,7 @@ def test_thresholds_of_entropy_k_are_quantiles_of_the_training_questions(ks):
 
 def test_training_questions_fill_the_levels_of_entropy_k_alike():
     table, head = layer_table(16, questions=300), EntropyKHead([2, 4, 6])
-    bound = head.bound_to(BaseGate(torch.zeros(16, 4), rule_of(), 0))
+    bound = bound_to(rule_of(), head)
     assert decide(bound, rule_of(), HIDDEN_TD, LOGITS_TE).used_TK is None
     bound.calibrate(table)
     used_TK = decide(bound, rule_of(), torch.zeros(300, 4), table.logits_QE).used_TK
@@ -96,7 +96,7 @@ def test_training_questions_fill_the_levels_of_entropy_k_alike():
 def test_levels_that_are_all_the_family_k_are_the_pretrained_router():
     """The smallest possible case: of a layer of two experts every level from two on is both of them."""
     rule = SoftmaxRule(2, 2, False)
-    head = EntropyKHead([2, 3]).bound_to(BaseGate(torch.zeros(2, 4), rule, 0))
+    head = bound_to(rule, EntropyKHead([2, 3]))
     head.calibrate(layer_table(2))
     came, base = (decide(one, rule, HIDDEN_TD, LOGITS_TE[:, :2]) for one in (head, IdentityHead()))
     assert torch.equal(came.experts_TK, base.experts_TK)
