@@ -9,12 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from made_up import bound_to, output_of
-from naive_choices import LENGTHS, chosen, table, tokens
-from tolerances import rounding_of
 
 from moe_tune.heads.base import decide
 from moe_tune.heads.identity import IdentityHead
-from moe_tune.metrics.base_drift import BaseDrift, base_divergence, base_overlap
+from moe_tune.metrics.base_drift import base_divergence, base_overlap
 from moe_tune.routing import RouterOutput, SoftmaxRule, stable_top_k
 
 
@@ -24,29 +22,6 @@ def routed(logits_TE, base_TE, experts_TK, used_TK=None):
     every_T = torch.ones(len(logits_TE), dtype=torch.bool)
     weights_TK = rule.weights(probs_TE, experts_TK, used_TK)
     return RouterOutput(logits_TE, probs_TE, weights_TK, experts_TK, every_T, 0, used_TK, base_TE)
-
-
-@pytest.mark.reference("BaseDrift")
-@pytest.mark.parametrize("scope", ["answer", "all"])
-@pytest.mark.parametrize("spare", [False, True])
-def test_base_drift(scope, spare, random_trace):
-    trace = random_trace(LENGTHS, 5, spare=spare)
-    tables = table(BaseDrift, scope, trace)
-    for layer, output in trace.outputs.items():
-        shared = total = 0
-        divergences, logs = [], []
-        for token in tokens(trace, scope):
-            base = output.base_logits_TE[token].double().numpy()
-            best = set(np.argsort(-base)[:2])
-            shared += len(best & set(chosen(output, token)))
-            total += len(chosen(output, token))
-            log_p, log_base = (
-                scipy.special.log_softmax(one) for one in (output.logits_TE[token].detach().double().numpy(), base)
-            )
-            divergences.append((np.exp(log_p) * (log_p - log_base)).sum())
-            logs += [log_p, log_base]
-        assert tables["base_overlap"][layer] == shared / total
-        assert tables["base_kl"][layer] == pytest.approx(np.mean(divergences), abs=rounding_of(*logs))
 
 
 @given(

@@ -2,35 +2,12 @@
 
 import numpy as np
 import pytest
-import scipy.stats
 import torch
-from naive_choices import LENGTHS, OUTCOME, chosen, table, tokens
+from naive_choices import LENGTHS, table
 
 from moe_tune.metrics.expert_accuracy import ExpertAccuracy
 from moe_tune.metrics.question_routing import QuestionRouting
 from moe_tune.routing import PARTS
-
-
-@pytest.mark.reference("QuestionRouting")
-@pytest.mark.parametrize("scope", ["answer", "all"])
-@pytest.mark.parametrize("spare", [False, True])
-def test_question_routing(scope, spare, random_trace):
-    trace = random_trace(LENGTHS, 5, spare=spare)
-    hits, entropies = np.zeros((7, 3, 8)), [[[] for _ in range(3)] for _ in range(7)]
-    for layer, output in trace.outputs.items():
-        for token in tokens(trace, scope):
-            place = int(OUTCOME.question_B[trace.question_T[token]])
-            hits[place, layer, list(chosen(output, token))] = 1
-            entropies[place][layer].append(scipy.stats.entropy(list(chosen(output, token).values())))
-    tables = table(QuestionRouting, scope, trace)
-    assert tables["hit_QLE"].dtype == np.uint8
-    np.testing.assert_array_equal(tables["hit_QLE"], hits)
-    wanted = [[np.mean(one) if one else 0.0 for one in row] for row in entropies]
-    np.testing.assert_allclose(tables["entropy_question_QL"], wanted, atol=1e-6)
-    np.testing.assert_array_equal(tables["tokens_question_QL"], [[len(one) for one in row] for row in entropies])
-    assert tables["seen_Q"].tolist() == [1, 0, 1, 1, 0, 1, 1]
-    assert tables["correct_Q"].tolist() == [0, 0, 1, 1, 0, 0, 1]
-    assert tables["subject_Q"].tolist() == [2, 0, 1, 0, 0, 0, 2]
 
 
 @pytest.mark.parametrize("scope", ["answer", "all"])
