@@ -9,6 +9,13 @@ from safetensors.torch import load_file
 from moe_tune.tuner.router_tuner import RouterTuner
 
 TINY = ["--config", "configs/nano.yaml", "--config", "configs/debug/tiny.yaml", "--config", "configs/logger/none.yaml"]
+HISTORY = (
+    *("accuracy", "loss", "entropy_all", "entropy_topk", "activated_experts", "never_activated_share"),
+    *("load_imbalance", "expert_accuracy_spread"),
+)
+"""What a history holds of each split."""
+QUIET = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+"""A trainer that writes and says nothing."""
 
 
 def only_run(root):

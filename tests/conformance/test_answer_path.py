@@ -26,13 +26,8 @@ from moe_tune.metrics.evidence import RoutingEvidence
 QUESTIONS = 32
 LETTERS = torch.tensor([3, 4, 5, 6])
 DIFFERENCES = (
-    "AccuracyPullLoss",
-    "DeadExpertHingeLoss",
-    "MutualInformationLoss",
-    "ProbabilityVarianceLoss",
-    "RouterDistillationLoss",
-    "RoutingAnchorLoss",
-    "UniformDistanceLoss",
+    *("AccuracyPullLoss", "DeadExpertHingeLoss", "MutualInformationLoss", "ProbabilityVarianceLoss"),
+    *("RouterDistillationLoss", "RoutingAnchorLoss", "UniformDistanceLoss"),
 )
 """Losses that subtract probabilities, or entropies and divergences made of them, and may leave next to nothing."""
 GOLD_Q = torch.randint(4, (QUESTIONS,), generator=torch.Generator().manual_seed(3))

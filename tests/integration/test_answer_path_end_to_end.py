@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from tiny_runs import TINY, history, manifest, routing, same_weights
+from tiny_runs import QUIET, TINY, history, manifest, routing, same_weights
 from tolerances import rounding_of
 
 from moe_tune.answer_path.settings import AnswerPath
@@ -38,15 +38,7 @@ def quiz(**changes):
 
 
 def trainer():
-    return Trainer(
-        accelerator="cpu",
-        max_epochs=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
+    return Trainer(accelerator="cpu", max_epochs=1, num_sanity_val_steps=0, **QUIET)
 
 
 def fitted(folder, data=None, **settings):

@@ -2,23 +2,13 @@
 
 import pandas as pd
 import pytest
-from tiny_runs import history, power_cut, routing, same_weights
+from tiny_runs import HISTORY, history, power_cut, routing, same_weights
 
 from moe_tune.callbacks import base_reference, evidence_log
 from moe_tune.callbacks.base_reference import BaseReference
 from moe_tune.callbacks.evidence_log import EvidenceLog
 
 FIGURES = ("usage", "accuracy", "entropy", "scatter")
-HISTORY = (
-    "accuracy",
-    "loss",
-    "entropy_all",
-    "entropy_topk",
-    "activated_experts",
-    "never_activated_share",
-    "load_imbalance",
-    "expert_accuracy_spread",
-)
 NOISY = ("--model.head", "NoisyTopKHead", "--test_after_fit", "false", "--trainer.log_every_n_steps", "1")
 TRAIN_TOO = ("--trainer.callbacks+", "EvidenceLog", "--trainer.callbacks.train", "true")
 

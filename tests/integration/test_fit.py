@@ -6,22 +6,11 @@ import pandas as pd
 import pytest
 import yaml
 from safetensors.torch import load_file, save_file
-from tiny_runs import answers, history, manifest, only_run, power_cut, routing, same_weights
+from tiny_runs import HISTORY, answers, history, manifest, only_run, power_cut, routing, same_weights
 
 from moe_tune.cli.main import main
 from moe_tune.models.base_model import NANO as NANO_FOLDER
 from moe_tune.studies.sweep_check import LOGGED
-
-HISTORY = {
-    "accuracy",
-    "loss",
-    "entropy_all",
-    "entropy_topk",
-    "activated_experts",
-    "never_activated_share",
-    "load_imbalance",
-    "expert_accuracy_spread",
-}
 
 
 def without_time(run):

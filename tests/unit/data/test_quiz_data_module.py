@@ -6,17 +6,10 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from tiny_quiz import ListSource, rows_of
+from tiny_runs import QUIET
 
 from moe_tune.base.errors import ConfigError
 from moe_tune.data.module import QuizDataModule
-
-QUIET = {
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "accelerator": "cpu",
-}
 
 
 class Recorder(LightningModule):
@@ -76,7 +69,7 @@ def quiz(**changes):
 
 def fit(tokenizer, callbacks=(), ckpt_path=None, workers=0):
     recorder = Recorder(tokenizer)
-    trainer = Trainer(max_epochs=2, callbacks=list(callbacks), **QUIET)
+    trainer = Trainer(max_epochs=2, callbacks=list(callbacks), accelerator="cpu", **QUIET)
     try:
         trainer.fit(recorder, quiz(num_workers=workers), ckpt_path=ckpt_path, weights_only=True)
     except (KeyboardInterrupt, SystemExit):
@@ -91,7 +84,7 @@ def whole_run(olmo_tokenizer):
 
 def test_overfitting_repeats_the_same_whole_batches(olmo_tokenizer):
     recorder = Recorder(olmo_tokenizer)
-    Trainer(max_epochs=3, overfit_batches=2, **QUIET).fit(recorder, quiz())
+    Trainer(max_epochs=3, overfit_batches=2, accelerator="cpu", **QUIET).fit(recorder, quiz())
     first, *others = ([batch for number, batch in recorder.seen if number == epoch] for epoch in range(3))
     assert [len(batch) for batch in first] == [4, 4]
     assert others == [first, first]
@@ -125,7 +118,7 @@ def test_global_random_state_has_no_say(olmo_tokenizer, whole_run):
 def test_test_loaders_are_named_and_complete(olmo_tokenizer):
     recorder = Recorder(olmo_tokenizer)
     data = quiz(test_protocols=["lm_eval"], few_shot=2, eval_batch_size=3)
-    Trainer(**QUIET).test(recorder, data)
+    Trainer(accelerator="cpu", **QUIET).test(recorder, data)
     assert data.test_names == ["test", "test_lm_eval"]
     assert {name: sorted(seen) for name, seen in recorder.tested.items()} == {0: list(range(10)), 1: list(range(10))}
     assert data.manifest["prompts"]["test_lm_eval"]["few_shot"] == 2
@@ -133,7 +126,7 @@ def test_test_loaders_are_named_and_complete(olmo_tokenizer):
 
 
 def test_prediction_covers_the_test_split(olmo_tokenizer):
-    predicted = Trainer(**QUIET).predict(Recorder(olmo_tokenizer), quiz())
+    predicted = Trainer(accelerator="cpu", **QUIET).predict(Recorder(olmo_tokenizer), quiz())
     assert sorted(torch.cat(predicted).tolist()) == list(range(10))
 
 
@@ -144,7 +137,7 @@ def test_prediction_covers_the_test_split(olmo_tokenizer):
 def test_a_stage_reads_only_what_it_needs(olmo_tokenizer, stage, read):
     data = quiz()
     data.splits.source.declared_subjects = frozenset({"sums", "maps"})
-    trainer = Trainer(max_epochs=1, **QUIET)
+    trainer = Trainer(max_epochs=1, accelerator="cpu", **QUIET)
     getattr(trainer, stage)(Recorder(olmo_tokenizer), data)
     assert set(data.splits.source.read) == read
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from tiny_runs import QUIET
 
 from moe_tune.answer_path.answering import Answering
 from moe_tune.answer_path.settings import AnswerPath
@@ -32,13 +33,7 @@ def validated(head, way, precision="32-true"):
     """Return a tuner after a validation on a few questions."""
     tuner = RouterTuner(BaseModel("nano", experts_implementation="eager"), head, layers="last-2", answer_path=way)
     data = QuizDataModule(NanoQuiz(24, 24), "nano_quiz", eval_batch_size=8)
-    quiet = {
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
-    trainer = Trainer(accelerator="cpu", precision=precision, **quiet)
+    trainer = Trainer(accelerator="cpu", precision=precision, **QUIET)
     trainer.validate(tuner, data, verbose=False)
     return tuner
 

@@ -11,6 +11,7 @@ import pytest
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch.utilities import rank_zero_only
+from tiny_runs import QUIET
 
 from moe_tune.runs.directory import RunDirectory
 from moe_tune.settings.fit_settings import FitSettings
@@ -96,8 +97,7 @@ def test_lightning_takes_its_ranks_from_the_cluster_and_the_first_process_writes
     monkeypatch.setattr(rank_zero_only, "rank", 0)  # the trainer sets it for the whole process
     for name, value in variables(rank).items():
         monkeypatch.setenv(name, value)
-    off = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-    trainer = Trainer(strategy="ddp", accelerator="cpu", devices=2, num_nodes=2, **off)
+    trainer = Trainer(strategy="ddp", accelerator="cpu", devices=2, num_nodes=2, **QUIET)
     assert isinstance(trainer.strategy.cluster_environment, environment)
     assert (trainer.world_size, trainer.global_rank, trainer.local_rank) == (4, rank, rank % 2)
     RunDirectory(tmp_path / "run").update_manifest(status="started")
