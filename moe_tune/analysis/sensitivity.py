@@ -50,10 +50,6 @@ def changed_experts(before_QE: NDArray[np.bool_], after_QE: NDArray[np.bool_]) -
 
     Formula: ``1 - |A & B| / max(|A|, |B|)``, of the sets A before and B after; 0 where both are empty.
 
-    Args:
-        before_QE: Whether a question chose an expert before the change; along the last axis the experts.
-        after_QE: The same after the change.
-
     Shape:
         - one axis less than the arguments, in [0, 1].
 
@@ -79,12 +75,6 @@ def measure_sensitivity(
     A question counts for a change that alters its prompt's tokens; a change of the arithmetic counts for all. Prompts
     that a change makes longer than the context are left out and counted. Heads stay in place; nothing is trained,
     kept on disk, or left changed.
-
-    Args:
-        examiner: Asks the questions.
-        split: Which questions: ``train``, ``validation``, or a name of ``quiz.test_names``.
-        questions: Size of the sample, from 1: evenly spaced in the split; all of it where it has no more.
-        changes: The changes, each made alone.
 
     Returns:
         One row per change and MoE layer (``changed_*``; the interval of the mean is normal, from 30 questions on, and

@@ -93,12 +93,6 @@ def scatter_chart(experts: pd.DataFrame, overall: float, title: str = "", base: 
 
     Where every question is one token, the band holds about 95 % of experts if each answered like all questions do; it
     stands on the normal approximation.
-
-    Args:
-        experts: One row per layer and expert, with estimates and, in an analysis, the permutation null's verdict.
-        overall: Accuracy of all questions.
-        title: Written above a picture.
-        base: The pretrained router's accuracy, drawn dashed.
     """
     fired = experts[experts["questions"] > 0].assign(percent=lambda frame: 100 * frame["usage"])
     flagged = fired["flagged"].astype(bool) if "flagged" in fired else pd.Series(False, index=fired.index)
