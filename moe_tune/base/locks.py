@@ -87,7 +87,7 @@ class WorkLock:
 
 
 def cache_lock(folder: Path) -> SoftFileLease:
-    """Return the lock of whoever builds or removes a prompt cache: a file, as caches are shared without ``flock``, too."""
+    """Return the lock of who builds or removes a prompt cache: a file, as caches are shared without ``flock``, too."""
     file = folder.with_name(f"{folder.name}.lock")
     return SoftFileLease(file, lease_duration=LEASE, heartbeat_interval=HEARTBEAT, thread_local=False)
 

@@ -93,7 +93,7 @@ class RunDirectory:
         return aside
 
     def settle(self, aside: Path | None) -> None:
-        """Keep a new run that has begun and remove the old one; or remove what did not begin and put the old one back."""
+        """Keep a run that has begun and remove the old one, or put the old one back; then let the lock go."""
         if rank_zero_only.rank:
             return
         try:
