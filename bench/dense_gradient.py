@@ -10,7 +10,6 @@ as ``python bench/dense_gradient.py``.
 import argparse
 import contextlib
 import os
-import resource
 import sys
 import tempfile
 import time
@@ -25,6 +24,7 @@ from transformers import OlmoeConfig
 from transformers.models.olmoe.modeling_olmoe import OlmoeExperts
 
 from bench.mid_size import in_fresh_process, machine_line
+from moe_tune.base.memory import peak_memory
 from moe_tune.data.module import QuizDataModule
 from moe_tune.data.nano_quiz import NanoQuiz
 from moe_tune.gates.gated_model import TunedRouters
@@ -115,7 +115,7 @@ def peak_bytes(side: str, tokens: int) -> tuple[float, float]:
     rule = ScoringRule(8, 64, renormalise=False)
     with torch.no_grad():
         experts(hidden_TD[:8], torch.arange(8).expand(8, 8), torch.ones(8, 8, dtype=torch.bfloat16))  # warm
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     start = time.perf_counter()
     probs_TE = rule.probabilities(logits_TE)
     experts_TK = stable_top_k(logits_TE.detach(), 8)
@@ -126,7 +126,7 @@ def peak_bytes(side: str, tokens: int) -> tuple[float, float]:
         mixed_TD = DenseMixerHead().mix(mixed_TD, hidden_TD, output, experts)
     mixed_TD.float().square().sum().backward()
     seconds = time.perf_counter() - start
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, seconds
+    return (peak_memory() - before) / 2**20, seconds
 
 
 def main() -> None:

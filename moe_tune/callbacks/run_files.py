@@ -64,6 +64,7 @@ class RunFiles(Callback):
             trainable_parameters=sum(one.numel() for one in gated.trainable().values()),
             losses={name: type(loss).__name__ for name, loss in tuner.losses.items()},
             seed=quiz.seed,
+            processes=trainer.world_size,
             base={
                 "path": base.path,
                 "revision": base.revision,

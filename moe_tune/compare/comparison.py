@@ -10,7 +10,13 @@ from statsmodels.stats.multitest import multipletests
 
 from moe_tune.base.errors import DataError, did_you_mean
 from moe_tune.compare.routing_summary import RoutingSummary, summarise_routing
-from moe_tune.compare.runs import Run, evaluation_command, require_same_items
+from moe_tune.compare.runs import (
+    Run,
+    evaluation_command,
+    require_same_base,
+    require_same_items,
+    require_same_measurement,
+)
 from moe_tune.compare.subjects import SubjectDifferences, subject_differences
 from moe_tune.stats.decision import decide
 from moe_tune.stats.paired import PairedResult, compare_paired
@@ -47,11 +53,13 @@ class Comparison:
         baseline: Name of the baseline arm.
         splits: Split name to label, the primary first.
         arms: The arms by name, the baseline first.
+        notes: In what the base models of the runs differ, or may differ, in sentences.
     """
 
     baseline: str
     splits: dict[str, str]
     arms: dict[str, Arm]
+    notes: tuple[str, ...] = ()
 
     @property
     def primary(self) -> str:
@@ -84,7 +92,8 @@ def compare_arms(
             for that; a layout the model was pretrained on asks the same questions, but shows what a change costs.
 
     Raises:
-        DataError: Runs answered different questions, lack a split, or have no baseline run to be paired with.
+        DataError: Runs answered different questions or were asked in different ways, lack a split, have no baseline
+            run to be paired with, or other weights under the name of the same base model.
     """
     reference = arms[baseline]
     everyone = [run for runs in arms.values() for run in runs]
@@ -96,12 +105,23 @@ def compare_arms(
             )
     for split in chosen:
         for run in everyone:
+            require_same_measurement(reference[0], run, split)
             require_same_items(reference[0], run, split)
     built = {
         name: _build_arm(name, arms[name], _partners(reference, name, arms[name]), chosen, protocols, name == baseline)
         for name in (baseline, *(name for name in arms if name != baseline))
     }
-    return Comparison(baseline, chosen, _correct_for_arms(built, baseline, chosen))
+    return Comparison(baseline, chosen, _correct_for_arms(built, baseline, chosen), _base_notes(reference[0], everyone))
+
+
+def _base_notes(reference: Run, runs: list[Run]) -> tuple[str, ...]:
+    notes = dict.fromkeys(note for run in runs for note in sorted(require_same_base(reference, run)))
+    silent = [run.path.resolve().name for run in runs if "frozen_sha256" not in run.manifest["base"]]
+    if silent:
+        notes[
+            f"No hash of the base model's weights is recorded in {', '.join(silent)}: nothing shows it is the same."
+        ] = None
+    return tuple(notes)
 
 
 def _build_arm(

@@ -9,9 +9,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from moe_tune.base.published import published
+from moe_tune.compare.arms import group_arms
 from moe_tune.compare.comparison import Arm, Comparison, compare_arms
 from moe_tune.compare.figures import entropy_lines, forest_plot, subject_bars, usage_maps
-from moe_tune.compare.runs import group_arms, load_run
+from moe_tune.compare.runs import load_run
 from moe_tune.compare.table import (
     further,
     headline,

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,9 @@ from moe_tune.base.errors import DataError
 MANIFEST_KEYS = ("name", "head", "scope", "layers", "trainable_parameters", "seed", "base", "protocols", "status")
 COMPLETE = ("finished", "evaluated")
 """States of a run that can be compared: a fit that ran to its end, or an evaluation without one."""
-NOT_IDENTITY = ("name", "seed", "status")
 QUESTION_COLUMNS = ("id", "content_hash", "subject", "gold", "prediction")
 CONTENT_COLUMNS = ["content_hash", "subject", "gold"]
 ROUTING_COLUMNS = ("layer", "scope", "expert", "count", "tokens", "entropy_all_mean", "entropy_topk_mean")
-SETTINGS = ("model", "optimizer", "lr_scheduler")
-"""Parts of a configuration that make two runs different arms, rather than seeds of one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,14 +28,14 @@ class Run:
     Attributes:
         path: The run directory.
         manifest: What ``manifest.json`` records.
-        settings: The parts of ``config.yaml`` that define the arm.
+        config: What ``config.yaml`` holds.
         questions: By split: one row per question, ordered by id.
         routing: By split: one row per layer, scope and expert.
     """
 
     path: Path
     manifest: dict[str, Any]
-    settings: dict[str, Any]
+    config: dict[str, Any]
     questions: dict[str, pd.DataFrame]
     routing: dict[str, pd.DataFrame]
 
@@ -51,12 +48,6 @@ class Run:
     def seed(self) -> int:
         """Seed of everything random in the run."""
         return int(self.manifest["seed"])
-
-    @property
-    def identity(self) -> tuple[str, str]:
-        """What has to agree for two runs to be seeds of one arm."""
-        described = {key: self.manifest[key] for key in MANIFEST_KEYS if key not in NOT_IDENTITY}
-        return self.name, json.dumps([described, self.settings], sort_keys=True, default=str)
 
 
 def load_run(path: Path) -> Run:
@@ -84,7 +75,6 @@ def load_run(path: Path) -> Run:
         config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise _unreadable(path / "config.yaml", _again(path), error) from error
-    settings = {key: config.get(key) for key in SETTINGS} if isinstance(config, dict) else {}
     files = sorted((path / "questions").glob("*.parquet"))
     if not files:
         raise DataError(
@@ -96,29 +86,7 @@ def load_run(path: Path) -> Run:
         remedy = f"run `{evaluation_command(path, manifest, file.stem)}`."
         questions[file.stem] = _read_questions(file, remedy)
         routing[file.stem] = _read_table(path / "routing" / file.name, remedy, ROUTING_COLUMNS)
-    return Run(path, manifest, settings, questions, routing)
-
-
-def group_arms(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Group runs into arms by name, each with its seeds in ascending order.
-
-    Runs of one name are seeds of one arm only if their configurations agree and their seeds differ; otherwise each is
-    an arm of its own, named by its directory.
-
-    Args:
-        runs: Runs in the order their arms are to be shown.
-    """
-    named: dict[str, list[Run]] = {}
-    for run in runs:
-        named.setdefault(run.name, []).append(run)
-    arms: dict[str, list[Run]] = {}
-    for name, members in named.items():
-        distinct = len({run.seed for run in members}) == len(members)
-        if distinct and len({run.identity for run in members}) == 1:
-            arms[name] = sorted(members, key=lambda run: run.seed)
-        else:
-            arms |= {run.path.resolve().name: [run] for run in members}
-    return arms
+    return Run(path, manifest, config if isinstance(config, dict) else {}, questions, routing)
 
 
 def require_same_items(reference: Run, other: Run, split: str) -> None:
@@ -148,6 +116,66 @@ def require_same_items(reference: Run, other: Run, split: str) -> None:
             f"{_some(set(changed))} ({reference.path.name} and {other.path.name}, split {split}). "
             f"Hint: evaluate both runs with the same revision of the data."
         )
+
+
+def require_same_measurement(reference: Run, other: Run, split: str) -> None:
+    """Refuse to compare runs whose questions were asked in different ways.
+
+    Args:
+        reference: The run compared against.
+        other: The other run.
+        split: A split both runs have.
+
+    Raises:
+        DataError: The protocol or the number of worked examples differs.
+    """
+    ours, theirs = _asked(reference, split), _asked(other, split)
+    for what, one, two in zip(("protocol", "number of worked examples"), ours, theirs, strict=True):
+        if one != two:
+            raise DataError(
+                f"expected the same {what} but got {one} in {reference.path.name} and {two} in {other.path.name} "
+                f"(split {split}): that is another measurement. "
+                "Hint: evaluate both runs with one data.protocol and one data.few_shot."
+            )
+
+
+def require_same_base(reference: Run, other: Run) -> list[str]:
+    """Refuse runs whose base models carry one name but not the same weights; return how the bases differ otherwise.
+
+    Args:
+        reference: The run compared against.
+        other: The other run.
+
+    Raises:
+        DataError: Path, revision and dtype agree, but not the hash of the frozen weights.
+    """
+    ours, theirs = _base(reference), _base(other)
+    named = all(ours.get(key) == theirs.get(key) for key in ("path", "revision", "dtype"))
+    hashes = [one.pop("frozen_sha256", None) for one in (ours, theirs)]
+    if named and None not in hashes and hashes[0] != hashes[1]:
+        raise DataError(
+            f"expected the same frozen weights of {ours.get('path')} but got the hash {hashes[0]} in "
+            f"{reference.path.name} and {hashes[1]} in {other.path.name}. Hint: the files of the model changed between "
+            "the runs; run both from the same ones."
+        )
+    return [
+        f"{other.name}: model.base.{key} is {theirs[key]}, that of {reference.name} is {ours[key]}."
+        for key in ours.keys() & theirs.keys()
+        if ours[key] != theirs[key]
+    ]
+
+
+def _base(run: Run) -> dict[str, Any]:
+    model = run.config.get("model")
+    configured = model.get("base") if isinstance(model, dict) else None
+    return {**(configured or {}), **run.manifest["base"]}
+
+
+def _asked(run: Run, split: str) -> tuple[str | None, int]:
+    """Return the protocol and the number of worked examples that a run asked a split with."""
+    read = run.manifest.get("data", {}).get("prompts", {}).get(split, {})
+    configured = (run.config.get("data") or {}).get("few_shot", 0)
+    return run.manifest["protocols"].get(split), read.get("few_shot", configured)
 
 
 def evaluation_command(path: Path, manifest: Mapping[str, Any], split: str = "test") -> str:

@@ -170,7 +170,10 @@ def render_markdown(comparison: Comparison) -> str:
         for split in comparison.splits
         for sentence in (_said(comparison, split), method_line(comparison, split))
     ]
-    return "\n\n".join([_markdown_table(*wide(comparison)), *sentences, routing_line(comparison)]) + "\n"
+    return (
+        "\n\n".join([_markdown_table(*wide(comparison)), *sentences, routing_line(comparison), *comparison.notes])
+        + "\n"
+    )
 
 
 def render_csv(comparison: Comparison) -> str:
@@ -206,6 +209,7 @@ def summarise(comparison: Comparison) -> dict[str, Any]:
         "verdict": {split: verdict(comparison, split) for split in comparison.splits},
         "method": {split: method_line(comparison, split) for split in comparison.splits},
         "arms": arms,
+        **({"notes": list(comparison.notes)} if comparison.notes else {}),
     }
 
 

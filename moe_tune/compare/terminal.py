@@ -43,7 +43,8 @@ def render_terminal(comparison: Comparison) -> Group:
     parts.append(_table(["arm", "seeds", "top-k entropy, nats", "never activated, %"], routing, title="routing"))
     seen = {mark for arm in comparison.arms.values() for result in arm.results.values() for mark in _marks(result)}
     footnotes = [f"{mark} {text} " for mark, text in MARKS.values() if mark in seen]
-    return Group(*parts, Text("\n" + "".join(footnotes) + routing_line(comparison), style="dim"))
+    last = ["".join(footnotes) + routing_line(comparison), *comparison.notes]
+    return Group(*parts, Text("\n" + "\n".join(last), style="dim"))
 
 
 def _marks(result: PairedResult) -> str:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, SequentialSampler
 from torch.utils.data.distributed import DistributedSampler
 
 from moe_tune.base.errors import ConfigError
@@ -41,13 +41,7 @@ class Batch(NamedTuple):
 
 
 class PromptDataset(Dataset[Batch]):
-    """The prompts of a split; asked for a list of indices, it answers with their batch.
-
-    Args:
-        prompts: The prompts of a split.
-        subjects: The subjects that ``subject_B`` points into; it holds every prompt's subject.
-        pad_id: The token that fills shorter prompts; masked, so any valid token does.
-    """
+    """The prompts of a split; asked for a list of indices, it answers with their batch."""
 
     def __init__(self, prompts: Sequence[PromptedQuestion], subjects: Sequence[str], pad_id: int) -> None:
         self.prompts = prompts
@@ -57,9 +51,7 @@ class PromptDataset(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.prompts)
 
-    def __getitem__(self, index: int | list[int]) -> Batch:
-        # A single index comes when Lightning replaces the sampler (overfit_batches).
-        indices = [index] if isinstance(index, int) else index
+    def __getitem__(self, indices: list[int]) -> Batch:
         prompts = [self.prompts[one] for one in indices]
         lengths_B = torch.tensor([len(one.ids_S) for one in prompts])
         input_ids_BS = torch.nn.utils.rnn.pad_sequence(
@@ -76,13 +68,14 @@ class PromptDataset(Dataset[Batch]):
         )
 
 
-class BucketBatchSampler(DistributedSampler[list[int]]):
+class BucketBatchSampler(DistributedSampler[list[int]], SequentialSampler):
     """Yields lists of indices of like length, every index exactly once per epoch.
 
     With ``shuffle`` the order is a pure function of (seed, epoch); without, it is by length, longest first, so that a
     batch too large for the memory fails at once. It is a ``DistributedSampler`` because it deals the batches out to the
-    processes itself: no index is repeated to even them out, and Lightning leaves such a sampler alone. Pass it to a
-    ``DataLoader`` as ``sampler`` with ``batch_size=None``.
+    processes itself: no index is repeated to even them out, and Lightning leaves such a sampler alone. To Lightning's
+    ``overfit_batches`` it is a ``SequentialSampler``, which it would put in place of any other: one question at a time.
+    Pass it to a ``DataLoader`` as ``sampler`` with ``batch_size=None``.
 
     Args:
         lengths: Tokens of each prompt.
@@ -125,18 +118,14 @@ class BucketBatchSampler(DistributedSampler[list[int]]):
         # A rest that cannot give every process a prompt joins the batch before it.
         return max(full + (rest >= self.num_replicas), 1)
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[list[int]]:  # type: ignore[override]
         batches = self._batches()
         start, self._start = self._start, 0
         for self._next in range(start + 1, len(batches) + 1):
             yield batches[self._next - 1][self.rank :: self.num_replicas].tolist()
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; a loaded position stays valid only in its own epoch.
-
-        Args:
-            epoch: From 0.
-        """
+        """Choose the epoch; a loaded position stays valid only in its own epoch."""
         if epoch != self.epoch:
             self._start = self._next = 0
         super().set_epoch(epoch)
@@ -149,11 +138,7 @@ class BucketBatchSampler(DistributedSampler[list[int]]):
         return {"epoch": self.epoch, "next_batch": self._next}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Let the next pass start at a stored position, without replaying what came before it.
-
-        Args:
-            state: What ``state_dict`` returned: ``epoch`` and ``next_batch``, both from 0.
-        """
+        """Let the next pass start at a stored position, without replaying what came before it."""
         self.epoch = int(state["epoch"])
         self._start = self._next = int(state["next_batch"])
 

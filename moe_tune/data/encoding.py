@@ -1,8 +1,9 @@
 """Prompts to token ids, with the answer letters proven to be single tokens."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice, takewhile
 from typing import Any
 
 import numpy as np
@@ -67,8 +68,9 @@ class EncodedSplit:
 class PromptEncoder:
     """Turns questions into token ids under one protocol, the way lm-evaluation-harness does.
 
-    Nothing is ever truncated: a prompt that is too long loses whole examples, the last first. Control tokens that occur
-    in a question's text are encoded as plain text.
+    Prompts begin with the special tokens that the tokenizer puts before a text, and never end with one. Nothing is ever
+    truncated: a prompt that is too long loses whole examples, the last first. Control tokens that occur in a question's
+    text are encoded as plain text.
 
     Args:
         tokenizer: A fast tokenizer of transformers.
@@ -98,6 +100,7 @@ class PromptEncoder:
                 "Hint: use a model with a tokenizer.json; only those can encode control tokens as text."
             )
         self.tokenizer = tokenizer
+        self.prefix = _prefix(tokenizer)
         self.protocol = protocol
         self.max_length = max_length
         self.few_shot = few_shot
@@ -186,36 +189,24 @@ class PromptEncoder:
         return found
 
     def parts(self, prompt: PromptedQuestion) -> torch.Tensor:
-        """Return the part of the prompt each of its tokens belongs to, as index into ``PARTS``.
-
-        A token across a border belongs to the part its last character is in.
-
-        Args:
-            prompt: A prompt this encoder made.
-
-        Shape:
-            - (S,), int8.
-
-        Raises:
-            ModelError: The tokenizer cannot say where its tokens come from in the text.
-        """
+        """Return the part of the prompt each of its tokens belongs to, as index into ``PARTS``."""
         examples = self.examples.get(prompt.question.subject, ())[: prompt.shots]
         pieces = self.protocol.pieces(prompt.question, examples)
-        special = bool(getattr(self.tokenizer, "add_bos_token", False))
         encoded = self.tokenizer(
             "".join(text for _, text in pieces),
-            add_special_tokens=special,
+            add_special_tokens=False,
             split_special_tokens=True,
             return_offsets_mapping=True,
         )
-        if len(encoded["input_ids"]) != len(prompt.ids_S):
+        spans = [(0, 0)] * len(self.prefix) + encoded["offset_mapping"]
+        if len(spans) != len(prompt.ids_S):
             raise ModelError(
-                f"expected {len(prompt.ids_S)} tokens again but got {len(encoded['input_ids'])} "
+                f"expected {len(prompt.ids_S)} tokens again but got {len(spans)} "
                 f"(question {prompt.question.id}). Hint: --scopes answer all needs no parts of prompts."
             )
         ends = np.cumsum([len(text) for _, text in pieces])
         codes = np.array([PARTS.index(part) for part, _ in pieces], dtype=np.int8)
-        last_S = np.maximum(np.array(encoded["offset_mapping"])[:, 1] - 1, 0)
+        last_S = np.maximum(np.array(spans)[:, 1] - 1, 0)
         return torch.from_numpy(codes[np.searchsorted(ends, last_S, side="right")])
 
     def _shots(self, question: Question) -> int:
@@ -239,26 +230,26 @@ class PromptEncoder:
         cut = max((match.end() for match in LINE_START.finditer(first[: max(same - TAIL, 0)])), default=0)
         ends = [texts[0], texts[-1]]
         head_S, *parts = self._tokens([first[:cut], *(text[cut:] for text in ends), *ends])
-        if all(torch.equal(torch.cat([head_S, parts[end]]), parts[end + 2]) for end in (0, 1)):
-            yield from (torch.cat([head_S, rest_S]) for rest_S in self._tokens(text[cut:] for text in texts))
-        else:
-            yield from self._tokens(texts)
+        shared = all(torch.equal(torch.cat([head_S, parts[end]]), parts[end + 2]) for end in (0, 1))
+        before_S = torch.tensor(self.prefix, dtype=torch.int32)
+        if shared:
+            before_S = torch.cat([before_S, head_S])
+        for rest_S in self._tokens(text[cut if shared else 0 :] for text in texts):
+            yield torch.cat([before_S, rest_S])
 
-    def _tokens(self, texts: Iterator[str] | Sequence[str]) -> Iterator[torch.Tensor]:
-        # As lm-evaluation-harness: no special tokens unless the tokenizer itself asks for a beginning of sequence.
-        add_special_tokens = bool(getattr(self.tokenizer, "add_bos_token", False))
-        chunk: list[str] = []
-        for text in texts:
-            chunk.append(text)
-            if len(chunk) == CHUNK:
-                yield from self._call(chunk, add_special_tokens)
-                chunk = []
-        if chunk:
-            yield from self._call(chunk, add_special_tokens)
+    def _tokens(self, texts: Iterable[str]) -> Iterator[torch.Tensor]:
+        """Yield the tokens of each text alone; what the tokenizer puts around a text is no part of it."""
+        remaining = iter(texts)
+        while chunk := list(islice(remaining, CHUNK)):
+            encoded = self.tokenizer(
+                chunk, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False
+            )
+            for ids in encoded["input_ids"]:
+                yield torch.from_numpy(np.asarray(ids, dtype=np.int32))
 
-    def _call(self, texts: list[str], add_special_tokens: bool) -> Iterator[torch.Tensor]:
-        encoded = self.tokenizer(
-            texts, add_special_tokens=add_special_tokens, split_special_tokens=True, return_attention_mask=False
-        )
-        for ids in encoded["input_ids"]:
-            yield torch.from_numpy(np.asarray(ids, dtype=np.int32))
+
+def _prefix(tokenizer: Any) -> list[int]:
+    # Its post-processor decides: add_bos_token is false for many a tokenizer.json that begins every text with one.
+    whole = tokenizer("A", return_special_tokens_mask=True)
+    pairs = zip(whole["input_ids"], whole["special_tokens_mask"], strict=True)
+    return [token for token, special in takewhile(lambda pair: pair[1], pairs)]

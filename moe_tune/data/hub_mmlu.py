@@ -5,71 +5,24 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from moe_tune.base.errors import ConfigError, DataError, did_you_mean
-from moe_tune.data.hub_rows import hub_rows
+from moe_tune.data.parquet_rows import hub_rows
 from moe_tune.data.protocol import AUXILIARY
 from moe_tune.data.source import QuestionSource, RawRow
 
-MMLU_SUBJECTS = frozenset(
-    {
-        "abstract_algebra",
-        "anatomy",
-        "astronomy",
-        "business_ethics",
-        "clinical_knowledge",
-        "college_biology",
-        "college_chemistry",
-        "college_computer_science",
-        "college_mathematics",
-        "college_medicine",
-        "college_physics",
-        "computer_security",
-        "conceptual_physics",
-        "econometrics",
-        "electrical_engineering",
-        "elementary_mathematics",
-        "formal_logic",
-        "global_facts",
-        "high_school_biology",
-        "high_school_chemistry",
-        "high_school_computer_science",
-        "high_school_european_history",
-        "high_school_geography",
-        "high_school_government_and_politics",
-        "high_school_macroeconomics",
-        "high_school_mathematics",
-        "high_school_microeconomics",
-        "high_school_physics",
-        "high_school_psychology",
-        "high_school_statistics",
-        "high_school_us_history",
-        "high_school_world_history",
-        "human_aging",
-        "human_sexuality",
-        "international_law",
-        "jurisprudence",
-        "logical_fallacies",
-        "machine_learning",
-        "management",
-        "marketing",
-        "medical_genetics",
-        "miscellaneous",
-        "moral_disputes",
-        "moral_scenarios",
-        "nutrition",
-        "philosophy",
-        "prehistory",
-        "professional_accounting",
-        "professional_law",
-        "professional_medicine",
-        "professional_psychology",
-        "public_relations",
-        "security_studies",
-        "sociology",
-        "us_foreign_policy",
-        "virology",
-        "world_religions",
-    }
+_NAMES = (
+    "abstract_algebra anatomy astronomy business_ethics clinical_knowledge college_biology college_chemistry "
+    "college_computer_science college_mathematics college_medicine college_physics computer_security "
+    "conceptual_physics econometrics electrical_engineering elementary_mathematics formal_logic global_facts "
+    "high_school_biology high_school_chemistry high_school_computer_science high_school_european_history "
+    "high_school_geography high_school_government_and_politics high_school_macroeconomics "
+    "high_school_mathematics high_school_microeconomics high_school_physics high_school_psychology "
+    "high_school_statistics high_school_us_history high_school_world_history human_aging human_sexuality "
+    "international_law jurisprudence logical_fallacies machine_learning management marketing medical_genetics "
+    "miscellaneous moral_disputes moral_scenarios nutrition philosophy prehistory professional_accounting "
+    "professional_law professional_medicine professional_psychology public_relations security_studies "
+    "sociology us_foreign_policy virology world_religions"
 )
+MMLU_SUBJECTS = frozenset(_NAMES.split())
 """The 57 subjects of MMLU."""
 
 MMLU_SIZES = {"test": 14042, "validation": 1531, "dev": 285}
@@ -122,26 +75,14 @@ class HubMMLU(QuestionSource):
             self.declared_subjects = frozenset({config})
 
     def splits(self) -> tuple[str, ...]:
-        """Return the splits; without ``train`` the training questions are carved from validation."""
         return (
             ("train", "validation", "test", "dev") if self.train == "auxiliary_train" else ("validation", "test", "dev")
         )
 
     def revision(self) -> str:
-        """Return the repository and its pinned commit."""
         return f"{self.path}@{self.revision_pin}"
 
     def rows(self, split: str) -> Iterator[RawRow]:
-        """Yield the rows of a split in the order of the repository.
-
-        Args:
-            split: One of ``splits()``.
-
-        Raises:
-            ConfigError: The repository has no such commit or config.
-            DataError: There is no such split, a file is missing or damaged, or its columns are not MMLU's.
-            ServiceError: The Hub refuses, or cannot be reached and the dataset is not in its local cache.
-        """
         if split not in self.splits():
             raise DataError(
                 f"expected one of the splits {list(self.splits())} but got {split!r} ({self.revision()}). "

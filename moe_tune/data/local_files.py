@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from moe_tune.base.errors import ConfigError, DataError
+from moe_tune.data.parquet_rows import parquet_rows
 from moe_tune.data.source import QuestionSource, RawRow
 
 SPLITS = ("train", "validation", "test", "dev")
@@ -45,7 +46,6 @@ class LocalFiles(QuestionSource):
         self.choice_counts = frozenset(counts)
 
     def splits(self) -> tuple[str, ...]:
-        """Return the splits for which there are files."""
         return tuple(split for split in SPLITS if self._files(split))
 
     def revision(self) -> str:
@@ -57,14 +57,6 @@ class LocalFiles(QuestionSource):
         return f"sha256:{digest.hexdigest()}"
 
     def rows(self, split: str) -> Iterator[RawRow]:
-        """Yield the rows of a split, file by file in alphabetical order.
-
-        Args:
-            split: One of ``splits()``.
-
-        Raises:
-            DataError: There is no such split, or a file is broken; the message names the file and the line.
-        """
         files = self._files(split)
         if not files:
             raise DataError(
@@ -77,7 +69,8 @@ class LocalFiles(QuestionSource):
             elif file.suffix == ".jsonl":
                 yield from _read_jsonl(file)
             else:
-                yield from _read_parquet(file)
+                rows = enumerate(parquet_rows(file))
+                yield from (RawRow(f"{file.name}[{number}]", values) for number, values in rows)
 
     def _files(self, split: str) -> list[Path]:
         names = (split, "val") if split == "validation" else (split,)
@@ -154,25 +147,3 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"the constant {name}, which JSON does not have")
-
-
-def _read_parquet(file: Path) -> Iterator[RawRow]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    number = 0
-    try:
-        with pq.ParquetFile(file) as parquet:
-            foreign = [field.name for field in parquet.schema_arrow if isinstance(field.type, pa.BaseExtensionType)]
-            if foreign:
-                raise DataError(
-                    f"expected plain columns but got extension types in {foreign} ({file}). Hint: cast them."
-                )
-            for batch in parquet.iter_batches():
-                for values in batch.to_pylist():
-                    yield RawRow(f"{file.name}[{number}]", values)
-                    number += 1
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"expected a parquet file but got: {error} ({file}, after row {number}). Hint: copy or write it again."
-        ) from error

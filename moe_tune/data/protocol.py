@@ -46,21 +46,11 @@ class PromptProtocol:
     separator: str
 
     def prompt(self, question: Question, examples: Sequence[Question] = ()) -> str:
-        """Return the prompt text up to, and without, the answer letter.
-
-        Args:
-            question: The question asked.
-            examples: Worked examples (few-shot), in the order they appear.
-        """
+        """Return the prompt text up to, and without, the answer letter."""
         return "".join(text for _, text in self.pieces(question, examples))
 
     def pieces(self, question: Question, examples: Sequence[Question] = ()) -> list[tuple["Part", str]]:
-        """Return the prompt cut into its parts, in order; the header and the answer cue are the instruction.
-
-        Args:
-            question: The question asked.
-            examples: Worked examples (few-shot), in the order they appear.
-        """
+        """Return the prompt cut into its parts, in order; the header and the answer cue are the instruction."""
         shown = "".join(
             "".join(text for _, text in self._body(one)) + self.letters(len(one.choices))[one.answer] + self.separator
             for one in examples

@@ -74,12 +74,7 @@ class Splits:
         return self._used[split]
 
     def limit(self, split: str, questions: int) -> None:
-        """Go on with at most so many questions of a split, as a sample that is stratified by subject.
-
-        Args:
-            split: ``train``, ``validation`` or ``test``.
-            questions: How many, from 1.
-        """
+        """Go on with at most so many questions of a split, as a sample that is stratified by subject."""
         self.limits[split] = questions
         self._used.pop(split, None)
 
@@ -183,11 +178,7 @@ def stratified_sample(questions: Sequence[Question], limit: int | None) -> list[
 
 
 def questions_hash(questions: Sequence[Question]) -> str:
-    """Return the sha256 over the ids and answers of questions, in order.
-
-    Args:
-        questions: The questions of a split.
-    """
+    """Return the sha256 over the ids and answers of questions, in order."""
     return hashlib.sha256("".join(f"{one.id}\t{one.letter}\n" for one in questions).encode()).hexdigest()
 
 

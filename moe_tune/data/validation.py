@@ -26,12 +26,7 @@ ParsedRow = tuple[str, str, tuple[str, ...], int]
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row that is no question.
-
-    Args:
-        where: Its place in the source.
-        reason: What was expected and what came.
-    """
+    """A row that is no question."""
 
     where: str
     reason: str
@@ -102,12 +97,7 @@ def validate_split(
 
 
 def bad_rows_message(bad: list[BadRow], where: str) -> str:
-    """Return the message that lists bad rows by place and counts them by reason.
-
-    Args:
-        bad: At least one bad row.
-        where: The split they are in.
-    """
+    """Return the message that lists bad rows by place and counts them by reason."""
     counts = Counter(one.reason for one in bad)
     listed = "".join(f"\n  {one.where}: {one.reason}" for one in bad[:SHOWN])
     more = f"\n  ... and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
@@ -119,11 +109,7 @@ def bad_rows_message(bad: list[BadRow], where: str) -> str:
 
 
 def drop_list_hash(dropped: Iterable[BadRow]) -> str:
-    """Return the sha256 that pins which rows were left out and why.
-
-    Args:
-        dropped: The rows left out, in order.
-    """
+    """Return the sha256 that pins which rows were left out and why."""
     return hashlib.sha256("\n".join(f"{one.where}\t{one.reason}" for one in dropped).encode()).hexdigest()
 
 

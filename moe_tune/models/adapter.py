@@ -139,10 +139,6 @@ class Adapter:
         self._injected.unload()
 
     def description(self, base: str) -> dict[str, Any]:
-        """Return what PEFT writes as ``adapter_config.json``.
-
-        Args:
-            base: Path or name of the base model.
-        """
+        """Return what PEFT writes as ``adapter_config.json``."""
         plain = self.config.to_dict() | {"base_model_name_or_path": base, "inference_mode": True}
         return {key: sorted(value) if isinstance(value, set) else value for key, value in plain.items()}

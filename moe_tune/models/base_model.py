@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from moe_tune.base.errors import ConfigError, ModelError
-from moe_tune.base.hub_snapshot import model_snapshot
+from moe_tune.base.hub_snapshot import SETTINGS, WEIGHTS, hub_snapshot
 from moe_tune.models.family import ModelFamily, family_of
 from moe_tune.models.recomputed_layers import allow_recomputation
 
@@ -60,13 +60,7 @@ class BaseModel:
         return str(NANO) if self.path == "nano" else self.path
 
     def load_tokenizer(self) -> "PreTrainedTokenizerBase":
-        """Return the tokenizer.
-
-        Raises:
-            ConfigError: A random model names no tokenizer, or the ``tokenizer.json`` named does not exist.
-            ModelError: There is none at the path, or it cannot be read.
-            ServiceError: The Hub cannot be reached and it is not in the cache.
-        """
+        """Return the tokenizer."""
         from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
         if self.tokenizer is None and self.path == "random":
@@ -97,13 +91,7 @@ class BaseModel:
             return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
     def load_config(self) -> "PretrainedConfig":
-        """Return the model's configuration, without loading weights.
-
-        Raises:
-            ConfigError: A Hub id comes without a pinned revision.
-            ModelError: The configuration would run foreign code, or its family is not supported.
-            ServiceError: The Hub cannot be reached and it is not in the cache.
-        """
+        """Return the model's configuration, without loading weights."""
         from transformers import AutoConfig
 
         if self.path == "random":
@@ -127,13 +115,7 @@ class BaseModel:
             return AutoConfig.from_pretrained(folder, trust_remote_code=False)
 
     def load(self) -> tuple["PreTrainedModel", ModelFamily]:
-        """Return the model in evaluation mode and its family; every weight must be there, and none beside.
-
-        Raises:
-            ConfigError: A Hub id comes without a pinned revision, or the model cannot be checkpointed.
-            ModelError: Weights are missing, unexpected or of another shape.
-            ServiceError: The Hub cannot be reached and the model is not in the cache.
-        """
+        """Return the model in evaluation mode and its family; every weight must be there, and none beside."""
         from transformers import AutoModelForCausalLM
 
         from moe_tune.models import blocked_experts  # noqa: F401 - registers its implementation
@@ -193,7 +175,9 @@ class BaseModel:
                 f"expected a local folder, or a Hub id with a 40-digit revision, but got {place!r} at "
                 f"{self.revision!r} (model.base). Hint: take the commit from the model's page."
             )
-        return str(model_snapshot(place, self.revision, weights))
+        patterns = (*SETTINGS, *WEIGHTS) if weights else SETTINGS
+        what = "the weights" if weights else "config.json and the tokenizer"
+        return str(hub_snapshot(place, self.revision, patterns, what))
 
 
 class _translated:

@@ -46,11 +46,7 @@ def blocked_experts_forward(experts: Any, hidden_TD: Tensor, experts_TK: Tensor,
 
 
 def serves(experts: Any) -> bool:
-    """Return whether a layer's experts have the layout this implementation reads.
-
-    Args:
-        experts: A layer's experts.
-    """
+    """Return whether a layer's experts have the layout this implementation reads."""
     plain = experts.has_gate and not (experts.has_bias or experts.is_transposed or experts.has_post_expert_norm)
     return bool(plain)
 

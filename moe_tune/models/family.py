@@ -34,21 +34,10 @@ class ModelFamily(ABC):
 
     @abstractmethod
     def small_config(self, vocab_size: int) -> "PretrainedConfig":
-        """Return a configuration of a few million parameters for random-weight models.
-
-        Args:
-            vocab_size: Size of the tokenizer's vocabulary.
-        """
+        """Return a configuration of a few million parameters for random-weight models."""
 
     def moe_layers(self, model: "PreTrainedModel") -> dict[int, nn.Module]:
-        """Return the decoder layers that hold a router, by layer index.
-
-        Args:
-            model: A causal language model of this family.
-
-        Raises:
-            ModelError: No layer holds a router.
-        """
+        """Return the decoder layers that hold a router, by layer index."""
         found: dict[int, nn.Module] = {}
         for index, layer in enumerate(model.base_model.layers):
             parent, _, name = self.gate_path.rpartition(".")
@@ -77,14 +66,7 @@ class ModelFamily(ABC):
     def state_shape(
         self, config: "PretrainedConfig", first_layer: int, lower_routers: tuple[int, ...], dtype: torch.dtype
     ) -> StateShape:
-        """Return the sizes of what the answer path keeps per prompt.
-
-        Args:
-            config: The model's configuration.
-            first_layer: First layer that runs on answer tokens.
-            lower_routers: Layers below it that hold a router.
-            dtype: The model's dtype.
-        """
+        """Return the sizes of what the answer path keeps per prompt."""
         heads = config.num_attention_heads
         return StateShape(
             first_layer=first_layer,

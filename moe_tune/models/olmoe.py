@@ -18,11 +18,9 @@ class Olmoe(ModelFamily):
     model_type = "olmoe"
 
     def tiny_config(self) -> "OlmoeConfig":
-        """Return 3 layers of 8 experts, top-2, width 16."""
         return self._config(64, 16, 3, 8, 2, 8)
 
     def small_config(self, vocab_size: int) -> "OlmoeConfig":
-        """Return 4 layers of 64 experts, top-8, width 64."""
         return self._config(vocab_size, 64, 4, 64, 8, 32)
 
     @staticmethod

@@ -89,12 +89,7 @@ def model_shape(base: BaseModel) -> ModelShape:
 
 
 def shape_of(config: "PretrainedConfig", published: bool = False) -> ModelShape:
-    """Return the sizes of the model a configuration describes.
-
-    Args:
-        config: A configuration of a supported family.
-        published: Whether it is one of ``KNOWN``.
-    """
+    """Return the sizes of the model a configuration describes."""
     family = family_of(config.model_type)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)

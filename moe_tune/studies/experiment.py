@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from moe_tune.runs.directory import environment, now
 from moe_tune.studies.experiment_file import ASSIGNMENT, Experiment, load_experiment
+from moe_tune.studies.measurement import refuse_mixed_measurements
 
 if TYPE_CHECKING:
     from moe_tune.compare.comparison import Comparison
@@ -46,7 +47,7 @@ def run_experiment(
         fresh: Whether finished runs are made again.
 
     Raises:
-        ConfigError: ``experiment.yaml`` has a fault.
+        ConfigError: ``experiment.yaml`` has a fault, or its arms ask their questions in different ways.
         DataError: The arms' runs cannot be compared.
     """
     from rich.console import Console
@@ -58,6 +59,7 @@ def run_experiment(
 
     experiment = load_experiment(folder)
     arms = experiment.arms | (experiment.full_arms if full else {})
+    refuse_mixed_measurements(experiment, arms)
     console = Console()
     console.print(
         f"{experiment.name}: {len(arms)} arms, seeds {', '.join(map(str, experiment.seeds))}. {experiment.claim}",

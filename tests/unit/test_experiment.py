@@ -32,6 +32,7 @@ def folder(tmp_path):
     folder = tmp_path / "experiments" / "nano"
     folder.mkdir(parents=True)
     (folder / "base.yaml").touch()
+    (folder / "three.yaml").write_text("data: {few_shot: 3}")
     write(folder)
     return folder
 
@@ -97,6 +98,9 @@ def test_the_current_directory_comes_first(folder, monkeypatch):
         ({"protocols": ["test", "test", "test_nano_textbook"]}, "three or more different splits"),
         ({"protocols": "test"}, "three or more different splits"),
         ({"protocols": ["test", "test_nano_textbok", "test_b"]}, "Did you mean test_nano_textbook"),
+        ({"arms": {"a": [], "b": ["data.few_shot=3"]}}, r"data.few_shot 0 but got 3 in 'b'"),
+        ({"arms": {"a": ["three.yaml"], "b": ["three.yaml", "data={few_shot: 0}"]}}, r"data.few_shot 3 but got 0"),
+        ({"arms": {"a": [], "b": ["data.protocol=nano_quiz"]}}, r"data.protocol 'lm_eval' but got 'nano_quiz'"),
     ],
 )
 def test_faults_are_named_before_anything_runs(folder, changes, message):

@@ -24,11 +24,14 @@ def write_run(
     splits=("test", "test_nano_textbook"),
     item_seed=0,
     status="finished",
+    config=None,
+    **recorded,
 ):
     """Write one run; ``gain`` moves a share of the wrong answers to right (below 0: right to wrong)."""
     head = "IdentityHead" if trainable == 0 else "RetunedHead"
     path.mkdir(parents=True)
-    (path / "config.yaml").write_text(yaml.safe_dump({"seed_everything": seed, "model": {"head": {"class": head}}}))
+    config = {"model": {"head": {"class_path": head}}} if config is None else config
+    (path / "config.yaml").write_text(yaml.safe_dump({"seed_everything": seed} | config))
     manifest = {
         "name": name,
         "head": head,
@@ -39,6 +42,7 @@ def write_run(
         "status": status,
         "base": {"path": "nano", "revision": "1"},
         "protocols": {split: "nano_textbook" if "textbook" in split else "nano_quiz" for split in splits},
+        **recorded,
     }
     (path / "manifest.json").write_text(json.dumps(manifest))
     for place, split in enumerate(splits):

@@ -10,8 +10,10 @@ import pytest
 from synthetic_runs import write_run
 
 from moe_tune.base.errors import DataError
+from moe_tune.compare.arms import differing, group_arms
 from moe_tune.compare.comparison import compare_arms
-from moe_tune.compare.runs import group_arms, load_run, require_same_items
+from moe_tune.compare.runs import load_run, require_same_items
+from moe_tune.compare.table import render_markdown, summarise
 
 
 def test_seeds_of_one_name_are_one_arm(run_dirs):
@@ -30,6 +32,85 @@ def test_one_name_with_two_configurations_or_equal_seeds_is_never_pooled(tmp_pat
     same_seed = write_run(tmp_path / "c-s1", name="nano", seed=1, gain=0.05)
     assert list(group_arms([load_run(first), load_run(other_head)])) == ["a-s1", "b-s2"]
     assert list(group_arms([load_run(first), load_run(same_seed)])) == ["a-s1", "c-s1"]
+
+
+STOPPER = {"class_path": "lightning.pytorch.callbacks.EarlyStopping", "init_args": {"monitor": "validation/accuracy"}}
+BAR = {"class_path": "lightning.pytorch.callbacks.RichProgressBar", "init_args": {"leave": True}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "one_arm"),
+    [
+        ({"trainer": {"max_epochs": 5}}, False),
+        ({"trainer": {"gradient_clip_val": 0.5}}, False),
+        ({"trainer": {"devices": 2}}, False),
+        ({"trainer": {"callbacks": [STOPPER]}}, False),
+        ({"data": {"limit_train": 100}}, False),
+        ({"data": {"batch_size": 16}}, False),
+        ({"data": {"few_shot": 3}}, False),
+        ({"optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.1}}}, False),
+        ({"trainer": {"max_epochs": None, "devices": 1, "num_nodes": 1}}, True),  # the defaults, spelt out
+        ({"data": {"batch_size": 32, "limit_train": None, "num_workers": 4}}, True),
+        ({"model": {"base": {"experts_implementation": "eager"}, "answer_path": {"folder": "/elsewhere"}}}, True),
+        ({"model": {"base": {"dtype": "float32"}, "answer_path": {"limit_gb": 20.0}}}, True),
+        ({"trainer": {"logger": False, "accelerator": "cpu", "enable_progress_bar": False, "callbacks": [BAR]}}, True),
+        ({"runs_root": "elsewhere", "name": "b", "test_after_fit": False, "lr_scheduler": None}, True),
+        ({"optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"betas": [0.9, 0.999]}}}, True),
+    ],
+)
+def test_seeds_of_one_arm_differ_in_nothing_that_moves_a_result(tmp_path, changes, one_arm):
+    config = {
+        "trainer": {"devices": 1, "callbacks": [], "default_root_dir": "a"},
+        "model": {"head": {"class_path": "RetunedHead"}, "base": {"experts_implementation": "grouped_mm"}},
+        "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {}},
+    }
+    changed = {**config, **changes}
+    changed |= {key: {**config[key], **value} for key, value in changes.items() if key in ("trainer", "model")}
+    runs = [
+        load_run(write_run(tmp_path / f"s{seed}", name="a", seed=seed, config=one))
+        for seed, one in ((1, config), (2, changed))
+    ]
+    assert (list(group_arms(runs)) == ["a"]) == one_arm, differing(*runs)
+
+
+def test_what_processes_a_run_had_comes_before_what_was_asked_for(tmp_path):
+    runs = [
+        load_run(write_run(tmp_path / f"s{seed}", seed=seed, config={"trainer": {"devices": devices}}, processes=2))
+        for seed, devices in ((1, "auto"), (2, 2))
+    ]
+    assert differing(*runs) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"config": {"data": {"few_shot": 3}}}, "same number of worked examples but got 0 .* and 3 "),
+        ({"data": {"prompts": {"test": {"few_shot": 3}}}}, "same number of worked examples but got 0 .* and 3 "),
+        ({"protocols": {"test": "lm_eval"}}, "same protocol but got nano_quiz .* and lm_eval"),
+        ({"base": {"path": "nano", "revision": None, "dtype": "float32", "frozen_sha256": "b"}}, "same frozen weights"),
+    ],
+)
+def test_another_measurement_and_other_weights_of_one_name_are_refused(tmp_path, changes, message):
+    base = {"path": "nano", "revision": None, "dtype": "float32", "frozen_sha256": "a"}
+    one = load_run(write_run(tmp_path / "one", splits=("test",), base=base))
+    other = load_run(write_run(tmp_path / "other", splits=("test",), **{"base": base, **changes}))
+    with pytest.raises(DataError, match=message):
+        compare_arms({"one": [one], "other": [other]}, "one")
+
+
+def test_other_differences_of_the_base_models_are_named(tmp_path):
+    base = {"path": "nano", "revision": None, "dtype": "float32", "frozen_sha256": "a"}
+    one = load_run(write_run(tmp_path / "one", name="one", base=base))
+    half = load_run(write_run(tmp_path / "half", name="half", base=base | {"dtype": "bfloat16", "frozen_sha256": "b"}))
+    old = load_run(write_run(tmp_path / "old", name="old", base={"path": "nano", "revision": None, "dtype": "float32"}))
+    assert compare_arms({"one": [one], "same": [one]}, "one").notes == ()
+    comparison = compare_arms({"one": [one], "half": [half], "old": [old]}, "one")
+    assert comparison.notes == (
+        "half: model.base.dtype is bfloat16, that of one is float32.",
+        "No hash of the base model's weights is recorded in old: nothing shows it is the same.",
+    )
+    assert all(note in render_markdown(comparison) for note in comparison.notes)
+    assert summarise(comparison)["notes"] == list(comparison.notes)
 
 
 def test_accuracy_agrees_with_pandas(run_dirs):
@@ -108,7 +189,7 @@ def test_unfinished_runs_are_refused_and_evaluations_accepted(tmp_path):
     evaluated, finished = (
         load_run(write_run(tmp_path / status, status=status)) for status in ("evaluated", "finished")
     )
-    assert evaluated.identity == finished.identity
+    assert differing(evaluated, finished) == []
 
 
 def test_missing_columns_keys_and_repeated_ids_are_named(run_dirs, tmp_path):

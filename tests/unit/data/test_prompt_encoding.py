@@ -47,21 +47,27 @@ def test_ids_are_those_of_the_harness(wheel, olmo_tokenizer):
             assert whole[len(expected) :] == [token]
 
 
-def test_a_beginning_of_sequence_is_kept_once(olmo_tokenizer):
+@pytest.mark.parametrize("says", [True, False])
+def test_prompts_begin_as_the_post_processor_begins_and_never_end_as_it_ends(olmo_tokenizer, says):
     from tokenizers import Tokenizer, processors
     from transformers import PreTrainedTokenizerFast
 
     backend = Tokenizer.from_str(olmo_tokenizer.backend_tokenizer.to_str())
-    start = ("<|endoftext|>", backend.token_to_id("<|endoftext|>"))
-    backend.post_processor = processors.TemplateProcessing(single=f"{start[0]} $A", special_tokens=[start])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=start[0])
+    specials = [(text, backend.token_to_id(text)) for text in ("<|endoftext|>", "<|padding|>")]
+    template = processors.TemplateProcessing(
+        single=f"{specials[0][0]} {specials[1][0]} $A {specials[0][0]}", special_tokens=specials
+    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=specials[0][0])
+    tokenizer.add_bos_token = says
+    tokenizer.backend_tokenizer.post_processor = template
     asked = questions_of(row("first?"), row("second?"), row("third?"))
-    plain = PromptEncoder(olmo_tokenizer, LM_EVAL, 4096, 3, EXAMPLES).encode(asked)
-    tokenizer.add_bos_token = True
-    encoded = PromptEncoder(tokenizer, LM_EVAL, 4096, 3, EXAMPLES).encode(asked)
-    for one, other in zip(encoded.prompts, plain.prompts, strict=True):
-        assert one.ids_S.tolist() == [start[1], *other.ids_S.tolist()]
-    assert encoded.letter_ids == plain.letter_ids
+    plain = PromptEncoder(olmo_tokenizer, LM_EVAL, 4096, 3, EXAMPLES)
+    encoder = PromptEncoder(tokenizer, LM_EVAL, 4096, 3, EXAMPLES)
+    encoded, expected = encoder.encode(asked), plain.encode(asked)
+    for one, other in zip(encoded.prompts, expected.prompts, strict=True):
+        assert one.ids_S.tolist() == [specials[0][1], specials[1][1], *other.ids_S.tolist()]
+        assert encoder.parts(one).tolist() == [0, 0, *plain.parts(other).tolist()]
+    assert encoded.letter_ids == expected.letter_ids
 
 
 @pytest.mark.parametrize("place", ["question", "choices", "subject"])

@@ -72,11 +72,11 @@ def test_hub_suggests_the_subject():
 def test_hub_reads_the_wrapped_auxiliary_split(monkeypatch):
     asked = []
 
-    def load(path, config, revision, split):
-        asked.append((path, config, revision, split))
+    def rows(*where):
+        asked.append(where)
         return [{"train": row(subject="")}, row("Another?", subject="")]
 
-    monkeypatch.setattr("datasets.load_dataset", load)
+    monkeypatch.setattr("moe_tune.data.hub_mmlu.hub_rows", rows)
     source = HubMMLU()
     assert [one.values["subject"] for one in source.rows("train")] == ["auxiliary", "auxiliary"]
     assert asked == [("cais/mmlu", "all", source.revision_pin, "auxiliary_train")]
@@ -85,8 +85,18 @@ def test_hub_reads_the_wrapped_auxiliary_split(monkeypatch):
 
 @pytest.mark.parametrize("bad", [{"question": "?"}, {**row(), "extra": 1}, {"train": "no row"}])
 def test_hub_refuses_another_layout(monkeypatch, bad):
-    monkeypatch.setattr("datasets.load_dataset", lambda *args, **kwargs: [bad])
+    monkeypatch.setattr("moe_tune.data.hub_mmlu.hub_rows", lambda *where: [bad])
     with pytest.raises(DataError, match="columns"):
+        list(HubMMLU().rows("test"))
+
+
+@pytest.mark.parametrize("names", [[], ["test-00000-of-00002.parquet"]])
+def test_a_split_that_lacks_a_file_is_refused(monkeypatch, tmp_path, names):
+    (tmp_path / "all").mkdir()
+    for name in names:
+        pq.write_table(pa.Table.from_pylist([row()]), tmp_path / "all" / name)
+    monkeypatch.setattr("moe_tune.data.parquet_rows.hub_snapshot", lambda *asked: tmp_path)
+    with pytest.raises(DataError, match=r"expected all/test-\*\.parquet but got"):
         list(HubMMLU().rows("test"))
 
 

@@ -89,6 +89,14 @@ def whole_run(olmo_tokenizer):
     return fit(olmo_tokenizer)
 
 
+def test_overfitting_repeats_the_same_whole_batches(olmo_tokenizer):
+    recorder = Recorder(olmo_tokenizer)
+    Trainer(max_epochs=3, overfit_batches=2, **QUIET).fit(recorder, quiz())
+    first, *others = ([batch for number, batch in recorder.seen if number == epoch] for epoch in range(3))
+    assert [len(batch) for batch in first] == [4, 4]
+    assert others == [first, first]
+
+
 def test_a_run_sees_every_question_once_per_epoch(whole_run):
     for epoch in (0, 1):
         assert sorted(chain(*(batch for number, batch in whole_run if number == epoch))) == list(range(28))

@@ -1,0 +1,65 @@
+"""Rows of parquet files, of the Hub's or of one's own."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from moe_tune.base.errors import DataError
+from moe_tune.base.hub_snapshot import hub_snapshot
+
+ROWS = 1000
+"""Rows that are in memory at a time."""
+
+
+def hub_rows(repository: str, config: str, commit: str, split: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a split of a dataset on the Hub at one commit, in the order of the repository.
+
+    Args:
+        repository: Dataset repository, ``owner/name``.
+        config: One of its configs, kept in ``config/split-00000-of-0000N.parquet``.
+        commit: Full 40-digit commit.
+        split: A split of the config.
+
+    Raises:
+        ConfigError: The repository has no such commit.
+        DataError: A file is missing or damaged.
+        ServiceError: The Hub refuses, or cannot be reached and the split is not in the local cache.
+    """
+    pattern = f"{config}/{split}-*.parquet"
+    folder = hub_snapshot(repository, commit, (pattern,), f"the split {split!r} ({pattern})", "dataset")
+    files = sorted(folder.glob(pattern))
+    if not files or not files[0].stem.endswith(f"-of-{len(files):05}"):
+        raise DataError(
+            f"expected {pattern} but got {[file.name for file in files] or 'no such file'} ({repository}@{commit}). "
+            "Hint: pin data.source.revision to a commit that has all of it."
+        )
+    for file in files:
+        yield from parquet_rows(file)
+
+
+def parquet_rows(file: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a parquet file.
+
+    Args:
+        file: The file.
+
+    Raises:
+        DataError: It is damaged, incomplete, no parquet file, or holds columns of an extension type.
+    """
+    import datasets
+    import pyarrow as pa
+
+    number = 0
+    try:
+        # Streamed, so that no second copy of the table goes to the disk.
+        table = datasets.load_dataset("parquet", data_files=str(file), split="train", streaming=True)
+        for batch in table.with_format("arrow").iter(batch_size=ROWS):
+            yield from (rows := batch.to_pylist())
+            number += len(rows)
+    except (pa.ArrowException, OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        text = " ".join(str(error).split())[:300]
+        # In the Hub's cache the name is a link: the content behind it has to go.
+        raise DataError(
+            f"expected a parquet file of plain columns but {file.name} is damaged or incomplete, or has extension "
+            f"types: {text} ({file}, after row {number}). Hint: delete {file.resolve()} and get or write it again."
+        ) from error
