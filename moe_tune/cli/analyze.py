@@ -1,29 +1,34 @@
 """The verb ``analyze``: the routing evidence of a model or a run."""
 
 import argparse
+import hashlib
+import json
 import os
-import resource
+import shutil
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from lightning.pytorch import seed_everything
+from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from rich.console import Console
 
 from moe_tune.analysis.files import write_analysis
-from moe_tune.analysis.gather import Manner, gather, question_table
-from moe_tune.analysis.passes import AnalysedModel, QuizPass, run_pass
+from moe_tune.analysis.gather import Manner, gather, pass_part
+from moe_tune.analysis.kept import Part, keep, kept
+from moe_tune.analysis.passes import AnalysedModel, run_pass
 from moe_tune.analysis.perturbations import CHANGES, unchanged
 from moe_tune.analysis.sensitivity import measure_sensitivity
 from moe_tune.analysis.terminal import render_terminal
 from moe_tune.base.errors import ConfigError, DataError
+from moe_tune.base.memory import peak_memory
 from moe_tune.base.published import write_parquet
 from moe_tune.routing import PARTS
-from moe_tune.runs.checkpoint import CONFIG, RouterCheckpointIO, checked_folder
-from moe_tune.runs.directory import RunDirectory
+from moe_tune.runs.checkpoint import CONFIG, MANIFEST, RouterCheckpointIO, checked_folder
+from moe_tune.runs.directory import RunDirectory, environment, identity
 from moe_tune.settings.config_files import config_label
 from moe_tune.settings.quiet import quieten
 from moe_tune.settings.settings_cli import SettingsCLI
@@ -31,6 +36,8 @@ from moe_tune.settings.settings_cli import SettingsCLI
 SCOPES = ("answer", "all", *PARTS)
 SENSITIVITY = 256
 """Questions the sensitivity is measured on, unless told otherwise."""
+PASSES = "passes"
+"""Folder of what each pass came to, until the analysis is written; an interrupted one goes on from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,42 +70,71 @@ def main(argv: list[str], plugins: dict[str, str] | None = None) -> int:
     out = given.out or target.out
     began = time.monotonic()
     model = AnalysedModel(host.model, given.scopes)
-    passes: list[QuizPass] = []
+    seed = host.settings.seed_everything
+    manner = Manner(target.name, given.split, target.checkpoint is not None, given.draws, seed)
+    passes: dict[int, Part] = {}
+    settings: dict[int, SettingsCLI] = {}
     notes: list[str] = []
     for shots in _shots(given, host):
-        settings = SettingsCLI([*target.argv, f"--data.few_shot={shots}"], plugins)
-        seed_everything(settings.settings.seed_everything, verbose=False)  # no pass hangs on what one before it drew
-        trainer = settings.trainer_for(
-            devices=1,
-            num_nodes=1,  # a pass for each number of examples: processes of one pass could not be used for the next
-            enable_progress_bar=sys.stderr.isatty(),
-            plugins=[RouterCheckpointIO()],
-        )
+        settings[shots] = SettingsCLI([*target.argv, f"--data.few_shot={shots}"], plugins)
         try:
-            passes.append(run_pass(model, settings.datamodule, given.split, trainer, target.checkpoint))
+            passes[shots] = _pass(model, settings[shots], target, manner, out / PASSES / f"{shots}-shot", given)
         except (ConfigError, DataError) as fault:
             if given.shots or not passes:
                 raise
             notes.append(f"No pass with {shots} worked examples: {fault}")
             rank_zero_info(notes[-1])
-            continue
-        _record(target, given.split, passes[-1], shots)
     sensitivity = pd.DataFrame()
     if given.sensitivity and "answer" in given.scopes:
-        sensitivity = _sensitivity(passes, given.split, given.sensitivity)
+        sensitivity = _sensitivity(model, {shots: settings[shots] for shots in passes}, target, given, out / PASSES)
     elif given.sensitivity:
         notes.append("Sensitivity was not measured: it is of the answer token, which is not among the scopes.")
         rank_zero_info(notes[-1])
-    seed = host.settings.seed_everything
-    manner = Manner(target.name, given.split, target.checkpoint is not None, given.draws, seed)
-    cost = {"seconds": round(time.monotonic() - began, 1), "peak_memory_gib": round(peak_memory(), 2)}
-    analysis = gather(model, passes, manner, sensitivity, notes, cost)
+    cost = {"seconds": round(time.monotonic() - began, 1), "peak_memory_gib": round(peak_memory() / 2**30, 2)}
+    parts = list(passes.values())
+    analysis = gather(parts, manner, sensitivity, notes, cost)
     write_analysis(analysis, out)
-    write_parquet(pd.concat([question_table(one, given.split) for one in passes]), out / "questions.parquet")
+    write_parquet(pd.concat([one.tables["questions"] for one in parts]), out / "questions.parquet")
+    shutil.rmtree(out / PASSES)  # all of it is in the tables now
     console = Console()
     console.print(render_terminal(analysis, out))
-    console.print(f"{time.monotonic() - began:.0f} s, at most {peak_memory():.2f} GiB of memory", style="dim")
+    console.print(f"{time.monotonic() - began:.0f} s, at most {peak_memory() / 2**30:.2f} GiB of memory", style="dim")
     return 0
+
+
+def _pass(
+    model: AnalysedModel, cli: SettingsCLI, target: Target, manner: Manner, folder: Path, given: argparse.Namespace
+) -> Part:
+    """Answer all questions once and keep what it came to; or take what the same command kept before it broke off."""
+    key = _key(cli, target, [manner.split, manner.draws, manner.trained, *given.scopes])
+    shots = cli.settings.data.few_shot
+    if (part := kept(folder, key)) is not None:
+        rank_zero_info(f"{manner.split}, {shots}-shot: kept in {folder}")
+        return part
+    trainer = _trainer(cli)
+    one = run_pass(model, cli.datamodule, manner.split, trainer, target.checkpoint)
+    questions = len(one.predictions_Q)
+    if manner.split.startswith("test"):
+        RunDirectory(target.home).record_opening(f"{manner.split} (analyze, {shots}-shot)", questions)
+    rank_zero_info(f"{manner.split}, {shots}-shot: {questions:,} questions read")
+    return keep(pass_part(model, one, manner), folder, key)
+
+
+def _trainer(cli: SettingsCLI) -> Trainer:
+    seed_everything(cli.settings.seed_everything, verbose=False)  # no pass hangs on what one before it drew
+    return cli.trainer_for(
+        devices=1,
+        num_nodes=1,  # a pass for each number of examples: processes of one pass could not be used for the next
+        enable_progress_bar=sys.stderr.isatty(),
+        plugins=[RouterCheckpointIO()],
+    )
+
+
+def _key(cli: SettingsCLI, target: Target, words: Sequence[object]) -> str:
+    """Return what the results of a part follow from: configuration, heads, plug-ins, versions and what is counted."""
+    heads = None if target.checkpoint is None else (Path(target.checkpoint) / MANIFEST).read_text(encoding="utf-8")
+    values = [identity(cli.resolved), heads, cli.plugins, environment(), *words]
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _asked(argv: list[str], plugins: dict[str, str] | None) -> tuple[argparse.Namespace, Target, SettingsCLI]:
@@ -163,11 +199,6 @@ def _shots(given: argparse.Namespace, host: SettingsCLI) -> list[int]:
     return list(dict.fromkeys(given.shots or sorted({*least, 5, *([configured] if configured else [])})))
 
 
-def peak_memory() -> float:
-    """Return the most memory this process has held, in GiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
 def _run(path: Path, argv: list[str]) -> Target:
     if not path.is_dir():
         raise DataError(
@@ -181,22 +212,23 @@ def _run(path: Path, argv: list[str]) -> Target:
     return Target(home.name, words, str(folder), home, home / "analysis")
 
 
-def _sensitivity(passes: list[QuizPass], split: str, questions: int) -> pd.DataFrame:
+def _sensitivity(
+    model: AnalysedModel, passes: Mapping[int, SettingsCLI], target: Target, given: argparse.Namespace, folder: Path
+) -> pd.DataFrame:
     """Change the prompts of the first pass, and the order of the examples where there are most of them."""
-    most = max(passes, key=lambda one: one.shots)
+    first, most = next(iter(passes)), max(passes)
     ordered = [change for change in CHANGES if change.examples is not unchanged]
-    kinds = [(passes[0], [change for change in CHANGES if change not in ordered])]
+    kinds = [(first, [change for change in CHANGES if change not in ordered])]
     frames = []
-    for one, changes in kinds + ([(most, ordered)] if most.shots > 1 else []):
-        frame = measure_sensitivity(one.examiner, split, questions, changes)
-        frame.insert(0, "scope", "answer")
-        frame.insert(0, "shots", one.shots)
-        frames.append(frame)
+    for shots, changes in kinds + ([(most, ordered)] if most > 1 else []):
+        names = [change.name for change in changes]
+        key = _key(passes[shots], target, [given.split, given.sensitivity, *names])
+        place = folder / f"sensitivity, {names[0]}"
+        if (part := kept(place, key)) is None:
+            examiner = model.examiner(passes[shots].datamodule, _trainer(passes[shots]), target.checkpoint)
+            frame = measure_sensitivity(examiner, given.split, given.sensitivity, changes)
+            frame.insert(0, "scope", "answer")
+            frame.insert(0, "shots", shots)
+            part = keep(Part({"sensitivity": frame}), place, key)
+        frames.append(part.tables["sensitivity"])
     return pd.concat(frames, ignore_index=True)
-
-
-def _record(target: Target, split: str, one: QuizPass, shots: int) -> None:
-    questions = len(one.predictions_Q)
-    if split.startswith("test"):
-        RunDirectory(target.home).record_opening(f"{split} (analyze, {shots}-shot)", questions)
-    rank_zero_info(f"{split}, {shots}-shot: {questions:,} questions read")

@@ -3,6 +3,7 @@
 import logging
 from typing import Any
 
+import yaml
 from lightning.pytorch import Trainer
 
 from moe_tune.settings.tuner_cli import Claim, TunerCLI, refuse_unfit
@@ -23,6 +24,7 @@ class SettingsCLI(TunerCLI):
     def before_instantiate_classes(self) -> None:
         """Refuse what a fit refuses, and leave out what would write files."""
         refuse_unfit(self.settings.trainer)
+        self.resolved = yaml.safe_load(self._parser("fit").dump(self.settings, skip_none=False))
         self.settings.trainer.logger = False
         self.settings.trainer.callbacks = None
 
