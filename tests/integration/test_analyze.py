@@ -128,8 +128,8 @@ def test_an_interrupted_analysis_goes_on_from_the_passes_it_kept(tmp_path, monke
             raise KeyboardInterrupt
         return measure_sensitivity(*asked)
 
-    monkeypatch.setattr("moe_tune.cli.analyze.run_pass", run)
-    monkeypatch.setattr("moe_tune.cli.analyze.measure_sensitivity", measure)
+    monkeypatch.setattr("moe_tune.analysis.analyse.run_pass", run)
+    monkeypatch.setattr("moe_tune.analysis.analyse.measure_sensitivity", measure)
     out = tmp_path / "broken" / "out"
     assert interrupted(lambda: analyse(out, *words))
     kept = sorted(path.name for path in (out / "passes").iterdir())
