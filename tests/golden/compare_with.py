@@ -68,7 +68,7 @@ def environment(tree, folder):
 
 
 def run_case(case, tree, folder):
-    """Run the commands of a case in its folder; what they print, and how they end, is kept there.
+    """Run the commands of a case in its folder, up to one that fails; what they print, and how they end, is kept there.
 
     Args:
         case: The case.
@@ -88,7 +88,8 @@ def run_case(case, tree, folder):
         said = f"exit {done.returncode}\n{done.stdout}\n{done.stderr}".replace(str(folder), "<folder>")
         (folder / f"{number}-{words[0]}.log").write_text(said)
         if done.returncode:
-            print(f"exit code {done.returncode} of {' '.join(command)}\n{said[-3000:]}", flush=True)
+            print(f"{folder.parent.name} {folder.name}: {' '.join(resolved)}\n{said[-3000:]}", flush=True)
+            return
     (folder / "complete").touch()
 
 
@@ -117,6 +118,8 @@ def run_all(cases, tree, folder, again):
             begun = time.monotonic()
             run_case(case, tree, folder / name)
             print(f"{folder.name:9} {name:12} {time.monotonic() - begun:5.1f} s", flush=True)
+        if not (again or (folder / name / "complete").exists()):
+            raise SystemExit(f"expected the reference to run {name} to its end; it did not")
 
 
 def printed(file):
