@@ -90,7 +90,7 @@ def run_case(case, tree, folder):
         if done.returncode:
             print(f"{folder.parent.name} {folder.name}: {' '.join(resolved)}\n{said[-3000:]}", flush=True)
             return
-    (folder / "complete").touch()
+    (folder / "complete").write_text(repr(case))
 
 
 def matches(folder, pattern):
@@ -114,12 +114,18 @@ def run_all(cases, tree, folder, again):
     if Path(place).resolve().parents[1] != tree:
         raise SystemExit(f"expected the package of {tree} but got {place}")
     for name, case in cases.items():
-        if again or not (folder / name / "complete").exists():
+        if again or not ended(case, folder / name):
             begun = time.monotonic()
             run_case(case, tree, folder / name)
             print(f"{folder.name:9} {name:12} {time.monotonic() - begun:5.1f} s", flush=True)
-        if not (again or (folder / name / "complete").exists()):
-            raise SystemExit(f"expected the reference to run {name} to its end; it did not")
+        if not again and not ended(case, folder / name):
+            raise SystemExit(f"expected the reference to run {name} to its end, but it did not")
+
+
+def ended(case, folder):
+    """Return whether these very commands have run to their end."""
+    mark = folder / "complete"
+    return mark.is_file() and mark.read_text() == repr(case)
 
 
 def printed(file):
