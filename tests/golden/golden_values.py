@@ -40,7 +40,7 @@ FITS = {
         *("--config", "configs/head/accuracy_bias.yaml", "--model.head.n_min=2"),
         *("--model.head.shrinkage=10", "--model.head.beta=1"),
     ],
-    "full": ["--model.answer_path.use=never", "--model.scope=all", *UNTESTED],
+    "full": ["--model.answer_path.use=never", "--model.scope=all", "--optimizer.lr=0.05", *UNTESTED],
     "trunk": ["--model.answer_path.use=trunk", "--model.scope=all", "--model.layers=last-2", *UNTESTED],
     "stack": [
         *("--config", "configs/head/stack.yaml", "--data.few_shot=2", "--model.layers=last-3"),
