@@ -48,7 +48,7 @@ test: lint
 
 conformance: install-test
 	PYTHONPATH=tests $(BIN)/python -m pytest -n auto -p matrix tests/conformance tests/unit/heads tests/unit/losses \
-		tests/unit/metrics tests/unit/test_router_gradient.py
+		tests/unit/metrics tests/unit/gates/test_router_gradient.py
 
 test-slow: install-test
 	$(BIN)/python -m pytest -n auto --dist loadfile -m slow

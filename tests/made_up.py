@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
+from moe_tune.heads.base import BaseGate
 from moe_tune.losses.base import LossContext
-from moe_tune.routing import LayerTable, SoftmaxRule
+from moe_tune.routing import LayerTable, RouterOutput, SoftmaxRule
 
 
 def layer_table(experts=8, width=16, top_k=2, questions=400, subjects=3, seed=0):
@@ -76,3 +77,15 @@ def mixture(head, hidden_TD, output, experts):
     """Return what a head makes of the stock mixture, as the gate's layer does."""
     stock_TD = experts(hidden_TD, output.experts_TK, output.weights_TK)
     return head.mix(stock_TD, hidden_TD, output, experts)
+
+
+def bound_to(rule, head, width=4):
+    """Return a head bound to a router of the rule's size that a test does not look at."""
+    return head.bound_to(BaseGate(torch.zeros(rule.num_experts, width), rule, 0))
+
+
+def output_of(made, mask_T=None, base_logits_TE=None):
+    """Return what a layer records of a decision."""
+    mask_T = torch.ones(len(made.logits_TE), dtype=torch.bool) if mask_T is None else mask_T
+    row = (made.logits_TE, made.probs_TE, made.weights_TK, made.experts_TK)
+    return RouterOutput(*row, mask_T, 0, made.used_TK, base_logits_TE)

@@ -10,5 +10,5 @@ def rounding_of(*subtracted, steps=16):
         subtracted: Numbers, arrays or tensors as large as what is subtracted; what is not finite does not count.
         steps: Roundings that may add up on the way to the difference.
     """
-    largest = max(float(torch.as_tensor(one).double().nan_to_num(0, 0, 0).abs().max()) for one in subtracted)
+    largest = max(float(torch.as_tensor(one).detach().double().nan_to_num(0, 0, 0).abs().max()) for one in subtracted)
     return steps * torch.finfo(torch.float32).eps * largest

@@ -12,6 +12,7 @@ from moe_tune.base.plugins import concrete_subclasses
 from moe_tune.base.schedule import ScheduleKind
 from moe_tune.heads.base import RouterHead
 from moe_tune.heads.stack import Stack
+from moe_tune.models.family import ModelFamily
 
 HEADS = {name: kind for name, kind in concrete_subclasses(RouterHead).items() if kind.__module__.startswith("moe_tune")}
 
@@ -48,11 +49,25 @@ def modes(kind):
 
 
 CASES = [(kind, mode) for kind in HEADS.values() for mode in modes(kind)]
-each_head = pytest.mark.parametrize(
-    ("kind", "mode"),
-    CASES,
-    ids=["-".join([kind.__name__, *(f"{key}={value}" for key, value in mode.items())]) for kind, mode in CASES],
-)
+IDS = ["-".join([kind.__name__, *(f"{key}={value}" for key, value in mode.items())]) for kind, mode in CASES]
+each_head = pytest.mark.parametrize(("kind", "mode"), CASES, ids=IDS)
+FAMILIES = [kind.model_type for kind in concrete_subclasses(ModelFamily).values()]
+EVERYWHERE = ("IdentityHead", "RetunedHead", "Stack")
+"""Heads of which every law is asked in every family."""
+
+
+def take_turns(cases, ids, names=(), values=((),)):
+    """Ask a law of each case once per value, in families that take turns: with two values, in both scoring rules."""
+    rows = []
+    for turn, (case, told) in enumerate(zip(cases, ids, strict=True)):
+        for place, value in enumerate(values):
+            for shift in range(len(FAMILIES) if case[0].__name__ in EVERYWHERE else 1):
+                family = FAMILIES[(turn + place + shift) % len(FAMILIES)]
+                rows.append(pytest.param(*case, family, *value, id="-".join([told, family, *map(str, value)])))
+    return pytest.mark.parametrize(("kind", "mode", "family", *names), rows, indirect=["family"])
+
+
+each_head_in_turn = take_turns(CASES, IDS)
 
 
 def shake(routers, seed=0, by=0.3):

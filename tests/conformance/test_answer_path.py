@@ -4,10 +4,10 @@ import copy
 from types import SimpleNamespace
 
 import pytest
+import test_losses
 import torch
-from head_cases import each_head, in_its_mode, required, shake
+from head_cases import CASES, IDS, each_head, each_head_in_turn, in_its_mode, required, shake, take_turns
 from made_up import layer_table
-from test_losses import each_loss
 from tolerances import rounding_of
 from torch.nn import functional
 
@@ -117,9 +117,7 @@ def evidence(side, log_probs_BA, question_B):
     return frame, {"margin_mean": of_logits, "base_kl": of_logits, **spreads}
 
 
-@each_head
-@pytest.mark.parametrize("shots", [0, 5])
-@pytest.mark.parametrize("size", [1, 7, 32])
+@take_turns(CASES, IDS, ("shots", "size"), [(0, 1), (5, 32)])
 def test_heads_are_exact(kind, mode, shots, size, family, build_model):
     both = sides(build_model, family, kind(**required(kind), **mode), shots)
     question_B = torch.randperm(QUESTIONS)[:size]
@@ -148,10 +146,7 @@ def test_heads_are_exact(kind, mode, shots, size, family, build_model):
         assert came[name].to_numpy() == close, name
 
 
-@each_loss
-@pytest.mark.parametrize("shots", [0, 5])
-@pytest.mark.parametrize("size", [1, 7, 32])
-@pytest.mark.parametrize("layers", [None, [0, 2]])
+@take_turns(test_losses.CASES, test_losses.IDS, ("shots", "size", "layers"), [(5, 1, [0, 2]), (0, 32, None)])
 def test_losses_are_exact(kind, mode, shots, size, layers, family, build_model, exempt):
     if "answer" not in kind.scopes:
         exempt("refused at scope answer")  # a law of test_losses
@@ -204,7 +199,7 @@ def test_an_epoch_of_updates_agrees(kind, mode, family, build_model, exempt):
         assert_same(both[0].routers.state()[name], value, name)
 
 
-@each_head
+@each_head_in_turn
 def test_heads_compared_in_one_pass_answer_as_each_alone(kind, mode, family, build_model):
     """Three heads over the same kept states: each gets the logits and the trace it gets by itself."""
     side = Side(build_model(family), family, kind(**required(kind), **mode), 5, kept=True)

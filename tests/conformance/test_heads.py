@@ -7,7 +7,20 @@ from dataclasses import replace
 
 import pytest
 import torch
-from head_cases import HEADS, REQUIRED, answers, decisions, each_head, in_its_mode, required, shake
+from head_cases import (
+    CASES,
+    HEADS,
+    IDS,
+    REQUIRED,
+    answers,
+    decisions,
+    each_head,
+    each_head_in_turn,
+    in_its_mode,
+    required,
+    shake,
+    take_turns,
+)
 from made_up import layer_table
 from tolerances import rounding_of
 from torch.nn import functional
@@ -18,9 +31,10 @@ from moe_tune.heads.base import BaseGate, RouterHead, decide
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.routing import SoftmaxRule
 
+each_head_and_scope = take_turns(CASES, IDS, ("scope",), [("answer",), ("all",)])
 
-@each_head
-@pytest.mark.parametrize("scope", ["answer", "all"])
+
+@each_head_and_scope
 def test_an_exact_start_is_exact(kind, mode, scope, family, build_model, batch, exempt):
     """Bit for bit at native numerics; at width 512, where a matrix product over fewer rows rounds differently."""
     head = kind(**required(kind), **mode)
@@ -81,7 +95,7 @@ def test_gradient_reaches_the_declared_parameters_and_no_other(kind, mode, famil
         assert parameter.grad.abs().max() > 0, name
 
 
-@each_head
+@each_head_in_turn
 def test_state_survives_a_round_trip(kind, mode, family, build_model, batch):
     head = kind(**required(kind), **mode)
     model, other = build_model(family), build_model(family)
@@ -93,7 +107,7 @@ def test_state_survives_a_round_trip(kind, mode, family, build_model, batch):
     assert routers.trainable().keys() <= routers.state().keys()
 
 
-@each_head
+@each_head_in_turn
 def test_a_foreign_state_is_refused(kind, mode, family, tiny_model):
     routers = TunedRouters(tiny_model, family, kind(**required(kind), **mode))
     state = routers.state()
@@ -106,8 +120,7 @@ def test_a_foreign_state_is_refused(kind, mode, family, tiny_model):
             routers.load_state({**state, name: torch.zeros(3, *value.shape)}, "somewhere")
 
 
-@each_head
-@pytest.mark.parametrize("scope", ["answer", "all"])
+@each_head_and_scope
 def test_padding_changes_nothing(kind, mode, scope, family, tiny_model, batch):
     routers = TunedRouters(tiny_model, family, kind(**required(kind), **mode), "all", scope)
     shake(routers)
@@ -151,7 +164,7 @@ def test_renaming_the_experts_renames_the_choices(kind, mode, family, build_mode
         torch.testing.assert_close(new_weights, weights, atol=1e-5, rtol=1e-5)
 
 
-@each_head
+@each_head_in_turn
 def test_the_order_of_questions_does_not_matter(kind, mode, family, tiny_model, batch):
     routers = TunedRouters(tiny_model, family, kind(**required(kind), **mode), "all", "all")
     shake(routers)
@@ -162,7 +175,7 @@ def test_the_order_of_questions_does_not_matter(kind, mode, family, tiny_model, 
     torch.testing.assert_close(mixed, expected[order], atol=1e-5, rtol=1e-5)
 
 
-@each_head
+@each_head_in_turn
 def test_experts_implementations_agree(kind, mode, family, build_model, batch):
     """Eager, grouped and blocked experts give the same answers, and the same gradients of the heads."""
     head, results = kind(**required(kind), **mode), []
@@ -199,7 +212,7 @@ def test_mass_is_kept_where_that_is_claimed(kind, mode, exempt):
     torch.testing.assert_close(came.weights_TK.sum(-1), same_choice_TK.sum(-1), atol=1e-6, rtol=1e-5)
 
 
-@each_head
+@each_head_in_turn
 def test_training_decides_as_evaluation_does_unless_that_is_declared(kind, mode, family, build_model, batch):
     head, results = kind(**required(kind), **mode), []
     for training in (False, True):
@@ -214,7 +227,7 @@ def test_training_decides_as_evaluation_does_unless_that_is_declared(kind, mode,
         assert torch.equal(*results)
 
 
-@each_head
+@each_head_in_turn
 def test_what_acts_in_training_alone_leaves_evaluation_alone(kind, mode, family, build_model, batch, exempt):
     head = kind(**required(kind), **mode)
     if not head.traits.train_only:
@@ -275,7 +288,7 @@ def test_decisions_are_well_formed(kind, mode, family, tiny_model, batch):
             assert (output.experts_TK.sort(-1).values.diff() > 0).all(), "an expert is chosen once"
 
 
-@each_head
+@each_head_in_turn
 def test_gradient_checkpointing_changes_nothing(kind, mode, family, build_model, batch):
     head = kind(**required(kind), **mode)
     results = []
@@ -296,7 +309,7 @@ def test_gradient_checkpointing_changes_nothing(kind, mode, family, build_model,
     assert all(torch.equal(plain, again) for plain, again in zip(*results, strict=True))
 
 
-@each_head
+@each_head_in_turn
 def test_a_half_precision_body_works(kind, mode, family, build_model, batch):
     model = build_model(family, dtype=torch.bfloat16)
     head = kind(**required(kind), **mode)
@@ -312,7 +325,7 @@ def test_a_half_precision_body_works(kind, mode, family, build_model, batch):
         assert all(parameter.grad.isfinite().all() for parameter in routers.trainable().values())
 
 
-@each_head
+@each_head_in_turn
 def test_a_prototype_can_be_copied_and_sent(kind, mode, family, build_model, batch):
     head = kind(**required(kind), **mode)
     assert not list(head.parameters())

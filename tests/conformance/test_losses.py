@@ -36,9 +36,8 @@ def modes(kind):
 
 
 CASES = [(kind, mode) for kind in LOSSES.values() for mode in modes(kind)]
-each_loss = pytest.mark.parametrize(
-    ("kind", "mode"), CASES, ids=["-".join([kind.__name__, *map(str, mode.values())]) for kind, mode in CASES]
-)
+IDS = ["-".join([kind.__name__, *map(str, mode.values())]) for kind, mode in CASES]
+each_loss = pytest.mark.parametrize(("kind", "mode"), CASES, ids=IDS)
 
 
 def context(scope="all", layers=(0, 1, 2), progress=0.5, questions=5):

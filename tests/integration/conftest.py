@@ -1,21 +1,14 @@
-"""A finished fit on the nano model, made once and looked at by many tests."""
+"""Finished fits on the nano model, made once and looked at by many tests."""
 
 from pathlib import Path
 
 import pytest
+from tiny_runs import TINY, only_run
 from wandb_server.fixtures import offline_fit, tiny_fit, wandb_server  # noqa: F401 - fixtures of these tests
 
 from moe_tune.cli.main import main
 
-NANO = [
-    *("--config", "configs/nano.yaml", "--config", "configs/debug/tiny.yaml"),
-    *("--config", "configs/logger/none.yaml", "--trainer.max_epochs", "2", "--trainer.enable_progress_bar", "false"),
-]
-
-
-def only_run(root: Path) -> Path:
-    (run,) = [path for path in root.iterdir() if path.is_dir()]
-    return run
+SHORT = ["--trainer.max_epochs", "2", "--trainer.enable_progress_bar", "false"]
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +16,7 @@ def fit():
     """Give a function that fits nano with further arguments under a root, and returns the run directory."""
 
     def run(root: Path, *more: str) -> Path:
-        assert main(["fit", *NANO, "--runs_root", str(root), *more]) == 0
+        assert main(["fit", *TINY, *SHORT, "--runs_root", str(root), *more]) == 0
         return only_run(root)
 
     return run
@@ -32,3 +25,9 @@ def fit():
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, fit):
     return fit(tmp_path_factory.mktemp("finished"))
+
+
+@pytest.fixture(scope="session")
+def untouched(tmp_path_factory, fit):
+    """Give the run directory of the pretrained router: evaluated, nothing trained."""
+    return fit(tmp_path_factory.mktemp("untouched"), "--config", "configs/head/identity.yaml")

@@ -2,12 +2,13 @@
 
 import json
 import shutil
+from functools import cache
 
 import pandas as pd
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from safetensors.torch import load_file
+from tiny_runs import TINY, history, manifest, routing, same_weights
 from tolerances import rounding_of
 
 from moe_tune.answer_path.settings import AnswerPath
@@ -23,8 +24,6 @@ from moe_tune.heads.temperature import TemperatureHead
 from moe_tune.losses.load_balance import LoadBalanceLoss
 from moe_tune.models.base_model import BaseModel
 from moe_tune.tuner.router_tuner import RouterTuner
-
-TINY = ["--config", "configs/nano.yaml", "--config", "configs/debug/tiny.yaml", "--config", "configs/logger/none.yaml"]
 
 
 def tuner(folder, head=None, losses=None, layers="last-2", scope="answer", **settings):
@@ -69,37 +68,44 @@ def same(one, other, relative=1e-5):
         assert difference <= relative * value.norm(), name
 
 
-@pytest.mark.parametrize("settings", [{"limit_gb": 0, "above_limit": "stream"}, {}])
-@pytest.mark.parametrize("losses", [{}, {"balance": LoadBalanceLoss(weight=0.1)}])
-def test_an_epoch_is_that_of_the_full_prompts(settings, losses, tmp_path):
-    kept, came = fitted(tmp_path, losses=losses, **settings)
-    full, wanted = fitted(tmp_path, losses=losses, use="never")
+STREAMED = {"limit_gb": 0, "above_limit": "stream"}
+BALANCE = {"balance": LoadBalanceLoss(weight=0.1)}
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    """Give a function that returns an epoch of the full prompts, made once for each setting."""
+
+    @cache
+    def made(few_shot=0, balance=False, scope="answer"):
+        losses = BALANCE if balance else {}
+        return fitted(tmp_path_factory.mktemp("full"), quiz(few_shot=few_shot), losses=losses, scope=scope, use="never")
+
+    return made
+
+
+@pytest.mark.parametrize("settings", [STREAMED, {}], ids=["streamed", "kept"])
+@pytest.mark.parametrize(("few_shot", "balance"), [(0, True), (5, False)])
+def test_an_epoch_is_that_of_the_full_prompts(settings, few_shot, balance, full, tmp_path):
+    kept, came = fitted(tmp_path, quiz(few_shot=few_shot), losses=BALANCE if balance else {}, **settings)
+    other, wanted = full(few_shot, balance)
     assert bool(keys(tmp_path)) == (not settings)
-    same(kept, full)
-    assert came.keys() == wanted.keys()
-    assert came == pytest.approx(wanted, rel=1e-5, nan_ok=True)
-
-
-@pytest.mark.parametrize("settings", [{"limit_gb": 0, "above_limit": "stream"}, {}])
-def test_worked_examples_are_kept_once_and_change_nothing(settings, tmp_path):
-    kept, came = fitted(tmp_path, data=quiz(few_shot=5), **settings)
-    full, wanted = fitted(tmp_path, data=quiz(few_shot=5), use="never")
-    same(kept, full)
+    same(kept, other)
     assert came == pytest.approx(wanted, rel=1e-5, nan_ok=True)
     shared = kept.examiner.answering._prefixes("train")
-    assert shared.tokens_G, "five examples are more tokens than it takes to share them"
-    if not settings:
+    assert bool(shared.tokens_G) == (few_shot == 5), "five examples are more tokens than it takes to share them"
+    if few_shot and not settings:
         plan = kept.examiner.answering.source("train").plan
         every = sum(len(one.ids_S) - 1 for one in kept.quiz.encoded("train").prompts)
         assert int(plan.own_length_Q.sum() + plan.prefix_length_G.sum()) < every / 2
 
 
 @pytest.mark.parametrize("scope", ["answer", "all"])
-def test_a_trunk_trains_as_the_full_prompts_do(scope, tmp_path):
+def test_a_trunk_trains_as_the_full_prompts_do(scope, full, tmp_path):
     kept, came = fitted(tmp_path, use="trunk", scope=scope)
-    full, wanted = fitted(tmp_path, use="never", scope=scope)
+    other, wanted = full(scope=scope)
     assert kept.examiner.answering.ways == {"train": "trunk cache", "validation": "full prompts"}
-    same(kept, full)
+    same(kept, other)
     assert came == pytest.approx(wanted, rel=1e-5, nan_ok=True)
 
 
@@ -174,19 +180,18 @@ def test_the_start_up_line_and_the_manifest_say_which_way(tmp_path, caplog):
         assert main(["fit", *TINY, "--runs_root", str(runs), "--test_after_fit", "false", *more]) == 0
         assert said in caplog.text
         (run,) = runs.iterdir()
-        ways = set(json.loads((run / "manifest.json").read_text())["answer_path"].values())
+        ways = set(manifest(run)["answer_path"].values())
         assert ways == ({"cached"} if not more else {"full prompts"})
-        frame = pd.read_parquet(run / "routing" / "validation.parquet")
-        assert set(frame["scope"]) == ({"answer"} if not more else {"answer", "all"})
+        assert set(routing(run, "validation")["scope"]) == ({"answer"} if not more else {"answer", "all"})
         shutil.rmtree(run)
 
 
-def test_test_and_predict_agree_with_the_full_prompts(tmp_path, fit):
-    run = fit(tmp_path, "--optimizer.lr", "0.001")
+def test_test_and_predict_agree_with_the_full_prompts(tmp_path, finished):
+    run = shutil.copytree(finished, tmp_path / finished.name)
     checkpoint = str(run / "checkpoints" / "last.ckpt")
-    frames = []
     for use in ("auto", "never"):
-        assert main(["predict", "--ckpt_path", checkpoint, "--model.answer_path.use", use]) == 0
+        words = ["--model.answer_path.use", use, "--runs_root", str(tmp_path)]
+        assert main(["predict", "--ckpt_path", checkpoint, *words]) == 0
     frames = [pd.read_parquet(file) for file in sorted(tmp_path.rglob("predictions.parquet"))]
     assert len(frames) == 2
     assert frames[0]["prediction"].equals(frames[1]["prediction"])
@@ -202,14 +207,15 @@ def test_cache_build_keeps_what_a_fit_reads(tmp_path, capsys):
     assert main(["fit", *TINY, *here, "--runs_root", str(tmp_path / "runs")]) == 0
     assert keys(tmp_path / "kept") == built
     assert main(["cache", "build", *TINY, *here, "--splits", "exam"]) == 2
+    assert main(["cache", "build", *TINY, "--model.answer_path.folder", str(tmp_path), "--splits", "test"]) == 0
+    assert len(keys(tmp_path)) == 1, "only what was asked for"
 
 
-def test_a_grid_gives_each_head_what_it_gets_alone(tmp_path, fit, capsys):
-    run = fit(tmp_path / "runs", "--optimizer.lr", "0.01")
+def test_a_grid_gives_each_head_what_it_gets_alone(tmp_path, finished, capsys):
     overlay = ["--config", "configs/head/temperature.yaml"]
     argv = ["grid", *TINY, *overlay, "--vary", "model.head.tau=0.3,0.6", "--vary", "model.layers=last-1,last-3"]
     capsys.readouterr()
-    assert main([*argv, "--checkpoints", str(run / "checkpoints" / "last.ckpt"), "--format", "json"]) == 0
+    assert main([*argv, "--checkpoints", str(finished / "checkpoints" / "last.ckpt"), "--format", "json"]) == 0
     points = json.loads(capsys.readouterr().out)
     assert len(points) == 6
     assert points[0]["label"] == "pretrained router"
@@ -219,8 +225,7 @@ def test_a_grid_gives_each_head_what_it_gets_alone(tmp_path, fit, capsys):
         settings = ["--model.head.tau", str(tau), "--model.layers", layers, "--runs_root", str(alone)]
         assert main(["validate", *TINY, *overlay, *settings]) == 0
         (run,) = alone.glob("*/")
-        lines = (run / "metrics.jsonl").read_text().splitlines()
-        logged = {key: value for line in lines for key, value in json.loads(line).items()}
+        logged = {key: value for line in history(run) for key, value in line.items()}
         for name in ("accuracy", "loss", "entropy_topk", "never_activated_share"):
             assert point["numbers"][name] == pytest.approx(logged[f"validation/{name}"], rel=1e-5), name
 
@@ -252,11 +257,9 @@ def test_arms_that_share_a_workbench_are_those_of_separate_processes(tmp_path, m
     for name, arm in arms.items():
         for folder, shared in (("shared", bench), ("alone", None)):
             run(["fit", *TINY, *arm, "--runs_root", str(tmp_path / folder), "--name", name], workbench=shared)
-    runs = {folder: sorted((tmp_path / folder).glob("*/checkpoints/last.ckpt")) for folder in ("shared", "alone")}
-    assert len(runs["shared"]) == len(runs["alone"]) == len(arms)
-    for one, other in zip(runs["shared"], runs["alone"], strict=True):
-        states = [load_file(path / "router.safetensors") for path in (one, other)]
-        assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    runs = [sorted(path for path in (tmp_path / one).iterdir() if path.is_dir()) for one in ("shared", "alone")]
+    assert len(runs[0]) == len(runs[1]) == len(arms)
+    assert all(same_weights(*pair) for pair in zip(*runs, strict=True))
 
 
 def test_the_default_folder_is_the_users_cache(monkeypatch, tmp_path):
@@ -280,9 +283,3 @@ def test_calibration_reads_the_same_table_whichever_way_prompts_go(tmp_path):
     data = quiz(limit_train=200)
     trainer().validate(sampled, datamodule=data, verbose=False)
     assert sampled.table.questions == len(data.questions("train")) < 200
-
-
-def test_cache_build_builds_only_what_was_asked_for(tmp_path, capsys):
-    here = ["--model.answer_path.folder", str(tmp_path)]
-    assert main(["cache", "build", *TINY, *here, "--splits", "test"]) == 0
-    assert len(keys(tmp_path)) == 1

@@ -1,15 +1,12 @@
 """What a run leaves of its routing: tables, figures and the pretrained reference; and that it changes nothing."""
 
-import json
-
 import pandas as pd
 import pytest
-from safetensors.torch import load_file
+from tiny_runs import history, power_cut, routing, same_weights
 
 from moe_tune.callbacks import base_reference, evidence_log
 from moe_tune.callbacks.base_reference import BaseReference
 from moe_tune.callbacks.evidence_log import EvidenceLog
-from moe_tune.tuner.router_tuner import RouterTuner
 
 FIGURES = ("usage", "accuracy", "entropy", "scatter")
 HISTORY = (
@@ -26,14 +23,6 @@ NOISY = ("--model.head", "NoisyTopKHead", "--test_after_fit", "false", "--traine
 TRAIN_TOO = ("--trainer.callbacks+", "EvidenceLog", "--trainer.callbacks.train", "true")
 
 
-def lines(run):
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
-def weights(run):
-    return load_file(run / "checkpoints" / "last.ckpt" / "router.safetensors")
-
-
 @pytest.fixture(scope="module")
 def noisy(tmp_path_factory, fit):
     """Give a fit whose head draws noise in training, so that a number drawn elsewhere would show."""
@@ -42,7 +31,7 @@ def noisy(tmp_path_factory, fit):
 
 def test_every_split_leaves_a_table_and_four_figures(finished):
     for split in ("validation", "test", "test_nano_textbook"):
-        table = pd.read_parquet(finished / "routing" / f"{split}.parquet")
+        table = routing(finished, split)
         assert {"usage", "accuracy", "accuracy_low", "shrunk", "shrunk_high"} <= set(table.columns)
         for name in FIGURES:
             assert (finished / "figures" / f"{split}_{name}.png").read_bytes()[1:4] == b"PNG"
@@ -50,20 +39,19 @@ def test_every_split_leaves_a_table_and_four_figures(finished):
 
 
 def test_the_reference_is_in_the_history_once_before_training(finished):
-    first, *rest = lines(finished)
+    first, *rest = history(finished)
     assert first["step"] == 0
     assert set(first) == {"step", "time", *(f"base_validation/{key}" for key in HISTORY)}
     assert not any(key.startswith("base_validation/") for line in rest for key in line)
 
 
-def test_the_reference_is_what_the_model_does_without_a_head(finished, fit, tmp_path):
-    plain = fit(tmp_path, "--config", "configs/head/identity.yaml", "--test_after_fit", "false")
-    wanted = pd.read_parquet(plain / "routing" / "validation.parquet")
-    for run in (finished, plain):
-        pd.testing.assert_frame_equal(pd.read_parquet(run / "routing" / "base_validation.parquet"), wanted)
-    (validated,) = (line for line in lines(plain) if "validation/accuracy" in line)
-    for run in (finished, plain):
-        (based,) = (line for line in lines(run) if "base_validation/accuracy" in line)
+def test_the_reference_is_what_the_model_does_without_a_head(finished, untouched):
+    wanted = routing(untouched, "validation")
+    for run in (finished, untouched):
+        pd.testing.assert_frame_equal(routing(run, "base_validation"), wanted)
+    (validated,) = (line for line in history(untouched) if "validation/accuracy" in line)
+    for run in (finished, untouched):
+        (based,) = (line for line in history(run) if "base_validation/accuracy" in line)
         assert {key: based[f"base_validation/{key}"] for key in HISTORY} == {
             key: validated[f"validation/{key}"] for key in HISTORY
         }
@@ -71,11 +59,9 @@ def test_the_reference_is_what_the_model_does_without_a_head(finished, fit, tmp_
 
 def test_a_calibrated_head_is_shown_beside_the_pretrained_router(finished, fit, tmp_path):
     run = fit(tmp_path, "--config", "configs/head/temperature.yaml", "--test_after_fit", "false")
-    base = pd.read_parquet(run / "routing" / "base_validation.parquet")
-    pd.testing.assert_frame_equal(base, pd.read_parquet(finished / "routing" / "base_validation.parquet"))
-    assert not base["entropy_all_mean"].equals(
-        pd.read_parquet(run / "routing" / "validation.parquet")["entropy_all_mean"]
-    )
+    base = routing(run, "base_validation")
+    pd.testing.assert_frame_equal(base, routing(finished, "base_validation"))
+    assert not base["entropy_all_mean"].equals(routing(run, "validation")["entropy_all_mean"])
 
 
 def test_weights_and_history_are_the_same_with_and_without(noisy, fit, tmp_path, monkeypatch):
@@ -85,42 +71,31 @@ def test_weights_and_history_are_the_same_with_and_without(noisy, fit, tmp_path,
         monkeypatch.setattr(EvidenceLog, hook, lambda *_: None)
     muted = fit(tmp_path, *NOISY)
     assert not (muted / "figures").exists()
-    came, wanted = weights(noisy), weights(muted)
-    assert came.keys() == wanted.keys()
-    assert all(came[name].equal(wanted[name]) for name in wanted)
+    assert same_weights(noisy, muted)
     for key in ("validation/loss", "train/loss"):
-        assert [one[key] for one in lines(noisy) if key in one] == [one[key] for one in lines(muted) if key in one]
+        assert [one[key] for one in history(noisy) if key in one] == [one[key] for one in history(muted) if key in one]
 
 
 def test_the_training_split_is_shown_when_asked_for(noisy):
-    table = pd.read_parquet(noisy / "routing" / "train.parquet")
+    table = routing(noisy, "train")
     assert (table[table["scope"] == "answer"].groupby("layer")["tokens"].first() == 64).all()
     assert all((noisy / "figures" / f"train_{name}.png").is_file() for name in FIGURES)
-    shown = [line for line in lines(noisy) if "train/entropy_topk" in line]
+    shown = [line for line in history(noisy) if "train/entropy_topk" in line]
     assert len(shown) == 2
-    keys = {key for line in lines(noisy) for key in line if key.startswith("train/")}
+    keys = {key for line in history(noisy) for key in line if key.startswith("train/")}
     assert keys == {"train/loss", "train/accuracy"} | {f"train/{key}" for key in HISTORY[2:]}
 
 
 def test_a_fit_that_goes_on_reads_the_reference_back(fit, tmp_path, monkeypatch):
-    steps, drawn = RouterTuner.training_step, []
-
-    def dies(self, batch, batch_index):
-        if self.global_step == 6:
-            raise RuntimeError("power cut")
-        return steps(self, batch, batch_index)
-
-    monkeypatch.setattr(RouterTuner, "training_step", dies)
-    with pytest.raises(AssertionError):
-        fit(tmp_path, "--test_after_fit", "false")
-    monkeypatch.setattr(RouterTuner, "training_step", steps)
+    power_cut(6, lambda: fit(tmp_path, "--test_after_fit", "false"))
+    drawn = []
     monkeypatch.setattr(base_reference, "base_results", lambda *_: pytest.fail("evaluated again"))
     real = evidence_log.evidence_figures
     monkeypatch.setattr(evidence_log, "evidence_figures", lambda *args: (drawn.append(args[2]), real(*args))[1])
     run = fit(tmp_path, "--test_after_fit", "false")
     assert drawn
     assert all(reference is not None for reference in drawn)
-    assert sum("base_validation/accuracy" in line for line in lines(run)) == 1
+    assert sum("base_validation/accuracy" in line for line in history(run)) == 1
 
 
 def test_without_validation_there_is_no_reference(fit, tmp_path):

@@ -1,12 +1,12 @@
 """A fit leaves a complete, small, truthful run directory, and can be run again from it."""
 
-import json
 import shutil
 
 import pandas as pd
 import pytest
 import yaml
 from safetensors.torch import load_file, save_file
+from tiny_runs import answers, history, manifest, only_run, power_cut, routing, same_weights
 
 from moe_tune.cli.main import main
 from moe_tune.models.base_model import NANO as NANO_FOLDER
@@ -24,40 +24,35 @@ HISTORY = {
 }
 
 
-def lines(run):
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
 def without_time(run):
-    return [{key: value for key, value in line.items() if key != "time"} for line in lines(run)]
+    return [{key: value for key, value in line.items() if key != "time"} for line in history(run)]
 
 
 def test_history_holds_the_few_keys_every_epoch_and_test_once(finished):
-    validated = [line for line in lines(finished) if "validation/accuracy" in line]
+    validated = [line for line in history(finished) if "validation/accuracy" in line]
     assert len(validated) == 2
     assert all({f"validation/{key}" for key in HISTORY} <= set(line) for line in validated)
-    tested = [line for line in lines(finished) if "test/accuracy" in line]
+    tested = [line for line in history(finished) if "test/accuracy" in line]
     assert len(tested) == 1
     assert {f"{split}/{key}" for split in ("test", "test_nano_textbook") for key in HISTORY} <= set(tested[0])
 
 
 def test_records_recompute_the_history(finished):
-    tested = next(line for line in lines(finished) if "test/accuracy" in line)
+    tested = next(line for line in history(finished) if "test/accuracy" in line)
     for split in ("test", "test_nano_textbook"):
-        questions = pd.read_parquet(finished / "questions" / f"{split}.parquet")
+        questions = answers(finished, split)
         assert len(questions) == 64
         assert questions["id"].is_unique
         assert (questions["gold"] == questions["prediction"]).mean() == pytest.approx(tested[f"{split}/accuracy"])
         assert (
             questions["log_probs"].map(lambda one: abs(sum(2.718281828459045**value for value in one) - 1)).max() < 1e-5
         )
-        routing = pd.read_parquet(finished / "routing" / f"{split}.parquet")
-        answer = routing[routing["scope"] == "answer"]
+        answer = routing(finished, split).query("scope == 'answer'")
         assert (answer.groupby("layer")["count"].sum() == 64 * 8).all()
         assert (answer["count"] == 0).mean() == pytest.approx(tested[f"{split}/never_activated_share"])
         per_layer = answer.groupby("layer").first()
         assert per_layer["entropy_topk_mean"].mean() == pytest.approx(tested[f"{split}/entropy_topk"])
-        by_subject = pd.read_parquet(finished / "routing" / f"{split}_by_subject.parquet")
+        by_subject = routing(finished, f"{split}_by_subject")
         assert by_subject["questions"].sum() == answer["count"].sum()
 
 
@@ -69,15 +64,15 @@ def test_checkpoint_holds_the_heads_alone(finished):
 
 
 def test_manifest_proves_that_the_rest_is_frozen(finished):
-    manifest = json.loads((finished / "manifest.json").read_text())
-    assert manifest["status"] == "finished"
-    assert manifest["trainable_parameters"] == 4 * 64 * 64
-    assert manifest["frozen"]["sha256_before_and_after"] == manifest["base"]["frozen_sha256"]
-    assert manifest["data"]["splits"]
+    told = manifest(finished)
+    assert told["status"] == "finished"
+    assert told["trainable_parameters"] == 4 * 64 * 64
+    assert told["frozen"]["sha256_before_and_after"] == told["base"]["frozen_sha256"]
+    assert told["data"]["splits"]
 
 
 def test_every_opening_of_the_test_split_is_recorded(finished):
-    ledger = [json.loads(line) for line in (finished.parent / "test_ledger.jsonl").read_text().splitlines()]
+    ledger = history(finished.parent, "test_ledger.jsonl")
     assert [(entry["split"], entry["questions"]) for entry in ledger][:2] == [("test", 64), ("test_nano_textbook", 64)]
 
 
@@ -88,30 +83,25 @@ def test_a_finished_fit_is_not_run_again(finished, fit, capsys):
     assert (finished / "metrics.jsonl").read_bytes() == before
 
 
-def test_one_seed_one_history(finished, fit, tmp_path):
-    again = fit(tmp_path / "again")
-    assert without_time(again) == without_time(finished)
+def test_one_seed_one_history_also_from_the_saved_config(finished, fit, tmp_path):
+    words = ["fit", "--config", str(finished / "config.yaml"), "--runs_root", str(tmp_path / "again")]
+    assert main(words) == 0
+    assert without_time(only_run(tmp_path / "again")) == without_time(finished)
     other = fit(tmp_path / "other", "--seed_everything", "1")
     assert without_time(other) != without_time(finished)
-
-
-def test_the_saved_config_reruns_the_run(finished, tmp_path):
-    root = tmp_path / "rerun"
-    assert main(["fit", "--config", str(finished / "config.yaml"), "--runs_root", str(root)]) == 0
-    (run,) = [path for path in root.iterdir() if path.is_dir()]
-    assert without_time(run) == without_time(finished)
 
 
 def test_validate_test_and_predict_on_a_checkpoint(finished, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     last = str(run / "checkpoints" / "best.ckpt")
-    before = pd.read_parquet(run / "questions" / "test.parquet")
+    before, recorded = answers(run), manifest(run)["data"]
     (run / "questions" / "test.parquet").unlink()
     assert main(["validate", "--ckpt_path", last]) == 0
     assert main(["test", "--ckpt_path", last]) == 0
+    assert manifest(run)["data"] == recorded, "a later verb keeps what earlier ones recorded"
     assert main(["predict", "--ckpt_path", last]) == 0
-    after = pd.read_parquet(run / "questions" / "test.parquet")
+    after = answers(run)
     pd.testing.assert_frame_equal(before, after)
     predicted = pd.read_parquet(run / "predictions.parquet")
     assert (predicted.set_index("id")["prediction"] == after.set_index("id")["prediction"]).all()
@@ -130,25 +120,17 @@ def test_what_a_manifest_does_not_describe_gets_a_directory_of_its_own(finished,
     run = tmp_path / finished.name
     shutil.copytree(finished, run)
     records = (run / "questions" / "test.parquet").read_bytes()
-    manifest = json.loads((run / "manifest.json").read_text())
+    told = manifest(run)
     best, last = (str(run / "checkpoints" / name) for name in ("best.ckpt", "last.ckpt"))
     root = ["--runs_root", str(tmp_path)]
     assert main(["test", "--ckpt_path", best, "--data.limit_test", "8", *root]) == 0
     assert main(["test", "--ckpt_path", last, *root]) == 0
     assert main(["validate", "--ckpt_path", best, "--model.scope", "all", *root]) == 0
     assert (run / "questions" / "test.parquet").read_bytes() == records
-    assert json.loads((run / "manifest.json").read_text()) == manifest
-    others = {path.name: json.loads((path / "manifest.json").read_text()) for path in tmp_path.glob("*-test")}
+    assert manifest(run) == told
+    others = {path.name: manifest(path) for path in tmp_path.glob("*-test")}
     assert len(others) == 2
     assert all(other["status"] == "evaluated" for other in others.values())
-
-
-def test_a_later_verb_keeps_what_earlier_ones_recorded(finished, tmp_path):
-    run = tmp_path / finished.name
-    shutil.copytree(finished, run)
-    before = json.loads((run / "manifest.json").read_text())["data"]
-    assert main(["test", "--ckpt_path", str(run / "checkpoints" / "best.ckpt")]) == 0
-    assert json.loads((run / "manifest.json").read_text())["data"] == before
 
 
 def test_a_fresh_run_that_cannot_start_leaves_the_old_one(finished, tmp_path, capsys):
@@ -178,27 +160,13 @@ def test_a_checkpoint_of_another_head_is_refused(finished, tmp_path, capsys):
     assert "missing ['layers.0.theta'" in capsys.readouterr().err
 
 
-def test_an_interrupted_fit_ends_where_an_undisturbed_one_does(finished, fit, tmp_path, monkeypatch):
-    from moe_tune.tuner.router_tuner import RouterTuner
-
-    steps = RouterTuner.training_step
-
-    def dies(self, batch, batch_index):
-        if self.global_step == 6:
-            raise RuntimeError("power cut")
-        return steps(self, batch, batch_index)
-
-    monkeypatch.setattr(RouterTuner, "training_step", dies)
-    with pytest.raises(AssertionError):
-        fit(tmp_path)
-    monkeypatch.setattr(RouterTuner, "training_step", steps)
+def test_an_interrupted_fit_ends_where_an_undisturbed_one_does(finished, fit, tmp_path):
+    power_cut(6, lambda: fit(tmp_path))
     resumed = fit(tmp_path)
-    wanted = load_file(finished / "checkpoints" / "last.ckpt" / "router.safetensors")
-    came = load_file(resumed / "checkpoints" / "last.ckpt" / "router.safetensors")
-    assert all(came[name].equal(wanted[name]) for name in wanted)
+    assert same_weights(resumed, finished)
     assert without_time(resumed) == without_time(finished)
 
 
 def test_what_a_sweep_may_choose_by_is_what_a_run_logs(finished):
-    keys = {key for line in lines(finished) for key in line if key.startswith("validation/")}
+    keys = {key for line in history(finished) for key in line if key.startswith("validation/")}
     assert keys == {f"validation/{name}" for name in LOGGED}

@@ -11,6 +11,7 @@ import hub_content as content
 import pandas as pd
 import pytest
 from hub_server import HubServer
+from tiny_runs import only_run
 
 from moe_tune.base.errors import ConfigError
 from moe_tune.base.wheel import wheel_folder
@@ -50,11 +51,6 @@ def environment(home, url, **more):
 
 def moe_tune(environ, *argv):
     return subprocess.run([sys.executable, "-m", "moe_tune", *argv], env=environ, capture_output=True, text=True)
-
-
-def only_run(root):
-    (run,) = [path for path in root.iterdir() if path.is_dir()]
-    return run
 
 
 @pytest.fixture(scope="module")

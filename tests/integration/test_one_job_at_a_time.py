@@ -1,15 +1,15 @@
 """A second identical command leaves the first one's run alone, whatever the first has done so far."""
 
-import json
 import os
 import subprocess
 import sys
 import time
 
+from tiny_runs import manifest
+
 from moe_tune.base.locks import WorkLock
 from moe_tune.cli.main import main
-from moe_tune.cli.sweep import sweep_folder
-from moe_tune.studies.sweep_file import load_sweep
+from moe_tune.studies.sweep_file import load_sweep, sweep_folder
 
 WORDS = [
     *("--config", "configs/nano.yaml", "--config", "configs/debug/tiny.yaml", "--config", "configs/logger/none.yaml"),
@@ -53,7 +53,7 @@ def test_a_second_fit_is_refused_before_the_first_checkpoint_and_changes_nothing
     assert first.returncode == 0, said
     assert code == 2
     assert f"process {first.pid} on " in capsys.readouterr().err
-    assert json.loads((run / "manifest.json").read_text())["status"] == "finished"
+    assert manifest(run)["status"] == "finished"
     assert [path.name for path in (tmp_path / "runs").iterdir() if path.is_dir()] == [run.name]
 
 

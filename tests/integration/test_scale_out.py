@@ -13,6 +13,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from safetensors.torch import load_file
+from tiny_runs import history, manifest, only_run
 from waiting import until
 
 from moe_tune.base.errors import ConfigError
@@ -152,7 +153,7 @@ def test_in_mixed_precision_routing_and_heads_stay_float32(tmp_path):
         assert seen == {torch.float32}
         tensors = load_file(path / "checkpoints" / "last.ckpt" / "router.safetensors")
         assert {value.dtype for value in tensors.values()} == {torch.float32}
-        lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+        lines = history(path)
         assert all(math.isfinite(line["validation/accuracy"]) for line in lines if "validation/accuracy" in line)
 
 
@@ -336,5 +337,5 @@ def test_torchrun_makes_one_finished_run(tmp_path):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     with started(tmp_path, *launcher, "-m", "moe_tune", "fit", *words) as process:
         assert process.wait(300) == 0, (tmp_path / "said").read_text()[-3000:]
-    (path,) = [path for path in (tmp_path / "runs").iterdir() if path.is_dir()]
-    assert json.loads((path / "manifest.json").read_text())["status"] == "finished"
+    path = only_run(tmp_path / "runs")
+    assert manifest(path)["status"] == "finished"

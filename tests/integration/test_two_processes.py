@@ -1,6 +1,5 @@
 """Two processes on gloo do what one does: the same metrics, every question once, one set of heads, one set of files."""
 
-import json
 import os
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from tiny_runs import history, manifest, only_run
 from tolerances import rounding_of
 
 COMMON = [
@@ -46,7 +46,7 @@ def run(root, *words, spy=None):
     command = [sys.executable, "-m", "moe_tune", "fit", *COMMON, "--runs_root", str(root / "runs"), *words]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    (path,) = [path for path in (root / "runs").iterdir() if path.is_dir()]
+    path = only_run(root / "runs")
     return path, done.stderr + done.stdout
 
 
@@ -108,12 +108,12 @@ def test_the_first_process_writes_the_files(pair):
     single, double, folder, said = pair
     histories = []
     for path in (single, double):
-        lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+        lines = history(path)
         histories.append([(line["step"], sorted(line.keys() - {"time"})) for line in lines])
     assert histories[0] == histories[1], "no line twice"
     ledger = (folder / "runs" / "test_ledger.jsonl").read_text().splitlines()
     assert len(ledger) == 2, "one opening for each protocol of the test split"
-    assert json.loads((double / "manifest.json").read_text())["status"] == "finished"
+    assert manifest(double)["status"] == "finished"
     assert said.count("accuracy") == 2
     assert "sync_dist" not in said
 

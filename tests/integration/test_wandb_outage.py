@@ -1,12 +1,12 @@
 """Whatever becomes of W&B's server, a fit ends well, loses no number, and can be sent afterwards."""
 
-import json
 import os
 import re
 import time
 
 import pytest
 from offline_runs import OfflineRun
+from tiny_runs import history, manifest
 from wandb_server.fixtures import wandb_command
 from wandb_server.server import KEY, WandbServer
 
@@ -24,7 +24,7 @@ LOST_AT_START = 10.0
 
 
 def lines(run):
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return history(run)
 
 
 def numbers(run):
@@ -43,7 +43,7 @@ def test_a_fit_ends_well_and_can_be_sent_later(outage, offline_fit, tiny_fit, tm
         run, done = tiny_fit(tmp_path / "runs", server.environment(tmp_path, WANDB_FINISH_TIMEOUT="3"))
         assert not any(one.complete for one in server.store.runs.values())
     assert "Traceback" not in done.stderr
-    assert json.loads((run / "manifest.json").read_text())["status"] == "finished"
+    assert manifest(run)["status"] == "finished"
     assert numbers(run) == numbers(offline_fit)
 
     if outage == "dying":

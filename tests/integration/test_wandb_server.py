@@ -8,6 +8,7 @@ import threading
 import pytest
 import yaml
 from offline_runs import OfflineRun, chunks, offline_run
+from tiny_runs import history
 from wandb_server.fixtures import wandb_command
 from wandb_server.server import KEY, WandbServer
 
@@ -143,7 +144,7 @@ def test_a_fit_arrives_online(fits):
     assert run.project == "moe_tune"
     assert run.config["model.scope"] == "answer"
     assert run.config["data.limit_train"] == 16
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = history(folder)
     for line in lines:
         for key, value in line.items():
             if key not in ("step", "time") and value is not None:

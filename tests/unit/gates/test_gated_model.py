@@ -253,21 +253,6 @@ def test_a_head_at_the_answer_acts_on_every_generated_token(family, tiny_model, 
     torch.testing.assert_close(torch.cat(logits), whole, atol=1e-5, rtol=1e-4)
 
 
-def test_both_experts_implementations_give_the_router_one_gradient(family, build_model, batch):
-    gradients, outputs = [], []
-    for implementation in ("eager", "grouped_mm"):
-        model = build_model(family, experts=implementation)
-        gated = GatedModel(model, family, RetunedHead(), "all", "all")
-        logits = model(**batch).logits[batch["attention_mask"].bool()]
-        logits.logsumexp(-1).sum().backward()
-        outputs.append(logits.detach())
-        gradients.append([parameter.grad for parameter in gated.trainable().values()])
-    torch.testing.assert_close(outputs[0], outputs[1], atol=1e-5, rtol=1e-4)
-    for eager, grouped in zip(*gradients, strict=True):
-        assert eager.abs().max() > 0
-        torch.testing.assert_close(grouped, eager, atol=1e-5, rtol=1e-3)
-
-
 def test_training_the_answer_changes_no_earlier_token(family, tiny_model, batch):
     """The basis of the one-token path: at scope ``answer`` every earlier position keeps its logits."""
     gated = GatedModel(tiny_model, family, RetunedHead(), "all", "answer")

@@ -1,6 +1,5 @@
 """The accuracy bias against slow references in plain Python, and the laws of its three modes."""
 
-import math
 import statistics
 
 import numpy as np
@@ -8,9 +7,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from made_up import layer_table
+from made_up import bound_to, layer_table
 
-from moe_tune.base.errors import ConfigError
 from moe_tune.heads.accuracy_bias import AccuracyBiasHead, accuracy_bias, expected_correct
 from moe_tune.heads.base import BaseGate, decide
 from moe_tune.heads.identity import IdentityHead
@@ -162,53 +160,11 @@ def test_an_expert_nobody_chose_gets_no_bias_even_without_shrinkage():
     assert bias[2] == 0
 
 
-def slow_decision(z, b, mode, top_k, renormalise):
-    """Return experts and weights of one token in double precision."""
-
-    def softmax(values):
-        top = max(values)
-        powers = [math.exp(value - top) for value in values]
-        return [power / sum(powers) for power in powers]
-
-    biased = [z_i + b_i for z_i, b_i in zip(z, b, strict=True)]
-    ranked = z if mode == "weight" else biased
-    chosen = sorted(range(len(z)), key=lambda i: (-ranked[i], i))[:top_k]
-    p = softmax(biased if mode == "logit" else z)
-    w = [p[i] for i in chosen]
-    if renormalise:
-        w = [value / sum(w) for value in w]
-    if mode == "weight":
-        tilted = [value * math.exp(b[i]) for value, i in zip(w, chosen, strict=True)]
-        w = [value * sum(w) / sum(tilted) for value in tilted]
-    return chosen, w
-
-
 def decision(mode, bias_E, logits_TE, renormalise):
     rule = SoftmaxRule(4, 16, renormalise)
-    head = AccuracyBiasHead(mode=mode).bound_to(BaseGate(torch.zeros(16, 4), rule, 0))
+    head = bound_to(rule, AccuracyBiasHead(mode=mode))
     head.bias_E.copy_(bias_E)
     return decide(head, rule, HIDDEN_TD, logits_TE)
-
-
-@pytest.mark.reference("AccuracyBiasHead")
-@pytest.mark.parametrize("renormalise", [False, True])
-@pytest.mark.parametrize("mode", MODES)
-def test_each_mode_equals_the_slow_reference(mode, renormalise):
-    logits_TE, bias_E = torch.randn(30, 16), 0.5 * torch.randn(16)
-    came = decision(mode, bias_E, logits_TE, renormalise)
-    for token in range(30):
-        experts, weights = slow_decision(logits_TE[token].tolist(), bias_E.tolist(), mode, 4, renormalise)
-        assert came.experts_TK[token].tolist() == experts
-        assert came.weights_TK[token].tolist() == pytest.approx(weights, abs=1e-6)
-
-
-@pytest.mark.parametrize("renormalise", [False, True])
-@pytest.mark.parametrize("mode", MODES)
-def test_a_constant_added_to_the_bias_is_ignored(mode, renormalise):
-    logits_TE, bias_E = torch.randn(30, 16), 0.5 * torch.randn(16)
-    one, other = (decision(mode, bias_E + shift, logits_TE, renormalise) for shift in (0.0, 3.0))
-    assert torch.equal(one.experts_TK, other.experts_TK)
-    torch.testing.assert_close(one.weights_TK, other.weights_TK)
 
 
 def test_selecting_otherwise_never_adds_mass():
@@ -222,16 +178,8 @@ def test_selecting_otherwise_never_adds_mass():
 @pytest.mark.parametrize("mode", MODES)
 def test_a_beta_of_zero_is_the_pretrained_router(mode):
     rule, logits_TE = SoftmaxRule(4, 16, False), torch.randn(30, 16)
-    head = AccuracyBiasHead(mode=mode, beta=0.0).bound_to(BaseGate(torch.zeros(16, 4), rule, 0))
+    head = bound_to(rule, AccuracyBiasHead(mode=mode, beta=0.0))
     head.calibrate(layer_table(16))
     came, base = (decide(one, rule, HIDDEN_TD, logits_TE) for one in (head, IdentityHead()))
     assert torch.equal(came.experts_TK, base.experts_TK)
     assert torch.equal(came.weights_TK, base.weights_TK)
-
-
-@pytest.mark.parametrize(
-    ("key", "value"), [("b_max", 0.0), ("b_max", math.nan), ("beta", math.inf), ("beta", math.nan), ("shrinkage", -1.0)]
-)
-def test_impossible_settings_are_refused(key, value):
-    with pytest.raises(ConfigError, match=rf"head\.{key}"):
-        AccuracyBiasHead(**{key: value})

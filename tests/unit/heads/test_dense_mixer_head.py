@@ -5,7 +5,6 @@ import torch
 from made_up import mixture
 from torch import nn
 
-from moe_tune.base.errors import ConfigError
 from moe_tune.gates.gated_model import TunedRouters
 from moe_tune.heads.dense_mixer import DenseMixerHead
 from moe_tune.heads.identity import IdentityHead
@@ -193,8 +192,3 @@ def test_experts_are_computed_in_the_precision_of_the_forward_pass(family, build
     loss.backward()
     assert seen == {True}
     assert all(parameter.grad.isfinite().all() for parameter in routers.trainable().values())
-
-
-def test_impossible_settings_are_refused():
-    with pytest.raises(ConfigError, match=r"head\.chunk"):
-        DenseMixerHead(0)

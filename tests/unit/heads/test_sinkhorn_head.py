@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
+from made_up import bound_to
 
-from moe_tune.heads.base import BaseGate, decide
+from moe_tune.heads.base import decide
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.heads.sinkhorn import SinkhornHead, sinkhorn_columns
 from moe_tune.routing import SoftmaxRule
@@ -15,7 +16,7 @@ SKEWED_TE = torch.randn(200, 8, generator=torch.Generator().manual_seed(6)) + to
 
 
 def bound():
-    return SinkhornHead().bound_to(BaseGate(torch.zeros(8, 4), RULE, 0))
+    return bound_to(RULE, SinkhornHead())
 
 
 @pytest.mark.reference("SinkhornHead")

@@ -19,7 +19,6 @@ from moe_tune.losses.routing_anchor import RoutingAnchorLoss
 from moe_tune.losses.sequence_load_balance import SequenceLoadBalanceLoss
 from moe_tune.losses.squared_variation import SquaredVariationLoss
 from moe_tune.losses.uniform_distance import UniformDistanceLoss
-from moe_tune.routing import RoutingTrace
 
 E, K, LENGTHS, POSITIONS = 8, 2, (4, 1, 3, 5, 2), 5
 
@@ -184,14 +183,3 @@ def test_routing_anchor_stays_finite_where_a_probability_underflows(random_trace
     value.backward()
     assert value.isfinite()
     assert logits_TE.grad.isfinite().all()
-
-
-def test_balance_within_questions_does_not_need_neighbours(random_trace):
-    """The tokens of a question may lie anywhere in the batch."""
-    trace = random_trace(LENGTHS, POSITIONS)
-    order = torch.randperm(len(trace.real_T))
-    mixed = RoutingTrace(trace.real_T[order], trace.answer_T[order], trace.question_T[order])
-    for output in trace.outputs.values():
-        mixed.record(output.rows(order))
-    loss = SequenceLoadBalanceLoss()
-    torch.testing.assert_close(loss.compute(mixed, loss_context()), loss.compute(trace, loss_context()))

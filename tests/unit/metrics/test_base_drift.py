@@ -8,10 +8,11 @@ import scipy.special
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from made_up import bound_to, output_of
 from naive_choices import LENGTHS, chosen, table, tokens
 from tolerances import rounding_of
 
-from moe_tune.heads.base import BaseGate, decide
+from moe_tune.heads.base import decide
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.metrics.base_drift import BaseDrift, base_divergence, base_overlap
 from moe_tune.routing import RouterOutput, SoftmaxRule, stable_top_k
@@ -83,11 +84,8 @@ def test_the_pretrained_router_itself_has_drifted_by_exactly_nothing():
 def test_ties_do_not_count_as_drift_however_they_fall(stock_ties):
     """In bfloat16 a token in twenty ties at the boundary, and torch.topk breaks ties in no order of its own."""
     rule, logits_TE = SoftmaxRule(8, 64, False), torch.randn(2000, 64).bfloat16()
-    head = IdentityHead().bound_to(BaseGate(torch.zeros(64, 4), rule, 0))
-    made = decide(head, rule, torch.zeros(2000, 4), logits_TE, stock_ties=stock_ties)
-    output = RouterOutput(
-        made.logits_TE, made.probs_TE, made.weights_TK, made.experts_TK, torch.ones(2000).bool(), 0, None, logits_TE
-    )
+    made = decide(bound_to(rule, IdentityHead()), rule, torch.zeros(2000, 4), logits_TE, stock_ties=stock_ties)
+    output = output_of(made, base_logits_TE=logits_TE)
     ranked_TE = logits_TE.float().sort(-1, descending=True).values
     assert (ranked_TE[:, 7] == ranked_TE[:, 8]).sum() > 40, "otherwise nothing ties"
     shared_T, chosen_T = base_overlap(output, 8)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from made_up import bound_to, output_of
 
-from moe_tune.heads.base import BaseGate, decide
+from moe_tune.heads.base import decide
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.heads.relu import ReluHead
 from moe_tune.heads.top_p import TopPHead
@@ -17,7 +18,7 @@ from moe_tune.metrics.expert_accuracy import ExpertAccuracy
 from moe_tune.metrics.expert_activation import ExpertActivation
 from moe_tune.metrics.gate_entropy import GateEntropy
 from moe_tune.metrics.question_routing import QuestionRouting
-from moe_tune.routing import RouterOutput, RoutingTrace, SoftmaxRule
+from moe_tune.routing import RoutingTrace, SoftmaxRule
 from moe_tune.stats.ratios import FEWEST
 
 SHAPE = MetricShape(layers=(0, 1, 2), num_experts=8, top_k=2, num_subjects=3, num_questions=5)
@@ -115,12 +116,9 @@ HEADS = {
 def test_no_head_gets_more_than_the_whole_of_the_maximum(head, spread):
     """Whatever a head makes of K: an even gate has all of it, and K slots in use have ln K, to the last digit."""
     rule = SoftmaxRule(2, 8, renormalise=False)
-    bound = head.bound_to(BaseGate(torch.zeros(8, 4), rule, 0))
-    made = decide(bound, rule, torch.zeros(500, 4), spread * torch.randn(500, 8))
+    made = decide(bound_to(rule, head), rule, torch.zeros(500, 4), spread * torch.randn(500, 8))
     trace = RoutingTrace.of_answers(500, 1, torch.device("cpu"))
-    trace.record(
-        RouterOutput(made.logits_TE, made.probs_TE, made.weights_TK, made.experts_TK, trace.real_T, 0, made.used_TK)
-    )
+    trace.record(output_of(made, trace.real_T))
     metric = GateEntropy(MetricShape((0,), 8, 2, 1, 500), "answer")
     metric.update(trace, Outcome(torch.ones(500).bool(), torch.zeros(500).long(), torch.arange(500)))
     tables = metric.compute()
@@ -203,10 +201,3 @@ def test_the_subject_frame_adds_up_to_the_frame(evidence):
     for name in ("questions", "correct"):
         assert sums[name].equals(answer[name][answer["questions"] > 0].sort_index())
     assert by_subject.groupby("layer")["questions"].sum().tolist() == [5 * 2] * 3, "K experts per question"
-
-
-def test_a_reset_forgets(evidence, random_trace):
-    first = evidence.frame()
-    evidence.reset()
-    evidence.update(random_trace(LENGTHS, 5), OUTCOME)
-    assert evidence.frame().equals(first)
