@@ -13,4 +13,4 @@ def until(condition, seconds=120.0):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"not within {seconds} seconds"
-        time.sleep(0.005)
+        time.sleep(0.02)

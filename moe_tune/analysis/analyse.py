@@ -1,28 +1,36 @@
 """An analysis from its first pass to its files: a pass per number of worked examples, then what they say together."""
 
+import hashlib
+import json
+import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from lightning.pytorch import seed_everything
+from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from moe_tune.analysis.files import write_analysis
 from moe_tune.analysis.findings import Analysis
-from moe_tune.analysis.gather import Manner, gather, question_table
-from moe_tune.analysis.passes import AnalysedModel, QuizPass, run_pass
+from moe_tune.analysis.gather import Manner, gather, pass_part
+from moe_tune.analysis.kept import Part, keep, kept
+from moe_tune.analysis.passes import AnalysedModel, run_pass
 from moe_tune.analysis.perturbations import CHANGES, unchanged
 from moe_tune.analysis.sensitivity import measure_sensitivity
 from moe_tune.base.errors import ConfigError, DataError
 from moe_tune.base.memory import peak_memory
 from moe_tune.base.published import write_parquet
-from moe_tune.routing import Part, Scope
-from moe_tune.runs.checkpoint import RouterCheckpointIO
-from moe_tune.runs.directory import RunDirectory
+from moe_tune.routing import Part as PromptPart
+from moe_tune.routing import Scope
+from moe_tune.runs.checkpoint import MANIFEST, RouterCheckpointIO
+from moe_tune.runs.directory import RunDirectory, environment, identity
 from moe_tune.settings.fit_settings import FitSettings
+
+PASSES = "passes"
+"""Folder of what each pass came to, until the analysis is written; an interrupted one goes on from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,48 +53,73 @@ class Asked:
     home: Path
     split: str
     shots: list[int] | None
-    scopes: list[Scope | Part]
+    scopes: list[Scope | PromptPart]
     sensitivity: int
     draws: int
 
 
 def analyse(asked: Asked, host: FitSettings, with_shots: Callable[[int], FitSettings], out: Path) -> Analysis:
-    """Analyse a model or a run, write the results and return them."""
+    """Analyse a model or a run, write the results and return them; an interrupted analysis goes on where it was."""
     began = time.monotonic()
     model = AnalysedModel(host.model, asked.scopes)
-    passes: list[QuizPass] = []
+    manner = Manner(asked.name, asked.split, asked.checkpoint is not None, asked.draws, host.settings.seed_everything)
+    passes: dict[int, Part] = {}
+    fits: dict[int, FitSettings] = {}
     notes: list[str] = []
     for shots in _shots(asked, host.settings.data.few_shot):
-        fit = with_shots(shots)
-        seed_everything(fit.settings.seed_everything, verbose=False)  # no pass hangs on what one before it drew
-        trainer = fit.trainer_for(
-            devices=1,
-            num_nodes=1,  # a pass for each number of examples: processes of one pass could not be used for the next
-            enable_progress_bar=sys.stderr.isatty(),
-            plugins=[RouterCheckpointIO()],
-        )
+        fits[shots] = with_shots(shots)
         try:
-            passes.append(run_pass(model, fit.datamodule, asked.split, trainer, asked.checkpoint))
+            passes[shots] = _pass(model, fits[shots], asked, manner, out / PASSES / f"{shots}-shot")
         except (ConfigError, DataError) as fault:
             if asked.shots or not passes:
                 raise
             notes.append(f"No pass with {shots} worked examples: {fault}")
             rank_zero_info(notes[-1])
-            continue
-        _record(asked, passes[-1], shots)
     sensitivity = pd.DataFrame()
     if asked.sensitivity and "answer" in asked.scopes:
-        sensitivity = _sensitivity(passes, asked.split, asked.sensitivity)
+        sensitivity = _sensitivity(model, {shots: fits[shots] for shots in passes}, asked, out / PASSES)
     elif asked.sensitivity:
         notes.append("Sensitivity was not measured: it is of the answer token, which is not among the scopes.")
         rank_zero_info(notes[-1])
-    seed = host.settings.seed_everything
-    manner = Manner(asked.name, asked.split, asked.checkpoint is not None, asked.draws, seed)
     cost = {"seconds": round(time.monotonic() - began, 1), "peak_memory_gib": round(peak_memory() / 2**30, 2)}
-    analysis = gather(model, passes, manner, sensitivity, notes, cost)
+    parts = list(passes.values())
+    analysis = gather(parts, manner, sensitivity, notes, cost)
     write_analysis(analysis, out)
-    write_parquet(pd.concat([question_table(one, asked.split) for one in passes]), out / "questions.parquet")
+    write_parquet(pd.concat([one.tables["questions"] for one in parts]), out / "questions.parquet")
+    shutil.rmtree(out / PASSES)  # all of it is in the tables now
     return analysis
+
+
+def _pass(model: AnalysedModel, fit: FitSettings, asked: Asked, manner: Manner, folder: Path) -> Part:
+    """Answer all questions once and keep what it came to; or take what the same command kept before it broke off."""
+    key = _key(fit, asked, [manner.split, manner.draws, manner.trained, *asked.scopes])
+    shots = fit.settings.data.few_shot
+    if (part := kept(folder, key)) is not None:
+        rank_zero_info(f"{manner.split}, {shots}-shot: kept in {folder}")
+        return part
+    one = run_pass(model, fit.datamodule, manner.split, _trainer(fit), asked.checkpoint)
+    questions = len(one.predictions_Q)
+    if manner.split.startswith("test"):
+        RunDirectory(asked.home).record_opening(f"{manner.split} (analyze, {shots}-shot)", questions)
+    rank_zero_info(f"{manner.split}, {shots}-shot: {questions:,} questions read")
+    return keep(pass_part(model, one, manner), folder, key)
+
+
+def _trainer(fit: FitSettings) -> Trainer:
+    seed_everything(fit.settings.seed_everything, verbose=False)  # no pass hangs on what one before it drew
+    return fit.trainer_for(
+        devices=1,
+        num_nodes=1,  # a pass for each number of examples: processes of one pass could not be used for the next
+        enable_progress_bar=sys.stderr.isatty(),
+        plugins=[RouterCheckpointIO()],
+    )
+
+
+def _key(fit: FitSettings, asked: Asked, words: Sequence[object]) -> str:
+    """Return what the results of a part follow from: configuration, heads, plug-ins, versions and what is counted."""
+    heads = None if asked.checkpoint is None else (Path(asked.checkpoint) / MANIFEST).read_text(encoding="utf-8")
+    values = [identity(fit.configuration), heads, fit.plugins, environment(), *words]
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _shots(asked: Asked, configured: int) -> list[int]:
@@ -95,22 +128,21 @@ def _shots(asked: Asked, configured: int) -> list[int]:
     return list(dict.fromkeys(asked.shots or sorted({*least, 5, *([configured] if configured else [])})))
 
 
-def _sensitivity(passes: list[QuizPass], split: str, questions: int) -> pd.DataFrame:
+def _sensitivity(model: AnalysedModel, passes: Mapping[int, FitSettings], asked: Asked, folder: Path) -> pd.DataFrame:
     """Change the prompts of the first pass, and the order of the examples where there are most of them."""
-    most = max(passes, key=lambda one: one.shots)
+    first, most = next(iter(passes)), max(passes)
     ordered = [change for change in CHANGES if change.examples is not unchanged]
-    kinds = [(passes[0], [change for change in CHANGES if change not in ordered])]
+    kinds = [(first, [change for change in CHANGES if change not in ordered])]
     frames = []
-    for one, changes in kinds + ([(most, ordered)] if most.shots > 1 else []):
-        frame = measure_sensitivity(one.examiner, split, questions, changes)
-        frame.insert(0, "scope", "answer")
-        frame.insert(0, "shots", one.shots)
-        frames.append(frame)
+    for shots, changes in kinds + ([(most, ordered)] if most > 1 else []):
+        names = [change.name for change in changes]
+        key = _key(passes[shots], asked, [asked.split, asked.sensitivity, *names])
+        place = folder / f"sensitivity, {names[0]}"
+        if (part := kept(place, key)) is None:
+            examiner = model.examiner(passes[shots].datamodule, _trainer(passes[shots]), asked.checkpoint)
+            frame = measure_sensitivity(examiner, asked.split, asked.sensitivity, changes)
+            frame.insert(0, "scope", "answer")
+            frame.insert(0, "shots", shots)
+            part = keep(Part({"sensitivity": frame}), place, key)
+        frames.append(part.tables["sensitivity"])
     return pd.concat(frames, ignore_index=True)
-
-
-def _record(asked: Asked, one: QuizPass, shots: int) -> None:
-    questions = len(one.predictions_Q)
-    if asked.split.startswith("test"):
-        RunDirectory(asked.home).record_opening(f"{asked.split} (analyze, {shots}-shot)", questions)
-    rank_zero_info(f"{asked.split}, {shots}-shot: {questions:,} questions read")

@@ -9,8 +9,11 @@ import pandas as pd
 from moe_tune.analysis.claims import claims
 from moe_tune.analysis.findings import Analysis
 from moe_tune.analysis.frames import ScopeEvidence, scope_evidence
+from moe_tune.analysis.kept import Part
 from moe_tune.analysis.passes import AnalysedModel, QuizPass
-from moe_tune.routing import Part, Scope
+from moe_tune.base.errors import DataError
+from moe_tune.routing import Part as PromptPart
+from moe_tune.routing import Scope
 from moe_tune.runs.directory import environment, now
 from moe_tune.stats.accuracy_estimates import accuracy_text
 
@@ -36,56 +39,85 @@ class Manner:
     seed: int
 
 
-def gather(
-    model: AnalysedModel,
-    passes: Sequence[QuizPass],
-    manner: Manner,
-    sensitivity: pd.DataFrame,
-    notes: Sequence[str],
-    about: dict[str, Any],
-) -> Analysis:
-    """Return what passes over the same questions say together."""
-    frames: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
-    held, accuracies, made = [], {}, manner.draws
-    for one in passes:
-        known = _by_scope(one, model, manner)
-        held += claims({str(scope): evidence for scope, evidence in known.items()}, one.shots)
-        accuracies[one.shots] = accuracy_text(one.results.correct, len(one.predictions_Q))
-        made = max(made, *(evidence.draws for evidence in known.values()))
-        for scope, evidence in known.items():
-            for name in TABLES:
-                frame = getattr(evidence, name).copy()
-                frame.insert(0, "scope", scope)
-                frame.insert(0, "shots", one.shots)
-                frames[name].append(frame)
-    base, quiz, rule = model.base, passes[0].quiz, model.gated.rule
-    questions = len(passes[0].predictions_Q)
-    return Analysis(
-        title=f"Routing of {manner.name}",
-        lead=(
-            f"{_router(model, manner)} of {base.path}, {len(model.gated.gates)} layers of {rule.num_experts} "
-            f"experts, top {rule.top_k}, on {questions:,} questions of the {manner.split} split."
+def pass_part(model: AnalysedModel, one: QuizPass, manner: Manner) -> Part:
+    """Return what one pass over the questions came to, its tables under every scope and the claims held against them.
+
+    Args:
+        model: What answered.
+        one: The pass.
+        manner: How the analysis is made.
+    """
+    known = _by_scope(one, model, manner)
+    questions = question_table(one, manner.split)
+    tables = {"questions": questions}
+    for name in TABLES:
+        frames = [getattr(evidence, name).assign(shots=one.shots, scope=scope) for scope, evidence in known.items()]
+        table = pd.concat(frames, ignore_index=True)
+        tables[name] = table[["shots", "scope", *table.columns.drop(["shots", "scope"])]]
+    base, gated, rule = model.base, model.gated, model.gated.rule
+    facts = {
+        "shots": one.shots,
+        "accuracy": accuracy_text(one.results.correct, len(one.predictions_Q)),
+        "permutations": max(manner.draws, *(evidence.draws for evidence in known.values())),
+        "claims": claims({str(scope): evidence for scope, evidence in known.items()}, one.shots),
+        "lead": (
+            f"{_router(model, manner)} of {base.path}, {len(gated.gates)} layers of {rule.num_experts} "
+            f"experts, top {rule.top_k}, on {len(questions):,} questions of the {manner.split} split."
         ),
-        about={
+        "about": {
             "model": base.path,
             "revision": base.revision or "local",
-            "fingerprint": model.gated.fingerprint,
+            "fingerprint": gated.fingerprint,
             "head": _router(model, manner),
             "split": manner.split,
-            "protocol": quiz.protocol_name(manner.split),
-            "questions": questions,
-            "accuracy": accuracies,
-            "routing": model.routing_dtype,
-            "permutations": made,
+            "protocol": one.quiz.protocol_name(manner.split),
+            "questions": len(questions),
+        },
+        "routing": model.routing_dtype,
+    }
+    return Part(tables, facts)
+
+
+def gather(
+    passes: Sequence[Part], manner: Manner, sensitivity: pd.DataFrame, notes: Sequence[str], about: dict[str, Any]
+) -> Analysis:
+    """Return what passes over the same questions say together.
+
+    Args:
+        passes: What each came to, one per number of worked examples.
+        manner: How the analysis is made.
+        sensitivity: What small changes of the input change; empty where it was not measured.
+        notes: Sentences for the report's section on method.
+        about: Further facts for the report's head, such as the time it took.
+
+    Raises:
+        DataError: The base model is not the one that a pass kept from before was made with.
+    """
+    facts = [one.facts for one in passes]
+    for one in facts:
+        if one["about"]["fingerprint"] != facts[0]["about"]["fingerprint"]:
+            raise DataError(
+                f"expected one base model but the pass of {one['shots']} worked examples had the fingerprint "
+                f"{one['about']['fingerprint']}, the first {facts[0]['about']['fingerprint']} (analyze). "
+                "Hint: the model's files changed in between; delete the folder passes/ of the analysis."
+            )
+    return Analysis(
+        title=f"Routing of {manner.name}",
+        lead=facts[0]["lead"],
+        about={
+            **facts[0]["about"],
+            "accuracy": {one["shots"]: one["accuracy"] for one in facts},
+            "routing": facts[0]["routing"],
+            "permutations": max(one["permutations"] for one in facts),
             "seed": manner.seed,
             "date": now(),
             **about,
             **environment(),
         },
-        claims=[dict(one) for one in held],
+        claims=[claim for one in facts for claim in one["claims"]],
         notes=list(notes),
         sensitivity=sensitivity,
-        **{name: pd.concat(parts, ignore_index=True) for name, parts in frames.items()},
+        **{name: pd.concat([one.tables[name] for one in passes], ignore_index=True) for name in TABLES},
     )
 
 
@@ -105,7 +137,7 @@ def question_table(one: QuizPass, split: str) -> pd.DataFrame:
     return frame.assign(correct=frame["gold"] == frame["prediction"])
 
 
-def _by_scope(one: QuizPass, model: AnalysedModel, manner: Manner) -> dict[Scope | Part, ScopeEvidence]:
+def _by_scope(one: QuizPass, model: AnalysedModel, manner: Manner) -> dict[Scope | PromptPart, ScopeEvidence]:
     cluster_Q = question_table(one, manner.split)["content_hash"].factorize()[0]
     evidence = {}
     for scope in model.scopes:

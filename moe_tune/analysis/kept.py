@@ -27,13 +27,7 @@ class Part:
 
 
 def keep(part: Part, folder: Path, key: str) -> Part:
-    """Write a part, whole or not at all, and return it as it will be read again.
-
-    Args:
-        part: The part.
-        folder: Folder of its files; replaced if it exists.
-        key: What the part follows from; under another it is not found again.
-    """
+    """Write a part, whole or not at all, and return it as it will be read again."""
     with published(folder) as draft:
         draft.mkdir()
         for name, table in part.tables.items():
@@ -46,12 +40,7 @@ def keep(part: Part, folder: Path, key: str) -> Part:
 
 
 def kept(folder: Path, key: str) -> Part | None:
-    """Return a part that was kept under a key; ``None`` if there is none, or one that follows from something else.
-
-    Args:
-        folder: Folder of its files.
-        key: What it follows from.
-    """
+    """Return a part that was kept under a key; ``None`` if there is none, or one that follows from something else."""
     if not (folder / FACTS).is_file():
         return None
     values = json.loads((folder / FACTS).read_text(encoding="utf-8"))

@@ -42,13 +42,7 @@ class AnalysedModel:
         return self._opened.gated
 
     def examiner(self, quiz: QuizDataModule, trainer: Trainer, checkpoint: str | None) -> Examiner:
-        """Return who asks the questions of a quiz, the heads restored, or calibrated on its training questions.
-
-        Args:
-            quiz: The data.
-            trainer: On which hardware, and with which numerics.
-            checkpoint: The checkpoint whose heads answer; ``None`` takes them as they are configured.
-        """
+        """Return who asks the questions of a quiz, the heads restored, or calibrated on its training questions."""
         host = self.host
         quiz.prepare(host.tokenizer, host.context_length)
         if self._opened is None:
@@ -114,15 +108,7 @@ class QuizPass:
 def run_pass(
     model: AnalysedModel, quiz: QuizDataModule, split: str, trainer: Trainer, checkpoint: str | None
 ) -> QuizPass:
-    """Answer every question of a split once.
-
-    Args:
-        model: What answers.
-        quiz: The data.
-        split: Which questions: ``train``, ``validation``, or a name of ``quiz.test_names``.
-        trainer: On which hardware, and with which numerics.
-        checkpoint: The checkpoint whose heads answer; ``None`` takes them as they are configured.
-    """
+    """Answer every question of a split once."""
     examiner = model.examiner(quiz, trainer, checkpoint)
     results = examiner.results(split, model.scopes)
     said = f"{split}, {quiz.few_shot}-shot"

@@ -27,11 +27,7 @@ TYPOS = 2
 
 
 def unchanged(value: T) -> T:
-    """Return what was given.
-
-    Args:
-        value: Anything.
-    """
+    """Return what was given."""
     return value
 
 
@@ -63,31 +59,18 @@ class Change:
         return self.batch_size is not None or self.other_dtype
 
     def original_letters(self, letter_Q: NDArray[np.intp], count_Q: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Return which choice of the unchanged question each letter of the changed one stands for.
-
-        Args:
-            letter_Q: Index of a letter, from 0.
-            count_Q: Choices of the question, 2 to 8.
-        """
+        """Return which choice of the unchanged question each letter of the changed one stands for."""
         return (letter_Q + self.shift) % count_Q
 
 
 def shift_choices(question: Question) -> Question:
-    """Return the question with each choice one letter earlier, and the first as the last.
-
-    Args:
-        question: The question asked.
-    """
+    """Return the question with each choice one letter earlier, and the first as the last."""
     first, *others = question.choices
     return replace(question, choices=(*others, first), answer=(question.answer - 1) % len(question.choices))
 
 
 def double_a_space(question: Question) -> Question:
-    """Return the question with one of the spaces in its stem doubled.
-
-    Args:
-        question: The question asked; a stem of one word stays as it is.
-    """
+    """Return the question with one of the spaces in its stem doubled."""
     stem = question.stem.strip()
     spaces = [place for place, letter in enumerate(stem) if letter == " "]
     for place in draw(_random("white space", question), spaces, min(1, len(spaces))):
@@ -96,20 +79,12 @@ def double_a_space(question: Question) -> Question:
 
 
 def space_behind_stem(protocol: PromptProtocol) -> PromptProtocol:
-    """Return the protocol with a trailing space behind every stem.
-
-    Args:
-        protocol: How a question becomes text; it strips the stems, so that the space has to stand in the template.
-    """
+    """Return the protocol with a trailing space behind every stem."""
     return replace(protocol, question=protocol.question.replace("{stem}", "{stem} "))
 
 
 def misspell(question: Question) -> Question:
-    """Return the question with two neighbouring letters swapped in each of two words of its stem.
-
-    Args:
-        question: The question asked; words shorter than five letters, and those of one letter repeated, are left.
-    """
+    """Return the question with two neighbouring letters swapped in each of two words of its stem."""
     rng = _random("typos", question)
     stem = question.stem
     words = [match for match in WORD.finditer(stem) if len(match[0]) >= LONG and _swaps(match)]
@@ -120,11 +95,7 @@ def misspell(question: Question) -> Question:
 
 
 def replace_by_synonyms(question: Question) -> Question:
-    """Return the question with every word of its stem that the fixed list holds replaced by its synonym.
-
-    Args:
-        question: The question asked; a capital at a word's start is kept, words in capitals are left.
-    """
+    """Return the question with every word of its stem that the fixed list holds replaced by its synonym."""
 
     def synonym(match: re.Match[str]) -> str:
         word = match[0]
@@ -135,11 +106,7 @@ def replace_by_synonyms(question: Question) -> Question:
 
 
 def reverse(examples: Sequence[Question]) -> Sequence[Question]:
-    """Return worked examples in the reverse order.
-
-    Args:
-        examples: Those a prompt holds; of fewer than two the order is what it was.
-    """
+    """Return worked examples in the reverse order."""
     return tuple(reversed(examples))
 
 

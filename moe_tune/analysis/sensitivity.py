@@ -2,8 +2,8 @@
 
 import math
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -22,6 +22,7 @@ from moe_tune.data.encoding import PromptedQuestion, PromptEncoder
 from moe_tune.data.module import QuizDataModule
 from moe_tune.gates.gated_model import GatedModel
 from moe_tune.metrics.expert_accuracy import questions_by_expert
+from moe_tune.models.other_dtype import in_other_dtype
 from moe_tune.routing import RoutingTrace
 from moe_tune.stats.accuracy_estimates import raw_accuracy
 from moe_tune.tuner.examiner import Examiner
@@ -50,10 +51,6 @@ def changed_experts(before_QE: NDArray[np.bool_], after_QE: NDArray[np.bool_]) -
 
     Formula: ``1 - |A & B| / max(|A|, |B|)``, of the sets A before and B after; 0 where both are empty.
 
-    Args:
-        before_QE: Whether a question chose an expert before the change; along the last axis the experts.
-        after_QE: The same after the change.
-
     Shape:
         - one axis less than the arguments, in [0, 1].
 
@@ -80,12 +77,6 @@ def measure_sensitivity(
     that a change makes longer than the context are left out and counted. Heads stay in place; nothing is trained,
     kept on disk, or left changed.
 
-    Args:
-        examiner: Asks the questions.
-        split: Which questions: ``train``, ``validation``, or a name of ``quiz.test_names``.
-        questions: Size of the sample, from 1: evenly spaced in the split; all of it where it has no more.
-        changes: The changes, each made alone.
-
     Returns:
         One row per change and MoE layer (``changed_*``; the interval of the mean is normal, from 30 questions on, and
         ``any_changed_share`` is the share of questions with another set) and one per change with layer -1
@@ -110,7 +101,8 @@ def measure_sensitivity(
         new_Q = np.array([change.numeric or not torch.equal(one.ids_S, other.ids_S) for one, other in pairs])
         fits_Q = np.array([len(one.ids_S) <= most for one in asked])
         place_Q = np.flatnonzero(new_Q & fits_Q)
-        with _in_other_dtype(examiner.gated) if change.other_dtype else nullcontext():
+        model = examiner.gated.model
+        with in_other_dtype(model, _own(examiner.gated)) if change.other_dtype else nullcontext():
             kept = [asked[place] for place in place_Q]
             after = _answers(examiner, split, kept, change.batch_size or quiz.eval_batch_size)
         count_Q = np.array([len(one.question.choices) for one in kept], dtype=np.intp)
@@ -167,22 +159,9 @@ class _Choices:
             self.answers.chosen_QLE[place_B, index] = hit_BE.cpu().numpy()
 
 
-@contextmanager
-def _in_other_dtype(gated: GatedModel) -> Iterator[None]:
-    """Let the base model's weights have the other dtype; heads and adapters keep theirs, as in a run of that dtype."""
-    own = {id(value) for head in gated.heads.values() for value in head.parameters()}
-    own |= {id(value) for value in gated.trainable().values()}
-    stored = {
-        value: value.data for value in gated.model.parameters() if value.is_floating_point() and id(value) not in own
-    }
-    dtype = torch.bfloat16 if gated.model.dtype == torch.float32 else torch.float32
-    try:
-        for value, data in stored.items():
-            value.data = data.to(dtype)
-        yield
-    finally:
-        for value, data in stored.items():  # the very tensors: a cast back would have lost what bfloat16 cannot hold
-            value.data = data
+def _own(gated: GatedModel) -> list[Tensor]:
+    """Return the heads' and adapters' parameters: they keep their dtype, as in a run of the other one."""
+    return [*(value for head in gated.heads.values() for value in head.parameters()), *gated.trainable().values()]
 
 
 def _changed(share_Q: NDArray[np.float64]) -> dict[str, float]:

@@ -52,9 +52,6 @@ class Answering:
     def decide(self, split: str) -> WayDecision:
         """Return how a split goes, as the first process decides it; a sample that it asks for is the caller's to take.
 
-        Args:
-            split: A split of the quiz.
-
         Raises:
             ConfigError: The answer path is demanded where it is not exact, or a question alone is above the limit.
         """
@@ -76,11 +73,7 @@ class Answering:
         return decided
 
     def way(self, split: str) -> Way:
-        """Return how the batches of a split go.
-
-        Args:
-            split: A split of the quiz, cut to a sample where ``decide`` has asked for one.
-        """
+        """Return how the batches of a split go."""
         decided = self.decide(split)
         assert decided.sample is None, "the sample is taken before the way is gone"
         return decided.way
@@ -102,12 +95,7 @@ class Answering:
     # Going
 
     def logits(self, batch: Batch, split: str) -> Tensor:
-        """Return the logits over the vocabulary at the answer position, (B x N, V); N heads side by side, or 1.
-
-        Args:
-            batch: A batch of the data module.
-            split: Its split.
-        """
+        """Return the logits over the vocabulary at the answer position, (B x N, V); N heads side by side, or 1."""
         way, gated = self.way(split), self.here.gated
         if way is Way.FULL_PROMPTS:
             return gated(batch.input_ids_BS, batch.attention_mask_BS, batch.answer_position_B)
@@ -120,20 +108,12 @@ class Answering:
         return logits
 
     def keep(self, split: str) -> None:
-        """Build or open the prompt cache of a split that has one.
-
-        Args:
-            split: A split of the quiz.
-        """
+        """Build or open the prompt cache of a split that has one."""
         if self.way(split) in (Way.CACHED, Way.TRUNK):
             self.source(split)
 
     def source(self, split: str) -> StateSource:
-        """Return where the states of a split come from; its cache is built when first asked for.
-
-        Args:
-            split: A split of the quiz.
-        """
+        """Return where the states of a split come from; its cache is built when first asked for."""
         if split not in self._sources:
             way = self.way(split)
             self._shapes[split] = self._shape(self._first_layer)
@@ -199,12 +179,7 @@ class Answering:
         return gated.family.state_shape(gated.model.config, first_layer, lower, gated.model.dtype)
 
     def plan(self, split: str, trunk: bool = False) -> StorePlan:
-        """Return the sizes of a split's cache.
-
-        Args:
-            split: A split of the quiz.
-            trunk: Of its trunk cache instead.
-        """
+        """Return the sizes of a split's cache."""
         shape = self._shape(self._first_layer)
         lengths_Q = torch.tensor([len(one.ids_S) for one in self._prompts(split)])
         if trunk:

@@ -28,17 +28,6 @@ def answer_attention(
     Kept keys and values are read in place: nothing is concatenated, and no gradient is kept for them. Scores and their
     softmax are computed in float32.
 
-    Args:
-        module: The attention module of a layer; ``layer_idx`` says which.
-        query: (B, Hq, N, C); N heads compared, each with an answer token of its own.
-        key: The answer tokens' own keys, (B, H, N, C).
-        value: Their own values.
-        attention_mask: Unused: every kept token is seen.
-        scaling: Factor on the scores.
-        prompt_states: The batch's kept states.
-        first_layer: Index of the layer the first kept keys belong to.
-        **kwargs: What else the model's layers pass on; none of it matters to one token.
-
     Shape:
         - returns (B, N, Hq, C), as transformers' attention functions do.
     """

@@ -67,16 +67,6 @@ def build_store(
 ) -> PromptStore:
     """Return the cache in a folder, computing what is missing of it; of two builders at once, one waits.
 
-    Args:
-        folder: Where the finished cache shall be.
-        plan: Its sizes.
-        description: What it is of, for people.
-        prompt_pass: Computes the states.
-        rank: Which of several processes this is; each computes its share of the questions.
-        world_size: How many processes there are.
-        barrier: Waits until all processes have come here.
-        agreed: Gives every process what the first one says.
-
     Raises:
         ConfigError: The processes see different disks.
         ResourceError: The disk is too small.
@@ -159,13 +149,7 @@ def _fill(
 
 
 def pass_batches(questions: Sequence[int], plan: StorePlan, prefixes: SharedPrefixes) -> list[list[int]]:
-    """Return the batches of a pass: each of one prefix, of like length, the longest first.
-
-    Args:
-        questions: Which questions.
-        plan: Their lengths.
-        prefixes: Their prefixes.
-    """
+    """Return the batches of a pass: each of one prefix, of like length, the longest first."""
     lengths = plan.own_length_Q.tolist()
     order = sorted(questions, key=lambda index: (prefixes.prefix_Q[index], -lengths[index], index))
     return list(_cut(order, lengths, prefixes))

@@ -18,15 +18,7 @@ LABELS = ("model", "revision", "split", "protocol", "few_shot")
 def describe_cache(
     here: Circumstances, split: str, first_layer: int, trunk: bool, hashes: dict[str, str]
 ) -> dict[str, Any]:
-    """Return what a cache is of.
-
-    Args:
-        here: The circumstances of the run.
-        split: The split.
-        first_layer: The layer that the kept states enter.
-        trunk: Whether it is a trunk cache.
-        hashes: What ``prompt_hashes`` says of the split.
-    """
+    """Return what a cache is of."""
     config, device = here.gated.model.config, here.gated.device.type
     autocast = torch.is_autocast_enabled(device)
     return {
@@ -49,12 +41,7 @@ def describe_cache(
 
 
 def cache_folder(description: dict[str, Any], root: str | None) -> Path:
-    """Return the folder of a cache: two descriptions share it if and only if they differ in labels alone.
-
-    Args:
-        description: What the cache is of.
-        root: Where prompt caches are kept; ``None`` is the user's cache.
-    """
+    """Return the folder of a cache: two descriptions share it if and only if they differ in labels alone."""
     exact = {key: value for key, value in description.items() if key not in LABELS}
     return cache_root(root) / hashlib.sha256(json.dumps(exact, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -21,11 +21,6 @@ def answer_logits(gated: GatedModel, shape: StateShape, states: PromptStates) ->
 
     It leaves the same trace behind as a forward call over the whole prompts would, restricted to the answer position.
     N is the number of heads that act side by side, or 1; the rows of a question are neighbours.
-
-    Args:
-        gated: A model with heads on it.
-        shape: What the states' first layer is.
-        states: The kept states of the batch, on the model's device.
     """
     model: Any = gated.model
     heads = gated.heads_per_answer

@@ -96,14 +96,6 @@ def cleaned(
 ) -> Iterator[str]:
     """Remove caches that nobody builds, and yield in words what was kept and what was removed.
 
-    Args:
-        root: The folder.
-        kept: What there is.
-        keys: Keys to remove, or how they begin.
-        every: Remove all of them; also if nothing but days is given.
-        unfinished: Remove unfinished builds and damaged caches.
-        days: Only what was not used for so many days, at least 0; ``None`` for any age.
-
     Raises:
         ConfigError: A key names no cache or several, nothing is chosen, or a chosen cache is being built.
     """

@@ -33,10 +33,6 @@ def shared_prefixes(prompts: Sequence[PromptedQuestion], shortest: int = SHORTES
     """Return the longest prefixes shared by the prompts of one subject with equally many worked examples.
 
     The last token of a prompt, where the letter is predicted, is never part of a prefix.
-
-    Args:
-        prompts: The prompts of a split.
-        shortest: Fewest tokens worth sharing.
     """
     groups: dict[tuple[str, int], list[int]] = {}
     for index, prompt in enumerate(prompts):

@@ -87,11 +87,7 @@ class PromptPass:
 
     @torch.no_grad()
     def batch(self, question_B: Sequence[int]) -> PromptStates:
-        """Return the states of questions that share one prefix, or have none.
-
-        Args:
-            question_B: Indices of the questions.
-        """
+        """Return the states of questions that share one prefix, or have none."""
         prefix = self.prefixes.prefix_Q[question_B[0]]
         start = self.prefixes.length(question_B[0])
         rows = [self.prompts[index].ids_S[start:].long() for index in question_B]

@@ -47,10 +47,6 @@ class PromptStates:
         )
 
     def from_layer(self, skipped: int) -> "PromptStates":
-        """Return the states without the keys and values of the first upper layers.
-
-        Args:
-            skipped: How many upper layers to leave out.
-        """
+        """Return the states without the keys and values of the first upper layers."""
         prefixes = {index: value[skipped:] for index, value in self.prefixes.items()}
         return replace(self, own_UVBHSC=self.own_UVBHSC[skipped:], prefixes=prefixes)

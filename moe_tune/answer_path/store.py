@@ -26,11 +26,7 @@ RECORD, INDEX, ANSWERS, KEYS_VALUES = "cache.json", "index.safetensors", "answer
 
 
 def cache_root(folder: str | None) -> Path:
-    """Return where prompt caches are kept.
-
-    Args:
-        folder: The user's choice; ``None`` is ``moe_tune/prompts`` in ``$XDG_CACHE_HOME`` or ``~/.cache``.
-    """
+    """Return where prompt caches are kept."""
     if folder is not None:
         return Path(folder).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "moe_tune" / "prompts"
@@ -100,9 +96,6 @@ class PromptStore:
 
         The questions' own keys and values lie in one buffer, which the next call writes to: fresh memory of this size
         costs more than filling it. A gradient that would still need the old ones is refused by PyTorch.
-
-        Args:
-            question_B: Indices of the questions; one may come several times.
         """
         rows_B = torch.as_tensor(question_B, dtype=torch.long, device="cpu")
         plan, shape = self.plan, self.plan.shape
@@ -142,9 +135,6 @@ def open_store(folder: Path) -> PromptStore | None:
     """Return the complete cache in a folder; ``None`` where there is none, or one that is truncated or edited.
 
     Its record, its index and the sizes of its files are checked, not every byte of the states.
-
-    Args:
-        folder: The cache, named by its key.
     """
     try:
         record, index = json.loads((folder / RECORD).read_bytes()), (folder / INDEX).read_bytes()
@@ -161,33 +151,19 @@ def open_store(folder: Path) -> PromptStore | None:
 
 
 def index_bytes(plan: StorePlan) -> bytes:
-    """Return the lengths and positions as the index file holds them: equal bytes, equal plans.
-
-    Args:
-        plan: The sizes of a cache.
-    """
+    """Return the lengths and positions as the index file holds them: equal bytes, equal plans."""
     names = ("own_length_Q", "prefix_Q", "prefix_length_G", "position_Q")
     return safetensors.torch.save({name: getattr(plan, name).clone() for name in names}, {"format": str(FORMAT)})
 
 
 def record_checksum(record: dict[str, Any], index: bytes) -> str:
-    """Return the sha256 over a cache's record, its ``checksum`` left out, and its index.
-
-    Args:
-        record: What ``cache.json`` says.
-        index: The bytes of the index file.
-    """
+    """Return the sha256 over a cache's record, its ``checksum`` left out, and its index."""
     covered = {key: value for key, value in record.items() if key != "checksum"}
     return hashlib.sha256(json.dumps(covered, sort_keys=True).encode() + index).hexdigest()
 
 
 def sizes_fit(folder: Path, plan: StorePlan) -> bool:
-    """Return whether the files of states are there with their full sizes.
-
-    Args:
-        folder: A cache, or the draft of one.
-        plan: Its sizes.
-    """
+    """Return whether the files of states are there with their full sizes."""
     files = {folder / name: size for name, size in plan.sizes.items()}
     return all(file.is_file() and file.stat().st_size == size for file, size in files.items())
 

@@ -80,10 +80,6 @@ class StoreWriter:
     def write_prefix(self, index: int, states_U2HPC: Tensor) -> None:
         """Write the keys and values of a prefix.
 
-        Args:
-            index: Which prefix.
-            states_U2HPC: Its keys and values.
-
         Raises:
             ValueError: They have not the planned size or dtype.
         """
@@ -94,12 +90,6 @@ class StoreWriter:
 
     def write(self, question_B: Sequence[int], answer_BXD: Tensor, own_UVBHSC: Tensor, length_B: Tensor) -> None:
         """Write the states of a padded batch of questions, as ``PromptStates`` holds them.
-
-        Args:
-            question_B: Which questions.
-            answer_BXD: Their states at the answer position.
-            own_UVBHSC: The keys and values of their own tokens; padding is not kept.
-            length_B: How many own tokens each has.
 
         Raises:
             ValueError: The states have not the planned sizes or dtype.
@@ -193,11 +183,7 @@ class StoreWriter:
 
 
 def draft_of(folder: Path) -> Path:
-    """Return where a cache lies while it is built.
-
-    Args:
-        folder: Where the finished cache shall be.
-    """
+    """Return where a cache lies while it is built."""
     return folder.with_name(f"{folder.name}.building")
 
 

@@ -19,11 +19,7 @@ class StreamedStates:
         self.prompt_pass = prompt_pass
 
     def batch(self, question_B: Tensor) -> PromptStates:
-        """Return the states of questions, in the order asked.
-
-        Args:
-            question_B: Indices of the questions.
-        """
+        """Return the states of questions, in the order asked."""
         groups: dict[int, list[int]] = {}
         for place, question in enumerate(question_B.tolist()):
             groups.setdefault(self.prompt_pass.prefixes.prefix_Q[question], []).append(place)

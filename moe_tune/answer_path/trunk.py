@@ -16,11 +16,7 @@ from moe_tune.models.state_shape import StateShape
 
 
 def trunk_shape(shape: StateShape) -> StateShape:
-    """Return the sizes of a trunk cache: per token one hidden state, kept as if it were one layer's key and value.
-
-    Args:
-        shape: The sizes of the prompt cache for the same model and first layer.
-    """
+    """Return the sizes of a trunk cache: per token one hidden state, kept as if it were one layer's key and value."""
     return StateShape(shape.layers - 1, shape.layers, (), shape.width, 1, shape.width // 2, shape.dtype)
 
 
@@ -41,11 +37,7 @@ class TrunkPass:
 
     @torch.no_grad()
     def batch(self, question_B: Sequence[int]) -> PromptStates:
-        """Return the states of questions.
-
-        Args:
-            question_B: Indices of the questions.
-        """
+        """Return the states of questions."""
         rows = [self.prompts[index].ids_S.long() for index in question_B]
         length_B = torch.tensor([len(row) for row in rows])
         ids_BS = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.pad_id)
@@ -60,14 +52,7 @@ class TrunkPass:
 
 
 def trunk_hidden(gated: GatedModel, first_layer: int, states: PromptStates, batch: Batch) -> Tensor:
-    """Return the last hidden states (B, S, D) of a batch of whole prompts, from a layer on.
-
-    Args:
-        gated: A model with heads on it.
-        first_layer: The layer the kept states enter.
-        states: What a ``TrunkPass`` kept of the batch, padded as the batch is.
-        batch: The batch.
-    """
+    """Return the last hidden states (B, S, D) of a batch of whole prompts, from a layer on."""
     keys, values = states.own_UVBHSC[0, :, :, 0]
     with only_layers(gated, slice(first_layer, None)):
         hidden_BSD: Tensor = gated.model.base_model(
@@ -78,12 +63,7 @@ def trunk_hidden(gated: GatedModel, first_layer: int, states: PromptStates, batc
 
 @contextmanager
 def only_layers(gated: GatedModel, part: slice) -> Iterator[None]:
-    """Let the model's body run only some of its layers.
-
-    Args:
-        gated: A model with heads on it.
-        part: Which layers.
-    """
+    """Let the model's body run only some of its layers."""
     body: Any = gated.model.base_model
     every = body.layers
     body.layers = every[part]
@@ -95,11 +75,7 @@ def only_layers(gated: GatedModel, part: slice) -> Iterator[None]:
 
 @contextmanager
 def without_norm(gated: GatedModel) -> Iterator[None]:
-    """Let the model's body return what its last layer returns, without the final norm.
-
-    Args:
-        gated: A model with heads on it.
-    """
+    """Let the model's body return what its last layer returns, without the final norm."""
     body: Any = gated.model.base_model
     norm = body.norm
     body.norm = nn.Identity()

@@ -44,15 +44,7 @@ class Reach:
     def of(
         cls, layers: Iterable[int], scope: Scope, adapter: bool, losses: Mapping[str, AuxLoss], refusal: str | None
     ) -> "Reach":
-        """Return the reach of heads, adapter and losses.
-
-        Args:
-            layers: Layers with a head.
-            scope: Where heads act.
-            adapter: Whether there is a LoRA.
-            losses: The auxiliary losses by name.
-            refusal: Why the model's family does not allow the answer path.
-        """
+        """Return the reach of heads, adapter and losses."""
         wide = sorted(name for name, loss in losses.items() if loss.scope == "all" and loss.reads == "routing")
         looks = [layer for loss in losses.values() for layer in loss.layers or ()]
         return cls(min(layers), scope, adapter, wide[0] if wide else None, min(looks, default=None), refusal)
@@ -106,12 +98,6 @@ class WayDecision:
 
 def decide_way(split: str, reach: Reach, settings: AnswerPath, sizes: SplitSizes) -> WayDecision:
     """Return how the batches of a split go; a pure function of its arguments, which loads and changes nothing.
-
-    Args:
-        split: A split of the quiz; only ``train`` is trained on.
-        reach: What heads, adapter and losses reach.
-        settings: What the user asked for.
-        sizes: What its caches take.
 
     Raises:
         ConfigError: The answer path is demanded where it is not exact, or a question alone is above the limit.

@@ -52,10 +52,6 @@ class ServiceError(MoeTuneError):
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return a hint naming the closest known word and all of them.
 
-    Args:
-        name: The word the user gave.
-        known: The words that would have been accepted.
-
     Example:
         >>> did_you_mean("IdentiyHead", ["IdentityHead", "TemperatureHead"])
         'Did you mean IdentityHead? Available: IdentityHead, TemperatureHead.'

@@ -20,13 +20,6 @@ def hub_snapshot(
 ) -> Path:
     """Return the folder that holds a repository's files at a commit; nothing is asked of the Hub if all are here.
 
-    Args:
-        repository: Hub id, ``owner/name``.
-        commit: Full 40-digit commit; its files never change, so what is in the cache is never asked for again.
-        patterns: Which files.
-        what: The same in words, for messages.
-        kind: What the repository holds.
-
     Raises:
         ConfigError: The repository has no such commit.
         ModelError: The server answers with a model's files of another commit.

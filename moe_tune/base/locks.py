@@ -87,32 +87,20 @@ class WorkLock:
 
 
 def cache_lock(folder: Path) -> SoftFileLease:
-    """Return the lock of whoever builds or removes a prompt cache: a file, as caches are shared without ``flock``, too.
-
-    Args:
-        folder: The cache, which need not exist.
-    """
+    """Return the lock of who builds or removes a prompt cache: a file, as caches are shared without ``flock``, too."""
     file = folder.with_name(f"{folder.name}.lock")
     return SoftFileLease(file, lease_duration=LEASE, heartbeat_interval=HEARTBEAT, thread_local=False)
 
 
 def holder(lock: SoftFileLease) -> str:
-    """Return who holds a cache's lock, in words.
-
-    Args:
-        lock: The lock.
-    """
+    """Return who holds a cache's lock, in words."""
     owner = lock.owner
     # filelock writes the PID namespace behind the host's name, so that containers are told apart.
     return f"process {owner.pid} on {owner.hostname.partition('?')[0]}" if owner else "another process"
 
 
 def idle(lock: SoftFileLease) -> bool:
-    """Take a cache's lock if nobody builds that cache; a sign of life that is old already is watched for one lease.
-
-    Args:
-        lock: The lock.
-    """
+    """Take a cache's lock if nobody builds that cache; a sign of life that is old already is watched for one lease."""
     silence = 0.0
     with suppress(FileNotFoundError):
         silence = time.time() - Path(lock.lock_file).stat().st_mtime

@@ -51,9 +51,6 @@ def keep_old_names() -> None:
 def old_spelling(config: Any) -> Any:
     """Return a configuration with its class paths as every saved one spells them; names of runs are hashes of it.
 
-    Args:
-        config: A resolved configuration, or a part of one.
-
     Example:
         >>> old_spelling([{"class_path": "moe_tune.tracking.wandb_logger.RouterWandbLogger"}])
         [{'class_path': 'moe_tune.wandb_logger.RouterWandbLogger'}]

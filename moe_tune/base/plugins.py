@@ -19,24 +19,14 @@ PLUGIN = "moe_tune_plugin_"
 
 
 def import_siblings(package: str, path: list[str], skip: Collection[str] = ()) -> None:
-    """Import every module of a plug-in folder.
-
-    Args:
-        package: The folder's package name, ``__name__`` of its ``__init__``.
-        path: The folder's ``__path__``.
-        skip: Modules that hold no plug-in and are costly to import.
-    """
+    """Import every module of a plug-in folder."""
     for module in pkgutil.iter_modules(path):
         if module.name not in skip:
             importlib.import_module(f"{package}.{module.name}")
 
 
 def concrete_subclasses(base: type[T]) -> dict[str, type[T]]:
-    """Return every imported, instantiable public subclass of a plug-in base by its short name.
-
-    Args:
-        base: The abstract base class of a plug-in folder.
-    """
+    """Return every imported, instantiable public subclass of a plug-in base by its short name."""
     found: dict[str, type[T]] = {}
     queue = [base]
     while queue:
@@ -49,9 +39,6 @@ def concrete_subclasses(base: type[T]) -> dict[str, type[T]]:
 
 def load_plugin_file(path: str) -> ModuleType:
     """Import a user's own Python file, so that its classes are found by their short names.
-
-    Args:
-        path: A file that defines subclasses of the plug-in bases. It is code and runs on import.
 
     Raises:
         ConfigError: The file does not exist.

@@ -22,9 +22,6 @@ def published(target: Path) -> Iterator[Path]:
     """Give a draft path beside a target; on success the draft, a file or a folder, takes the target's place.
 
     The draft is a sibling, so that the final rename never crosses a filesystem; it is flushed to disk first.
-
-    Args:
-        target: Where the finished file or folder shall be.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f"{target.name}.tmp-{uuid.uuid4().hex[:8]}")
@@ -54,9 +51,6 @@ def tidied(folder: Path) -> list[Path]:
 
     What had stepped aside for a successor that does not stand comes back; all else that is left of them goes. Only who
     knows that nobody is publishing there may call this.
-
-    Args:
-        folder: The folder.
     """
     back = []
     for path in sorted(folder.iterdir()):

@@ -43,11 +43,7 @@ def several_ranks() -> bool:
 
 
 def joined_over_ranks(value: Tensor) -> Tensor:
-    """Return the rows of all processes, in the order of the processes; the tensor itself where there is one.
-
-    Args:
-        value: Rows along the first axis, any number of them on each process; the other axes are the same everywhere.
-    """
+    """Return the rows of all processes, in the order of the processes; the tensor itself where there is one."""
     if not several_ranks():
         return value
     parts: list[Tensor | None] = [None] * torch.distributed.get_world_size()
@@ -56,11 +52,7 @@ def joined_over_ranks(value: Tensor) -> Tensor:
 
 
 def summed_over_ranks(value: Tensor) -> Tensor:
-    """Return the sum of a tensor over all processes; the tensor itself where there is one.
-
-    Args:
-        value: Of the same shape on every process.
-    """
+    """Return the sum of a tensor over all processes; the tensor itself where there is one."""
     if not several_ranks():
         return value
     # NCCL adds up what is on a GPU and nothing else.
@@ -70,9 +62,5 @@ def summed_over_ranks(value: Tensor) -> Tensor:
 
 
 def everywhere(holds: bool) -> bool:
-    """Return whether something holds on every process.
-
-    Args:
-        holds: Whether it holds on this one.
-    """
+    """Return whether something holds on every process."""
     return not summed_over_ranks(torch.tensor(int(not holds)))

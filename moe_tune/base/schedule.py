@@ -9,13 +9,6 @@ ScheduleKind = Literal["constant", "linear", "cosine"]
 def scheduled(kind: ScheduleKind, start: float, end: float, progress: float, warmup: float = 0.0) -> float:
     """Return the value at a share of training.
 
-    Args:
-        kind: ``constant`` stays at ``start``; ``linear`` and ``cosine`` go from ``start`` to ``end``.
-        start: Value at the beginning.
-        end: Value at the end; unused by ``constant``.
-        progress: Share of training done, 0 to 1.
-        warmup: Share of training, 0 to 1, during which the value rises linearly from 0.
-
     Example:
         >>> scheduled("linear", 1.0, 0.5, 0.5)
         0.75

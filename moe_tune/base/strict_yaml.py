@@ -28,9 +28,6 @@ class _StrictLoader(yaml.SafeLoader):
 def load_yaml(file: Path) -> Any:
     """Return a YAML file's content; duplicate keys and broken syntax are refused.
 
-    Args:
-        file: The file.
-
     Raises:
         ConfigError: The file is not there, is no YAML, or names a key twice.
     """
@@ -46,12 +43,7 @@ def load_yaml(file: Path) -> Any:
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """Return what a text of YAML says, as ``load_yaml`` reads a file.
-
-    Args:
-        text: The text.
-        where: Where it came from, for messages.
-    """
+    """Return what a text of YAML says, as ``load_yaml`` reads a file."""
     try:
         loader = _StrictLoader(text)
         loader.name = where

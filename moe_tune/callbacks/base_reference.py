@@ -56,12 +56,7 @@ class BaseReference(Callback):
 
 
 def base_results(trainer: Trainer, tuner: RouterTuner) -> SplitResults:
-    """Return how the validation split goes with the pretrained router in every layer.
-
-    Args:
-        trainer: The running trainer; its limit of validation batches holds here too.
-        tuner: A tuner whose prompts are kept.
-    """
+    """Return how the validation split goes with the pretrained router in every layer."""
     # The trainer's own where it has one: to overfit it replaces the sampler.
     loader, limit = trainer.val_dataloaders or tuner.quiz.val_dataloader(), trainer.limit_val_batches
     batches = limit if isinstance(limit, int) else int(limit * len(loader))
@@ -71,19 +66,11 @@ def base_results(trainer: Trainer, tuner: RouterTuner) -> SplitResults:
 
 
 def reference_file(folder: Path) -> Path:
-    """Return where a run directory keeps the pretrained router's evidence.
-
-    Args:
-        folder: The run directory.
-    """
+    """Return where a run directory keeps the pretrained router's evidence."""
     return folder / "routing" / f"{NAME}.parquet"
 
 
 def read_reference(folder: Path) -> pd.DataFrame | None:
-    """Return the pretrained router's evidence on the validation split; ``None`` where a run has none.
-
-    Args:
-        folder: The run directory.
-    """
+    """Return the pretrained router's evidence on the validation split; ``None`` where a run has none."""
     file = reference_file(folder)
     return pd.read_parquet(file) if file.is_file() else None

@@ -91,13 +91,7 @@ class PredictionRecords(Callback):
 
 
 def question_frame(questions: Sequence[Question], index_Q: torch.Tensor, log_probs_QA: torch.Tensor) -> pd.DataFrame:
-    """Return one row per answered question, in the split's order.
-
-    Args:
-        questions: The split's questions.
-        index_Q: Index of each answered question.
-        log_probs_QA: Log-probabilities of its letters, -inf beyond its choices.
-    """
+    """Return one row per answered question, in the split's order."""
     order_Q = index_Q.argsort()
     rows = []
     for index, log_probs_A in zip(index_Q[order_Q].tolist(), log_probs_QA[order_Q].double(), strict=True):
@@ -113,10 +107,6 @@ def question_frame(questions: Sequence[Question], index_Q: torch.Tensor, log_pro
 
 def accuracy_line(split: str, frame: pd.DataFrame) -> str:
     """Return a split's accuracy with interval and n, and whether it is what guessing gives.
-
-    Args:
-        split: The split's name.
-        frame: Its question records.
 
     Example:
         >>> accuracy_line("test", pd.DataFrame({"gold": [0, 1, 2, 3], "prediction": [0, 0, 0, 0], "choices": [4] * 4}))

@@ -102,10 +102,6 @@ class RunFiles(Callback):
 def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return a nested configuration with dotted keys; lists stay whole.
 
-    Args:
-        config: The configuration.
-        prefix: What the keys start with.
-
     Example:
         >>> flat({"model": {"scope": "answer", "layers": [0, 1]}})
         {'model.scope': 'answer', 'model.layers': [0, 1]}

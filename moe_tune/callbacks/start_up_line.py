@@ -4,11 +4,7 @@ from moe_tune.tuner.router_tuner import RouterTuner
 
 
 def start_up_line(tuner: RouterTuner) -> str:
-    """Return what is trained, where, and how.
-
-    Args:
-        tuner: A tuner in a running stage.
-    """
+    """Return what is trained, where, and how."""
     gated, again = tuner.gated, ""
     for split in tuner.stage_splits:
         tuner.examiner.settle(split)

@@ -33,9 +33,6 @@ def group_arms(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
     Runs of one name are seeds of one arm only if their configurations agree and their seeds differ; otherwise each is
     an arm of its own, named by its directory.
-
-    Args:
-        runs: Runs in the order their arms are to be shown.
     """
     named: dict[str, list[Run]] = {}
     for run in runs:

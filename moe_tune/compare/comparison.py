@@ -82,15 +82,6 @@ def compare_arms(
 
     A baseline with one run serves every seed; with several it is paired seed by seed.
 
-    Args:
-        arms: Runs of each arm.
-        baseline: The arm compared against.
-        splits: Split name to label, the primary first; by default every ``test`` split all runs have, or
-            ``validation`` if no run has one.
-        protocols: Splits declared to be wordings of one test, at least three: on each of them a change counts as
-            improved or worse only if two thirds of them agree in sign. Without a declaration splits are never taken
-            for that; a layout the model was pretrained on asks the same questions, but shows what a change costs.
-
     Raises:
         DataError: Runs answered different questions or were asked in different ways, lack a split, have no baseline
             run to be paired with, or other weights under the name of the same base model.

@@ -26,11 +26,6 @@ def compare_runs(baseline: Path, runs: list[Path], out: Path) -> Comparison:
 
     They are ``report.html``, ``table.md``, ``table.tex``, ``table.csv`` and ``summary.json``.
 
-    Args:
-        baseline: Run directory of the baseline.
-        runs: The other run directories; runs of one name and configuration are seeds of one arm.
-        out: Folder for the files; made if missing, files of the same name are replaced.
-
     Raises:
         DataError: A run is incomplete, or the runs answered different questions.
     """
@@ -46,15 +41,7 @@ def compare_runs(baseline: Path, runs: list[Path], out: Path) -> Comparison:
 def write_comparison(
     comparison: Comparison, out: Path, *, title: str, lead: str = "", provenance: Mapping[str, Any] | None = None
 ) -> None:
-    """Write a comparison's files.
-
-    Args:
-        comparison: What to write.
-        out: Folder for the files; made if missing.
-        title: Heading of the report and the Markdown table.
-        lead: Sentence under the heading, such as the claim.
-        provenance: Date, commit, versions: joined to ``summary.json`` and printed at the report's foot.
-    """
+    """Write a comparison's files."""
     about = dict(provenance or {})
     opening = "\n\n".join([f"# {title}", *([lead] if lead else [])])
     files = {

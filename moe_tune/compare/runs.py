@@ -53,9 +53,6 @@ class Run:
 def load_run(path: Path) -> Run:
     """Read a run directory.
 
-    Args:
-        path: The directory that holds ``manifest.json``.
-
     Raises:
         DataError: The run is unfinished, or a file is missing, unreadable or lacks columns; the message names it and
             the command that makes it.
@@ -92,11 +89,6 @@ def load_run(path: Path) -> Run:
 def require_same_items(reference: Run, other: Run, split: str) -> None:
     """Refuse to compare runs that answered different questions.
 
-    Args:
-        reference: The run compared against.
-        other: The other run.
-        split: A split both runs have.
-
     Raises:
         DataError: Questions, their content or their right answers differ.
     """
@@ -121,11 +113,6 @@ def require_same_items(reference: Run, other: Run, split: str) -> None:
 def require_same_measurement(reference: Run, other: Run, split: str) -> None:
     """Refuse to compare runs whose questions were asked in different ways.
 
-    Args:
-        reference: The run compared against.
-        other: The other run.
-        split: A split both runs have.
-
     Raises:
         DataError: The protocol or the number of worked examples differs.
     """
@@ -141,10 +128,6 @@ def require_same_measurement(reference: Run, other: Run, split: str) -> None:
 
 def require_same_base(reference: Run, other: Run) -> list[str]:
     """Refuse runs whose base models carry one name but not the same weights; return how the bases differ otherwise.
-
-    Args:
-        reference: The run compared against.
-        other: The other run.
 
     Raises:
         DataError: Path, revision and dtype agree, but not the hash of the frozen weights.
@@ -179,13 +162,7 @@ def _asked(run: Run, split: str) -> tuple[str | None, int]:
 
 
 def evaluation_command(path: Path, manifest: Mapping[str, Any], split: str = "test") -> str:
-    """Return the command that writes a run's records of a split, from its best checkpoint if it has one.
-
-    Args:
-        path: The run directory.
-        manifest: What its ``manifest.json`` records.
-        split: The split whose records are wanted.
-    """
+    """Return the command that writes a run's records of a split, from its best checkpoint if it has one."""
     verb = "validate" if split == "validation" else "test"
     for name in ("best.ckpt", "last.ckpt"):
         if (path / "checkpoints" / name).is_dir():

@@ -12,11 +12,6 @@ def send_comparison(logger: RouterWandbLogger, comparison: Comparison, out: Path
     """Log a comparison as a W&B run of its own, end the run, and return where it is, if it is anywhere.
 
     A fault of W&B is a warning; the files are there all the same.
-
-    Args:
-        logger: The logger of the run, which has not begun.
-        comparison: The comparison; which runs it is of becomes the run's configuration.
-        out: Folder with its ``table.csv`` and ``report.html``.
     """
     import wandb
 

@@ -126,11 +126,7 @@ class BucketBatchSampler(DistributedSampler[list[int]], SequentialSampler):
             yield batches[self._next - 1][self.rank :: self.num_replicas].tolist()
 
     def batch_lengths(self, index: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Return the tokens of each prompt of a batch of this epoch, those of all processes.
-
-        Args:
-            index: From 0, of the batch within the epoch.
-        """
+        """Return the tokens of each prompt of a batch of this epoch, those of all processes."""
         if self._planned is None or self._planned[0] != self.epoch:
             self._planned = (self.epoch, self._batches())
         lengths: np.ndarray[Any, np.dtype[np.int64]] = self.lengths[self._planned[1][index]]

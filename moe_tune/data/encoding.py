@@ -109,10 +109,6 @@ class PromptEncoder:
     def encode(self, questions: Sequence[Question], on_bad_row: OnBadRow = "error") -> EncodedSplit:
         """Encode the questions of a split.
 
-        Args:
-            questions: At least one question.
-            on_bad_row: ``error`` stops at prompts that are too long without examples; ``drop`` leaves them out.
-
         Raises:
             ConfigError: A subject has fewer examples than ``few_shot``.
             DataError: A prompt is too long without examples under ``error``, or none fits.
@@ -156,9 +152,6 @@ class PromptEncoder:
 
         ``tokens(prompt + letter) == tokens(prompt) + [token]`` must hold, with another token for each letter. It is
         checked behind the end of every prompt, as no tokenizer looks far back to split a letter, and behind some whole.
-
-        Args:
-            questions: The questions whose prompts are checked.
 
         Raises:
             ModelError: A letter is several tokens, merges with the prompt, is unknown, or shares its token.

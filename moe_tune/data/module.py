@@ -119,10 +119,6 @@ class QuizDataModule(LightningDataModule):
     def prepare(self, tokenizer: Any, context_length: int) -> None:
         """Tell the module which model the prompts are for.
 
-        Args:
-            tokenizer: The model's fast tokenizer.
-            context_length: Most tokens the model takes.
-
         Raises:
             ConfigError: ``max_length`` is more than that.
         """
@@ -183,12 +179,7 @@ class QuizDataModule(LightningDataModule):
         self._encoded.pop(name, None)
 
     def questions(self, name: str) -> list[Question]:
-        """Return the questions that ``question_B`` points into.
-
-        Args:
-            name: ``train``, ``validation``, ``dev`` or one of ``test_names``. Before ``prepare`` these are all the
-                split's questions, afterwards those whose prompt fits the context.
-        """
+        """Return the questions that ``question_B`` points into."""
         if self._tokenizer is None:
             return self.splits.questions(self._split(name))
         return [one.question for one in self.encoded(name).prompts]

@@ -54,11 +54,6 @@ def draw(rng: Random, items: Sequence[T], count: int) -> list[T]:
     """Return ``count`` different items in random order.
 
     It uses only ``Random.random()``, the one method whose sequence Python promises to keep between versions.
-
-    Args:
-        rng: The seeded generator.
-        items: What to draw from, at least ``count`` of them.
-        count: How many to draw.
     """
     pool = list(items)
     for place in range(count):

@@ -19,10 +19,6 @@ PATIENCE = 10_000
 def split_of(stem: str, choices: tuple[str, ...]) -> str:
     """Return the one split a question may appear in, whatever the seed, the sizes and the order of its choices.
 
-    Args:
-        stem: The question's text.
-        choices: Its choices in any order.
-
     Example:
         >>> split_of("What is 1 + 1?", ("2", "3", "4", "5")) == split_of("What is 1 + 1?", ("5", "4", "3", "2"))
         True

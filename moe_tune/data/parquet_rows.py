@@ -14,12 +14,6 @@ ROWS = 1000
 def hub_rows(repository: str, config: str, commit: str, split: str) -> Iterator[dict[str, Any]]:
     """Yield the rows of a split of a dataset on the Hub at one commit, in the order of the repository.
 
-    Args:
-        repository: Dataset repository, ``owner/name``.
-        config: One of its configs, kept in ``config/split-00000-of-0000N.parquet``.
-        commit: Full 40-digit commit.
-        split: A split of the config.
-
     Raises:
         ConfigError: The repository has no such commit.
         DataError: A file is missing or damaged.
@@ -39,9 +33,6 @@ def hub_rows(repository: str, config: str, commit: str, split: str) -> Iterator[
 
 def parquet_rows(file: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of a parquet file.
-
-    Args:
-        file: The file.
 
     Raises:
         DataError: It is damaged, incomplete, no parquet file, or holds columns of an extension type.

@@ -84,9 +84,6 @@ def known_protocols() -> dict[str, Path]:
 def load_protocol(name: str) -> PromptProtocol:
     """Load a protocol by short name, or from a YAML file of the user's own.
 
-    Args:
-        name: A shipped name such as ``lm_eval``, or a path ending in ``.yaml``.
-
     Raises:
         ConfigError: There is no such protocol, or the file is no YAML, lacks a field, has an unknown one, or
             one that is no text.

@@ -53,11 +53,7 @@ def text_hash(*texts: str) -> str:
 
 
 def number_questions(rows: Iterable[tuple[str, str, tuple[str, ...], int]]) -> list[Question]:
-    """Give ids and content hashes to (subject, stem, choices, answer) rows, in order.
-
-    Args:
-        rows: Valid rows of one split; an exact repeat gets the next occurrence ordinal.
-    """
+    """Give ids and content hashes to (subject, stem, choices, answer) rows, in order."""
     seen: Counter[str] = Counter()
     questions = []
     for subject, stem, choices, answer in rows:

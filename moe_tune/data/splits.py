@@ -60,9 +60,6 @@ class Splits:
     def questions(self, split: str) -> list[Question]:
         """Return the questions of a split, reading it on first use.
 
-        Args:
-            split: ``train``, ``validation``, ``test`` or ``dev``.
-
         Raises:
             DataError: Rows are bad, the split does not exist or is empty, or training questions occur in test under
                 ``official``.
@@ -159,10 +156,6 @@ def stratified_sample(questions: Sequence[Question], limit: int | None) -> list[
 
     A pure function of the questions: within a subject the smallest content hashes come first, and a smaller sample is
     part of every larger one.
-
-    Args:
-        questions: The questions to choose from.
-        limit: How many, from 1; ``None`` takes all.
     """
     if limit is None or limit >= len(questions):
         return list(questions)

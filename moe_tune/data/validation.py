@@ -56,12 +56,6 @@ def validate_split(
 ) -> ValidSplit:
     """Read a split and return its questions.
 
-    Args:
-        source: Where the rows come from.
-        split: One of the source's splits.
-        on_bad_row: ``error`` stops at bad rows and lists them; ``drop`` leaves them out and records them.
-        official: A size that differs from the published one is an error instead of a warning.
-
     Raises:
         DataError: Columns are missing or unknown, rows are bad under ``error``, fewer than two questions are left, a
             declared subject has none, or the size differs under ``official``.

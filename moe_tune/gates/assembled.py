@@ -10,11 +10,6 @@ from moe_tune.routing import Decision, Rows
 def assembled(parts: list[Tensor], rows: list[Rows], tokens: int) -> Tensor:
     """Return one tensor of all tokens from those of parts of them; every token is in one part.
 
-    Args:
-        parts: Values of each part's tokens.
-        rows: Where they belong; several slices are those of parts that take turns.
-        tokens: Tokens in all.
-
     Example:
         >>> parts = [torch.tensor([0, 3]), torch.tensor([1, 2])]
         >>> assembled(parts, [torch.tensor([0, 3]), torch.tensor([1, 2])], 4).tolist()

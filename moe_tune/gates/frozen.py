@@ -9,12 +9,7 @@ from torch import nn
 
 
 def tensor_hashes(model: nn.Module, without: Set[int] = frozenset()) -> dict[str, str]:
-    """Return sha256 of every parameter and buffer by name, under the names they have in the stock model.
-
-    Args:
-        model: The model.
-        without: ``id`` of tensors to leave out: those of heads and adapters.
-    """
+    """Return sha256 of every parameter and buffer by name, under the names they have in the stock model."""
     return {
         # What a head or an adapter has wrapped are the same tensors under the same name.
         re.sub(r"(\.stock|\.base_layer)+\.", ".", name): hashlib.sha256(

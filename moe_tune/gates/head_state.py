@@ -19,11 +19,6 @@ def head_state(heads: Mapping[int, RouterHead]) -> dict[str, Tensor]:
 def copy_state(mine: Mapping[str, Tensor], state: Mapping[str, Tensor], where: str) -> None:
     """Copy tensors into those of the same name; names and shapes must be exactly the same.
 
-    Args:
-        mine: The tensors to change, by checkpoint name.
-        state: The tensors they shall equal.
-        where: The file they came from, for messages.
-
     Raises:
         ModelError: A name is missing or unknown, or a shape differs.
     """

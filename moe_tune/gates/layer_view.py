@@ -33,10 +33,6 @@ class LayerView:
     def outputs(self, hidden_TD: Tensor, experts_TK: Tensor) -> Tensor:
         """Return what each chosen expert makes of a token, unweighted.
 
-        Args:
-            hidden_TD: The experts' input.
-            experts_TK: Chosen experts.
-
         Shape:
             - returns (T, K, D).
         """

@@ -26,13 +26,7 @@ class Session:
         """Heads by layer that are compared in one pass over answer tokens; empty where each gate's own head acts."""
 
     def acting(self, layer: int, own: RouterHead | None, trace: RoutingTrace) -> list[tuple[RouterHead | None, Rows]]:
-        """Return who decides on which tokens of a layer, every token once; ``None`` is the pretrained router.
-
-        Args:
-            layer: Index of the layer in the model.
-            own: The head of the layer's gate.
-            trace: The tokens of the forward pass; those of answers alone are dealt out to the panel in turn.
-        """
+        """Return who decides on which tokens of a layer, every token once; ``None`` is the pretrained router."""
         if self.bypassed:
             return [(None, slice(None))]
         if trace.answer_only and self.panel:

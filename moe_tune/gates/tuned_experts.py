@@ -9,13 +9,7 @@ from moe_tune.heads.base import RouterHead
 
 
 def expert_outputs(experts: nn.Module, hidden_TD: Tensor, experts_TK: Tensor) -> Tensor:
-    """Return what each chosen expert makes of a token, unweighted, (T, K, D).
-
-    Args:
-        experts: A layer's stock experts; every family takes hidden states, indices and weights.
-        hidden_TD: Their input.
-        experts_TK: Chosen experts.
-    """
+    """Return what each chosen expert makes of a token, unweighted, (T, K, D)."""
     tokens, slots = experts_TK.shape
     spread_TD = hidden_TD.repeat_interleave(slots, dim=0)
     one_T1 = torch.ones(tokens * slots, 1, dtype=hidden_TD.dtype, device=hidden_TD.device)
@@ -40,11 +34,6 @@ class TunedExperts(nn.Module):
 
     def forward(self, hidden_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor) -> Tensor:
         """Return the mixed expert outputs, as the stock experts do.
-
-        Args:
-            hidden_TD: Input of the experts.
-            experts_TK: Chosen experts.
-            weights_TK: Their weights, in the input's dtype.
 
         Shape:
             - returns (T, D).

@@ -46,9 +46,6 @@ class TunedGate(nn.Module):
     def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Route a batch.
 
-        Args:
-            hidden_states: The router's input, (..., D).
-
         Shape:
             - returns ``logits_TE``, ``weights_TK`` in the input's dtype (native: the logits'), ``experts_TK``.
         """

@@ -145,10 +145,6 @@ def accuracy_bias(
 def expected_correct(chosen_ES: Tensor, correct_ES: Tensor) -> Tensor:
     """Return the correct answers of each expert if it did as all do in its subjects, ``sum_s n_is acc_s``.
 
-    Args:
-        chosen_ES: Questions of each subject routed to each expert.
-        correct_ES: Those answered correctly.
-
     Shape:
         - returns (E,), float64.
 

@@ -68,10 +68,6 @@ class CosineHead(RouterHead):
 def cosines(hidden_TD: Tensor, weight_ED: Tensor) -> Tensor:
     """Return the cosine between every hidden state and every row of a weight, in float32; 0 where a vector is 0.
 
-    Args:
-        hidden_TD: Hidden states.
-        weight_ED: Router weight.
-
     Shape:
         - returns (T, E).
 

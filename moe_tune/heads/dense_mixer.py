@@ -54,9 +54,6 @@ class DenseMixerHead(RouterHead):
 def unchosen_weights(output: RouterOutput) -> Tensor:
     """Return ``p_i sg(sum_S w / sum_S p)`` of the experts that were not chosen, 0 for the chosen, (T, E).
 
-    Args:
-        output: A layer's decision.
-
     Example:
         >>> probs, choice = torch.tensor([[0.5, 0.25, 0.25]]), torch.tensor([[0, 1]])
         >>> output = RouterOutput(probs.log(), probs, probs[:, :2] / 0.75, choice, torch.ones(1).bool(), 0)

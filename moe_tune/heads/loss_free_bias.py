@@ -71,9 +71,6 @@ class LossFreeBiasHead(RouterHead):
 def load_sign(counts_E: Tensor) -> Tensor:
     """Return ``sign(mean_j c_j - c_i)``: 1 for an expert with less than its share, -1 with more, 0 with just that.
 
-    Args:
-        counts_E: Choices of each expert, integers, so that an equal load is seen exactly.
-
     Example:
         >>> load_sign(torch.tensor([5, 3, 1])).tolist()
         [-1, 0, 1]

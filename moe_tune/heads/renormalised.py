@@ -64,10 +64,6 @@ class RenormalisedHead(RouterHead):
 def mean_mass(logits_QE: Tensor, rule: ScoringRule) -> Tensor:
     """Return the mean over questions of the sum of the K weights a family gives.
 
-    Args:
-        logits_QE: Router logits.
-        rule: The family's scoring rule.
-
     Example:
         >>> from moe_tune.routing import SoftmaxRule
         >>> float(mean_mass(torch.zeros(3, 8), SoftmaxRule(2, 8, renormalise=False)))

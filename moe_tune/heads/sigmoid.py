@@ -89,10 +89,6 @@ class SigmoidHead(RouterHead):
 def expert_scores(logits: Tensor, kind: Score) -> Tensor:
     """Return an expert's score, at least 1e-7; increasing in its logit.
 
-    Args:
-        logits: Router logits, already scaled and shifted.
-        kind: ``sigmoid`` or ``sqrt_softplus``.
-
     Example:
         >>> expert_scores(torch.tensor([0.0]), "sigmoid")
         tensor([0.5000])
@@ -104,10 +100,6 @@ def expert_scores(logits: Tensor, kind: Score) -> Tensor:
 
 def pretrained_choice(logits_QE: Tensor, rule: ScoringRule) -> tuple[Tensor, Tensor]:
     """Return logits and weights of the experts the pretrained router chooses, in float64.
-
-    Args:
-        logits_QE: The pretrained router's logits.
-        rule: The family's scoring rule.
 
     Shape:
         - returns (Q, K) twice.

@@ -67,9 +67,6 @@ class ExpertOrthogonalityLoss(AuxLoss):
 def output_cosines(outputs_TKD: Tensor) -> Tensor:
     """Return the cosines between the outputs of each token's experts, in float64; 0 with an output that is 0.
 
-    Args:
-        outputs_TKD: Outputs, 0 where a slot is not in use.
-
     Shape:
         - returns (T, K, K).
     """
@@ -81,9 +78,6 @@ def projected_shares(cosines_TKK: Tensor) -> Tensor:
     """Return the squared length of each unit vector's projection onto the span of the others, 0 to 1.
 
     By Schur's complement it is ``G_kk - 1 / (G^-1)_kk`` of the cosines G, with ``1e-8`` on their diagonal.
-
-    Args:
-        cosines_TKK: Inner products of unit vectors, in float64.
 
     Shape:
         - returns (T, K).

@@ -28,9 +28,6 @@ class LoadBalanceLoss(AuxLoss):
 def load_balance(output: RouterOutput) -> Tensor:
     """Return ``E sum_i F_i P_i`` of one layer, all of whose tokens count.
 
-    Args:
-        output: The layer's routing.
-
     Example:
         >>> probs = torch.full((4, 4), 0.25)
         >>> choice = torch.tensor([[0], [1], [2], [3]])

@@ -48,13 +48,7 @@ class RouterDistillationLoss(AuxLoss):
 
 
 def distillation(logits_BV: Tensor, teacher_BV: Tensor, temperature: float) -> Tensor:
-    """Return ``T^2 KL(softmax(teacher / T) || softmax(logits / T))``, averaged over rows.
-
-    Args:
-        logits_BV: Logits that are trained.
-        teacher_BV: Logits to come near to; they get no gradient.
-        temperature: T, above 0.
-    """
+    """Return ``T^2 KL(softmax(teacher / T) || softmax(logits / T))``, averaged over rows."""
     mine_BV = functional.log_softmax(logits_BV.float() / temperature, dim=-1)
     theirs_BV = functional.log_softmax(teacher_BV.detach().float() / temperature, dim=-1)
     return temperature**2 * functional.kl_div(mine_BV, theirs_BV, reduction="batchmean", log_target=True)

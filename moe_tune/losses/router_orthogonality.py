@@ -80,10 +80,6 @@ def row_overlap(weight_ED: Tensor) -> Tensor:
 def relative_change(weight_ED: Tensor, pretrained_ED: Tensor) -> Tensor:
     """Return the squared distance of a weight from the pretrained one over the latter's squared length, in float32.
 
-    Args:
-        weight_ED: The weight now.
-        pretrained_ED: The weight before; it gets no gradient.
-
     Example:
         >>> relative_change(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 1.0]]))
         tensor(0.5000)

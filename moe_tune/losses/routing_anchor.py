@@ -39,10 +39,6 @@ class RoutingAnchorLoss(AuxLoss):
 def routing_divergence(log_base_TE: Tensor, probs_TE: Tensor) -> Tensor:
     """Return ``KL(p0 || p)`` of each token, in nats.
 
-    Args:
-        log_base_TE: Logarithms of the pretrained router's probabilities ``p0``, without gradient.
-        probs_TE: Probabilities p, float32.
-
     Shape:
         - returns (T,).
 

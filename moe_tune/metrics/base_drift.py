@@ -17,10 +17,6 @@ def base_overlap(output: RouterOutput, top_k: int) -> tuple[Tensor, Tensor]:
 
     Where experts tie for its last places, any of them could take one: how ties fall is the numerics', not the gate's.
 
-    Args:
-        output: One layer's routing, with the pretrained router's logits.
-        top_k: Experts per token of the pretrained router, K.
-
     Shape:
         - two tensors (T,), long.
     """
@@ -41,10 +37,6 @@ def base_overlap(output: RouterOutput, top_k: int) -> tuple[Tensor, Tensor]:
 
 def base_divergence(output: RouterOutput, rule: ScoringRule) -> Tensor:
     """Return ``KL(p || p0)`` of each token in nats, p0 the pretrained router's probabilities.
-
-    Args:
-        output: One layer's routing, with the pretrained router's logits.
-        rule: The layer's scoring rule.
 
     Shape:
         - (T,), at least 0; exactly 0 where the probabilities are the same.

@@ -26,9 +26,6 @@ def fired(output: RouterOutput) -> Tensor:
 def co_activation(output: RouterOutput) -> Tensor:
     """Return how many tokens chose both experts of every pair; the diagonal counts each expert alone.
 
-    Args:
-        output: One layer's routing, of fewer than 2^24 tokens.
-
     Shape:
         - (E, E), long, symmetric.
     """

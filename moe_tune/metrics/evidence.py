@@ -54,12 +54,7 @@ class RoutingEvidence(nn.Module):
         return frozenset[str]().union(*(metric.needs for metric in every))
 
     def update(self, trace: RoutingTrace, outcome: Outcome) -> None:
-        """Add a batch to every metric whose tokens the trace knows.
-
-        Args:
-            trace: The routing of the batch; of answer tokens alone, only the answer scope is known.
-            outcome: How its questions went.
-        """
+        """Add a batch to every metric whose tokens the trace knows."""
         for scope in self.scopes:
             if scope != "answer" and (trace.answer_only or (scope in PARTS and trace.part_T is None)):
                 continue
@@ -74,11 +69,7 @@ class RoutingEvidence(nn.Module):
                 metric.reset()
 
     def tables(self, scope: Scope | Part) -> dict[str, Tensor]:
-        """Return all tables of a scope by name, each shaped as its axes say; across processes, call it on every one.
-
-        Args:
-            scope: One of the evidence's scopes.
-        """
+        """Return all tables of a scope by name, each shaped as its axes say; across processes, call it on every one."""
         tables: dict[str, Tensor] = {}
         for metric in self._at(scope):
             # torchmetrics makes a table of a single number a scalar.
@@ -111,11 +102,7 @@ class RoutingEvidence(nn.Module):
         return pd.concat(parts, ignore_index=True)
 
     def subject_frame(self, subjects: list[str]) -> pd.DataFrame:
-        """Return the answer scope by subject: one row per layer, expert and subject that met.
-
-        Args:
-            subjects: Subject names in index order.
-        """
+        """Return the answer scope by subject: one row per layer, expert and subject that met."""
         tables = self.tables("answer")
         index = pd.MultiIndex.from_product(
             [self.shape.layers, range(self.shape.num_experts), subjects], names=["layer", "expert", "subject"]

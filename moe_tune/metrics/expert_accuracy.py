@@ -16,11 +16,6 @@ from moe_tune.stats.ratios import FEWEST
 def questions_by_expert(output: RouterOutput, question_T: Tensor, questions: int) -> Tensor:
     """Return which questions of a batch had at least one token routed to each expert.
 
-    Args:
-        output: One layer's routing.
-        question_T: Index of the question each of its tokens belongs to.
-        questions: Questions in the batch.
-
     Shape:
         - (B, E), bool; several tokens of one question count once.
     """

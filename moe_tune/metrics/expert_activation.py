@@ -13,10 +13,6 @@ from moe_tune.routing import Part, RouterOutput, RoutingTrace, Scope
 def weight_mass(output: RouterOutput, keep_T: Tensor) -> Tensor:
     """Return the sum of the weights that some of the tokens gave each expert.
 
-    Args:
-        output: One layer's routing.
-        keep_T: Which of its tokens count.
-
     Shape:
         - (E,), float64.
     """

@@ -17,10 +17,6 @@ NEAR = 2.0**-8
 def boundary(output: RouterOutput, logits_TE: Tensor) -> tuple[Tensor, Tensor]:
     """Return the lowest logit among a token's chosen experts, and the highest among the others.
 
-    Args:
-        output: One layer's routing, which says what was chosen.
-        logits_TE: The logits to read: the output's own, or the pretrained router's.
-
     Shape:
         - two tensors (T,), float64; +inf where nothing is chosen, -inf where nothing is left out.
     """

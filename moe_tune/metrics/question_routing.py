@@ -17,11 +17,6 @@ def question_entropy(output: RouterOutput, question_T: Tensor, questions: int) -
 
     Tokens that give no expert any weight do not count.
 
-    Args:
-        output: One layer's routing.
-        question_T: Index of the question each of its tokens belongs to.
-        questions: Questions in the batch.
-
     Shape:
         - sums (B,), float64, in nats; tokens (B,), long.
     """

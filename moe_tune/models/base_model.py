@@ -154,11 +154,7 @@ class BaseModel:
         return self._ready(model), family
 
     def confirm(self, hashes: Mapping[str, str]) -> None:
-        """Take note of the frozen tensors that a run starts from; a model that runs share refuses others than at first.
-
-        Args:
-            hashes: sha256 of each by name.
-        """
+        """Note the frozen tensors that a run starts from; a model that runs share refuses others than at first."""
 
     def _ready(self, model: "PreTrainedModel") -> "PreTrainedModel":
         """Return the model in evaluation mode, its layers prepared for gradient checkpointing if that is asked for."""

@@ -18,12 +18,6 @@ def blocked_experts_forward(experts: Any, hidden_TD: Tensor, experts_TK: Tensor,
     On a CPU the library behind half-precision products compiles a kernel for every number of rows it has not met, which
     at a few hundred rows costs as much as the product itself. Rows padded to whole blocks leave few such numbers.
 
-    Args:
-        experts: A layer's experts: fused weights (E, 2 I, D) and (E, D, I) without bias.
-        hidden_TD: Input of the experts.
-        experts_TK: Chosen experts.
-        weights_TK: Their weights.
-
     Shape:
         - returns (T, D).
     """

@@ -27,14 +27,7 @@ def cache_file() -> Path:
 
 
 def measured_choice(model: "PreTrainedModel", family: "ModelFamily", tokens: int = 1024, repeats: int = 3) -> str:
-    """Return the fastest of the candidates for a model's expert layers, measuring only the first time.
-
-    Args:
-        model: The loaded model.
-        family: Its family.
-        tokens: Tokens per measured call.
-        repeats: Calls per candidate, each on other tokens, as in use: numbers of rows differ; the fastest counts.
-    """
+    """Return the fastest of the candidates for a model's expert layers, measuring only the first time."""
     block = next(iter(family.moe_layers(model).values()))
     experts = block.get_submodule(family.experts_path)
     sizes = "x".join(str(size) for size in experts.get_parameter("gate_up_proj").shape)

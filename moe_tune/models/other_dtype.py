@@ -17,10 +17,6 @@ def in_other_dtype(model: "PreTrainedModel", keep: Iterable[Tensor] = ()) -> Ite
 
     Each layer is cast when it runs and given its very tensors back when it has: at most one layer more is in memory,
     and what bfloat16 cannot hold is not lost.
-
-    Args:
-        model: A causal language model of transformers that computes no gradients meanwhile.
-        keep: Parameters that keep their dtype.
     """
     kept = {id(value) for value in keep}
     dtype = torch.bfloat16 if model.dtype == torch.float32 else torch.float32

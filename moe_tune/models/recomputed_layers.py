@@ -13,9 +13,6 @@ if TYPE_CHECKING:
 def allow_recomputation(model: "PreTrainedModel") -> None:
     """Prepare the decoder layers of a model; they are checkpointed only inside ``recomputed``.
 
-    Args:
-        model: A causal language model of transformers; changed in place.
-
     Raises:
         ConfigError: The model's layers cannot be checkpointed.
 
@@ -37,11 +34,7 @@ def allow_recomputation(model: "PreTrainedModel") -> None:
 
 @contextmanager
 def recomputed(model: "PreTrainedModel") -> Iterator[None]:
-    """Checkpoint the prepared layers that run while the context lasts; the backward pass may come later.
-
-    Args:
-        model: A model in evaluation mode that ``allow_recomputation`` has prepared.
-    """
+    """Checkpoint the prepared layers that run while the context lasts; the backward pass may come later."""
     layers: Any = model.base_model.layers
     # transformers asks each layer for its mode; those of attention and experts, where dropout is, stay as they are.
     for layer in layers:

@@ -79,9 +79,6 @@ class ModelShape:
 def model_shape(base: BaseModel) -> ModelShape:
     """Return the sizes of a base model; no weights are read or downloaded.
 
-    Args:
-        base: The base model.
-
     Raises:
         ServiceError: The configuration is on the Hub, which cannot be reached, and the model is not one of ``KNOWN``.
     """
@@ -91,10 +88,6 @@ def model_shape(base: BaseModel) -> ModelShape:
 
 def adapter_parameters(base: BaseModel, options: dict[str, Any]) -> int:
     """Return how many parameters a LoRA in a base model trains; no weights are read or downloaded.
-
-    Args:
-        base: The base model.
-        options: Arguments of ``peft.LoraConfig``.
 
     Raises:
         ConfigError: PEFT knows no such option, refuses a value, or finds no such module or parameter.

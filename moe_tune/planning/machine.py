@@ -49,10 +49,6 @@ class MachineSpeed:
     def rate(self, rows: float, backward: bool = False) -> float:
         """Return FLOP/s of a product of so many rows, interpolated between those known on logarithmic scales.
 
-        Args:
-            rows: Tokens per expert, above 0; below and above the known ones their ends count.
-            backward: Of the gradient of the input instead.
-
         Example:
             >>> speed = data_sheet("A100", torch.bfloat16)
             >>> speed.rate(10_000) / speed.rate(1) > 50
@@ -105,10 +101,6 @@ def data_sheet(name: str, dtype: torch.dtype) -> MachineSpeed:
 
     Formula: ``rate(rows) = min(flops, bandwidth * 2 * rows / bytes_per_weight)``.
 
-    Args:
-        name: One of ``GPUS``, in any case and with or without spaces.
-        dtype: Dtype of the weights: ``bfloat16`` or ``float16``, whose figures are the same.
-
     Raises:
         ConfigError: The GPU is unknown, or the dtype is another.
     """
@@ -133,15 +125,7 @@ def data_sheet(name: str, dtype: torch.dtype) -> MachineSpeed:
 def measure(
     dtype: torch.dtype, seconds: float = 10.0, width: int = 2048, inner: int = 1024, folder: Path | None = None
 ) -> MachineSpeed:
-    """Measure the speed of this machine's CPU, with as many threads as torch uses.
-
-    Args:
-        dtype: Dtype of the weights.
-        seconds: About how long to take, above 0.
-        width: Width of the hidden state, D.
-        inner: Width within an expert, I.
-        folder: Where the disk is measured; ``None`` is the folder of temporary files.
-    """
+    """Measure the speed of this machine's CPU, with as many threads as torch uses."""
     share = seconds / (len(ROWS) + 2)
     pairs = [_expert_rates(dtype, rows, width, inner, share) for rows in ROWS]
     source = torch.ones(COPIED, dtype=torch.uint8)

@@ -12,10 +12,4 @@ class EvidenceLogger(Protocol):
     """A logger that takes an evaluation's tables and figures."""
 
     def log_evidence(self, split: str, tables: Mapping[str, pd.DataFrame], figures: Mapping[str, Path]) -> None:
-        """Log a split's evidence.
-
-        Args:
-            split: The split's name, which the keys begin with.
-            tables: Its tables by name.
-            figures: Its figures by name, each as a PNG file.
-        """
+        """Log a split's evidence."""

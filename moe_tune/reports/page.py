@@ -17,14 +17,7 @@ from moe_tune.reports.palette import DARK, LIGHT, variables
 def render_page(
     template: str, figures: Mapping[str, Mapping[str, Chart]], keys: list[dict[str, Any]], **names: Any
 ) -> str:
-    """Return a page.
-
-    Args:
-        template: A template of the package that extends this room's ``page.html.jinja``.
-        figures: The charts by name, and under that by the key of the setting they show.
-        keys: The settings that the reader may switch between, each with its ``key``; the first is shown.
-        names: What the template writes.
-    """
+    """Return a page."""
     drawn = {
         name: {key: json.loads(page_figure(chart).to_json()) for key, chart in views.items()}
         for name, views in figures.items()

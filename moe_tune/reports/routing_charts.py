@@ -9,7 +9,7 @@ import pandas as pd
 
 from moe_tune.reports.chart import Axis, Blank, Chart, Dash, Heat, Hover, Line, Mark, Points, Values, layer_ticks
 from moe_tune.reports.palette import ROOT_STOPS, TWO_SIDED_STOPS
-from moe_tune.stats.ratios import FEWEST, Floats
+from moe_tune.stats.ratios import FEWEST, Floats, ratio
 
 LEAST_REACH = 0.02
 """A scale of accuracies reaches 2 points either way at least: differences within the noise shall not look large."""
@@ -68,15 +68,15 @@ def entropy_chart(curves: Sequence[EntropyCurve], title: str = "") -> Chart:
         hover = Hover(f"layer %{{x}}, {curve.name.replace('%', '')}<br>%{{y:.3f}} nats")
         if curve.most_L is not None:
             most_L = np.asarray(curve.most_L, dtype=np.float64)
-            shown = [np.asarray(curve.mean_L) / most_L]
+            shown = [ratio(np.asarray(curve.mean_L), most_L)]
             told = f"{hover.text}<br>%{{customdata[0]:.1%}} of the maximum"
             if curve.deviation_L is not None:
                 shown, told = [*shown, np.asarray(curve.deviation_L)], f"{told}, sd %{{customdata[1]:.3f}}"
             hover = Hover(told, np.stack(shown, axis=-1))
-            if not any(np.allclose(most_L, other_L, equal_nan=True) for other_L in drawn):
+            known = most_L[~np.isnan(most_L)]  # none, where every token has one expert
+            if len(known) and not any(np.allclose(most_L, other_L, equal_nan=True) for other_L in drawn):
                 drawn.append(most_L)
-                even = np.nanmax(most_L) - np.nanmin(most_L) < 1e-9
-                what = f"ln {np.exp(most_L[0]):.3g} = {most_L[0]:.2f}" if even else "mean of ln k"
+                what = f"ln {np.exp(known[0]):.3g} = {known[0]:.2f}" if np.ptp(known) < 1e-9 else "mean of ln k"
                 marks.append(Line(curve.layers, most_L, f"maximum: {what}", "muted", "dot", 1.5))
         marked = curve.dash != "dash" or curve.most_L is not None
         marks.append(
@@ -93,12 +93,6 @@ def scatter_chart(experts: pd.DataFrame, overall: float, title: str = "", base: 
 
     Where every question is one token, the band holds about 95 % of experts if each answered like all questions do; it
     stands on the normal approximation.
-
-    Args:
-        experts: One row per layer and expert, with estimates and, in an analysis, the permutation null's verdict.
-        overall: Accuracy of all questions.
-        title: Written above a picture.
-        base: The pretrained router's accuracy, drawn dashed.
     """
     fired = experts[experts["questions"] > 0].assign(percent=lambda frame: 100 * frame["usage"])
     flagged = fired["flagged"].astype(bool) if "flagged" in fired else pd.Series(False, index=fired.index)

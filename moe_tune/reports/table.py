@@ -143,13 +143,6 @@ def numbers(
 ) -> Column:
     """Return a column of numbers.
 
-    Args:
-        header: Its heading.
-        values: Its values; none or NaN where there is none.
-        form: How they are printed.
-        scale: What they are multiplied by before that; 100 prints fractions in per cent.
-        marks: Whether each gets a star.
-
     Example:
         >>> numbers("never fired, %", [0.125], ".1f", 100).cells[0].text
         '12.5'
@@ -170,15 +163,7 @@ def shares(header: str, values: "pd.Series[float]", form: str = ".1f") -> Column
 def intervals(
     header: str, low: "pd.Series[float]", high: "pd.Series[float]", form: str = ".1f", scale: float = 100
 ) -> Column:
-    """Return a column of intervals, sorted by their lower end.
-
-    Args:
-        header: Its heading.
-        low: Lower ends.
-        high: Upper ends.
-        form: How the ends are printed.
-        scale: Factor on both; the default prints fractions in per cent.
-    """
+    """Return a column of intervals, sorted by their lower end."""
     ends = zip(low, high, strict=True)
     return Column(header, [Cell(interval(a, b, form, scale) if a == a else DASH, a) for a, b in ends])
 

@@ -26,9 +26,6 @@ def normalised(weights_TK: Tensor) -> Tensor:
 def entropy(probs: Tensor) -> Tensor:
     """Return the entropy in nats of distributions along the last axis; ``0 ln 0 = 0``.
 
-    Args:
-        probs: Probabilities that sum to one along the last axis.
-
     Example:
         >>> entropy(torch.tensor([[0.5, 0.5, 0.0]]))
         tensor([0.6931])

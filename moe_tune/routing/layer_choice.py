@@ -6,10 +6,6 @@ from moe_tune.base.errors import ConfigError
 def choose_layers(layers: str | list[int], available: list[int]) -> tuple[int, ...]:
     """Return the layer indices a setting names.
 
-    Args:
-        layers: ``all``, ``last-N``, or indices.
-        available: The model's MoE layers.
-
     Raises:
         ConfigError: A layer does not exist, or the setting is not understood.
 

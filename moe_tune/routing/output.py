@@ -40,11 +40,7 @@ class RouterOutput:
     rule: ScoringRule | None = None
 
     def rows(self, mask_T: Rows) -> "RouterOutput":
-        """Return the output for some of the tokens only.
-
-        Args:
-            mask_T: Which tokens to keep, as a mask, as indices or as a slice (which copies nothing).
-        """
+        """Return the output for some of the tokens only."""
 
         def keep(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else tensor[mask_T]

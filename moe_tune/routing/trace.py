@@ -41,10 +41,6 @@ class RoutingTrace:
     def of_batch(cls, attention_mask_BS: Tensor, needs: frozenset[str] = frozenset()) -> "RoutingTrace":
         """Open a trace for a padded batch; the answer position is the last real token, whichever side is padded.
 
-        Args:
-            attention_mask_BS: 1 for real tokens, 0 for padding.
-            needs: Costly extras to record.
-
         Example:
             >>> trace = RoutingTrace.of_batch(torch.tensor([[1, 1, 0], [0, 1, 1]]))
             >>> trace.answer_T.nonzero().flatten().tolist()
@@ -62,14 +58,7 @@ class RoutingTrace:
     def of_answers(
         cls, questions: int, heads: int, device: torch.device, needs: frozenset[str] = frozenset()
     ) -> "RoutingTrace":
-        """Open a trace for a batch of answer tokens, one per question and head; those of a question are neighbours.
-
-        Args:
-            questions: Questions in the batch, B.
-            heads: Router heads compared, N.
-            device: Where the batch is.
-            needs: Costly extras to record.
-        """
+        """Open a trace for a batch of answer tokens, one per question and head; those of a question are neighbours."""
         every_T = torch.ones(questions * heads, dtype=torch.bool, device=device)
         question_T = torch.arange(questions, device=device).repeat_interleave(heads)
         return cls(every_T, every_T, question_T, needs, answer_only=True)

@@ -22,11 +22,7 @@ def sweep_id() -> str | None:
 
 
 def own_folder(path: Path) -> Path:
-    """Return the run directory's path, under an agent with the W&B run's id in place of the configuration's hash.
-
-    Args:
-        path: ``<root>/<config>-<head>-s<seed>-<hash>``.
-    """
+    """Return the run directory's path, under an agent with the W&B run's id in place of the configuration's hash."""
     run_id = os.environ.get("WANDB_RUN_ID")
     if sweep_id() is None or not run_id:
         return path
@@ -38,9 +34,6 @@ def stopped_by_sweep(end: SystemExit) -> bool:
 
     An agent sends SIGTERM, and W&B's own thread raises KeyboardInterrupt, which Lightning turns into an exit; a child
     of an agent is in a process group of its own, where no Ctrl-C of a keyboard arrives.
-
-    Args:
-        end: What ended the run.
     """
     if isinstance(end, StoppedBySweep):
         return True
@@ -49,12 +42,7 @@ def stopped_by_sweep(end: SystemExit) -> bool:
 
 
 def record_end(directory: RunDirectory, *, early: bool) -> None:
-    """Write into the manifest and the W&B summary whether a run of a sweep was stopped before it was complete.
-
-    Args:
-        directory: The run directory.
-        early: Whether the sweep stopped it.
-    """
+    """Write into the manifest and the W&B summary whether a run of a sweep was stopped before it was complete."""
     if sweep_id() is None and not early:
         return
     if directory.manifest:

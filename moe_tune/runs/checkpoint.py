@@ -46,11 +46,6 @@ class RouterCheckpointIO(CheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write a checkpoint.
 
-        Args:
-            checkpoint: What Lightning collected; ``state_dict`` holds the heads.
-            path: The folder to write.
-            storage_options: Unused.
-
         Raises:
             ModelError: The state of a callback is neither plain values nor tensors.
         """

@@ -41,13 +41,6 @@ class RunDirectory:
     def of(cls, root: Path, label: str, head: str, seed: int, config: dict[str, Any]) -> "RunDirectory":
         """Return the directory that belongs to a resolved configuration.
 
-        Args:
-            root: Folder of all runs.
-            label: Short name of the configuration.
-            head: Class name of the router head.
-            seed: The run's seed.
-            config: The resolved configuration.
-
         Raises:
             ConfigError: The root is not a folder that can be written to.
         """
@@ -100,11 +93,7 @@ class RunDirectory:
         return aside
 
     def settle(self, aside: Path | None) -> None:
-        """Keep a new run that has begun and remove the old one; or remove what did not begin and put the old one back.
-
-        Args:
-            aside: Where ``set_aside`` put the old run, if there was one.
-        """
+        """Keep a run that has begun and remove the old one, or put the old one back; then let the lock go."""
         if rank_zero_only.rank:
             return
         try:
@@ -142,12 +131,7 @@ class RunDirectory:
         write_json(self.path / "manifest.json", {**self.manifest, **values})
 
     def record_opening(self, split: str, questions: int) -> None:
-        """Append to the ledger of the runs' folder that a test split was evaluated.
-
-        Args:
-            split: The split's name.
-            questions: How many questions were answered.
-        """
+        """Append to the ledger of the runs' folder that a test split was evaluated."""
         if rank_zero_only.rank:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -157,11 +141,7 @@ class RunDirectory:
 
 
 def identity(config: dict[str, Any]) -> str:
-    """Return 8 hex digits that two configurations share if and only if they ask for the same run.
-
-    Args:
-        config: A resolved configuration.
-    """
+    """Return 8 hex digits that two configurations share if and only if they ask for the same run."""
     kept = {key: value for key, value in config.items() if key not in NOT_IDENTITY}
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:8]
 

@@ -38,12 +38,7 @@ class MetricsFile(Logger):
         return ""
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Append a line.
-
-        Args:
-            metrics: Values by key.
-            step: Optimiser steps done.
-        """
+        """Append a line."""
         if rank_zero_only.rank != 0:
             return
         values = {key: float(value) for key, value in sorted(metrics.items())}
@@ -54,11 +49,7 @@ class MetricsFile(Logger):
             handle.write(json.dumps(line, allow_nan=False) + "\n")
 
     def forget_from(self, step: int) -> None:
-        """Drop the lines of steps that a resumed fit does again, and a line that was not written to its end.
-
-        Args:
-            step: Optimiser steps the checkpoint had done.
-        """
+        """Drop the lines of steps that a resumed fit does again, and a line that was not written to its end."""
         if not self.file.is_file():
             return
         lines = self.file.read_text(encoding="utf-8").splitlines(keepends=True)

@@ -20,11 +20,6 @@ TENSOR, TUPLE, PAIRS, FLOAT = "$tensor", "$tuple", "$pairs", "$float"
 def save_state(state: Mapping[str, Any], values: Path, tensors: Path) -> None:
     """Write nested state to two files.
 
-    Args:
-        state: Mappings, lists, tuples, numbers, words, ``None`` and tensors.
-        values: The JSON file.
-        tensors: The safetensors file.
-
     Raises:
         ModelError: There is something else in the state.
     """
@@ -35,12 +30,7 @@ def save_state(state: Mapping[str, Any], values: Path, tensors: Path) -> None:
 
 
 def load_state(values: Path, tensors: Path) -> Any:
-    """Return what ``save_state`` wrote; mappings are dictionaries, tensors are on the CPU.
-
-    Args:
-        values: The JSON file.
-        tensors: The safetensors file.
-    """
+    """Return what ``save_state`` wrote; mappings are dictionaries, tensors are on the CPU."""
     return _restored(json.loads(values.read_text(encoding="utf-8")), load_file(tensors))
 
 

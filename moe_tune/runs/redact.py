@@ -22,9 +22,6 @@ def redacted(config: dict[str, Any]) -> dict[str, Any]:
     shape of an access token, and the tokens of this process's environment. 40 hex digits alone stay: they are git
     revisions.
 
-    Args:
-        config: The configuration: mappings, lists and scalars. It is left as it is.
-
     Example:
         >>> redacted({"hf_token": "x", "max_tokens": 5, "tags": ["https://me:pass@example.org/a"]})
         {'hf_token': '[removed]', 'max_tokens': 5, 'tags': ['https://[removed]@example.org/a']}

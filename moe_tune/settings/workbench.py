@@ -73,23 +73,14 @@ class Workbench:
         self._tuner: RouterTuner | None = None
 
     def base(self, wanted: BaseModel) -> BaseModel:
-        """Return the shared base model that equals the one wanted; only the last one asked for stays in memory.
-
-        Args:
-            wanted: What a run's configuration says.
-        """
+        """Return the shared base model that equals the one wanted; only the last one asked for stays in memory."""
         key = repr(wanted)
         if key not in self._bases:
             self._bases = {key: _Loaded()}
         return SharedBase(wanted, self._bases[key])
 
     def quiz(self, settings: dict[str, Any], new: QuizDataModule) -> QuizDataModule:
-        """Return the data module an earlier run made from the same settings, or the new one.
-
-        Args:
-            settings: What a run's configuration says of its data; the seed of the order may differ.
-            new: What was made from it.
-        """
+        """Return the data module an earlier run made from the same settings, or the new one."""
         key = json.dumps({name: value for name, value in settings.items() if name != "seed"}, sort_keys=True)
         old = self._quizzes.get(key)
         if old is None or old.splits.limits != new.splits.limits:  # a run above the cache's limit went on with a sample
@@ -99,11 +90,7 @@ class Workbench:
         return old
 
     def begin(self, tuner: "RouterTuner") -> None:
-        """Take the heads of the run before off the shared model.
-
-        Args:
-            tuner: The run that begins.
-        """
+        """Take the heads of the run before off the shared model."""
         self.end()
         self._tuner = tuner
 

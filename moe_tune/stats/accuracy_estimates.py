@@ -27,10 +27,6 @@ class Estimate(NamedTuple):
 def raw_accuracy(correct: Counts, questions: Counts) -> Estimate:
     """Return the share of correct answers with Wilson's 95 % interval.
 
-    Args:
-        correct: Correctly answered questions, 0 up to the questions.
-        questions: Questions, 0 and up; NaN comes back where there are none.
-
     Shape:
         - any, the same for both and for the result.
 
@@ -68,10 +64,6 @@ def shrunk_accuracy(correct_E: Counts, questions_E: Counts) -> Estimate:
 
     Formula, with ``p = sum k / sum n`` and M from ``moment_weight``: ``value = (k + M p) / (n + M)``, ``p`` where there
     is no M; the interval is from the 2.5 % to the 97.5 % point of Beta(k + M p, n - k + M (1 - p)).
-
-    Args:
-        correct_E: Correctly answered questions of each expert.
-        questions_E: Questions of each expert, 0 and up; NaN comes back where there are none.
 
     Shape:
         - (E,) for both and for the result.

@@ -10,10 +10,6 @@ def mcnemar(n01: int, n10: int) -> tuple[float, float]:
 
         exact = min(1, 2 P[X >= max(n01, n10)]);   mid-p = 2 P[X > max(n01, n10)] + P[X = max(n01, n10)], 1 if n01 = n10
 
-    Args:
-        n01: Questions only the arm answered correctly, 0 and up.
-        n10: Questions only the baseline answered correctly, 0 and up.
-
     Reference:
         Fagerland, Lydersen and Laake, 2013, "The McNemar test for binary matched-pairs data: mid-p and asymptotic
         are better than exact conditional", BMC Medical Research Methodology 13:91.

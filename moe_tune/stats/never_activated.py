@@ -8,10 +8,6 @@ def never_bound(questions: int, experts: int = 1) -> float:
 
     Formula: ``1 - (0.05 / experts)^(1 / N)``, about 3 / N for one expert and 9.9 / N for 1,024 at once (Bonferroni).
 
-    Args:
-        questions: Questions seen, N, 0 and up; they are independent, the tokens of a question are not.
-        experts: Experts the bound holds for at once, 1 and up.
-
     Reference:
         Hanley and Lippman-Hand 1983, "If nothing goes wrong, is everything all right?",
         https://doi.org/10.1001/jama.1983.03330370053031

@@ -50,11 +50,6 @@ def null_moments(questions_ES: Counts, all_correct_S: Counts, all_questions_S: C
     Formula, hypergeometric in each subject: ``mean = sum_s n_es K_s / N_s``,
     ``variance = sum_s n_es K_s (N_s - K_s) (N_s - n_es) / (N_s^2 (N_s - 1))``
 
-    Args:
-        questions_ES: Questions by expert and subject.
-        all_correct_S: Correctly answered questions of each subject.
-        all_questions_S: Questions of each subject; subjects of one question do not vary.
-
     Shape:
         - (..., S) by subject; (...) returned.
 

@@ -18,10 +18,6 @@ FEWEST = 30
 def ratio(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
     """Return part / whole in float64, NaN where the whole is zero.
 
-    Args:
-        part: Numerators.
-        whole: Denominators, of a shape that broadcasts with the numerators'.
-
     Example:
         >>> ratio(np.array([1, 0]), np.array([4, 0]))
         array([0.25,  nan])

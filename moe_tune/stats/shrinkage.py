@@ -18,10 +18,6 @@ def moment_weight(correct_E: Counts, questions_E: Counts) -> float | None:
         s^2 = [sum n (r - p)^2 - (E - 1) p (1 - p)] / [N - sum n^2 / N - (E - 1)]
         M = clip(p (1 - p) / s^2 - 1, 1, 10^6);   None if s^2 <= 0
 
-    Args:
-        correct_E: Correctly answered questions of each expert.
-        questions_E: Questions of each expert, 0 and up.
-
     Reference:
         Kleinman 1973, "Proportions with extraneous variance", https://doi.org/10.1080/01621459.1973.10481332
     """

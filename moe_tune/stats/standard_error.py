@@ -62,14 +62,7 @@ def total_se(se_clusters: float, clusters: int, diff_S: NDArray[np.float64]) -> 
 
 
 def critical_value(level: float, df: float, sums_C: NDArray[np.float64]) -> float:
-    """Return how many standard errors an interval reaches to each side.
-
-    Args:
-        level: Coverage, such as 0.95.
-        df: Degrees of freedom of the t distribution.
-        sums_C: Influence of each cluster; with fewer than ``FEW_CLUSTERS`` the wild bootstrap's value is used if it
-            is larger.
-    """
+    """Return how many standard errors an interval reaches to each side."""
     quantile = float(student.ppf((1 + level) / 2, df))
     if len(sums_C) >= FEW_CLUSTERS:
         return quantile

@@ -113,12 +113,7 @@ class Grid:
             calibrate(self.examiner, [pair for point in waiting for pair in point.bound.items()])
 
     def evaluate(self, split: str, batches: Iterable[Batch] | None = None) -> list[SplitResults]:
-        """Return how each head does on a split.
-
-        Args:
-            split: A split of the quiz.
-            batches: Its batches; ``None`` is all of them.
-        """
+        """Return how each head does on a split."""
         panel = _Panel([self.examiner.results(split) for _ in self.points])
         with self.examiner.gated.session([point.bound for point in self.points]):
             return self.examiner.evaluate(split, panel, batches).results
@@ -126,10 +121,6 @@ class Grid:
 
 def refuse_lora(model: RouterTuner, where: str) -> None:
     """Refuse a model with a LoRA: it changes every token, so that heads cannot share what is kept of the prompts.
-
-    Args:
-        model: A configuration's model.
-        where: What names it, for messages.
 
     Raises:
         ConfigError: It has one.
@@ -151,14 +142,7 @@ def _load(point: Point, state: dict[str, Tensor], fingerprint: str) -> None:
 
 
 def run_grid(host: RouterTuner, quiz: QuizDataModule, points: list[Point], trainer: Trainer) -> list[Outcomes]:
-    """Evaluate heads together on the validation questions, and compare each with the pretrained router.
-
-    Args:
-        host: What the heads have in common; it is not loaded.
-        quiz: The data.
-        points: The heads; at least one.
-        trainer: On which hardware, and with which numerics; its limit of validation batches holds.
-    """
+    """Evaluate heads together on the validation questions, and compare each with the pretrained router."""
     grid = Grid(host, [Point("pretrained router", IdentityHead(), None), *points], quiz, trainer)
     loader, limit = quiz.val_dataloader(), trainer.limit_val_batches
     every = grid.evaluate("validation", islice(loader, limit if isinstance(limit, int) else int(limit * len(loader))))

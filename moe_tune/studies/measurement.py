@@ -14,10 +14,6 @@ DEFAULTS = {"protocol": "lm_eval", "few_shot": 0}
 def refuse_mixed_measurements(experiment: Experiment, arms: Mapping[str, Sequence[str]]) -> None:
     """Refuse arms that ask their questions in another way than the baseline: that is another measurement.
 
-    Args:
-        experiment: The experiment.
-        arms: The settings of the arms that are to run.
-
     Raises:
         ConfigError: An arm has another protocol or another number of worked examples.
     """

@@ -23,9 +23,6 @@ LONGEST_TAG = 64
 def arm_of(name: str) -> str | None:
     """Return what a run directory's name says of the run without its seed; ``None`` for a name of another shape.
 
-    Args:
-        name: ``<config>-<head>-s<seed>-<hash>``, and what evaluations put behind it.
-
     Example:
         >>> arm_of("nano-RetunedHead-s0-0123abcd"), arm_of("mine")
         ('nano-RetunedHead', None)
@@ -36,9 +33,6 @@ def arm_of(name: str) -> str | None:
 
 def tags_of(config: dict[str, Any]) -> tuple[str, ...]:
     """Return the tags of a run: class of the head, classes of the losses, scope, and the base model's name.
-
-    Args:
-        config: The resolved configuration with dotted keys; what it lacks gives no tag.
 
     Example:
         >>> tags_of({"model.head.class_path": "a.JitterHead", "model.scope": "all", "model.base.path": "allenai/OLMoE"})
@@ -55,11 +49,6 @@ def tags_of(config: dict[str, Any]) -> tuple[str, ...]:
 def evidence_keys(split: str, named: Mapping[str, Value], suffix: str = "") -> dict[str, Value]:
     """Return a split's tables or figures under the keys they are logged by.
 
-    Args:
-        split: The split's name.
-        named: Them by name.
-        suffix: What sets the key of a figure apart from that of a number, such as the accuracy.
-
     Example:
         >>> evidence_keys("test", {"accuracy": "a.png"}, "_figure")
         {'test/accuracy_figure': 'a.png'}
@@ -69,10 +58,6 @@ def evidence_keys(split: str, named: Mapping[str, Value], suffix: str = "") -> d
 
 def improved(metrics: dict[str, Any], summary: Any) -> dict[str, float]:
     """Return the best values so far of what was just logged, under their keys in the summary.
-
-    Args:
-        metrics: The logged row.
-        summary: The run's summary; a resumed run's has the best values of before.
 
     Example:
         >>> improved({"validation/accuracy": 0.5, "validation/loss": 1.5}, {"validation/accuracy_max": 0.75})

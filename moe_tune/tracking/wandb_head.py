@@ -19,10 +19,6 @@ def send_head(run: Any, folder: Path) -> None:
 
     What it was trained from, base model and data, is in its metadata. W&B's own lineage, ``use_artifact``, needs a
     server that answers and artifacts of both, so that an offline run could not have it.
-
-    Args:
-        run: The W&B run.
-        folder: The run directory; nothing is sent if no fit has finished there.
     """
     import wandb
 
@@ -40,9 +36,6 @@ def kept_checkpoints(directory: RunDirectory) -> dict[Path, list[str]]:
     """Return the checkpoints of a finished fit with their aliases: ``best``, ``last``, or both where they are one.
 
     Two checkpoints of the same tensors count as one, the last; so does a fit that trained nothing.
-
-    Args:
-        directory: The run directory.
     """
     last = directory.last_checkpoint
     tested = str(directory.manifest.get("tested_checkpoint", "last"))
@@ -58,12 +51,7 @@ def kept_checkpoints(directory: RunDirectory) -> dict[Path, list[str]]:
 
 
 def describe(directory: RunDirectory, checkpoint: Path) -> dict[str, Any]:
-    """Return an artifact's metadata: the head, what it was trained from, and its accuracy on the validation split.
-
-    Args:
-        directory: The run directory.
-        checkpoint: One of its checkpoints.
-    """
+    """Return an artifact's metadata: the head, what it was trained from, and its accuracy on the validation split."""
     manifest = directory.manifest
     data = manifest.get("data", {})
     step = int(RouterCheckpointIO().load_checkpoint(checkpoint)["global_step"])
@@ -84,12 +72,7 @@ def describe(directory: RunDirectory, checkpoint: Path) -> dict[str, Any]:
 
 
 def accuracy_at(folder: Path, step: int) -> float | None:
-    """Return the last accuracy on the validation split that was logged before a step; ``None`` if there was none.
-
-    Args:
-        folder: The run directory.
-        step: Steps trained, at least 0; a head that trains nothing has 0.
-    """
+    """Return the last accuracy on the validation split that was logged before a step; ``None`` if there was none."""
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [row for row in map(json.loads, lines) if "validation/accuracy" in row and row["step"] < max(step, 1)]
     return float(rows[-1]["validation/accuracy"]) if rows else None

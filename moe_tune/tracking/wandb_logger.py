@@ -84,11 +84,7 @@ class RouterWandbLogger(WandbLogger):
         self._wandb_init.pop("anonymous")
 
     def as_job(self, job_type: str) -> Self:
-        """Say what kind of work the run is, before it begins; ``WANDB_JOB_TYPE`` wins.
-
-        Args:
-            job_type: One word.
-        """
+        """Say what kind of work the run is, before it begins; ``WANDB_JOB_TYPE`` wins."""
         self._wandb_init["job_type"] = os.environ.get("WANDB_JOB_TYPE") or job_type
         return self
 
@@ -180,11 +176,7 @@ def logged_in() -> bool:
 
 
 def close_wandb_run(failed: bool) -> None:
-    """End the process's W&B run, after its head if it is a finished fit; the next run of the process gets its own.
-
-    Args:
-        failed: Whether the run ended with an error.
-    """
+    """End the process's W&B run, after its head if it is a finished fit; the next run of the process gets its own."""
     wandb = sys.modules.get("wandb")
     if wandb is not None and wandb.run is not None:
         folder = wandb.run.settings.sync_dir

@@ -18,12 +18,7 @@ SPLIT = "train"
 
 
 def calibrate(examiner: Examiner, heads: Iterable[tuple[int, RouterHead]] | None = None) -> TrainTable:
-    """Fit heads to how the training questions go with the pretrained router, and return the table of it.
-
-    Args:
-        examiner: Asks the questions.
-        heads: Bound heads and their layers; ``None`` takes those in the model.
-    """
+    """Fit heads to how the training questions go with the pretrained router, and return the table of it."""
     table = training_table(examiner)
     gated = examiner.gated
     for layer, head in gated.heads.items() if heads is None else heads:
@@ -33,12 +28,7 @@ def calibrate(examiner: Examiner, heads: Iterable[tuple[int, RouterHead]] | None
 
 
 def training_table(examiner: Examiner, *, with_heads: bool = False) -> TrainTable:
-    """Return how often each expert was chosen at the answer position of the training questions, and how they went.
-
-    Args:
-        examiner: Asks the questions.
-        with_heads: Let the heads decide while it is made; otherwise the pretrained router does, everywhere.
-    """
+    """Return how often each expert was chosen at the answer position of the training questions, and how they went."""
     examiner.prepare([SPLIT])  # before the questions are counted: above the cache's limit they become a sample
     with examiner.gated.session([], base_only=not with_heads):
         recorder = examiner.evaluate(SPLIT, _TableRecorder(examiner))

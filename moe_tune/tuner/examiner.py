@@ -59,11 +59,7 @@ class Examiner:
         self._allowed: set[str] = set()
 
     def settle(self, split: str) -> Way:
-        """Return how a split goes; where its cache would be above the limit, training goes on with a sample.
-
-        Args:
-            split: A split of the quiz.
-        """
+        """Return how a split goes; where its cache would be above the limit, training goes on with a sample."""
         every = None
         with self.numerics():
             while (decided := self.answering.decide(split)).sample is not None:
@@ -78,11 +74,7 @@ class Examiner:
         return decided.way
 
     def prepare(self, splits: Iterable[str]) -> None:
-        """Settle the ways of splits, and build or open their prompt caches.
-
-        Args:
-            splits: Splits of the quiz.
-        """
+        """Settle the ways of splits, and build or open their prompt caches."""
         for split in splits:
             self.settle(split)
             with self.numerics():
@@ -91,11 +83,6 @@ class Examiner:
     @torch.no_grad()
     def answer_batch(self, batch: Batch, split: str, recorder: Recorder | None = None) -> tuple[Tensor, Tensor]:
         """Return letter log-probabilities (B x N, A) and the task loss of each question (B x N,).
-
-        Args:
-            batch: A batch of the data module, on the model's device.
-            split: Its split.
-            recorder: Is given the answers and the routing.
 
         Raises:
             DataError: The heads were calibrated on questions of the split.
@@ -124,12 +111,6 @@ class Examiner:
         """Answer every question of a split once, and return the recorder; nothing else is left changed.
 
         No random number is drawn, so that a training goes on as if there had been no pass.
-
-        Args:
-            split: A split of the quiz.
-            recorder: Keeps what is wanted of it.
-            batches: Its batches, on any device; ``None`` is all of them.
-            announced: What a progress bar says; ``None`` shows none.
         """
         self.prepare([split])
         asked = self.quiz.loader(split) if batches is None else batches
@@ -152,23 +133,14 @@ class Examiner:
         return Examiner(Answering(way), self.task_loss, self.numerics)
 
     def metric_shape(self, split: str) -> MetricShape:
-        """Return the sizes of the metrics' states for a split of the quiz: the layers that run, its questions.
-
-        Args:
-            split: A split of the quiz.
-        """
+        """Return the sizes of the metrics' states for a split of the quiz: the layers that run, its questions."""
         rule, quiz = self.gated.rule, self.quiz
         first = self.answering.circumstances.reach.first_layer if self.settle(split) is Way.TRUNK else 0
         layers = tuple(one for one in self.gated.gates if one >= first)
         return MetricShape(layers, rule.num_experts, rule.top_k, len(quiz.subjects), len(quiz.questions(split)))
 
     def results(self, split: str, scopes: Iterable[Scope | Part] = SCOPES) -> SplitResults:
-        """Return a recorder of answers and of every routing metric.
-
-        Args:
-            split: A split of the quiz.
-            scopes: Which tokens count.
-        """
+        """Return a recorder of answers and of every routing metric."""
         return SplitResults(RoutingEvidence(self.metric_shape(split), tuple(scopes)).to(self.gated.device))
 
     def _refuse_seen(self, split: str) -> None:

@@ -25,13 +25,6 @@ def judge(
 ) -> tuple[Tensor, Tensor]:
     """Return letter log-probabilities (B x N, A) and the task loss of each question (B x N,).
 
-    Args:
-        logits_BV: Logits over the vocabulary at the answer position, in float32; N rows for each question.
-        batch: The batch they belong to.
-        letters: The token of each answer letter.
-        task_loss: Which cross-entropy.
-        where: The split, for messages.
-
     Raises:
         NumericsError: A letter's logit is not finite.
     """
@@ -86,18 +79,6 @@ class Objective:
         where: str,
     ) -> Parts:
         """Return every loss of a batch that has just gone through the model.
-
-        Args:
-            gated: The model; its trace is the batch's.
-            judged: What ``judge`` says of the batch.
-            batch: The batch.
-            logits_BV: Its logits over the vocabulary at the answer position.
-            progress: Share of training done, 0 to 1.
-            share: Factor on every value: what the batch's part counts among the processes.
-            tokens: Further factor on means over tokens: what the batch's tokens count among the step's.
-            teacher_BV: The pretrained router's logits, if a loss needs them.
-            tables: What is known of the training split by layer, if a loss needs it.
-            where: The step, for messages.
 
         Raises:
             ConfigError: A loss reaches no trainable parameter.

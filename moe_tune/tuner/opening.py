@@ -73,14 +73,7 @@ class OpenModel:
         numerics: Callable[[], AbstractContextManager[object]] = nullcontext,
         layers: Iterable[int] | None = None,
     ) -> Examiner:
-        """Return who asks the model the questions of a quiz.
-
-        Args:
-            quiz: The questions, prepared for it.
-            ranks: The processes that answer together.
-            numerics: Gives the context of a forward pass, such as autocast.
-            layers: Layers where heads will act; ``None`` takes those with a head.
-        """
+        """Return who asks the model the questions of a quiz."""
         asked, base = self.asked, self.asked.base
         here = Circumstances(
             self.gated, quiz, self.reach(layers), asked.answer_path, ranks, base.path, base.revision, self.pass_experts
@@ -89,9 +82,6 @@ class OpenModel:
 
     def accept(self, checkpoint: Mapping[str, Any]) -> None:
         """Refuse heads that were made for another base model, and take note of what they were calibrated on.
-
-        Args:
-            checkpoint: What ``RouterCheckpointIO`` has read.
 
         Raises:
             ModelError: The base model's tensors differ from those the checkpoint was made with.
@@ -112,13 +102,7 @@ class OpenModel:
 
 
 def open_model(asked: ModelSettings, device: torch.device, ranks: Ranks = ALONE) -> OpenModel:
-    """Load a base model and put heads on it.
-
-    Args:
-        asked: What a configuration says of it.
-        device: Where it will run.
-        ranks: The processes that open it together.
-    """
+    """Load a base model and put heads on it."""
     model, family = asked.base.load()
     model.to(device)
     experts = pass_experts = str(asked.base.experts_implementation)

@@ -157,7 +157,6 @@ class RouterTuner(LightningModule):
         return self._examiner
 
     def setup(self, stage: str) -> None:
-        """Tell the quiz which model its prompts are for."""
         self.quiz.prepare(self.tokenizer, self.context_length)
 
     def configure_model(self) -> None:
@@ -259,8 +258,7 @@ class RouterTuner(LightningModule):
             self.objective.after_step()
 
     def on_train_start(self) -> None:
-        """Let the noise of heads differ from process to process."""
-        if several_ranks():
+        if several_ranks():  # the noise of heads differs from process to process
             torch.manual_seed(self.quiz.seed + self.global_rank)
 
     def set_progress(self) -> float:
@@ -297,11 +295,9 @@ class RouterTuner(LightningModule):
         self.examiner.answer_batch(batch, split, self.results[split])
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        """Evaluate a validation batch."""
         self._evaluate(batch, "validation")
 
     def test_step(self, batch: Batch, batch_index: int, dataloader_idx: int = 0) -> None:
-        """Evaluate a test batch."""
         self._evaluate(batch, self.quiz.test_names[dataloader_idx])
 
     def predict_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:

@@ -54,14 +54,7 @@ class SplitResults:
         return {"accuracy": self.correct / count, "loss": self.loss / count, **self.evidence.summary()}
 
     def add(self, trace: RoutingTrace, batch: Batch, log_probs_BA: Tensor, loss_B: Tensor) -> None:
-        """Add a batch.
-
-        Args:
-            trace: Its routing.
-            batch: Its questions.
-            log_probs_BA: Log-probabilities of its letters.
-            loss_B: Task loss of each question.
-        """
+        """Add a batch."""
         correct_B = log_probs_BA.argmax(-1) == batch.gold_B
         self.evidence.update(trace, Outcome(correct_B, batch.subject_B, batch.question_B))
         self.question_Q.append(batch.question_B.cpu())

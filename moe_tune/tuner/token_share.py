@@ -11,10 +11,6 @@ def token_share(trainer: Trainer, batch_index: int) -> float:
     Every loss counts by its part of the step's questions. A mean over tokens that is multiplied by this counts by its
     part of the step's tokens instead, so that the step sees the mean over all of them, however it is cut; exactly 1 for
     one micro-batch on one process. The prompts of the step are known beforehand, from the sampler.
-
-    Args:
-        trainer: In its training; its batches are those of a ``BucketBatchSampler``.
-        batch_index: Index of the batch within the epoch.
     """
     sampler = trainer.train_dataloader.sampler
     if not isinstance(sampler, BucketBatchSampler):  # Lightning's own, where it overfits to the same few batches

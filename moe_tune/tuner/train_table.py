@@ -61,12 +61,7 @@ class HiddenSample:
         self.rows: dict[int, list[tuple[Tensor, Tensor]]] = {}
 
     def add(self, question_B: Tensor, outputs: list[RouterOutput]) -> None:
-        """Keep the questions of a batch that belong to the sample.
-
-        Args:
-            question_B: Index of each question in its split.
-            outputs: Every layer's routing of their answer tokens, with ``hidden_TD`` and ``base_logits_TE``.
-        """
+        """Keep the questions of a batch that belong to the sample."""
         keep_B = question_B % self.stride == 0
         self.question_Q.append(question_B[keep_B])
         for one in outputs:

@@ -71,7 +71,7 @@ def environment(tree, folder):
 
 
 def run_case(case, tree, folder):
-    """Run the commands of a case in its folder; what they print, and how they end, is kept there.
+    """Run the commands of a case in its folder, up to one that fails; what they print, and how they end, is kept there.
 
     Args:
         case: The case.
@@ -91,8 +91,9 @@ def run_case(case, tree, folder):
         said = f"exit {done.returncode}\n{done.stdout}\n{done.stderr}".replace(str(folder), "<folder>")
         (folder / f"{number}-{words[0]}.log").write_text(said)
         if done.returncode:
-            print(f"exit code {done.returncode} of {' '.join(command)}\n{said[-3000:]}", flush=True)
-    (folder / "complete").touch()
+            print(f"{folder.parent.name} {folder.name}: {' '.join(resolved)}\n{said[-3000:]}", flush=True)
+            return
+    (folder / "complete").write_text(repr(case))
 
 
 def matches(folder, pattern):
@@ -116,10 +117,18 @@ def run_all(cases, tree, folder, again):
     if Path(place).resolve().parents[1] != tree:
         raise SystemExit(f"expected the package of {tree} but got {place}")
     for name, case in cases.items():
-        if again or not (folder / name / "complete").exists():
+        if again or not ended(case, folder / name):
             begun = time.monotonic()
             run_case(case, tree, folder / name)
             print(f"{folder.name:9} {name:12} {time.monotonic() - begun:5.1f} s", flush=True)
+        if not again and not ended(case, folder / name):
+            raise SystemExit(f"expected the reference to run {name} to its end, but it did not")
+
+
+def ended(case, folder):
+    """Return whether these very commands have run to their end."""
+    mark = folder / "complete"
+    return mark.is_file() and mark.read_text() == repr(case)
 
 
 def printed(file):

@@ -10,11 +10,11 @@ def configs(*files):
     return [word for file in files for word in ("--config", file)]
 
 
-TINY = [
-    *configs(*BASE),
+QUICK = [
     *("--trainer.enable_progress_bar=false", "--trainer.log_every_n_steps=1"),
     *("--model.base.experts_implementation=grouped_mm", "--data.source.train=1024", "--data.source.test=512"),
 ]
+TINY = [*configs(*BASE), *QUICK]
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,7 @@ CASES = {
     # With the logger of nano.yaml, whose path stands in the saved configuration and in the hash of the run's name.
     "answer": Case(
         [
-            [
-                *("fit", *configs(*BASE[:2]), "--name", "answer", "--trainer.max_epochs=2"),
-                *("--trainer.enable_progress_bar=false", "--trainer.log_every_n_steps=1"),
-                "--model.base.experts_implementation=grouped_mm",
-            ],
+            ["fit", *configs(*BASE[:2]), *QUICK, "--name", "answer", "--trainer.max_epochs=2"],
             ["predict", "--ckpt_path", "runs/answer-*/checkpoints/best.ckpt"],
         ]
     ),

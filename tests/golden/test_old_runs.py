@@ -20,7 +20,7 @@ from golden_values import (
     tensors,
 )
 
-from moe_tune.cli import main
+from moe_tune.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 OUTCOMES = json.loads((OLD / "outcomes.json").read_text())
@@ -147,7 +147,7 @@ def test_caches_are_listed(capsys):
 
 def in_a_process(desk, *commands):
     """Run commands in one process of their own, so that the plug-in's classes are unknown to every other test."""
-    code = "import json, sys; from moe_tune.cli import main; print(*map(main, json.loads(sys.argv[1])))"
+    code = "import json, sys; from moe_tune.cli.main import main; print(*map(main, json.loads(sys.argv[1])))"
     return subprocess.run(
         [sys.executable, "-c", code, json.dumps(commands)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from moe_tune.analysis.gather import Manner, gather
+from moe_tune.analysis.gather import Manner, gather, pass_part
 from moe_tune.analysis.passes import AnalysedModel, run_pass
+from moe_tune.analysis.sensitivity import measure_sensitivity
 from moe_tune.cli.main import main
 from moe_tune.data.module import QuizDataModule
 from moe_tune.data.nano_quiz import NanoQuiz
@@ -108,6 +109,50 @@ def test_a_pass_does_not_hang_on_the_pass_before_it(tmp_path):
     for one, other in zip(alone, both, strict=True):
         later = other[other["shots"] == 5].reset_index(drop=True)
         pd.testing.assert_frame_equal(later, one, check_exact=False, rtol=1e-6)
+
+
+@pytest.mark.parametrize("stops_at", ["second pass", "sensitivity"])
+def test_an_interrupted_analysis_goes_on_from_the_passes_it_kept(tmp_path, monkeypatch, stops_at):
+    words = [*SMALL, "--scopes", "answer", "all", "--shots", "0", "2", "--sensitivity", "16"]
+    whole = analyse(tmp_path / "whole" / "out", *words)
+    runs = []
+
+    def run(model, quiz, *others):
+        runs.append(quiz.few_shot)
+        if stops_at == "second pass" and runs == [0, 2]:
+            raise KeyboardInterrupt
+        return run_pass(model, quiz, *others)
+
+    def measure(*asked):
+        if stops_at == "sensitivity" and runs == [0, 2]:
+            raise KeyboardInterrupt
+        return measure_sensitivity(*asked)
+
+    monkeypatch.setattr("moe_tune.analysis.analyse.run_pass", run)
+    monkeypatch.setattr("moe_tune.analysis.analyse.measure_sensitivity", measure)
+    out = tmp_path / "broken" / "out"
+    assert interrupted(lambda: analyse(out, *words))
+    kept = sorted(path.name for path in (out / "passes").iterdir())
+    assert kept == ["0-shot"] if stops_at == "second pass" else ["0-shot", "2-shot"]
+    assert {"layers.parquet", "questions.parquet"} <= {path.name for path in (out / "passes" / "0-shot").iterdir()}
+    runs.clear()
+    runs.append("again")
+    for one, other in zip(whole, analyse(out, *words), strict=True):
+        pd.testing.assert_frame_equal(one, other, check_exact=True)
+    assert runs == (["again", 2] if stops_at == "second pass" else ["again"])
+    assert not (out / "passes").exists()
+    for name in ("layers", "sensitivity", "co_activation"):
+        assert (out / f"{name}.csv").read_bytes() == (tmp_path / "whole" / "out" / f"{name}.csv").read_bytes()
+    openings = (out.parent / "test_ledger.jsonl").read_text().splitlines()
+    assert len(openings) == 2
+
+
+def interrupted(work):
+    try:
+        work()
+    except (KeyboardInterrupt, AssertionError):  # the program ends with its exit code of an interruption
+        return True
+    return False
 
 
 def test_without_enough_examples_there_is_a_note_and_the_pass_without(tmp_path):
@@ -214,7 +259,8 @@ def test_an_expert_used_on_wrong_answers_only_is_flagged_through_the_whole_progr
     draw = np.random.default_rng(0)
     correct_Q = (draw.random(len(subject_Q)) < chance_by_subject(subject_Q)) & ~hit_QLE[:, layer, expert]
     tuner, again = read(labelled(one, correct_Q))
-    analysis = gather(tuner, [again], Manner("planted", "test", False, 499, 0), pd.DataFrame(), [], {})
+    manner = Manner("planted", "test", False, 499, 0)
+    analysis = gather([pass_part(tuner, again, manner)], manner, pd.DataFrame(), [], {})
     experts = analysis.experts.set_index(["layer", "expert"])
     planted = experts.loc[(layer, expert)]
     assert planted["correct"] == 0

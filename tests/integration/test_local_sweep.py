@@ -106,7 +106,7 @@ def test_kill_minus_nine_loses_and_repeats_no_point(tmp_path, workers):
 
     process = begin(tmp_path / "runs")
     runs = tmp_path / "runs"
-    until(lambda: list(runs.rglob("points/002/*/metrics.jsonl")) or points(runs, 2) or process.poll() is not None, 300)
+    until(lambda: list(runs.glob("*/points/002/*/metrics.jsonl")) or points(runs, 2) or process.poll() is not None, 300)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     before = {path: path.stat().st_mtime_ns for path in finished(tmp_path / "runs")}

@@ -9,6 +9,7 @@ from moe_tune.analysis.charts import CHARTS
 from moe_tune.callbacks.evidence_figures import evidence_figures
 from moe_tune.callbacks.evidence_tables import with_estimates
 from moe_tune.compare.routing_summary import summarise_routing
+from moe_tune.reports.routing_charts import EntropyCurve, entropy_chart
 
 # Half the tokens of layer 0 use 1 expert and half 8; the other layers use 2 and 4 throughout.
 MOST_L = np.array([np.log(8) / 2, np.log(2), np.log(4)])
@@ -46,3 +47,11 @@ def test_a_comparison_averages_it_over_seeds(table):
 def test_runs_from_before_it_was_recorded_have_that_of_their_number_of_experts(table):
     found = summarise_routing([table.drop(columns="entropy_topk_most")])
     np.testing.assert_allclose(found.entropy_topk_most_L, np.log(2))
+
+
+@pytest.mark.parametrize("most", [0.0, np.nan])
+def test_one_expert_per_token_has_no_share_of_nothing(most):
+    flat_L = np.zeros(3)
+    chart = entropy_chart([EntropyCurve("one", range(3), flat_L, flat_L + most, flat_L)])
+    assert np.isnan(chart.marks[-1].hover.shown[:, 0]).all()
+    assert len(chart.marks) == (1 if np.isnan(most) else 2)

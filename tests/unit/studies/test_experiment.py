@@ -142,7 +142,8 @@ def test_runs_compares_and_writes_results(folder, tmp_path, capsys):
     assert execute.requests[2].name == "nano_quiz-retuned"
     assert not execute.requests[2].fresh
     results = folder / "results"
-    assert sorted(path.name for path in results.iterdir()) == ["report.html", "summary.json", "table.csv", "table.md"]
+    names = ["report.html", "summary.json", "table.csv", "table.md", "table.tex"]
+    assert sorted(path.name for path in results.iterdir()) == names
     summary = json.loads((results / "summary.json").read_text())
     assert summary["claim"] == VALID["claim"]
     assert summary["hardware"]["cores"] >= 1
