@@ -72,7 +72,7 @@ class GatedModel:
             family.prove(block, index)
         self.adapter: Adapter | None = None
         """A LoRA that is trained beside the heads; its tensors are kept with theirs."""
-        self.training, self.head_name = False, type(head).__name__
+        self.head_name = type(head).__name__
         self.calibrated = False
         """Whether the heads have their state, from a pass over training questions or from a checkpoint."""
         self.calibrated_on: frozenset[str] = frozenset()
@@ -169,9 +169,13 @@ class GatedModel:
             if not isinstance(experts, TunedExperts):
                 self._replace(block, self.family.experts_path, TunedExperts(experts, None, layer, self._session))
 
+    @property
+    def training(self) -> bool:
+        """Whether the heads train: asked of them, as Lightning restores modes module by module after a validation."""
+        return any(head.training for head in self.heads.values())
+
     def train(self, mode: bool) -> None:
         """Put heads and adapter into training or evaluation mode; the base model stays in evaluation mode."""
-        self.training = mode
         self.model.eval()
         for head in self.heads.values():
             head.train(mode)

@@ -293,3 +293,12 @@ def test_an_unknown_extra_is_refused_and_changes_nothing(family, tiny_model):
     with pytest.raises(ConfigError, match="base_logits"):
         GatedModel(tiny_model, family, IdentityHead(), needs=["hiden"])
     GatedModel(tiny_model, family, IdentityHead())
+
+
+def test_whether_heads_train_is_asked_of_them(family, tiny_model):
+    """Lightning restores modes module by module after a validation, and calls nobody's ``train``."""
+    gated = GatedModel(tiny_model, family, RetunedHead())
+    gated.train(False)
+    for head in gated.heads.values():
+        head.training = True
+    assert gated.training
