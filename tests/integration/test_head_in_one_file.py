@@ -63,4 +63,5 @@ def test_the_readmes_head_keeps_the_laws_of_the_conformance_suite(tmp_path):
     command = [sys.executable, str(tmp_path / "held.py"), str(tmp_path), str(ROOT / "tests")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:]
-    assert int(re.search(r"(\d+) passed", done.stdout).group(1)) >= 30
+    # Each law in one family and mode, as families take turns.
+    assert int(re.search(r"(\d+) passed", done.stdout).group(1)) >= 25

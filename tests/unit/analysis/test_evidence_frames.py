@@ -11,6 +11,7 @@ from made_up_quiz import made_up_tables as tables_of
 from moe_tune.analysis.claims import claims
 from moe_tune.analysis.findings import COLUMNS
 from moe_tune.analysis.frames import scope_evidence
+from moe_tune.analysis.gather import TABLES
 from moe_tune.base.errors import DataError
 from moe_tune.stats.depth_trend import depth_trend
 from moe_tune.stats.entropy_level import EntropyLevel
@@ -31,7 +32,7 @@ def known(tables):
     return scope_evidence(tables, LAYERS, SUBJECTS, draws=99)
 
 
-@pytest.mark.parametrize("name", COLUMNS)
+@pytest.mark.parametrize("name", TABLES)
 def test_the_columns_are_those_that_readers_rely_on(known, name):
     assert getattr(known, name).columns.tolist() == COLUMNS[name].split()
 
@@ -106,7 +107,7 @@ def test_the_order_of_questions_changes_no_exact_statistic(known, tables):
     mixed = tables | {name: tables[name][order] for name in per_question}
     again = scope_evidence(mixed, LAYERS, SUBJECTS, draws=99)
     drawn = ["p_null", "p_adjusted", "flagged", "spread_null_median", "spread_null_high", "spread_p", "spread_p_holm"]
-    for name in COLUMNS:
+    for name in TABLES:
         one, two = (getattr(each, name).drop(columns=drawn, errors="ignore") for each in (known, again))
         assert one.equals(two), name
     assert again.trend.slope == pytest.approx(known.trend.slope, abs=1e-12)
