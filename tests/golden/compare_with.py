@@ -30,6 +30,9 @@ COMMIT = "cfcf61f"
 KNOWN: dict[str, str] = {
     f"sweep/printed by 0-sweep: {line}": "one Table draws on the terminal: other spaces, a dash for no value"
     for line in ("* finished *", "optimizer.lr *")
+} | {
+    f"*/checkpoints/*.ckpt/{place}": "format 2 holds no pickle, and its manifest names every file"
+    for place in ("manifest.json: format", "manifest.json: sha256.trainer.pt", "trainer.pt: file")
 }
 """Differences that are there on purpose: reason by pattern of ``case/path: place``, as printed. The commit that mends a
 defect, and with it changes what comes out, adds a line; digits of configurations are written HEX."""

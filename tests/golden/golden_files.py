@@ -41,6 +41,10 @@ class Result:
     additions: list[str] = field(default_factory=list)
 
 
+ALIGNED = re.compile(r"^\|[ :|-]+\|$", re.MULTILINE)
+"""The line of a Markdown table that says how its columns are aligned."""
+
+
 def same(a, b):
     """Return whether two plain values are the same to the bit; NaN equals NaN, and 0.0 does not equal -0.0."""
     if isinstance(a, float) and isinstance(b, float):
@@ -181,8 +185,8 @@ def compare_bytes(result, a, b):
 
 
 def neutral(text):
-    """Return a text without moments, durations and memory."""
-    return COST.sub("<cost>", MOMENT.sub("<moment>", text))
+    """Return a text without moments, durations and memory, and without how columns are aligned."""
+    return ALIGNED.sub(lambda line: line[0].replace(":", "-"), COST.sub("<cost>", MOMENT.sub("<moment>", text)))
 
 
 BY_SUFFIX = {
