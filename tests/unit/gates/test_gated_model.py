@@ -166,8 +166,10 @@ def test_tokens_give_logits_at_the_answer_and_the_trace(family, tiny_model, batc
     with torch.no_grad():
         whole = tiny_model(**batch).logits
         came = gated(batch["input_ids"], batch["attention_mask"])
-        assert torch.equal(came, whole[torch.arange(len(whole)), last_B])
-        assert torch.equal(gated(batch["input_ids"], batch["attention_mask"], 0 * last_B), whole[:, 0])
+        first = gated(batch["input_ids"], batch["attention_mask"], 0 * last_B)
+    # The output embedding multiplies fewer rows, whose products some kernels round otherwise.
+    torch.testing.assert_close(came, whole[torch.arange(len(whole)), last_B])
+    torch.testing.assert_close(first, whole[:, 0])
     assert sorted(gated.trace.outputs) == [0, 1, 2]
 
 
