@@ -204,17 +204,14 @@ class GatedModel:
 
     @property
     def scope(self) -> Scope:
-        """Where heads act."""
         return self._session.scope
 
     @property
     def routing_dtype(self) -> RoutingDtype:
-        """The numerics of the routing."""
         return self._session.routing_dtype
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
         parameter: nn.Parameter = next(self.model.parameters())
         return parameter.device
 
@@ -343,10 +340,9 @@ class GatedModel:
 
 
 def _extras(needs: Iterable[str]) -> frozenset[str]:
-    wanted = frozenset(needs)
-    if wanted - EXTRAS:
-        raise ConfigError(f"expected extras of {sorted(EXTRAS)} but got {sorted(wanted)} (needs).")
-    return wanted
+    if unknown := frozenset(needs) - EXTRAS:
+        raise ConfigError(f"expected extras of {sorted(EXTRAS)} but got {sorted(unknown)} (needs).")
+    return frozenset(needs)
 
 
 TunedRouters = GatedModel
