@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
 from moe_tune.base.published import published, write_parquet
 from moe_tune.callbacks.base_reference import read_reference
@@ -70,6 +70,11 @@ class EvidenceLog(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, EvidenceLogger):
                 logger.log_evidence(split, tables, files)
+            elif isinstance(logger, WandbLogger):  # Lightning's own
+                for name, table in tables.items():
+                    logger.log_table(f"{split}/{name}", dataframe=table)
+                for name, file in files.items():
+                    logger.log_image(f"{split}/{name}_figure", [str(file)])  # accuracy is a number's key
             elif isinstance(logger, TensorBoardLogger):
                 for name, figure in figures.items():
                     logger.experiment.add_figure(f"{split}/{name}_figure", figure, global_step=trainer.global_step)
