@@ -1,7 +1,7 @@
 """What one pass over the prompts leaves behind: the contract between the pass, the cache and the one-token forward."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -45,8 +45,3 @@ class PromptStates:
             {index: value.to(device) for index, value in self.prefixes.items()},
             self.position_B.to(device),
         )
-
-    def from_layer(self, skipped: int) -> "PromptStates":
-        """Return the states without the keys and values of the first upper layers."""
-        prefixes = {index: value[skipped:] for index, value in self.prefixes.items()}
-        return replace(self, own_UVBHSC=self.own_UVBHSC[skipped:], prefixes=prefixes)
