@@ -10,6 +10,7 @@ import yaml
 
 from moe_tune.base.errors import ConfigError
 from moe_tune.base.strict_yaml import load_yaml, parse_yaml
+from moe_tune.settings.shipped import found_config
 
 CONFIG_WORDS = ("-c", "--config")
 BARE_FLAGS = ("--fresh", "--test_after_fit")
@@ -79,7 +80,9 @@ def _options(words: list[str]) -> Iterator[tuple[str, str | None, list[str]]]:
         name, equals, value = word.partition("=")
         if name in (*CONFIG_WORDS, "--ckpt_path") and (equals or rest):
             value = value if equals else rest.popleft()
-            yield name, value, [word] if equals else [word, value]
+            if name in CONFIG_WORDS and not is_inline(value):
+                value = found_config(value)
+            yield name, value, [f"{name}={value}"] if equals else [name, value]
         elif word in BARE_FLAGS and (not rest or rest[0].startswith("-")):
             yield word, None, [f"{word}=true"]
         else:
