@@ -78,9 +78,19 @@ class RouterHead(nn.Module, ABC):
         """Build the layer's parameters and buffers from the pretrained gate."""
 
     def bound_to(self, gate: BaseGate) -> Self:
-        """Return a copy of this prototype bound to a layer's gate."""
+        """Return a copy of this prototype bound to a layer's gate.
+
+        Raises:
+            ConfigError: It has parameters and says that it does not train.
+        """
         head = copy.deepcopy(self)
         head.bind(gate)
+        trained = sorted(name for name, value in head.named_parameters() if value.requires_grad)
+        if trained and not head.traits.trainable:
+            raise ConfigError(
+                f"expected no parameters of a head that says it is not trainable but got {trained} "
+                f"({type(self).__name__}.traits). Hint: HeadTraits(trainable=True), or register_buffer."
+            )
         return head
 
     def score(self, hidden_TD: Tensor, logits_TE: Tensor) -> Tensor:

@@ -33,7 +33,10 @@ class _ParseFault(Exception):
 
 
 class _Parser(LightningArgumentParser):
-    """A parser that raises instead of printing its whole usage."""
+    """A parser that raises instead of printing its whole usage, and takes no abbreviation for a key."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, allow_abbrev=False, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> None:
         raise _ParseFault(message) from ex
@@ -106,7 +109,7 @@ class Command(LightningCLI):
                     f"Hint: python -m moe_tune --plugins {missing[1]}.py {self.argv[0]} ..."
                 ) from fault
             keys = {action.dest for one in self._subcommand_parsers.values() for action in one._actions}
-            raise ConfigError(readable(str(fault), keys)) from fault
+            raise ConfigError(readable(str(fault), keys, self.argv)) from fault
 
     def _parse_ckpt_path(self) -> None:
         """Leave the checkpoint's configuration to the constructor: the command line wins over it."""

@@ -2,16 +2,20 @@
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 from moe_tune.base.errors import did_you_mean
-from moe_tune.settings.listing import entries
+from moe_tune.base.strict_yaml import load_yaml
+from moe_tune.settings.arguments import CONFIG_WORDS, is_inline
+from moe_tune.settings.listing import entries, options
 
 SLOTS = {"model.head": "heads", "model.losses": "losses", "data.source": "sources"}
 """Configuration keys that take a class of a plug-in folder."""
 
 
-def readable(message: str, keys: Iterable[str]) -> str:
+def readable(message: str, keys: Iterable[str], argv: Sequence[str] = ()) -> str:
     """Return jsonargparse's complaint as one message with a remedy."""
     text = " ".join(message.split())
     foreign = re.search(r"dot import path string: (\w+)", text)
@@ -23,11 +27,7 @@ def readable(message: str, keys: Iterable[str]) -> str:
     option = re.search(r"Option '([\w.]+)' is not accepted", text)
     if option:
         place = re.search(r'[Pp]arser key "([\w.]+)"', text)
-        where = place.group(1) if place else "a class's options"
-        return (
-            f"expected an option of the class but got {option.group(1)!r} ({where}). "
-            f"Hint: python -m moe_tune fit --{where if place else 'model.head'}.help CLASS names its options."
-        )
+        return _unknown_option(option.group(1), place.group(1) if place else None, argv)
     mistyped = re.search(r'[Pp]arser key "([\w.]+)".*?Given value: (.*)$', text)
     if mistyped:
         kinds = [kind for kind in re.findall(r"Expected an? <class '([\w.]+)'>", text) if kind != "NoneType"]
@@ -43,3 +43,35 @@ def readable(message: str, keys: Iterable[str]) -> str:
         hint = f"Did you mean {close[0]}?" if close else "python -m moe_tune fit --help names every key."
         return f"expected a known key but got {name!r} ({text[:160]}). Hint: {hint}"
     return f"{text[:600]} Hint: python -m moe_tune fit --help names every key."
+
+
+def _unknown_option(option: str, key: str | None, argv: Sequence[str]) -> str:
+    """Return the complaint about an option that a class does not have, with those it has."""
+    given = [word.lstrip("-").partition("=")[0] for word in argv]
+    key = key or next((word.removesuffix(f".{option}") for word in given if word.endswith(f".{option}")), "model.head")
+    kind = next((folder for slot, folder in SLOTS.items() if key.startswith(slot)), "heads")
+    name = _class_at(key, argv)
+    known = options(kind, name)
+    hint = f"{did_you_mean(option, known)} " if known else ""
+    return (
+        f"expected an option of {name or 'the class'} but got {option!r} ({key}). "
+        f"Hint: {hint}python -m moe_tune fit --{key}.help {name or 'CLASS'} explains them."
+    )
+
+
+def _class_at(key: str, argv: Sequence[str]) -> str | None:
+    """Return the short name of the class that the last argument or configuration puts at a key."""
+    found: str | None = None
+    words = list(argv)
+    for word, after in zip(words, [*words[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        value = value if equals else after
+        if name == f"--{key}":
+            found = value
+        elif name in CONFIG_WORDS and not is_inline(value) and Path(value).is_file():
+            content: Any = load_yaml(Path(value))
+            for part in key.split("."):
+                content = content.get(part) if isinstance(content, dict) else None
+            content = content.get("class_path") if isinstance(content, dict) else content
+            found = str(content) if content else found
+    return found.rpartition(".")[2] if found else None

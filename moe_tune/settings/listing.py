@@ -53,5 +53,20 @@ def entries(kind: str) -> list[dict[str, str]]:
 
         names = known_protocols()
         return [{"name": name, "summary": load_protocol(name).description, "reference": ""} for name in names]
+    return described(_classes(kind))
+
+
+def options(kind: str, name: str | None) -> list[str]:
+    """Return the options of a class of a kind; none if there is no such class.
+
+    Example:
+        >>> options("heads", "TemperatureHead")
+        ['tau', 'mode', 'mass']
+    """
+    known = _classes(kind)
+    return [*inspect.signature(known[name]).parameters] if name in known else []
+
+
+def _classes(kind: str) -> dict[str, type]:
     module, _, name = PLUGGED[kind].rpartition(".")
-    return described(concrete_subclasses(getattr(import_module(module), name)))
+    return concrete_subclasses(getattr(import_module(module), name))

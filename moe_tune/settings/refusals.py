@@ -1,8 +1,10 @@
 """Settings that parse and that no run takes."""
 
+import math
 from typing import Any
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from lightning.pytorch.strategies import DDPStrategy
 
 from moe_tune.base.errors import ConfigError
@@ -32,6 +34,38 @@ def refuse_sharding(trainer: Trainer) -> None:
     """Refuse a strategy of several processes that only the trainer knows to be another than DDP."""
     if trainer.world_size > 1 and not isinstance(trainer.strategy, DDPStrategy):
         raise ConfigError(NO_SHARDING.format(type(trainer.strategy).__name__))
+
+
+def refuse_averaging(trainer: Trainer) -> None:
+    """Refuse Lightning's averaging of weights, which copies the whole module, before it has its heads."""
+    for callback in trainer.callbacks:
+        if isinstance(callback, StochasticWeightAveraging | WeightAveraging):
+            raise ConfigError(
+                f"expected no averaging of weights but got {type(callback).__name__} (trainer.callbacks): it would "
+                "copy the base model and average nothing of the heads. Hint: leave it out."
+            )
+
+
+class SeenByValidation(Callback):
+    """Refuses a fit that would test weights which no validation has seen, before its first step."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compare the fit's steps with those to its first validation."""
+        if trainer.fast_dev_run:
+            return
+        every = trainer.val_check_batch or trainer.num_training_batches
+        first = math.ceil(every / trainer.accumulate_grad_batches) * (trainer.check_val_every_n_epoch or 1)
+        steps = trainer.estimated_stepping_batches
+        if not trainer.limit_val_batches:
+            why = "trainer.limit_val_batches is 0"
+        elif steps < first:
+            why = f"the fit has {steps:,} steps and its first validation comes after {first:,}"
+        else:
+            return
+        raise ConfigError(
+            f"expected a validation of what is tested but {why} (test_after_fit). Hint: --test_after_fit false, "
+            "or let it validate."
+        )
 
 
 def refuse_idle_losses(tuner: RouterTuner) -> None:

@@ -16,7 +16,7 @@ from moe_tune.callbacks.run_files import RunFiles
 from moe_tune.runs.checkpoint import RouterCheckpointIO
 from moe_tune.runs.directory import RunDirectory, to_yaml
 from moe_tune.runs.metrics_file import MetricsFile
-from moe_tune.settings.refusals import refuse_sharding
+from moe_tune.settings.refusals import SeenByValidation, refuse_averaging, refuse_sharding
 
 
 def run_trainer(
@@ -44,12 +44,15 @@ def run_trainer(
     trainer = Trainer(**{**settings, **options})
     if not any(isinstance(callback, EvidenceLog) for callback in trainer.callbacks):
         callbacks.append(EvidenceLog())
+    if resolved.get("test_after_fit"):
+        callbacks.append(SeenByValidation())
     trainer.callbacks[:0] = callbacks
     trainer.callbacks += watchers
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
             callback.dirpath = str(directory.path / "checkpoints")
     refuse_sharding(trainer)
+    refuse_averaging(trainer)
     directory.path.mkdir(parents=True, exist_ok=True)  # W&B goes elsewhere if its folder does not exist
     trainer.loggers = [*trainer.loggers, MetricsFile(directory.path)]
     return trainer

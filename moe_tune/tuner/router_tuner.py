@@ -27,6 +27,7 @@ from moe_tune.tuner.examiner import Examiner
 from moe_tune.tuner.hooks import Calibration, JointEnd, PreparedPrompts
 from moe_tune.tuner.objective import Objective, TaskLoss, judge
 from moe_tune.tuner.opening import ModelSettings, OpenModel, open_model
+from moe_tune.tuner.pace import paced
 from moe_tune.tuner.split_results import SplitResults
 from moe_tune.tuner.token_share import token_share
 from moe_tune.tuner.train_table import TrainTable
@@ -271,7 +272,7 @@ class RouterTuner(LightningModule):
         return progress
 
     def configure_optimizers(self) -> Any:
-        """Return the configured optimiser over the heads' parameters, and its scheduler, which moves every step."""
+        """Return the configured optimiser over the heads' parameters, and its scheduler with its pace."""
         parameters = list(self.gated.trainable().values())
         if not parameters:
             raise ConfigError(
@@ -285,7 +286,10 @@ class RouterTuner(LightningModule):
             raise ConfigError(f"expected valid options but got: {fault} (optimizer, lr_scheduler).") from fault
         if scheduler is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": paced(scheduler, lambda: float(self.trainer.estimated_stepping_batches)),
+        }
 
     # Evaluation, whose batches Lightning pushes
 
