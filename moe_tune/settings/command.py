@@ -56,11 +56,7 @@ class Command(LightningCLI):
     """
 
     def __init__(
-        self,
-        argv: list[str],
-        plugins: dict[str, str] | None = None,
-        verb: str | None = None,
-        about: str | None = None,
+        self, argv: list[str], plugins: dict[str, str] | None = None, verb: str | None = None, about: str | None = None
     ) -> None:
         self.argv, self.plugins = argv, plugins or {}
         words, checkpoint = read_arguments(argv)
