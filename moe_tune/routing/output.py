@@ -42,8 +42,8 @@ class RouterOutput:
 
     def rows(self, mask_T: Rows) -> "RouterOutput":
         """Return the output for some of the tokens only."""
-        values: dict[str, Any] = {one.name: getattr(self, one.name) for one in fields(self)}
-        kept = {name: one[mask_T] for name, one in values.items() if isinstance(one, Tensor)}
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        kept: dict[str, Any] = {name: one[mask_T] for name, one in values.items() if isinstance(one, Tensor)}
         return replace(self, **kept)
 
     @property
