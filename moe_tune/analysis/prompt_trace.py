@@ -12,10 +12,9 @@ import torch
 from moe_tune.base.errors import DataError
 from moe_tune.data.encoding import text_tokens
 from moe_tune.gates.gated_model import GatedModel
-from moe_tune.metrics.gate_entropy import gate_entropy
 from moe_tune.reports.chart import Axis, Blank, Chart, Heat, Hover
 from moe_tune.reports.palette import ROOT_STOPS
-from moe_tune.routing import RoutingTrace
+from moe_tune.routing import RoutingTrace, entropy
 
 BASE, TUNED = "base", "tuned"
 ROUTERS = {BASE: "pretrained routers", TUNED: "tuned routers"}
@@ -159,7 +158,7 @@ def _routing(router: str, seen: RoutingTrace) -> pd.DataFrame:
                 "rank": np.tile(np.arange(1, chosen + 1), tokens),
                 "expert": output.experts_TK.flatten().cpu().numpy(),
                 "weight": output.weights_TK.double().flatten().cpu().numpy(),
-                "entropy": np.repeat(gate_entropy(output).cpu().numpy(), chosen),
+                "entropy": np.repeat(entropy(output.probs_TE.float()).cpu().numpy(), chosen),
             }
         )
         used_TK = output.used_TK

@@ -2,16 +2,19 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import DynamicCache
 
 from moe_tune.answer_path.prefixes import SharedPrefixes
 from moe_tune.answer_path.states import PromptStates
 from moe_tune.data.encoding import PromptedQuestion
 from moe_tune.gates.gated_model import GatedModel
+from moe_tune.models.experts_choice import experts_run_by
 from moe_tune.models.state_shape import StateShape
 
 
@@ -56,6 +59,7 @@ class _KeptKeys(DynamicCache):
         return self.length + query_length, 0
 
 
+@dataclass(eq=False)
 class PromptPass:
     """Computes the states of prompts; the pretrained router decides for every token.
 
@@ -70,20 +74,13 @@ class PromptPass:
         experts: The experts implementation of the pass; ``None`` is the model's own.
     """
 
-    def __init__(
-        self,
-        gated: GatedModel,
-        shape: StateShape,
-        prompts: Sequence[PromptedQuestion],
-        prefixes: SharedPrefixes,
-        pad_id: int,
-        experts: str | None = None,
-    ) -> None:
-        self.experts = experts
-        self.gated, self.shape = gated, shape
-        self.prompts, self.prefixes, self.pad_id = prompts, prefixes, pad_id
-        self.device = gated.device
-        self._prefix: dict[int, list[tuple[Tensor, Tensor]]] = {}
+    gated: GatedModel
+    shape: StateShape
+    prompts: Sequence[PromptedQuestion]
+    prefixes: SharedPrefixes
+    pad_id: int
+    experts: str | None = None
+    _prefix: dict[int, list[tuple[Tensor, Tensor]]] = field(default_factory=dict, init=False)
 
     @torch.no_grad()
     def batch(self, question_B: Sequence[int]) -> PromptStates:
@@ -92,7 +89,7 @@ class PromptPass:
         start = self.prefixes.length(question_B[0])
         rows = [self.prompts[index].ids_S[start:].long() for index in question_B]
         kept, answer_BXD = self._run(rows, self._prefix_layers(prefix) if prefix >= 0 else [])
-        length_B = torch.tensor([len(row) - 1 for row in rows], device=self.device)
+        length_B = torch.tensor([len(row) - 1 for row in rows], device=self.gated.device)
         questions, heads, _, channels = kept[0][0].shape
         own = kept[0][0].new_empty(len(kept), 2, questions, heads, int(length_B.max()), channels)
         for layer in range(len(own)):
@@ -123,32 +120,26 @@ class PromptPass:
         seen_BS = torch.cat([torch.ones(len(rows), before, dtype=torch.long), mask_BS], dim=1)
         first = self.shape.first_layer if first_layer is None else first_layer
         cache = _KeptKeys(prefix, first, self.shape.layers)
-        with self._read_at(lengths_B - 1, ids_BS.shape[1]) as read, self._pretrained(), suppress(_LastKeysKept):
-            self.gated.model.base_model(
-                input_ids=ids_BS.to(self.device),
-                attention_mask=seen_BS.to(self.device),
+        model = self.gated.model
+        with (
+            self._read_at(lengths_B - 1, ids_BS.shape[1]) as read,
+            experts_run_by(model, self.experts),
+            self.gated.session(needs=(), base_only=True),
+            suppress(_LastKeysKept),
+        ):
+            model.base_model(
+                input_ids=ids_BS.to(self.gated.device),
+                attention_mask=seen_BS.to(self.gated.device),
                 past_key_values=cache,
                 use_cache=True,
             )
         return cache.kept, torch.stack([read[name] for name in sorted(read)], dim=1)
 
     @contextmanager
-    def _pretrained(self) -> Iterator[None]:
-        model = self.gated.model
-        before = model.config._experts_implementation
-        if self.experts is not None:
-            model.set_experts_implementation(self.experts)
-        try:
-            with self.gated.session(needs=(), base_only=True):
-                yield
-        finally:
-            model.set_experts_implementation(before)
-
-    @contextmanager
     def _read_at(self, position_B: Tensor, length: int) -> Iterator[dict[int, Tensor]]:
         """Collect what enters the first upper layer (under -1) and what each lower router reads, at a position."""
         read: dict[int, Tensor] = {}
-        flat_B = (torch.arange(len(position_B)) * length + position_B).to(self.device)
+        flat_B = (torch.arange(len(position_B)) * length + position_B).to(self.gated.device)
 
         def reader(name: int) -> Any:
             def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
@@ -166,3 +157,36 @@ class PromptPass:
         finally:
             for hook in hooks:
                 hook.remove()
+
+
+class StreamedStates:
+    """Runs the prompts of each batch anew; the questions of a shared prefix together.
+
+    Args:
+        prompt_pass: Computes the states.
+    """
+
+    def __init__(self, prompt_pass: PromptPass) -> None:
+        self.prompt_pass = prompt_pass
+
+    def batch(self, question_B: Tensor) -> PromptStates:
+        """Return the states of questions, in the order asked."""
+        groups: dict[int, list[int]] = {}
+        questions = question_B.tolist()
+        for place, question in enumerate(questions):
+            groups.setdefault(self.prompt_pass.prefixes.prefix_Q[question], []).append(place)
+        parts = [self.prompt_pass.batch([questions[place] for place in places]) for places in groups.values()]
+        if len(parts) == 1:
+            return parts[0]
+        longest = max(part.own_UVBHSC.shape[-2] for part in parts)
+        own = [functional.pad(part.own_UVBHSC, (0, 0, 0, longest - part.own_UVBHSC.shape[-2])) for part in parts]
+        device = question_B.device
+        order = torch.tensor([place for places in groups.values() for place in places], device=device).argsort()
+        return PromptStates(
+            torch.cat([part.answer_BXD for part in parts])[order],
+            torch.cat(own, dim=2)[:, :, order],
+            torch.cat([part.length_B for part in parts])[order],
+            torch.cat([part.prefix_B for part in parts])[order],
+            {index: value for part in parts for index, value in part.prefixes.items()},
+            torch.cat([part.position_B for part in parts])[order],
+        )

@@ -54,7 +54,8 @@ def parsed_with_fit(verb: str, add_arguments: AddArguments, argv: list[str], plu
     from moe_tune.settings.quiet import quieten
 
     quieten()
-    return FitSettings(argv, plugins, verb, _about(verb), add_arguments)
+    shown = {"usage": f"moe_tune {verb} [options]", "description": _about(verb)}
+    return FitSettings(argv, plugins, add_arguments, **shown)
 
 
 def add_format(parser: Any) -> None:

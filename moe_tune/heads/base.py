@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from moe_tune.base.errors import ConfigError
+from moe_tune.base.errors import require
 from moe_tune.routing import Decision, LayerTable, RouterOutput, ScoringRule
 
 
@@ -150,11 +150,8 @@ class RouterHead(nn.Module, ABC):
         """
         heads = [part for part in self.modules() if isinstance(part, RouterHead)]
         mixers = [part for part in heads if type(part).mix is not RouterHead.mix]
-        if len(mixers) > 1:
-            raise ConfigError(
-                "expected at most one head that mixes expert outputs but got "
-                f"{[type(part).__name__ for part in mixers]} (head.parts). Hint: keep one of them."
-            )
+        names = [type(part).__name__ for part in mixers]
+        require(len(mixers) < 2, "at most one head that mixes expert outputs", names, "head.parts", "keep one of them.")
         return mixers[0] if mixers else None
 
     def calibrate(self, table: "LayerTable") -> None:
@@ -221,9 +218,7 @@ def decide(
 class _NoHead(RouterHead):
     """The pretrained router's own decision, for tokens that no head acts on."""
 
-    @property
-    def traits(self) -> HeadTraits:
-        return HeadTraits()
+    traits = HeadTraits()
 
 
 _NO_HEAD = _NoHead()

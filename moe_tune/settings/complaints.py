@@ -18,27 +18,23 @@ SLOTS = {"model.head": "heads", "model.losses": "losses", "data.source": "source
 def readable(message: str, keys: Iterable[str], argv: Sequence[str] = ()) -> str:
     """Return jsonargparse's complaint as one message with a remedy."""
     text = " ".join(message.split())
-    foreign = re.search(r"dot import path string: (\w+)", text)
-    if foreign:
+    if foreign := re.search(r"dot import path string: (\w+)", text):
         kind = next((folder for key, folder in SLOTS.items() if f'"{key}' in text), None)
         known = [entry["name"] for entry in entries(kind)] if kind else []
-        hint = did_you_mean(foreign.group(1), known) if kind else "give a class path that can be imported."
-        return f"expected a class but got {foreign.group(1)!r} ({text[:60]}). Hint: {hint}"
-    option = re.search(r"Option '([\w.]+)' is not accepted", text)
-    if option:
+        hint = did_you_mean(foreign[1], known) if kind else "give a class path that can be imported."
+        return f"expected a class but got {foreign[1]!r} ({text[:60]}). Hint: {hint}"
+    if option := re.search(r"Option '([\w.]+)' is not accepted", text):
         place = re.search(r'[Pp]arser key "([\w.]+)"', text)
-        return _unknown_option(option.group(1), place.group(1) if place else None, argv)
-    mistyped = re.search(r'[Pp]arser key "([\w.]+)".*?Given value: (.*)$', text)
-    if mistyped:
+        return _unknown_option(option[1], place[1] if place else None, argv)
+    if mistyped := re.search(r'[Pp]arser key "([\w.]+)".*?Given value: (.*)$', text):
         kinds = [kind for kind in re.findall(r"Expected an? <class '([\w.]+)'>", text) if kind != "NoneType"]
         wanted = " or ".join(dict.fromkeys(kinds)) or "another type of value"
         return (
-            f"expected {wanted} but got {mistyped.group(2)!r} ({mistyped.group(1)}). "
+            f"expected {wanted} but got {mistyped[2]!r} ({mistyped[1]}). "
             "Hint: python -m moe_tune fit --help shows the type of every key."
         )
-    unknown = re.search(r"(?:nrecognized arguments: --|[Kk]ey '|Subcommand ')([\w.]+)", text)
-    if unknown:
-        name = unknown.group(1)
+    if unknown := re.search(r"(?:nrecognized arguments: --|[Kk]ey '|Subcommand ')([\w.]+)", text):
+        name = unknown[1]
         close = difflib.get_close_matches(name, list(keys), n=1, cutoff=0.5)
         hint = f"Did you mean {close[0]}?" if close else "python -m moe_tune fit --help names every key."
         return f"expected a known key but got {name!r} ({text[:160]}). Hint: {hint}"

@@ -17,14 +17,6 @@ KINDS = (*PLUGGED, "protocols")
 """What can be listed."""
 
 
-def described(classes: dict[str, type]) -> list[dict[str, str]]:
-    """Return name, first sentence and reference of each class's docstring."""
-    return [
-        {"name": name, "summary": summary(inspect.getdoc(one) or ""), "reference": reference(inspect.getdoc(one) or "")}
-        for name, one in classes.items()
-    ]
-
-
 def summary(text: str) -> str:
     r"""Return a docstring's first paragraph on one line.
 
@@ -53,7 +45,8 @@ def entries(kind: str) -> list[dict[str, str]]:
 
         names = known_protocols()
         return [{"name": name, "summary": load_protocol(name).description, "reference": ""} for name in names]
-    return described(_classes(kind))
+    texts = {name: inspect.getdoc(one) or "" for name, one in _classes(kind).items()}
+    return [{"name": name, "summary": summary(text), "reference": reference(text)} for name, text in texts.items()]
 
 
 def options(kind: str, name: str | None) -> list[str]:

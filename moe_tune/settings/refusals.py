@@ -7,7 +7,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from lightning.pytorch.strategies import DDPStrategy
 
-from moe_tune.base.errors import ConfigError
+from moe_tune.base.errors import ConfigError, require
 from moe_tune.tuner.router_tuner import RouterTuner
 
 NO_SHARDING = (
@@ -23,11 +23,9 @@ def refuse_unfit(trainer: Any) -> None:
     name = str(getattr(trainer.strategy, "class_path", trainer.strategy))
     if any(way in name.lower().replace("_", "") for way in OTHER_WAYS):
         raise ConfigError(NO_SHARDING.format(repr(name)))
-    if str(trainer.precision).endswith("-true") and trainer.precision != "32-true":
-        raise ConfigError(
-            f"expected heads in float32 but got {trainer.precision!r} (trainer.precision). Hint: "
-            "model.base.dtype is the base model's; bf16-mixed computes in bfloat16 and keeps heads and routing."
-        )
+    exact = not str(trainer.precision).endswith("-true") or trainer.precision == "32-true"
+    hint = "model.base.dtype is the base model's; bf16-mixed computes in bfloat16 and keeps heads and routing."
+    require(exact, "heads in float32", trainer.precision, "trainer.precision", hint)
 
 
 def refuse_sharding(trainer: Trainer) -> None:
@@ -70,8 +68,5 @@ class SeenByValidation(Callback):
 
 def refuse_idle_losses(tuner: RouterTuner) -> None:
     """Refuse losses that nothing would be trained by: neither the head nor an adapter trains."""
-    if tuner.losses and not tuner.trains:
-        raise ConfigError(
-            f"expected no losses for a head with nothing to train but got {sorted(tuner.losses)} "
-            "(model.losses). Hint: configs/losses/none.yaml, or a head that trains."
-        )
+    asked, hint = "no losses for a head with nothing to train", "configs/losses/none.yaml, or a head that trains."
+    require(tuner.trains or not tuner.losses, asked, sorted(tuner.losses), "model.losses", hint)

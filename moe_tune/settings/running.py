@@ -129,7 +129,7 @@ def _made(
     if made.lr_scheduler:
         model.make_scheduler = partial(instantiate_class, init=made.lr_scheduler)
     name = settings.name or type(model.head).__name__
-    trainer = run_trainer(made.trainer, place.directory, place.resolved, name, command.plugins, watchers)
+    trainer = run_trainer(made.trainer, place, name, command.plugins, watchers)
     return model, data, trainer
 
 

@@ -5,7 +5,7 @@ import torch
 
 from moe_tune.data.module import QuizDataModule
 from moe_tune.data.nano_quiz import NanoQuiz
-from moe_tune.gates.gated_model import TunedRouters
+from moe_tune.gates.gated_model import GatedModel
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.models.base_model import BaseModel
 from moe_tune.models.family import family_of
@@ -24,7 +24,7 @@ def largest_difference(model, family, batches, scope, routing_dtype):
     for batch in batches:
         inputs = {"input_ids": batch.input_ids_BS, "attention_mask": batch.attention_mask_BS}
         wanted = model(**inputs).logits
-        routers = TunedRouters(model, family, IdentityHead(), "all", scope, routing_dtype)
+        routers = GatedModel(model, family, IdentityHead(), "all", scope, routing_dtype)
         came = model(**inputs).logits
         routers.detach()
         largest = max(largest, float((came - wanted).abs().max()))

@@ -15,6 +15,7 @@ from moe_tune.answer_path.states import PromptStates
 from moe_tune.answer_path.store import StorePlan, open_store
 from moe_tune.base.errors import ConfigError
 from moe_tune.base.locks import cache_lock
+from moe_tune.base.ranks import Ranks
 from moe_tune.models.state_shape import StateShape
 
 LENGTHS = torch.tensor([2, 1, 3, 2])
@@ -47,7 +48,7 @@ def process(rank, folders, results):
         "gloo", init_method=meet, rank=rank, world_size=2, timeout=timedelta(seconds=COLLECTIVE_SECONDS)
     )
     try:
-        built = build_store(folders[rank], PLAN, {"split": "test"}, Ones(), rank, 2, dist.barrier, said_by_first)
+        built = build_store(folders[rank], PLAN, {"split": "test"}, Ones(), Ranks(rank, 2, dist.barrier, said_by_first))
         results.put((rank, float(built.batch(range(4)).answer_BXD.sum())))
     except ConfigError as fault:
         results.put((rank, str(fault)))

@@ -5,7 +5,7 @@ import torch
 from made_up import mixture
 from torch import nn
 
-from moe_tune.gates.gated_model import TunedRouters
+from moe_tune.gates.gated_model import GatedModel
 from moe_tune.heads.dense_mixer import DenseMixerHead
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.heads.relu import ReluHead
@@ -132,7 +132,7 @@ def test_what_autograd_keeps_does_not_grow_with_the_experts():
 def test_a_model_gets_the_gradient_of_the_dense_mixture(family, build_model, batch, implementation):
     """Against autograd through all experts of the last layer, outputs detached where not chosen."""
     model = build_model(family, experts=implementation)
-    routers = TunedRouters(model, family, Stack({"retuned": RetunedHead(), "dense": DenseMixerHead(3)}), [2], "all")
+    routers = GatedModel(model, family, Stack({"retuned": RetunedHead(), "dense": DenseMixerHead(3)}), [2], "all")
     caught = {}
     stock = model.model.layers[2].get_submodule(family.experts_path).stock
 
@@ -172,7 +172,7 @@ def test_checkpointing_changes_no_gradient(chooser, family, build_model, batch):
     for checkpointing in (False, True):
         model = build_model(family).train()
         head = Stack({"retuned": RetunedHead(), "chooser": chooser(), "dense": DenseMixerHead()})
-        routers = TunedRouters(model, family, head, "all", "all")
+        routers = GatedModel(model, family, head, "all", "all")
         if checkpointing:
             model.base_model.gradient_checkpointing_enable({"use_reentrant": False})
         model(**batch).logits[batch["attention_mask"].bool()].logsumexp(-1).sum().backward()
@@ -183,7 +183,7 @@ def test_checkpointing_changes_no_gradient(chooser, family, build_model, batch):
 
 def test_experts_are_computed_in_the_precision_of_the_forward_pass(family, build_model, batch):
     model = build_model(family)
-    routers = TunedRouters(model, family, Stack({"retuned": RetunedHead(), "dense": DenseMixerHead()}), [2], "all")
+    routers = GatedModel(model, family, Stack({"retuned": RetunedHead(), "dense": DenseMixerHead()}), [2], "all")
     seen = set()
     stock = model.model.layers[2].get_submodule(family.experts_path).stock
     stock.register_forward_hook(lambda *_: seen.add(torch.is_autocast_enabled("cpu")))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from moe_tune.gates.gated_model import TunedRouters
+from moe_tune.gates.gated_model import GatedModel
 from moe_tune.heads.base import BaseGate
 from moe_tune.heads.jitter import JitterHead
 from moe_tune.heads.noisy_top_k import NoisyTopKHead
@@ -78,7 +78,7 @@ def test_checkpointing_draws_the_same_noise_again(kind, family, build_model, bat
     gradients = []
     for checkpointing in (False, True):
         model = build_model(family).train()
-        routers = TunedRouters(model, family, Stack({"retuned": RetunedHead(), "noise": kind()}), "all", "all")
+        routers = GatedModel(model, family, Stack({"retuned": RetunedHead(), "noise": kind()}), "all", "all")
         if checkpointing:
             model.base_model.gradient_checkpointing_enable({"use_reentrant": False})
         torch.manual_seed(17)

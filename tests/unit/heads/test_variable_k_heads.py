@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_up import bound_to, layer_table
 
-from moe_tune.gates.gated_model import TunedRouters
+from moe_tune.gates.gated_model import GatedModel
 from moe_tune.heads.base import decide
 from moe_tune.heads.entropy_k import EntropyKHead
 from moe_tune.heads.identity import IdentityHead
@@ -51,7 +51,7 @@ def test_relu_without_a_positive_logit_adds_nothing(family, build_model, batch):
     model = build_model(family)
     for block in family.moe_layers(model).values():
         block.get_submodule(family.gate_path).weight.data.zero_()
-    routers = TunedRouters(model, family, Stack({"retuned": RetunedHead(), "relu": ReluHead()}), "all", "all")
+    routers = GatedModel(model, family, Stack({"retuned": RetunedHead(), "relu": ReluHead()}), "all", "all")
     added = []
     model.model.layers[0].mlp.register_forward_hook(lambda module, args, output: added.append(output))
     model(**batch).logits[batch["attention_mask"].bool()].sum().backward()
