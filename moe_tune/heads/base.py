@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from moe_tune.base.errors import require
+from moe_tune.base.errors import ConfigError
 from moe_tune.routing import Decision, LayerTable, RouterOutput, ScoringRule
 
 
