@@ -10,11 +10,9 @@ from made_up_analysis import CLAIMS, made_up_analysis
 from rich.console import Console
 
 from moe_tune.analysis.files import Analysis, write_analysis
-from moe_tune.analysis.findings import COLUMNS
 from moe_tune.analysis.report import render_report
 from moe_tune.analysis.report_tables import tables_at
 from moe_tune.analysis.terminal import render_terminal
-from moe_tune.base.errors import DataError
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +49,7 @@ class Outline(HTMLParser):
 
 def test_every_table_is_written_twice_at_full_precision(analysis, out):
     files = {"report.html", "report.md", "report.tex", "summary.json"}
-    files |= {f"{name}.{kind}" for name in COLUMNS for kind in ("csv", "parquet")}
+    files |= {f"{name}.{kind}" for name in analysis.tables() for kind in ("csv", "parquet")}
     assert {path.name for path in out.iterdir()} == files
     for name, frame in analysis.tables().items():
         pd.testing.assert_frame_equal(pd.read_parquet(out / f"{name}.parquet"), frame, check_dtype=False)
@@ -162,11 +160,6 @@ def test_terminal_is_one_screen_with_never_and_both_bounds(tmp_path):
         assert f"{100 * bound:.2g} %" in never[0]
     assert "54.2 % [52.6, 55.7]" in stream.getvalue()
     assert "does not hold" in stream.getvalue()
-
-
-def test_missing_column_is_a_message_with_a_remedy(analysis):
-    with pytest.raises(DataError, match=r"none named load_gini .*Hint:"):
-        replace(analysis, layers=analysis.layers.drop(columns="load_gini"))
 
 
 def test_no_sensitivity_is_an_empty_table_and_a_page_without_it(small, tmp_path):
