@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from moe_tune.base.errors import ConfigError, ModelError
 from moe_tune.base.replaced import replaced
-from moe_tune.gates.frozen import fingerprint, tensor_hashes
+from moe_tune.gates.frozen import fingerprint, refuse_to_save, tensor_hashes
 from moe_tune.gates.head_state import copy_state, head_state
 from moe_tune.gates.layer_view import LayerView
 from moe_tune.gates.session import RoutingDtype, Session
@@ -87,7 +87,7 @@ class GatedModel:
             if gate.head is not None and (mixer := gate.head.mixer()) is not None:
                 experts = TunedExperts(block.get_submodule(family.experts_path), mixer, index, self._session)
                 self._replace(block, family.experts_path, experts)
-        model.save_pretrained = self._refuse_to_save
+        model.save_pretrained = refuse_to_save
         self._hooks = (
             model.base_model.register_forward_pre_hook(self._open, with_kwargs=True),
             model.base_model.register_forward_hook(self._close, always_call=True),
@@ -260,13 +260,6 @@ class GatedModel:
         for hook in self._hooks:
             hook.remove()
         del self.model.save_pretrained
-
-    @staticmethod
-    def _refuse_to_save(*args: Any, **kwargs: Any) -> None:
-        raise ModelError(
-            "expected a stock model to save but this one has router heads (save_pretrained). "
-            "Hint: detach() first; the heads are in the run's checkpoint."
-        )
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Return the trainable parameters by their checkpoint name, ``layers.<index>.<parameter>``."""

@@ -8,8 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from moe_tune.base.errors import require
-from moe_tune.base.errors import ConfigError
+from moe_tune.base.errors import ConfigError, require
 from moe_tune.routing import Decision, LayerTable, RouterOutput, ScoringRule
 
 
