@@ -154,10 +154,7 @@ def test_questions_without_subject_stay_out_of_the_macro_average():
     subjects = ["auxiliary" if i < 100 else subject for i, subject in enumerate(subjects)]
     kept = run((baseline_SQ[:, 100:], arm_SQ[:, 100:], clusters[100:], subjects[100:]))
     mixed = run((baseline_SQ, arm_SQ, clusters, subjects))
-    assert (mixed.macro_diff, mixed.macro_ci95) == (
-        pytest.approx(kept.macro_diff),
-        pytest.approx(kept.macro_ci95),
-    )
+    assert (mixed.macro_diff, mixed.macro_ci95) == (pytest.approx(kept.macro_diff), pytest.approx(kept.macro_ci95))
 
 
 def test_median_seed_is_the_lower_median_and_the_lowest_of_ties():
