@@ -19,9 +19,7 @@ def test_lightnings_own_wandb_logger_gets_two_tables_and_four_images(split, tmp_
     logger = WandbLogger(save_dir=str(tmp_path), experiment=SimpleNamespace(log=logged.update))
     assert not isinstance(logger, EvidenceLogger)
     trainer = SimpleNamespace(is_global_zero=True, default_root_dir=tmp_path, loggers=[logger])
-    evidence = SimpleNamespace(
-        frame=frame.copy, subject_frame=lambda subjects: pd.DataFrame({"subject": subjects})
-    )
+    evidence = SimpleNamespace(frame=frame.copy, subject_frame=lambda subjects: pd.DataFrame({"subject": subjects}))
     tuner = SimpleNamespace(quiz=SimpleNamespace(subjects=["law"]))
     EvidenceLog()._write(trainer, tuner, split, SimpleNamespace(evidence=evidence))
     tables = {key: len(one.data) for key, one in logged.items() if isinstance(one, wandb.Table)}
