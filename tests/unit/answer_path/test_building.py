@@ -21,7 +21,7 @@ from moe_tune.models.state_shape import StateShape
 LENGTHS = torch.tensor([2, 1, 3, 2])
 NONE = torch.full_like(LENGTHS, -1)
 PLAN = StorePlan(StateShape(1, 2, (0,), 4, 1, 2, torch.float32), LENGTHS, NONE, torch.zeros(0).long(), LENGTHS)
-COLLECTIVE_SECONDS = 8.0
+COLLECTIVE_SECONDS = 5.0
 FORK = multiprocessing.get_context("fork")
 
 
@@ -75,7 +75,7 @@ def test_nobody_waits_in_a_collective_for_another_jobs_lock(tmp_path, capfd):
     lock.acquire()
 
     def hold():
-        time.sleep(1.5 * COLLECTIVE_SECONDS)
+        time.sleep(1.2 * COLLECTIVE_SECONDS)
         lock.release()
 
     assert built_by_two(folder, folder, meanwhile=hold) == [32.0, 32.0]

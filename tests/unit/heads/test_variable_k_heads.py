@@ -84,15 +84,6 @@ def test_thresholds_of_entropy_k_are_quantiles_of_the_training_questions(ks):
         assert threshold == pytest.approx(low + (place - math.floor(place)) * (high - low), abs=1e-5)
 
 
-def test_training_questions_fill_the_levels_of_entropy_k_alike():
-    table, head = layer_table(16, questions=300), EntropyKHead([2, 4, 6])
-    bound = bound_to(rule_of(), head)
-    assert decide(bound, rule_of(), HIDDEN_TD, LOGITS_TE).used_TK is None
-    bound.calibrate(table)
-    used_TK = decide(bound, rule_of(), torch.zeros(300, 4), table.logits_QE).used_TK
-    assert used_TK.sum(-1).bincount()[[2, 4, 6]].tolist() == [100, 100, 100]
-
-
 def test_levels_that_are_all_the_family_k_are_the_pretrained_router():
     """The smallest possible case: of a layer of two experts every level from two on is both of them."""
     rule = SoftmaxRule(2, 2, False)
