@@ -10,12 +10,15 @@ from moe_tune.data.raw_tables import DELIMITERS, SUFFIXES
 
 SPLITS = ("train", "validation", "test", "dev")
 NAMES = {
-    "train": ("train", "auxiliary_train"),
+    "train": ("train",),
     "validation": ("validation", "val", "valid"),
     "test": ("test",),
     "dev": ("dev",),
 }
 """What a split may be called in the names of files and folders."""
+AUXILIARY_SHARDS = "auxiliary_train"
+"""What MMLU's training split is called on the Hub. The folder of this name in Hendrycks et al.'s tree is not read: with
+it, questions would be trained on that no version before this reader took."""
 INSIDE = (".", "data", "all", "data/all")
 """Where a folder may keep its files, the first that has any counts."""
 SHARD = re.compile(r".+-of-(\d+)")
@@ -80,6 +83,7 @@ def _inside(folder: Path, split: str) -> list[SplitFile]:
             flat = [file for at in (root, root / name) for end in DELIMITERS for file in at.glob(f"*_{name}{end}")]
             nested = [file for file in _data_files(root / name) if file not in flat]
             files += [SplitFile(file, _subject(file, names) or _own_name(file)) for file in flat + nested]
+        files += _shards(root, AUXILIARY_SHARDS) if split == "train" else []
         if files:
             return sorted(files)
     return []

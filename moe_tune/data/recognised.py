@@ -38,6 +38,7 @@ class QuestionReader:
         self.named = None if reading.columns is None else NamedColumns(reading.columns)
         self.formats = [one() for one in concrete_subclasses(QuestionFormat).values()]
         self.notes: dict[str, None] = {}
+        self._changed: Counter[str] = Counter()
 
     def rows(self, files: Sequence[SplitFile], split: str) -> Iterator[RawRow]:
         """Yield the rows of a split in the order of its files.
@@ -46,6 +47,7 @@ class QuestionReader:
             DataError: A file is damaged, its columns are not known, or its answers can be read in two ways.
         """
         left_out: Counter[str] = Counter()
+        self._changed.clear()
         rows = 0
         for file in files:
             table = self._cells(file.path) if file.path.suffix in DELIMITERS else read_table(file.path)
@@ -55,6 +57,8 @@ class QuestionReader:
                     left_out[str(one)] += 1
                 else:
                     yield one
+        for words, count in self._changed.items():
+            self.notes[f"{split}: {count} of {rows} rows with {words}"] = None
         if left_out:
             reasons = ", ".join(f"{count} x {reason}" for reason, count in left_out.most_common())
             self.notes[f"{split}: {left_out.total()} of {rows} rows left out: {reasons}"] = None
@@ -109,12 +113,14 @@ class QuestionReader:
                 doubtful += isinstance(values["choices"], list) and given.strip() in values["choices"]
             own = cells.get(str(layout.subject), file.subject or NO_SUBJECT)
             subject = values.get("subject", own)
+            if (changed := values.pop("changed", None)) is not None:
+                self._changed[changed] += 1
             unnamed = subject == "" and split == "train"  # MMLU's auxiliary split
             yield RawRow(where, {**values, "subject": AUXILIARY if unnamed else subject})
         if self.reading.answers_from is None and numerals > 1 and numerals == doubtful:
             raise DataError(
                 f"expected answers that are letters or indices but each of {numerals} is also the text of a choice "
-                f"({file.path}). Hint: write letters; or numbers without quotes, if they are indices."
+                f"({file.path}). Hint: write letters; or say --data.source.answers_from 0 (or 1), if they are indices."
             )
 
     def _known(self, folded: Iterable[str]) -> QuestionFormat | None:
@@ -130,7 +136,7 @@ class QuestionReader:
         own = [name.strip() for name in columns if fold(name) in taken]
         extra = [name.strip() or "(unnamed)" for name in columns if fold(name) not in taken]
         words = [f"read as {wrapped}{layout.name}: {', '.join(own)}"]
-        if layout.subject not in used and "=" not in layout.name:
+        if not layout.tells_subject(used):
             words.append("subject by the file's name" if file.subject else f"no subject: {NO_SUBJECT}")
         words += [layout.note] if layout.note else []
         if extra:

@@ -63,8 +63,12 @@ class Layout(Protocol):
         """Return the folded name in the file of each column that is read."""
         ...
 
+    def tells_subject(self, used: Mapping[str, str]) -> bool:
+        """Return whether a row says what its subject is."""
+        ...
+
     def read(self, row: Row, reading: Reading) -> dict[str, Any]:
-        """Return question, choices and answer of a row, and the subject where the layout itself knows it."""
+        """Return question, choices and answer of a row; ``subject`` and what was ``changed`` where it knows them."""
         ...
 
 
@@ -89,7 +93,7 @@ class QuestionFormat(ABC):
 
     @abstractmethod
     def read(self, row: Row, reading: Reading) -> dict[str, Any]:
-        """Return question, choices and answer (an index from 0 or a letter) of a row.
+        """Return question, choices and answer (an index from 0 or a letter); ``changed`` says what was mended.
 
         Raises:
             BadRowError: The row contradicts itself.
@@ -105,6 +109,10 @@ class QuestionFormat(ABC):
         """Return the folded name in the file of each column that is read."""
         found = {name: column_of(name, folded) for name in (*self.columns, *self.optional)}
         return {name: column for name, column in found.items() if column is not None}
+
+    def tells_subject(self, used: Mapping[str, str]) -> bool:
+        """Return whether a row says what its subject is."""
+        return self.subject in used
 
 
 def fold(name: str) -> str:

@@ -35,4 +35,4 @@ class MmluRedux(QuestionFormat):
         index = LETTERS.find(answer) if isinstance(answer, str) and len(answer) == 1 else answer
         if type(index) is not int or not 0 <= index < count:
             raise LeftOutError(f"error_type {kind} without one corrected key")
-        return {**values, "answer": LETTERS[index]}
+        return {**values, "answer": LETTERS[index], "changed": "a corrected key"}

@@ -80,6 +80,10 @@ class NamedColumns:
             )
         return {fold(name): fold(name) for name in self.names}
 
+    def tells_subject(self, used: Mapping[str, str]) -> bool:
+        """Return whether a row, or a constant, says what the subject is."""
+        return "subject" in self.columns
+
     def read(self, row: Row, reading: Reading) -> dict[str, Any]:
         """Return question, choices and answer of a row, and the subject where it is named."""
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from moe_tune.base.errors import ConfigError, DataError
 from moe_tune.data.formats.values import answer_of, shuffled
 from moe_tune.data.local_files import LocalFiles
+from moe_tune.data.protocol import AUXILIARY
 from moe_tune.data.question import LETTERS
 from moe_tune.data.validation import validate_split
 
@@ -134,6 +135,24 @@ def test_a_hendrycks_tree_is_read_from_any_of_its_levels(tmp_path):
         assert [(one.subject, one.stem, one.answer) for one in questions] == [("law", s, r) for s, _, r in QUESTIONS]
 
 
+def test_the_auxiliary_split_of_a_hub_folder_trains_and_that_of_a_hendrycks_tree_is_left_alone(tmp_path):
+    (tmp_path / "all").mkdir()
+    for split, rows in (
+        ("test", mmlu(subject="law")),
+        ("auxiliary_train", [{"train": one} for one in mmlu(subject="")]),
+    ):
+        (tmp_path / "all" / f"{split}-00000-of-00001.parquet").write_bytes(parquet(rows))
+    read = validate_split(LocalFiles(str(tmp_path)), "train")
+    assert [one.stem for one in read.questions] == STEMS
+    assert {one.subject for one in read.questions} == {AUXILIARY}
+    for split in ("auxiliary_train", "val"):
+        (tmp_path / "data" / split).mkdir(parents=True)
+        (tmp_path / "data" / split / ("race.csv" if "_" in split else "law_val.csv")).write_bytes(
+            cells([[stem, *CHOICES, "A"] for stem in STEMS])
+        )
+    assert LocalFiles(str(tmp_path / "data")).splits() == ("validation",)
+
+
 def gpqa():
     wrong = [f"Incorrect Answer {number}" for number in (1, 2, 3)]
     return cells(
@@ -171,8 +190,10 @@ def test_mmlu_redux_leaves_out_what_is_wrong_and_takes_corrected_keys_on_request
     source = LocalFiles(str(tmp_path))
     assert [one.stem for one in validate_split(source, "test").questions] == ["a?", "b?"]
     assert "test: 2 of 4 rows left out: 1 x error_type bad, 1 x error_type wrong_groundtruth" in source.notes
-    questions = validate_split(LocalFiles(str(tmp_path), corrected=True), "test").questions
+    source = LocalFiles(str(tmp_path), corrected=True)
+    questions = validate_split(source, "test").questions
     assert len(questions) == kept
+    assert ("test: 1 of 4 rows with a corrected key" in source.notes) == (kept == 3)
     assert letter is None or questions[-1].letter == letter
 
 
@@ -189,6 +210,7 @@ def test_columns_of_ones_own_and_constants(tmp_path):
     assert [one.stem for one in questions] == STEMS
     assert {(one.choices[one.answer], one.subject, len(one.choices)) for one in questions} == {("ja", "recht", 3)}
     assert "ignored: Nr" in source.notes[0]
+    assert "no subject" not in source.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -240,7 +262,7 @@ REFUSED = {
     "letter and index": ({"test.jsonl": lines([{**one, "answer_index": 3} for one in pro()])}, "but answer_index 3"),
     "answers are texts of choices": (
         {"test.jsonl": lines([{"question": f"{n}?", "choices": ["3", "1", "2"], "answer": "2"} for n in range(3)])},
-        "also the text of a choice",
+        r"also the text of a choice.*answers_from 0",
     ),
     "a shard is missing": ({"data/test-00000-of-00002.parquet": parquet(mmlu())}, "all of test-"),
     "two tasks": ({f"samples_{n}.jsonl": lines(samples()) for n in "ab"}, r"samples of one task but got.*\['a', 'b'\]"),
