@@ -50,7 +50,6 @@ class HeldOut:
 
     @cached_property
     def _sorted(self) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
-        """Owner and hash of every 13-gram, by hash."""
         parts = [(start + owner_G, gram_G) for start, owner_G, gram_G in _grams(self.questions)]
         owner_N = np.concatenate([np.empty(0, np.int64), *(owner_G for owner_G, _ in parts)])
         gram_N = np.concatenate([np.empty(0, np.uint64), *(gram_G for _, gram_G in parts)])
@@ -78,7 +77,7 @@ class HeldOut:
 
 
 def _grams(questions: Sequence[Question]) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.uint64]]]:
-    """Yield for some questions at a time: where they start, which of them owns each 13-gram, and its hash."""
+    # For some questions at a time: where they start, which of them owns each 13-gram, and its hash.
     for start in range(0, len(questions), CHUNK):
         some = questions[start : start + CHUNK]
         owner_X = np.repeat(np.arange(len(some)), [1 + len(one.choices) for one in some])
@@ -98,7 +97,7 @@ def _grams(questions: Sequence[Question]) -> Iterator[tuple[int, NDArray[np.int6
 
 
 def _words(bytes_C: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
-    """Return which text each word belongs to, and its hash: ``sum_i (byte_i + 1) f^i`` from the word's start, mixed."""
+    # Which text each word belongs to, and its hash: sum_i (byte_i + 1) f^i from the word's start, mixed.
     padded_C = np.concatenate([[False], _IN_WORD[bytes_C], [False]])
     start_W, end_W = (np.flatnonzero(edge) for edge in (~padded_C[:-1] & padded_C[1:], padded_C[:-1] & ~padded_C[1:]))
     power_C, back_C = (
@@ -112,7 +111,7 @@ def _words(bytes_C: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.ui
 
 
 def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Spread hashes over 64 bits (splitmix64), so that sums of some are not those of others by chance."""
+    # splitmix64, so that sums of some hashes are not those of others by chance.
     mixed = values * _FACTOR
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

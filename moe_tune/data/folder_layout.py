@@ -28,12 +28,7 @@ SAMPLES = re.compile(r"samples_(?P<task>.+?)(?:_\d{4}-\d\d-\d\dT.*)?")
 
 @dataclass(frozen=True, slots=True, order=True)
 class SplitFile:
-    """A file of a split.
-
-    Args:
-        path: Where it is.
-        subject: The subject its name or folder tells, if any.
-    """
+    """A file of a split, and the subject that its name or folder tells."""
 
     path: Path
     subject: str | None = None
@@ -65,7 +60,7 @@ def split_files(place: Path) -> dict[str, list[SplitFile]]:
 
 
 def _as_ever(folder: Path, split: str) -> list[SplitFile]:
-    """Return what versions before this reader found: it stays what it is, whatever lies beside it."""
+    # What versions before this reader found stays what it is, whatever lies beside it.
     names = ("validation", "val") if split == "validation" else (split,)
     single = [SplitFile(file) for suffix in SUFFIXES[:2] if (file := folder / f"{split}{suffix}").is_file()]
     places = [(place, name) for name in names for place in (folder, folder / name)]
@@ -90,7 +85,6 @@ def _inside(folder: Path, split: str) -> list[SplitFile]:
 
 
 def _by_config(folder: Path, split: str) -> list[SplitFile]:
-    """Return the shards of a folder that has a folder per subject, as MMLU's repository on the Hub has."""
     inner = sorted(one for one in folder.iterdir() if one.is_dir())
     found = [(one, file) for one in inner for name in NAMES[split] for file in _shards(one, name)]
     return [SplitFile(file.path, one.name) for one, file in found]
@@ -108,7 +102,7 @@ def _shards(root: Path, name: str) -> list[SplitFile]:
 
 
 def _samples(folder: Path) -> list[SplitFile]:
-    """Return the newest samples of one task; MMLU's subjects are one task to us."""
+    # The newest of one task; MMLU's subjects are one task to us.
     newest: dict[str, Path] = {}
     for file in sorted(folder.glob("samples_*.jsonl")):
         if match := SAMPLES.fullmatch(file.stem):
@@ -132,7 +126,6 @@ def first_data_file(folder: Path) -> Path | None:
 
 
 def _own_name(file: Path) -> str | None:
-    """Return a file's name as the subject of its questions; ``None`` for a shard's number."""
     return None if file.stem.isdigit() or SHARD.fullmatch(file.stem) else file.stem
 
 
@@ -141,7 +134,6 @@ def _named(stem: str, names: Iterable[str]) -> bool:
 
 
 def _subject(file: Path, names: Iterable[str]) -> str | None:
-    """Return the subject of ``<subject>_<split>``; ``None`` where the name is another."""
     if SAMPLES.fullmatch(file.stem) or not any(file.stem.endswith(f"_{name}") for name in names):
         return None
     return file.stem.rsplit("_", 1)[0]

@@ -61,12 +61,10 @@ class HubQuestions(QuestionSource):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the files were recognised as, and what was left out by design."""
         return self._files.notes
 
     @cached_property
     def _files(self) -> LocalFiles:
-        """The files, downloaded when first asked for."""
         within = f"{self.config}/" if self.config else ""
         patterns = tuple(f"{within}*{suffix}" for suffix in SUFFIXES)
         folder = hub_snapshot(self.path, self.revision_pin, patterns, f"the questions ({within}*)", "dataset")

@@ -79,7 +79,6 @@ class LocalFiles(QuestionSource):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the files were recognised as, and what was left out by design."""
         return tuple(self._reader.notes)
 
     def _files(self) -> dict[str, list[SplitFile]]:

@@ -20,13 +20,7 @@ PlacedRow = tuple[str, Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class RawTable:
-    """A file's rows by column, each with the place a person can find it again.
-
-    Args:
-        file: The file.
-        columns: Every column that occurs, in order.
-        rows: Place and row.
-    """
+    """A file's rows by column, each with the place a person can find it again; ``columns`` are all that occur."""
 
     file: Path
     columns: tuple[str, ...]

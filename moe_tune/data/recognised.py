@@ -8,7 +8,7 @@ from typing import Any
 from moe_tune.base.errors import DataError
 from moe_tune.base.plugins import concrete_subclasses
 from moe_tune.data.folder_layout import SplitFile
-from moe_tune.data.formats.format import BadRowError, Layout, LeftOutError, QuestionFormat, Reading, fold
+from moe_tune.data.formats.format import BadRowError, LeftOutError, QuestionFormat, Reading, fold
 from moe_tune.data.formats.named import NamedColumns
 from moe_tune.data.formats.wrapped import WRAPPERS, unwrapped, wrapper_of
 from moe_tune.data.protocol import AUXILIARY
@@ -64,11 +64,7 @@ class QuestionReader:
             self.notes[f"{split}: {left_out.total()} of {rows} rows left out: {reasons}"] = None
 
     def _cells(self, file: Path) -> RawTable:
-        """Return a CSV file by the columns its first row names; one that names none is laid out as Hendrycks et al.'s.
-
-        Raises:
-            DataError: A column occurs twice, or a row without a header has fewer than two choices.
-        """
+        # A first row that names no known columns is a question, laid out as by Hendrycks et al.
         cells = read_cells(file)
         header = next(cells, ("", list[str]()))[1]
         folded = [fold(one) for one in header]
@@ -124,13 +120,17 @@ class QuestionReader:
             )
 
     def _known(self, folded: Iterable[str]) -> QuestionFormat | None:
-        """Return the format with most columns of all that fit."""
         there = list(folded)
         fitting = [one for one in self.formats if one.fits(there)]
         return max(fitting, key=lambda one: len(one.columns), default=None)
 
     def _say(
-        self, layout: Layout, used: Mapping[str, str], columns: Sequence[str], file: SplitFile, wrapped: str
+        self,
+        layout: QuestionFormat | NamedColumns,
+        used: Mapping[str, str],
+        columns: Sequence[str],
+        file: SplitFile,
+        wrapped: str,
     ) -> None:
         taken = set(used.values())
         own = [name.strip() for name in columns if fold(name) in taken]

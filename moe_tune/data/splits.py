@@ -177,7 +177,6 @@ class Splits:
         return self._without_test(split, part)
 
     def _origin(self, split: str) -> str | None:
-        """Return which split of the source a split is carved from, if it is."""
         if split not in ("train", "validation"):
             return None
         if self.carved:
@@ -217,7 +216,6 @@ class Splits:
         return kept
 
     def _listing_test(self, questions: list[Question]) -> list[Question]:
-        """Return the source's own validation questions, noting those in test where that has been read."""
         if "test" in self._raw:
             copies = set(self._listed.setdefault("validation", self._held_out.copies(questions)))
             if copies:
@@ -228,7 +226,6 @@ class Splits:
 
     @cached_property
     def _held_out(self) -> HeldOut:
-        """The test questions, once they are read; none where there is no such split."""
         return HeldOut(self._raw["test"].questions if "test" in self._raw else [])
 
     def _list_near(self, split: str, questions: list[Question]) -> None:

@@ -187,7 +187,6 @@ def _parse(values: dict[str, Any]) -> ParsedRow:
 
 
 def _refuse_index(valid: list[ParsedRow], source: QuestionSource, split: str) -> None:
-    """Refuse stems that are a column of row numbers."""
     stems = [stem.strip() for _, stem, _, _ in valid]
     if len(stems) < LEAST_INDEX or not all(one.isascii() and one.isdigit() and len(one) < 10 for one in stems):
         return
@@ -201,7 +200,6 @@ def _refuse_index(valid: list[ParsedRow], source: QuestionSource, split: str) ->
 
 
 def _contradictions(valid: list[ParsedRow]) -> dict[int, None]:
-    """Return the rows whose question has another answer elsewhere in the split, also with its choices permuted."""
     answers: defaultdict[str, set[int | str]] = defaultdict(set)
     keys = []
     for _, stem, choices, answer in valid:

@@ -32,15 +32,7 @@ class Recorder(Protocol):
         ...
 
     def add(self, trace: RoutingTrace, batch: Batch, log_probs_BA: Tensor, loss_B: Tensor, mass_B: Tensor) -> None:
-        """Add a batch; where heads act side by side, each question has a row for each of them.
-
-        Args:
-            trace: The routing of its tokens.
-            batch: The questions.
-            log_probs_BA: Letter log-probabilities.
-            loss_B: Task loss.
-            mass_B: Share of the vocabulary's probability that the letters hold.
-        """
+        """Add a batch and its letters' mass; where heads act side by side, each question has a row for each of them."""
         ...
 
 

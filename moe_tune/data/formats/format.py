@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 ALIASES = {
     "question": ("stem", "query", "question_stem"),
@@ -39,37 +39,6 @@ class BadRowError(Exception):
 
 class LeftOutError(Exception):
     """A row that the layout itself marks as not to be asked; the text says how."""
-
-
-class Layout(Protocol):
-    """What reads the rows of a file: a known format, or the columns that the user names."""
-
-    @property
-    def name(self) -> str:
-        """What people call it."""
-        ...
-
-    @property
-    def subject(self) -> str | None:
-        """The column of the subject, if it is one of those used."""
-        ...
-
-    @property
-    def note(self) -> str:
-        """What is done to every row."""
-        ...
-
-    def used(self, folded: Mapping[str, str], where: str) -> dict[str, str]:
-        """Return the folded name in the file of each column that is read."""
-        ...
-
-    def tells_subject(self, used: Mapping[str, str]) -> bool:
-        """Return whether a row says what its subject is."""
-        ...
-
-    def read(self, row: Row, reading: Reading) -> dict[str, Any]:
-        """Return question, choices and answer of a row; ``subject`` and what was ``changed`` where it knows them."""
-        ...
 
 
 class QuestionFormat(ABC):
