@@ -12,6 +12,7 @@ from moe_tune.analysis.frames import ScopeEvidence, scope_evidence
 from moe_tune.analysis.kept import Part
 from moe_tune.analysis.passes import AnalysedModel, QuizPass
 from moe_tune.base.errors import DataError
+from moe_tune.data.question import one_letter
 from moe_tune.routing import Part as PromptPart
 from moe_tune.routing import Scope
 from moe_tune.runs.directory import environment, now
@@ -56,6 +57,7 @@ def pass_part(model: AnalysedModel, one: QuizPass, manner: Manner) -> Part:
     facts = {
         "shots": one.shots,
         "accuracy": accuracy_text(one.results.correct, len(one.predictions_Q)),
+        "answers": answers_text(questions),
         "permutations": max(manner.draws, *(evidence.draws for evidence in known.values())),
         "claims": claims({str(scope): evidence for scope, evidence in known.items()}, one.shots),
         "lead": (
@@ -105,6 +107,7 @@ def gather(
         about={
             **facts[0]["about"],
             "accuracy": {one["shots"]: one["accuracy"] for one in facts},
+            "answers": {f"{one['shots']}-shot": one["answers"] for one in facts if "answers" in one},
             "routing": facts[0]["routing"],
             "permutations": max(one["permutations"] for one in facts),
             "seed": manner.seed,
@@ -119,13 +122,20 @@ def gather(
     )
 
 
+def answers_text(questions: pd.DataFrame) -> str:
+    """Return the letters' mean share of the vocabulary's probability, and whether all answers are one letter."""
+    same = one_letter(questions["prediction"])
+    return f"letter mass {questions['letter_mass'].mean():.3f}" + (f"; {same}" if same else "")
+
+
 def question_table(one: QuizPass, split: str) -> pd.DataFrame:
     """Return how every question of a pass was answered, one row each."""
     names = ["id", "content_hash", "subject", "answer"]
     rows = [[getattr(question, name) for name in names] for question in one.quiz.questions(split)]
     frame = pd.DataFrame(rows, columns=names).rename(columns={"answer": "gold"})
     frame.insert(0, "shots", one.shots)
-    return frame.assign(prediction=one.predictions_Q.tolist(), correct=lambda both: both["gold"] == both["prediction"])
+    frame = frame.assign(prediction=one.predictions_Q.tolist(), letter_mass=one.letter_mass_Q.tolist())
+    return frame.assign(correct=frame["gold"] == frame["prediction"])
 
 
 def _by_scope(one: QuizPass, model: AnalysedModel, manner: Manner) -> dict[Scope | PromptPart, ScopeEvidence]:

@@ -44,6 +44,8 @@ class AnalysedModel:
     def examiner(self, quiz: QuizDataModule, trainer: Trainer, checkpoint: str | None) -> Examiner:
         """Return who asks the questions of a quiz, the heads restored, or calibrated on its training questions."""
         host = self.host
+        if checkpoint is not None or self.head.traits.needs_calibration:
+            quiz.split_alone()
         quiz.prepare(host.tokenizer, host.context_length)
         if self._opened is None:
             self._opened = open_model(self.asked, trainer.strategy.root_device)
@@ -70,13 +72,13 @@ class _PartedResults:
     def needs(self) -> frozenset[str]:
         return self.results.needs
 
-    def add(self, trace: RoutingTrace, batch: Batch, log_probs_BA: Tensor, loss_B: Tensor) -> None:
+    def add(self, trace: RoutingTrace, batch: Batch, log_probs_BA: Tensor, loss_B: Tensor, mass_B: Tensor) -> None:
         parts = [self.encoder.parts(self.prompts[index]) for index in batch.question_B.tolist()]
         padded_BS = pad_sequence(parts, batch_first=True, padding_value=-1)
         spare = batch.input_ids_BS.shape[1] - padded_BS.shape[1]
         part_T = torch.nn.functional.pad(padded_BS, (0, spare), value=-1).reshape(-1)
         trace.part_T = part_T.to(trace.real_T.device)
-        self.results.add(trace, batch, log_probs_BA, loss_B)
+        self.results.add(trace, batch, log_probs_BA, loss_B, mass_B)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,6 +99,12 @@ class QuizPass:
     def quiz(self) -> QuizDataModule:
         """The data it read."""
         return self.examiner.quiz
+
+    @property
+    def letter_mass_Q(self) -> Tensor:
+        """Share of the vocabulary's probability that each question's letters hold, in the order of the split."""
+        order_Q = torch.cat(self.results.question_Q).argsort()
+        return torch.cat(self.results.letter_mass_Q)[order_Q]
 
     @property
     def predictions_Q(self) -> Tensor:

@@ -135,7 +135,7 @@ class _Choices:
         self.chosen_QLE, self.letter_Q = np.zeros(shape, dtype=bool), np.zeros(shape[0], dtype=np.intp)
         self.asked = 0
 
-    def add(self, trace: RoutingTrace, batch: Batch, log_probs_BA: Tensor, loss_B: Tensor) -> None:
+    def add(self, trace: RoutingTrace, batch: Batch, log_probs_BA: Tensor, loss_B: Tensor, mass_B: Tensor) -> None:
         place_B = slice(self.asked, self.asked + len(log_probs_BA))
         self.asked += len(log_probs_BA)
         self.letter_Q[place_B] = log_probs_BA.argmax(-1).cpu().numpy()

@@ -23,6 +23,7 @@ def render_terminal(analysis: Analysis, out: Path) -> Group:
         Text(_cut(analysis.title), style="bold"),
         Text(_cut(analysis.lead, 2 * WIDTH)),
         *scores,
+        *(Text(_cut(f"answers {shots}: {text}")) for shots, text in analysis.about.get("answers", {}).items()),
         *named,
         _verdicts(analysis, claims).terminal(),
         *_never(analysis),

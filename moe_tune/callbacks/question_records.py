@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from moe_tune.base.published import write_parquet
 from moe_tune.base.ranks import joined_over_ranks
 from moe_tune.data.module import QuizDataModule
-from moe_tune.data.question import Question
+from moe_tune.data.question import Question, one_letter
 from moe_tune.runs.directory import RunDirectory
 from moe_tune.stats.accuracy_estimates import accuracy_text, raw_accuracy
 from moe_tune.tuner.router_tuner import RouterTuner
@@ -22,7 +22,8 @@ class QuestionRecords(Callback):
     """Writes ``questions/<split>.parquet``: id, content_hash, subject, gold, log_probs, prediction, one row a question.
 
     It prints each split's accuracy with its Wilson interval, and says ``chance`` when the interval holds
-    the accuracy of guessing. Every evaluation of a test split is recorded in the ledger.
+    the accuracy of guessing; the letters' mean share of the vocabulary's probability, and when all answers are one
+    letter. Every evaluation of a test split is recorded in the ledger.
 
     Args:
         directory: The run directory.
@@ -47,8 +48,8 @@ class QuestionRecords(Callback):
         frames = {}
         for split, results in tuner.results.items():
             results.join()
-            index_Q, log_probs_QA = torch.cat(results.question_Q), torch.cat(results.log_probs_QA)
-            frames[split] = question_frame(tuner.quiz.questions(split), index_Q, log_probs_QA)
+            kept = (torch.cat(part) for part in (results.question_Q, results.log_probs_QA, results.letter_mass_Q))
+            frames[split] = question_frame(tuner.quiz.questions(split), *kept)
             if trainer.is_global_zero:
                 write_parquet(frames[split], self.directory.path / "questions" / f"{split}.parquet")
         return frames
@@ -77,17 +78,20 @@ class PredictionRecords(Callback):
         """Write them."""
         index_Q = joined_over_ranks(torch.cat([one["question_B"] for one in self.seen]))
         log_probs_QA = joined_over_ranks(torch.cat([one["log_probs_BA"] for one in self.seen]))
+        mass_Q = joined_over_ranks(torch.cat([one["mass_B"] for one in self.seen]))
         if not trainer.is_global_zero:
             return
         quiz: QuizDataModule = trainer.datamodule
         split, file = quiz.predict_split, self.directory.path / "predictions.parquet"
-        write_parquet(question_frame(quiz.questions(split), index_Q, log_probs_QA), file)
+        write_parquet(question_frame(quiz.questions(split), index_Q, log_probs_QA, mass_Q), file)
         if split.startswith("test"):
             self.directory.record_opening(f"{split} (predict)", len(index_Q))
         rank_zero_info(f"predictions of {len(index_Q):,} questions: {file}")
 
 
-def question_frame(questions: Sequence[Question], index_Q: torch.Tensor, log_probs_QA: torch.Tensor) -> pd.DataFrame:
+def question_frame(
+    questions: Sequence[Question], index_Q: torch.Tensor, log_probs_QA: torch.Tensor, mass_Q: torch.Tensor
+) -> pd.DataFrame:
     """Return one row per answered question, in the split's order."""
     order_Q = index_Q.argsort()
     rows = []
@@ -96,18 +100,21 @@ def question_frame(questions: Sequence[Question], index_Q: torch.Tensor, log_pro
         letters = log_probs_A[: len(one.choices)]
         about = (one.id, one.content_hash, one.subject, one.answer)
         rows.append((*about, letters.tolist(), int(letters.argmax()), len(one.choices)))
-    return pd.DataFrame(rows, columns=["id", "content_hash", "subject", "gold", "log_probs", "prediction", "choices"])
+    frame = pd.DataFrame(rows, columns=["id", "content_hash", "subject", "gold", "log_probs", "prediction", "choices"])
+    return frame.assign(letter_mass=mass_Q[order_Q].double().numpy())
 
 
 def accuracy_line(split: str, frame: pd.DataFrame) -> str:
-    """Return a split's accuracy with interval and n, and whether it is what guessing gives.
+    """Return a split's accuracy with interval and n, whether it is what guessing gives, and how sure the letters are.
 
     Example:
-        >>> accuracy_line("test", pd.DataFrame({"gold": [0, 1, 2, 3], "prediction": [0, 0, 0, 0], "choices": [4] * 4}))
-        'test: accuracy 25.0 % (n 4, 95 % Wilson interval 4.6 to 69.9): chance is 25.0'
+        >>> answers = {"gold": [0, 1, 2, 3], "prediction": [0, 0, 0, 0], "choices": [4] * 4, "letter_mass": [0.5] * 4}
+        >>> accuracy_line("test", pd.DataFrame(answers))
+        'test: accuracy 25.0 % (n 4, 95 % Wilson interval 4.6 to 69.9): chance is 25.0; letter mass 0.500; all 4 are A'
     """
     right, n = int((frame["gold"] == frame["prediction"]).sum()), len(frame)
     _, low, high = raw_accuracy(np.array(right), np.array(n))
     guess = float((1 / frame["choices"]).mean())
     verdict = f": chance is {100 * guess:.1f}" if low <= guess <= high else ""
-    return f"{split}: accuracy {accuracy_text(right, n)}{verdict}"
+    one = f"; {same}" if (same := one_letter(frame["prediction"])) else ""
+    return f"{split}: accuracy {accuracy_text(right, n)}{verdict}; letter mass {frame['letter_mass'].mean():.3f}{one}"

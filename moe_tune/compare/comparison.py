@@ -18,8 +18,12 @@ from moe_tune.compare.runs import (
     require_same_measurement,
 )
 from moe_tune.compare.subjects import SubjectDifferences, subject_differences
+from moe_tune.data.question import one_letter
 from moe_tune.stats.decision import decide
 from moe_tune.stats.paired import PairedResult, compare_paired
+
+FEWEST = 10
+"""From this many answers on it is said that all are one letter."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,7 +57,8 @@ class Comparison:
         baseline: Name of the baseline arm.
         splits: Split name to label, the primary first.
         arms: The arms by name, the baseline first.
-        notes: In what the base models of the runs differ, or may differ, in sentences.
+        notes: In what the base models of the runs differ, or may differ, and which runs gave one letter to all
+            questions, in sentences.
     """
 
     baseline: str
@@ -99,12 +104,19 @@ def compare_arms(
         name: _build_arm(name, arms[name], _partners(reference, name, arms[name]), chosen, protocols, name == baseline)
         for name in (baseline, *(name for name in arms if name != baseline))
     }
-    comparison = Comparison(baseline, chosen, built, _base_notes(reference[0], everyone))
+    notes = (*_base_notes(reference[0], everyone), *_one_letter_notes(everyone, chosen))
+    comparison = Comparison(baseline, chosen, built, notes)
     for split in chosen if comparison.challengers else ():
         p_values = [arm.results[split].p for arm in comparison.challengers]
         for arm, p in zip(comparison.challengers, multipletests(p_values, method="holm")[1], strict=True):
             arm.p_holm[split] = float(p)
     return comparison
+
+
+def _one_letter_notes(runs: list[Run], splits: Mapping[str, str]) -> tuple[str, ...]:
+    answers = {(run.path.resolve().name, split): run.questions[split]["prediction"] for run in runs for split in splits}
+    said = {place: one_letter(given) for place, given in answers.items() if len(given) >= FEWEST}
+    return tuple(f"The answers of {run} on {split}: {same}." for (run, split), same in said.items() if same)
 
 
 def _base_notes(reference: Run, runs: list[Run]) -> tuple[str, ...]:

@@ -47,6 +47,7 @@ class HubMMLU(QuestionSource):
     """
 
     declared_subjects = MMLU_SUBJECTS
+    answers_from = 0
 
     def __init__(
         self,

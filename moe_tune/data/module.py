@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.utils.data import DataLoader
 
 from moe_tune.base.errors import ConfigError, did_you_mean
@@ -86,6 +87,7 @@ class QuizDataModule(LightningDataModule):
         self._tokenizer: Any = None
         self._context_length = 0
         self._encoded: dict[str, EncodedSplit] = {}
+        self._told: set[str] = set()
 
     @property
     def test_names(self) -> list[str]:
@@ -137,6 +139,8 @@ class QuizDataModule(LightningDataModule):
         assert self.trainer is not None
         tuner: Any = self.trainer.lightning_module
         self.prepare(tuner.tokenizer, tuner.context_length)
+        if stage == "fit":
+            self.split_alone()
         needed = {"fit": ["train", "validation"], "validate": ["validation"], "test": self.test_names}
         for name in needed.get(stage, [self.predict_split]):
             self.encoded(name)
@@ -148,8 +152,26 @@ class QuizDataModule(LightningDataModule):
                 raise ConfigError(
                     f"expected a model before the prompts of {name!r} are asked for. Hint: call prepare first."
                 )
-            self._encoded[name] = self.encoder(name).encode(self.splits.questions(self._split(name)), self.on_bad_row)
+            try:
+                questions = self.splits.questions(self._split(name))
+            finally:  # what was recognised explains what went wrong
+                self._tell()
+            self._encoded[name] = self.encoder(name).encode(questions, self.on_bad_row)
+            if dropped := len(self._encoded[name].dropped):
+                rank_zero_info(f"{name}: {dropped} of {len(questions)} prompts dropped, longer than the context")
         return self._encoded[name]
+
+    def _tell(self) -> None:
+        for line in self.splits.notes:
+            if line not in self._told:
+                rank_zero_info(line)
+        self._told.update(self.splits.notes)
+
+    def split_alone(self) -> None:
+        """Split test questions that have no others beside them, as a fit does: for what reads the heads it trained."""
+        self.splits.split_alone()
+        if self.splits.alone:
+            self._encoded = {name: one for name, one in self._encoded.items() if self._split(name) != "test"}
 
     def encoder(self, name: str) -> PromptEncoder:
         """Return what turns questions of a split into token ids."""

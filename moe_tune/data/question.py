@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-LETTERS = "ABCDEFGH"
-"""The answer letters; a question has 2 to 8 choices."""
+LETTERS = "ABCDEFGHIJKLMNOP"
+"""The answer letters; a question has 2 to 16 choices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class Question:
     Args:
         subject: The subject it belongs to, such as ``anatomy``.
         stem: The question's text without its choices.
-        choices: 2 to 8 answer texts; the first is letter A.
+        choices: 2 to 16 answer texts; the first is letter A.
         answer: Index of the right choice, from 0.
         id: First 16 hex digits of sha256 over the NFC text of subject, stem and choices, plus an occurrence ordinal
             (``-1``, ``-2`` ...) for exact repeats within a split.
@@ -63,3 +63,14 @@ def number_questions(rows: Iterable[tuple[str, str, tuple[str, ...], int]]) -> l
         identifier = f"{key}-{ordinal}" if ordinal else key
         questions.append(Question(subject, stem, choices, answer, identifier, text_hash(stem, *choices)))
     return questions
+
+
+def one_letter(answers: Iterable[int]) -> str | None:
+    """Return a sentence if several answers are all the same letter; a model that does that has not read the questions.
+
+    Example:
+        >>> one_letter([1, 1, 1]), one_letter([1, 1, 0])
+        ('all 3 are B', None)
+    """
+    given = list(answers)
+    return f"all {len(given)} are {LETTERS[given[0]]}" if len(given) > 1 and len(set(given)) == 1 else None

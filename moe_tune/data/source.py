@@ -13,10 +13,12 @@ class RawRow:
     Args:
         where: The place a person can find it again, such as ``test.csv:17`` or ``anatomy/test[3]``.
         values: Column name to value: ``question``, ``subject``, ``choices`` and ``answer`` in MMLU's schema.
+        fault: Why it is no question, where its source knows; its values are not looked at then.
     """
 
     where: str
     values: dict[str, Any]
+    fault: str | None = None
 
 
 class QuestionSource(ABC):
@@ -26,11 +28,13 @@ class QuestionSource(ABC):
         choice_counts: How many choices a question of this source may have.
         declared_subjects: The subjects a row may name; ``None`` allows any.
         known_sizes: Published number of rows by split, checked and recorded (an error under ``data.official``).
+        answers_from: What whole numbers as answers count from, where that is settled; ``None`` has it checked.
     """
 
     choice_counts: frozenset[int] = frozenset({4})
     declared_subjects: frozenset[str] | None = None
     known_sizes: dict[str, int] = {}  # noqa: RUF012
+    answers_from: int | None = None
 
     @abstractmethod
     def rows(self, split: str) -> Iterator[RawRow]:
@@ -48,3 +52,8 @@ class QuestionSource(ABC):
     def revision(self) -> str:
         """Return what pins the content: a commit, a package version, or a hash of the files."""
         return "unpinned"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was recognised in the rows read so far, and what was left out by design, a line each."""
+        return ()

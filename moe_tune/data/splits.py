@@ -4,9 +4,11 @@ import hashlib
 import inspect
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from moe_tune.base.errors import ConfigError, DataError, did_you_mean
+from moe_tune.data.copies import GRAM, HeldOut, copy_key
 from moe_tune.data.protocol import AUXILIARY
 from moe_tune.data.question import Question
 from moe_tune.data.source import QuestionSource
@@ -15,13 +17,21 @@ from moe_tune.data.validation import OnBadRow, ValidSplit, drop_list_hash, valid
 SPLITS = ("train", "validation", "test", "dev")
 CARVED_OUT_OF = 5
 """One in five content hashes of a carved validation split selects, the other four train."""
+ALONE = {0: "test", 1: "validation"}
+"""Of questions without a split of their own one in five tests, one selects and three train."""
+SAME = "whatever their case, white space and order of choices"
 
 
 class Splits:
     """The splits of a source: carved where needed, free of test questions, read only when asked for.
 
-    Training questions are the source's own ``train`` split, or validation alone carved 80/20 into train and validation.
-    Questions that also occur in test are removed from train, and from validation where it was carved; never from test.
+    Training questions are the source's own ``train`` split, or validation alone carved 80/20 into train and validation
+    (or train alone, where there is no validation). Questions that also occur in test, whatever their case, white space
+    and order of choices, are removed from train, and from validation where it was carved; never from test. A source's
+    own validation keeps them, and near-copies (13 words in a row) stay everywhere: they are listed.
+
+    A source that has test only is asked whole, until training questions are needed: then it is split 60/20/20 by
+    content, copies together (``split_alone``).
 
     Args:
         source: Where the questions come from.
@@ -52,10 +62,40 @@ class Splits:
                 raise ConfigError(
                     f"expected a positive number but got {limit} (data.limit_{split}). Hint: leave it out."
                 )
-        self.carved = train_split == "validation" or "train" not in source.splits()
+        self.train_split = train_split
+        self.alone = False
+        """Whether test questions were split into train, validation and test, as there are no others."""
         self._raw: dict[str, ValidSplit] = {}
         self._used: dict[str, list[Question]] = {}
         self._removed: dict[str, list[Question]] = {}
+        self._listed: dict[str, list[str]] = {}
+        self._near: dict[str, list[tuple[str, str]]] = {}
+        self._said: dict[str, None] = {}
+
+    @cached_property
+    def carved(self) -> bool:
+        """Whether train and validation are carved from validation."""
+        return self.train_split == "validation" or "train" not in self.source.splits()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was recognised, left out, removed and listed so far, a line each."""
+        return (*self.source.notes, *self._said)
+
+    @property
+    def alone_line(self) -> str:
+        """How a source without train and validation was split, in words; nothing where it was not."""
+        if not self.alone:
+            return ""
+        sizes = ", ".join(f"{split} {len(self.questions(split)):,}" for split in SPLITS[:3])
+        return f"no train and validation in the data, test questions split by content hash: {sizes}"
+
+    def split_alone(self) -> None:
+        """Split the test questions of a source that has no others; for a fit, and whatever reads what it trained."""
+        if self.alone or {"train", "validation"} & set(self.source.splits()):
+            return
+        self.alone = True
+        self._used.pop("test", None)
 
     def questions(self, split: str) -> list[Question]:
         """Return the questions of a split, reading it on first use.
@@ -66,6 +106,8 @@ class Splits:
         """
         if split not in SPLITS:
             raise ConfigError(f"expected a split but got {split!r}. Hint: {did_you_mean(split, SPLITS)}")
+        if split in ("train", "validation"):
+            self.split_alone()
         if split not in self._used:
             self._used[split] = stratified_sample(self._assigned(split), self.limits.get(split))
         return self._used[split]
@@ -93,18 +135,26 @@ class Splits:
         ``sha256`` of a split is over one line ``id<TAB>letter`` per question, in order: equal hashes mean the same
         questions with the same answers.
         """
-        return {
+        found: dict[str, Any] = {
             "source": {
                 "class": type(self.source).__name__,
                 "arguments": _arguments(self.source),
                 "revision": self.source.revision(),
             },
-            "carved_from_validation": self.carved,
+            "carved_from_validation": self.carved and not self.alone,
             "removed_because_in_test": {name: [one.id for one in found] for name, found in self._removed.items()},
             "dev_in_test": self._dev_in_test(),
             "read": {name: _describe_read(read) for name, read in self._raw.items()},
             "splits": {name: _describe_split(used, self.limits.get(name)) for name, used in self._used.items()},
         }
+        more = {
+            "split_from_test": self.alone,
+            "carved_from_train": self._origin("train") == "train",
+            "notes": list(self.notes),
+            "validation_in_test": self._listed.get("validation", []),
+            "near_copies_of_test": {name: found for name, found in self._near.items() if found},
+        }
+        return found | {name: value for name, value in more.items() if value}
 
     def _read(self, split: str) -> ValidSplit:
         if split not in self._raw:
@@ -112,25 +162,43 @@ class Splits:
         return self._raw[split]
 
     def _assigned(self, split: str) -> list[Question]:
-        if not self.carved:
-            questions = self._read(split).questions
-            return self._without_test(split, questions) if split == "train" else questions
-        if split not in ("train", "validation"):
-            return self._read(split).questions
+        if self.alone and split != "dev":
+            return self._part_of_test(split)
+        origin = self._origin(split)
+        if origin == "train":
+            self._say("validation: one in five questions of train, by content hash, as there is no validation split")
+        questions = self._read(origin or split).questions
+        if origin is None:
+            if split == "train":
+                return self._without_test(split, questions)
+            return self._listing_test(questions) if split == "validation" else questions
         # A function of the content alone, so that repeats of a question stay on one side.
-        part = [
-            one
-            for one in self._read("validation").questions
-            if (int(one.content_hash, 16) % CARVED_OUT_OF == 0) == (split == "validation")
-        ]
+        part = [one for one in questions if (int(one.content_hash, 16) % CARVED_OUT_OF == 0) == (split == "validation")]
         return self._without_test(split, part)
 
+    def _origin(self, split: str) -> str | None:
+        if split not in ("train", "validation"):
+            return None
+        if self.carved:
+            return "validation"
+        return None if "validation" in self.source.splits() else "train"
+
+    def _part_of_test(self, split: str) -> list[Question]:
+        every = self._read("test").questions
+        part = [one for one in every if ALONE.get(int(copy_key(one), 16) % CARVED_OUT_OF, "train") == split]
+        if not part:
+            raise DataError(
+                f"expected questions for {split!r} but none of {len(every)} falls to it ({self.source.revision()}). "
+                "Hint: give the source more questions, or files train, validation and test."
+            )
+        return part
+
     def _without_test(self, split: str, questions: list[Question]) -> list[Question]:
-        held_out = set()
         if "test" in self.source.splits():
-            held_out = {one.content_hash for one in self._read("test").questions}
-        self._removed[split] = [one for one in questions if one.content_hash in held_out]
-        kept = [one for one in questions if one.content_hash not in held_out]
+            self._read("test")
+        copies = set(self._held_out.copies(questions))
+        self._removed[split] = [one for one in questions if one.id in copies]
+        kept = [one for one in questions if one.id not in copies]
         if self._removed[split] and self.official:
             first = self._removed[split][0].id
             raise DataError(
@@ -142,7 +210,32 @@ class Splits:
                 f"expected questions in {split!r} that are not in test but got none ({self.source.revision()}). "
                 "Hint: give the source more training questions."
             )
+        if copies:
+            self._say(f"{split}: {len(copies)} of {len(questions)} questions are in test too ({SAME}): removed")
+        self._list_near(split, kept)
         return kept
+
+    def _listing_test(self, questions: list[Question]) -> list[Question]:
+        if "test" in self._raw:
+            copies = set(self._listed.setdefault("validation", self._held_out.copies(questions)))
+            if copies:
+                said = "kept, as they are the source's own, and listed in the manifest"
+                self._say(f"validation: {len(copies)} of {len(questions)} questions are in test too ({SAME}): {said}")
+            self._list_near("validation", [one for one in questions if one.id not in copies])
+        return questions
+
+    @cached_property
+    def _held_out(self) -> HeldOut:
+        return HeldOut(self._raw["test"].questions if "test" in self._raw else [])
+
+    def _list_near(self, split: str, questions: list[Question]) -> None:
+        self._near[split] = self._held_out.near_copies(questions)
+        if self._near[split]:
+            said = f"share {GRAM} words in a row with one of test: kept, and listed in the manifest"
+            self._say(f"{split}: {len(self._near[split])} of {len(questions)} questions {said}")
+
+    def _say(self, line: str) -> None:
+        self._said[line] = None
 
     def _dev_in_test(self) -> list[str]:
         if not {"dev", "test"} <= set(self._raw):
@@ -188,7 +281,7 @@ def _check_train_split(train_split: str) -> None:
 def _arguments(source: QuestionSource) -> dict[str, Any]:
     # Plug-ins keep their arguments under the same names; what they keep in another form is covered by the revision.
     values = {name: getattr(source, name, None) for name in inspect.signature(type(source)).parameters}
-    return {name: value for name, value in values.items() if isinstance(value, str | int | float | list)}
+    return {name: value for name, value in values.items() if isinstance(value, str | int | float | list | dict)}
 
 
 def _describe_read(read: ValidSplit) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from moe_tune.base.errors import DataError
+from moe_tune.data.answer_base import Numbered, check_answer_base, numbered
 from moe_tune.data.protocol import AUXILIARY
 from moe_tune.data.question import LETTERS, Question, number_questions, text_hash
 from moe_tune.data.source import QuestionSource, RawRow
@@ -19,6 +20,10 @@ MAX_BYTES = 1_000_000
 """A question larger than this, choices included, is taken for a damaged row."""
 SHOWN = 20
 """At most this many places are listed in a message; the manifest lists all."""
+FEW = 20
+"""With fewer questions a subject's accuracy has an interval of more than 40 points."""
+LEAST_INDEX = 5
+"""Stems that are whole numbers in a row are an index column, from this many on."""
 
 OnBadRow = Literal["error", "drop"]
 ParsedRow = tuple[str, str, tuple[str, ...], int]
@@ -63,21 +68,30 @@ def validate_split(
     valid: list[ParsedRow] = []
     places: list[str] = []
     bad: list[BadRow] = []
+    answers: list[Numbered] = []
     rows = 0
     for rows, row in enumerate(source.rows(split), start=1):  # noqa: B007
-        _check_columns(row)
-        reason = _fault(row.values, source)
+        if row.fault is None:
+            _check_columns(row)
+        answers += filter(None, [numbered(row)])
+        reason = row.fault or _fault(row.values, source)
         if reason:
             bad.append(BadRow(row.where, reason))
         else:
             valid.append(_parse(row.values))
             places.append(row.where)
+    doubt = check_answer_base(source, split, answers)
+    _refuse_index(valid, source, split)
     contradictory = _contradictions(valid)
     bad += [BadRow(places[index], "the same question has another answer in this split") for index in contradictory]
     questions = number_questions(row for index, row in enumerate(valid) if index not in contradictory)
     if bad and on_bad_row == "error":
         raise DataError(bad_rows_message(bad, f"{source.revision()}, split {split}"))
-    warnings = _findings(questions)
+    warnings = [*([doubt] if doubt else []), *_findings(questions)]
+    if split == "test":
+        warnings += _few_per_subject(questions)
+    if bad:
+        warnings.append(f"{len(bad)} of {rows} rows dropped: {_by_reason(bad)}")
     known = source.known_sizes.get(split)
     if known is not None and rows != known:
         finding = f"expected {known} rows in the split {split!r} but got {rows} ({source.revision()})"
@@ -92,14 +106,17 @@ def validate_split(
 
 def bad_rows_message(bad: list[BadRow], where: str) -> str:
     """Return the message that lists bad rows by place and counts them by reason."""
-    counts = Counter(one.reason for one in bad)
     listed = "".join(f"\n  {one.where}: {one.reason}" for one in bad[:SHOWN])
     more = f"\n  ... and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
-    summary = "; ".join(f"{count} x {reason}" for reason, count in counts.most_common(SHOWN))
     return (
-        f"expected valid rows but got {len(bad)} bad ones ({where}): {summary}{listed}{more}\n"
+        f"expected valid rows but got {len(bad)} bad ones ({where}): {_by_reason(bad)}{listed}{more}\n"
         "Hint: mend them, or leave them out and record it with --data.on_bad_row drop."
     )
+
+
+def _by_reason(bad: list[BadRow]) -> str:
+    counts = Counter(one.reason for one in bad)
+    return "; ".join(f"{count} x {reason}" for reason, count in counts.most_common(SHOWN))
 
 
 def drop_list_hash(dropped: Iterable[BadRow]) -> str:
@@ -120,7 +137,7 @@ def _fault(values: dict[str, Any], source: QuestionSource) -> str | None:
     if not isinstance(choices, list | tuple):
         return f"choices is {type(choices).__name__}, not a list"
     if len(choices) not in source.choice_counts:
-        return f"{len(choices)} choices, not {' or '.join(map(str, sorted(source.choice_counts)))}"
+        return f"{len(choices)} choices, not {_counts(source.choice_counts)}"
     texts = {"question": values["question"], "subject": subject}
     texts |= {f"choice {LETTERS[index]}": choice for index, choice in enumerate(choices)}
     for name, text in texts.items():
@@ -134,6 +151,13 @@ def _fault(values: dict[str, Any], source: QuestionSource) -> str | None:
     if not _is_answer(values["answer"], len(choices)):
         return f"answer is {values['answer']!r}, not 0 to {len(choices) - 1} or A to {LETTERS[len(choices) - 1]}"
     return None
+
+
+def _counts(counts: frozenset[int]) -> str:
+    least, most = min(counts), max(counts)
+    if most - least > 2 and len(counts) == most - least + 1:
+        return f"{least} to {most}"
+    return " or ".join(map(str, sorted(counts)))
 
 
 def _text_fault(text: Any) -> str | None:
@@ -162,13 +186,29 @@ def _parse(values: dict[str, Any]) -> ParsedRow:
     return values["subject"], values["question"], tuple(values["choices"]), index
 
 
+def _refuse_index(valid: list[ParsedRow], source: QuestionSource, split: str) -> None:
+    stems = [stem.strip() for _, stem, _, _ in valid]
+    if len(stems) < LEAST_INDEX or not all(one.isascii() and one.isdigit() and len(one) < 10 for one in stems):
+        return
+    first = int(stems[0])
+    if [int(one) for one in stems] == list(range(first, first + len(stems))):
+        raise DataError(
+            f"expected questions but the stems are {stems[0]}, {stems[1]}, {stems[2]}, ...: an index column? "
+            f"({source.revision()}, split {split}). Hint: give the file a header, or name the columns in "
+            "data.source.columns."
+        )
+
+
 def _contradictions(valid: list[ParsedRow]) -> dict[int, None]:
-    keys = [text_hash(stem, *choices) for _, stem, choices, _ in valid]
-    answers: defaultdict[str, set[int]] = defaultdict(set)
-    for key, (_, _, _, answer) in zip(keys, valid, strict=True):
-        answers[key].add(answer)
+    answers: defaultdict[str, set[int | str]] = defaultdict(set)
+    keys = []
+    for _, stem, choices, answer in valid:
+        same, permuted = text_hash(stem, *choices), text_hash("permuted", stem, *sorted(choices))
+        answers[same].add(answer)
+        answers[permuted].add(text_hash(choices[answer]))
+        keys.append((same, permuted))
     # A dict keeps the order of the source, for the drop list and its hash.
-    return {index: None for index, key in enumerate(keys) if len(answers[key]) > 1}
+    return {index: None for index, both in enumerate(keys) if any(len(answers[key]) > 1 for key in both)}
 
 
 def _findings(questions: list[Question]) -> list[str]:
@@ -188,6 +228,15 @@ def _findings(questions: list[Question]) -> list[str]:
     if len(questions) >= 20 and count > 0.9 * len(questions):
         findings.append(f"{count} of {len(questions)} answers are {letter}")
     return findings
+
+
+def _few_per_subject(questions: list[Question]) -> list[str]:
+    counts = Counter(one.subject for one in questions)
+    few = sorted(subject for subject, count in counts.items() if count < FEW)
+    if not few:
+        return []
+    named = ", ".join(few[:5]) + (", ..." if len(few) > 5 else "")
+    return [f"{len(few)} of {len(counts)} subjects have fewer than {FEW} questions, too few to say much: {named}"]
 
 
 def _check_coverage(questions: list[Question], source: QuestionSource, split: str) -> None:

@@ -23,6 +23,9 @@ VERSIONED = ("moe-tune", "torch", "lightning", "transformers", "peft", "datasets
 NOT_IDENTITY = ("runs_root", "name", "test_after_fit")
 """Arguments that do not make another run of a configuration."""
 
+LATER = {"LocalFiles": {"columns": None, "answers_from": None, "corrected": False}}
+"""Arguments of classes that came after runs had names: at these values they make no other name."""
+
 
 class RunDirectory:
     """One run's folder, ``<root>/<config>-<head>-s<seed>-<8 hex of the configuration>``; the first process writes it.
@@ -137,8 +140,25 @@ class RunDirectory:
 
 def identity(config: dict[str, Any]) -> str:
     """Return 8 hex digits that two configurations share if and only if they ask for the same run."""
-    kept = {key: value for key, value in config.items() if key not in NOT_IDENTITY}
+    kept = {key: value for key, value in without_later(config).items() if key not in NOT_IDENTITY}
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def without_later(config: Any) -> Any:
+    """Return a configuration without the arguments that came later and are at their defaults.
+
+    Example:
+        >>> without_later({"class_path": "moe_tune.data.local_files.LocalFiles", "init_args": {"columns": None}})
+        {'class_path': 'moe_tune.data.local_files.LocalFiles', 'init_args': {}}
+    """
+    if not isinstance(config, dict):
+        return [without_later(one) for one in config] if isinstance(config, list) else config
+    kept = {key: without_later(value) for key, value in config.items()}
+    later = LATER.get(str(config.get("class_path")).rpartition(".")[2])
+    if later and isinstance(kept.get("init_args"), dict):
+        given = kept["init_args"]
+        kept["init_args"] = {key: one for key, one in given.items() if key not in later or one != later[key]}
+    return kept
 
 
 def now() -> str:

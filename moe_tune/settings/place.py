@@ -10,7 +10,7 @@ from moe_tune.base.errors import require
 from moe_tune.base.strict_yaml import load_yaml
 from moe_tune.runs.agent import own_folder
 from moe_tune.runs.checkpoint import CONFIG, RouterCheckpointIO
-from moe_tune.runs.directory import RunDirectory, identity
+from moe_tune.runs.directory import RunDirectory, identity, without_later
 from moe_tune.runs.redact import redacted
 from moe_tune.settings.command import Command
 from moe_tune.settings.config_files import config_label, differences
@@ -51,7 +51,7 @@ def place_of(command: Command) -> Place:
     if checkpoint and Path(checkpoint).parent.name == "checkpoints":
         fitted = RunDirectory(Path(checkpoint).parent.parent)
         stored = load_yaml(Path(checkpoint) / CONFIG)
-        for line in differences(stored, resolved):
+        for line in differences(without_later(stored), without_later(resolved)):
             rank_zero_info(f"not as in the checkpoint: {line}")
         # The fit's own directory takes only what its manifest describes.
         tested = Path(fitted.manifest.get("tested_checkpoint", checkpoint)).name

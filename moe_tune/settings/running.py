@@ -162,6 +162,8 @@ def _evaluate(
     verb: str | None, model: RouterTuner, data: QuizDataModule, trainer: Trainer, checkpoint: str | None
 ) -> None:
     # The numbers are printed by the callbacks, not as Lightning's table.
+    if checkpoint is not None or model.head.traits.needs_calibration:
+        data.split_alone()
     unsaid = {"return_predictions": False} if verb == "predict" else {"verbose": False}
     evaluate = getattr(trainer, str(verb))
     evaluate(model, datamodule=data, ckpt_path=checkpoint, weights_only=True, **unsaid)

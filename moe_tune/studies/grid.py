@@ -72,10 +72,11 @@ class _Panel:
     def needs(self) -> frozenset[str]:
         return self.results[0].needs
 
-    def add(self, trace: RoutingTrace, batch: Batch, log_probs_BA: Tensor, loss_B: Tensor) -> None:
+    def add(self, trace: RoutingTrace, batch: Batch, log_probs_BA: Tensor, loss_B: Tensor, mass_B: Tensor) -> None:
         heads = len(self.results)
         for index, one in enumerate(self.results):
-            one.add(trace.of_head(index, heads), batch, log_probs_BA[index::heads], loss_B[index::heads])
+            own = slice(index, None, heads)
+            one.add(trace.of_head(index, heads), batch, log_probs_BA[own], loss_B[own], mass_B[own])
 
 
 class Grid:

@@ -46,7 +46,7 @@ class _TableRecorder:
         self.sample = HiddenSample(shape.num_questions)
         self.asked_S, self.right_S = (torch.zeros(shape.num_subjects, dtype=torch.long, device=device) for _ in "ab")
 
-    def add(self, trace: RoutingTrace, batch: Batch, log_probs_BA: Tensor, loss_B: Tensor) -> None:
+    def add(self, trace: RoutingTrace, batch: Batch, log_probs_BA: Tensor, loss_B: Tensor, mass_B: Tensor) -> None:
         correct_B = log_probs_BA.argmax(-1) == batch.gold_B
         self.metric.update(trace, Outcome(correct_B, batch.subject_B, batch.question_B))
         self.asked_S.index_add_(0, batch.subject_B, torch.ones_like(batch.subject_B))

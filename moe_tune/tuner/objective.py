@@ -44,6 +44,18 @@ def judge(
     return log_probs_BA, functional.cross_entropy(logits_BV, letters_A[gold_B], reduction="none")
 
 
+def letter_mass(logits_BV: Tensor, batch: Batch, letters: Sequence[int]) -> Tensor:
+    """Return the share of the vocabulary's probability that each question's letters hold (B x N,), float32.
+
+    Formula: ``sum_letters exp(logit) / sum_vocabulary exp(logit)``; near 0 the model wants to say something else.
+    """
+    letters_BA = logits_BV[:, torch.tensor(letters, device=logits_BV.device)]
+    count_B = batch.choice_count_B.repeat_interleave(len(logits_BV) // len(batch.gold_B))
+    beyond_BA = torch.arange(len(letters), device=logits_BV.device)[None] >= count_B[:, None]
+    held_B = letters_BA.masked_fill(beyond_BA, -torch.inf).logsumexp(-1)
+    return (held_B - logits_BV.logsumexp(-1)).exp()
+
+
 class Objective:
     """The task loss and the auxiliary losses of a training step.
 

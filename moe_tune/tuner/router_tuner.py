@@ -297,9 +297,9 @@ class RouterTuner(LightningModule):
         self._evaluate(batch, self.quiz.test_names[dataloader_idx])
 
     def predict_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
-        """Return each question's index and letter log-probabilities."""
-        log_probs_BA, _ = self.examiner.answer_batch(batch, self.quiz.predict_split)
-        return {"question_B": batch.question_B.cpu(), "log_probs_BA": log_probs_BA.cpu()}
+        """Return each question's index, letter log-probabilities and letter mass."""
+        log_probs_BA, _, mass_B = self.examiner.answer_batch(batch, self.quiz.predict_split)
+        return {"question_B": batch.question_B.cpu(), "log_probs_BA": log_probs_BA.cpu(), "mass_B": mass_B.cpu()}
 
     def _forget(self) -> None:
         self.results = {}

@@ -20,6 +20,7 @@ class SplitResults:
         evidence: The routing metrics.
         question_Q: Index of each answered question within the split.
         log_probs_QA: Log-probabilities of its letters, padded with -inf.
+        letter_mass_Q: Share of the vocabulary's probability that its letters hold together.
         correct: Questions answered correctly.
         loss: Sum of the questions' task losses, in double precision.
         joined: Whether what the other processes answered is in.
@@ -28,6 +29,7 @@ class SplitResults:
     evidence: RoutingEvidence
     question_Q: list[Tensor] = field(default_factory=list)
     log_probs_QA: list[Tensor] = field(default_factory=list)
+    letter_mass_Q: list[Tensor] = field(default_factory=list)
     correct: int = 0
     loss: float = 0.0
     joined: bool = False
@@ -44,6 +46,7 @@ class SplitResults:
         self.joined = True
         self.question_Q = [joined_over_ranks(torch.cat(self.question_Q))]
         self.log_probs_QA = [joined_over_ranks(torch.cat(self.log_probs_QA))]
+        self.letter_mass_Q = [joined_over_ranks(torch.cat(self.letter_mass_Q))]
         right, loss = summed_over_ranks(torch.tensor([self.correct, self.loss], dtype=torch.float64)).tolist()
         self.correct, self.loss = int(right), loss
 
@@ -53,11 +56,12 @@ class SplitResults:
         count = sum(len(part) for part in self.question_Q)
         return {"accuracy": self.correct / count, "loss": self.loss / count, **self.evidence.summary()}
 
-    def add(self, trace: RoutingTrace, batch: Batch, log_probs_BA: Tensor, loss_B: Tensor) -> None:
+    def add(self, trace: RoutingTrace, batch: Batch, log_probs_BA: Tensor, loss_B: Tensor, mass_B: Tensor) -> None:
         """Add a batch."""
         correct_B = log_probs_BA.argmax(-1) == batch.gold_B
         self.evidence.update(trace, Outcome(correct_B, batch.subject_B, batch.question_B))
         self.question_Q.append(batch.question_B.cpu())
         self.log_probs_QA.append(log_probs_BA.cpu())
+        self.letter_mass_Q.append(mass_B.cpu())
         self.correct += int(correct_B.sum())
         self.loss += float(loss_B.to(torch.float64).sum())

@@ -10,6 +10,7 @@ from made_up_analysis import CLAIMS, made_up_analysis
 from rich.console import Console
 
 from moe_tune.analysis.files import Analysis, write_analysis
+from moe_tune.analysis.gather import answers_text
 from moe_tune.analysis.report import render_report
 from moe_tune.analysis.report_tables import tables_at
 from moe_tune.analysis.terminal import render_terminal
@@ -164,3 +165,15 @@ def test_same_analysis_same_bytes(small, tmp_path):
         write_analysis(small, tmp_path / name)
     for file in (tmp_path / "one").iterdir():
         assert file.read_bytes() == (tmp_path / "other" / file.name).read_bytes(), file.name
+
+
+def test_what_the_answers_are_is_said_on_the_terminal_and_on_the_page(small, tmp_path):
+    questions = pd.DataFrame({"prediction": [2] * 9, "letter_mass": [0.25] * 9})
+    said = answers_text(questions)
+    assert said == "letter mass 0.250; all 9 are C"
+    assert answers_text(questions.assign(prediction=range(9))) == "letter mass 0.250"
+    known = replace(small, about={**small.about, "answers": {"0-shot": said}})
+    stream = io.StringIO()
+    Console(file=stream, width=80).print(render_terminal(known, tmp_path))
+    assert f"answers 0-shot: {said}" in stream.getvalue()
+    assert said in render_report(known)

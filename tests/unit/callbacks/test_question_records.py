@@ -20,13 +20,18 @@ def test_predictions_are_of_the_split_that_was_predicted_and_the_ledger_counts_t
     }
     quiz = SimpleNamespace(predict_split=split, questions=asked.get)
     records = PredictionRecords(RunDirectory(tmp_path / "run"))
-    outputs = {"question_B": torch.tensor([1, 0]), "log_probs_BA": torch.tensor([[-2.0, -0.1], [-0.1, -2.0]])}
+    outputs = {
+        "question_B": torch.tensor([1, 0]),
+        "log_probs_BA": torch.tensor([[-2.0, -0.1], [-0.1, -2.0]]),
+        "mass_B": torch.tensor([0.5, 0.25]),
+    }
     trainer = SimpleNamespace(is_global_zero=True, datamodule=quiz)
     records.on_predict_batch_end(trainer, None, outputs, None, 0)
     records.on_predict_epoch_end(trainer, None)
     frame = pd.read_parquet(tmp_path / "run" / "predictions.parquet")
     assert list(frame["id"]) == [one.id for one in asked[split]]
     assert list(frame["prediction"]) == [0, 1]
+    assert list(frame["letter_mass"]) == [0.25, 0.5]
     ledger = tmp_path / "test_ledger.jsonl"
     openings = [json.loads(line)["split"] for line in ledger.read_text().splitlines()] if ledger.exists() else []
     assert openings == ([f"{split} (predict)"] if split.startswith("test") else [])

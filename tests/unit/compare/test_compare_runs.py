@@ -113,6 +113,17 @@ def test_other_differences_of_the_base_models_are_named(tmp_path):
     assert summarise(comparison)["notes"] == list(comparison.notes)
 
 
+def test_a_run_whose_answers_are_one_letter_is_named(tmp_path):
+    for name in ("one", "other"):
+        write_run(tmp_path / name, name=name)
+    file = tmp_path / "other" / "questions" / "test.parquet"
+    pd.read_parquet(file).assign(prediction=2).to_parquet(file)
+    one, other = (load_run(tmp_path / name) for name in ("one", "other"))
+    notes = compare_arms({"one": [one], "other": [other]}, "one").notes
+    assert "The answers of other on test: all 240 are C." in notes
+    assert not any("textbook" in note or "of one" in note for note in notes)
+
+
 def test_accuracy_agrees_with_pandas(run_dirs):
     paths = [run_dirs["baseline"], *run_dirs["retuned"]]
     comparison = compare_arms(group_arms([load_run(path) for path in paths]), "untouched")

@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from moe_tune.base.published import published
-from moe_tune.runs.directory import RunDirectory
+from moe_tune.runs.directory import RunDirectory, identity
 
 FORK = multiprocessing.get_context("fork")
 
@@ -112,3 +112,14 @@ def test_what_only_looks_left_behind_is_left_alone(tmp_path, name):
     RunDirectory(tmp_path / "run").claimed().settle(None)
     assert (tmp_path / name).is_dir()
     assert json.loads((tmp_path / "run" / "manifest.json").read_text())["made"] == "old"
+
+
+def test_arguments_that_came_later_make_no_other_name_at_their_defaults():
+    def config(class_path, **more):
+        return {"seed": 0, "data": {"source": {"class_path": class_path, "init_args": {"path": "quiz", **more}}}}
+
+    files, later = "moe_tune.data.local_files.LocalFiles", {"columns": None, "answers_from": None, "corrected": False}
+    before = identity(config(files))
+    assert identity(config(files, **later)) == before
+    others = [identity(config(files, **{**later, key: one})) for key, one in (("answers_from", 0), ("corrected", True))]
+    assert len({before, *others, identity(config("mine.Source")), identity(config("mine.Source", columns=None))}) == 5
