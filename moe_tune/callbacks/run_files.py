@@ -22,6 +22,7 @@ class RunFiles(Callback):
 
     def __init__(self, directory: RunDirectory, config: dict[str, Any], name: str, plugins: dict[str, str]) -> None:
         self.directory, self.config, self.name, self.plugins = directory, config, name, plugins
+        self.told = False
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the files before training."""
@@ -42,7 +43,9 @@ class RunFiles(Callback):
 
     def _write(self, trainer: Trainer, tuner: LightningModule, verb: str) -> None:
         assert isinstance(tuner, RouterTuner)
-        rank_zero_info(start_up_line(tuner))
+        line = start_up_line(tuner)
+        rank_zero_info(tuner.examiner.answering.describe() if self.told else line)  # the test of a fit has more splits
+        self.told = True
         if self.directory.manifest:
             return
         self.directory.write_config(to_yaml(self.config))
@@ -71,8 +74,7 @@ class RunFiles(Callback):
                 "dtype": base.dtype,
                 "frozen_sha256": gated.fingerprint,
             },
-            protocols={"validation": quiz.protocol.name, "test": quiz.protocol.name}
-            | {name: one.name for name, one in quiz.test_protocols.items()},
+            protocols={name: quiz.protocol_name(name) for name in ("validation", *quiz.test_names)},
             plugins=self.plugins,
             **environment(),
         )

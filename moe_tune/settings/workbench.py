@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from moe_tune.base.errors import ModelError
+from moe_tune.callbacks.base_answers import Known
 from moe_tune.data.module import QuizDataModule
 from moe_tune.models.base_model import BaseModel
 
@@ -65,9 +66,11 @@ class SharedBase(BaseModel):
 
 
 class Workbench:
-    """Hands the runs of one process what an earlier one has read already."""
+    """Hands the runs of one process what an earlier one has read, or asked the pretrained router, already."""
 
     def __init__(self) -> None:
+        self.base_answers: Known = {}
+        """What the pretrained router has answered."""
         self._bases: dict[str, _Loaded] = {}
         self._quizzes: dict[str, QuizDataModule] = {}
         self._tuner: RouterTuner | None = None
