@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from moe_tune.base.errors import ConfigError, DataError, did_you_mean
@@ -29,6 +29,7 @@ class Splits:
         on_bad_row: ``error`` stops at rows that are no questions; ``drop`` leaves them out and records them.
         official: Published sizes must match and no training question may occur in test, or the run stops.
         limits: At most this many questions of a split, as a sample that is stratified by subject.
+        further: Splits whose test questions are kept out of training, too.
 
     Raises:
         ConfigError: ``train_split`` is ``test``, ``dev`` or unknown, or a limit is not positive.
@@ -41,12 +42,13 @@ class Splits:
         on_bad_row: OnBadRow = "error",
         official: bool = False,
         limits: Mapping[str, int] | None = None,
+        further: Iterable["Splits"] = (),
     ) -> None:
         _check_train_split(train_split)
         self.source = source
         self.on_bad_row: OnBadRow = on_bad_row
         self.official = official
-        self.limits = dict(limits or {})
+        self.limits, self.further = dict(limits or {}), list(further)
         for split, limit in self.limits.items():
             if limit < 1:
                 raise ConfigError(
@@ -126,9 +128,8 @@ class Splits:
         return self._without_test(split, part)
 
     def _without_test(self, split: str, questions: list[Question]) -> list[Question]:
-        held_out = set()
-        if "test" in self.source.splits():
-            held_out = {one.content_hash for one in self._read("test").questions}
+        tests = [one for one in (self, *self.further) if "test" in one.source.splits()]
+        held_out = {question.content_hash for one in tests for question in one._read("test").questions}
         self._removed[split] = [one for one in questions if one.content_hash in held_out]
         kept = [one for one in questions if one.content_hash not in held_out]
         if self._removed[split] and self.official:

@@ -24,9 +24,12 @@ VERSIONED = ("moe-tune", "torch", "lightning", "transformers", "peft", "datasets
 NOT_IDENTITY = ("runs_root", "name", "test_after_fit")
 """Arguments that do not make another run of a configuration."""
 
+LATER: dict[str, dict[str, Any]] = {"data": {"test_sources": {}}}
+"""Arguments of sections that came after runs had names: at these values they make no other name."""
+
 
 class RunDirectory:
-    """One run's folder, ``<root>/<config>-<head>-s<seed>-<8 hex of the configuration>``; the first process writes it.
+    """One run's folder, ``<root>/<config>-<head>-<overrides>-s<seed>-<8 hex of it all>``; the first process writes it.
 
     Args:
         path: The folder; made when first written to.
@@ -142,8 +145,22 @@ class RunDirectory:
 
 def identity(config: dict[str, Any]) -> str:
     """Return 8 hex digits that two configurations share if and only if they ask for the same run."""
-    kept = {key: value for key, value in config.items() if key not in NOT_IDENTITY}
+    kept = {key: value for key, value in without_later(config).items() if key not in NOT_IDENTITY}
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def without_later(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration without the arguments that came later and are at their defaults.
+
+    Example:
+        >>> without_later({"data": {"few_shot": 0, "test_sources": {}}})
+        {'data': {'few_shot': 0}}
+    """
+    kept = dict(config)
+    for section, later in LATER.items():
+        if isinstance(given := config.get(section), dict):
+            kept[section] = {key: one for key, one in given.items() if key not in later or one != later[key]}
+    return kept
 
 
 def now() -> str:
