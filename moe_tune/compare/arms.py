@@ -55,13 +55,17 @@ def differing(one: Run, other: Run) -> list[str]:
     return sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
 
 
-def _identity(run: Run, config: dict[str, Any]) -> dict[str, Any]:
+def flat_identity(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of a configuration in which seeds of one arm may not differ, by dotted key."""
     trainer = config.get("trainer") or {}
     callbacks = [one for one in trainer.get("callbacks") or [] if not ONLOOKERS.search(str(one.get("class_path")))]
     values = dict(_flat(config | {"trainer": {**trainer, "callbacks": callbacks}}))
-    kept = {key: value for key, value in values.items() if not NOT_IDENTITY.fullmatch(key)}
-    return kept | {
-        "processes": run.manifest.get("processes") or _processes(trainer),
+    return {key: value for key, value in values.items() if not NOT_IDENTITY.fullmatch(key)}
+
+
+def _identity(run: Run, config: dict[str, Any]) -> dict[str, Any]:
+    return flat_identity(config) | {
+        "processes": run.manifest.get("processes") or _processes(config.get("trainer") or {}),
         "trainable_parameters": run.manifest["trainable_parameters"],
     }
 
