@@ -10,10 +10,11 @@ from moe_tune.base.errors import ConfigError
 from moe_tune.base.strict_yaml import load_yaml
 from moe_tune.runs.agent import own_folder
 from moe_tune.runs.checkpoint import CONFIG, RouterCheckpointIO
-from moe_tune.runs.directory import RunDirectory, identity
+from moe_tune.runs.directory import RunDirectory, identity, without_later
 from moe_tune.runs.redact import redacted
 from moe_tune.settings.command import Command
 from moe_tune.settings.config_files import config_label, differences
+from moe_tune.settings.run_name import said, standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +45,15 @@ def place_of(command: Command) -> Place:
     asked = {**config, "plugins": command.plugins} if command.plugins else config
     label = settings.name or config_label(command.argv)
     of_config = RunDirectory.of(Path(settings.runs_root), label, head, int(config["seed_everything"]), asked)
-    path = own_folder(of_config.path)
+    words = "" if settings.name else said(command.argv)
+    path = standing(own_folder(of_config.path), f"{label}-{head}", words)
     if command.subcommand == "fit":
         return Place(RunDirectory(path), resolved)
     checkpoint = settings.get("ckpt_path")
     if checkpoint and Path(checkpoint).parent.name == "checkpoints":
         fitted = RunDirectory(Path(checkpoint).parent.parent)
         stored = load_yaml(Path(checkpoint) / CONFIG)
-        for line in differences(stored, resolved):
+        for line in differences(without_later(stored), without_later(resolved)):
             rank_zero_info(f"not as in the checkpoint: {line}")
         # The fit's own directory takes only what its manifest describes.
         tested = Path(fitted.manifest.get("tested_checkpoint", checkpoint)).name

@@ -51,7 +51,7 @@ def test_validation_is_that_of_the_checkpoint_that_is_tested(first_is_best):
     assert accuracy(answers(path, "validation")) == pytest.approx(validated[-1])
     kept = answers(path, "validation.best")
     assert accuracy(kept) == pytest.approx(validated[0])
-    assert main(["validate", "--ckpt_path", str(path / "checkpoints" / "best.ckpt")]) == 0
+    assert main(["validate", str(path)]) == 0
     pd.testing.assert_frame_equal(kept, answers(path, "validation"))
 
 
@@ -88,3 +88,18 @@ def test_runs_of_one_bench_ask_the_pretrained_router_once(tmp_path, monkeypatch)
             wanted = answers(only_run(tmp_path / "0"), f"{split}.base")
             pd.testing.assert_frame_equal(answers(only_run(tmp_path / str(place)), f"{split}.base"), wanted)
     assert asked == list(SPLITS)
+
+
+def test_a_run_is_named_by_what_the_command_says_and_found_from_its_own_configuration(first_is_best, capsys):
+    path, _ = first_is_best
+    assert re.fullmatch(r"nano-RetunedHead-epochs2-lr0\.1-s0-[0-9a-f]{8}", path.name)
+    assert main(["fit", "--config", str(path / "config.yaml"), "--runs_root", str(path.parent)]) == 0
+    assert f"already complete: {path}." in capsys.readouterr().out
+
+
+def test_a_runs_bare_name_will_do(first_is_best):
+    path, _ = first_is_best
+    assert main(["predict", path.name]) == 3  # there is no such run in the folder runs
+    for root in ([f"--runs_root={path.parent}"], ["--runs_root", str(path.parent)]):
+        assert main(["predict", path.name, *root]) == 0
+        (path / "predictions.parquet").unlink()
