@@ -93,13 +93,14 @@ def _completed(value: Any, key: str = "") -> Any:
         return [_completed(one) for one in value]
     if not isinstance(value, dict):
         return value
-    given = {**_defaults(OWNERS[key]), **value} if key in OWNERS else value
+    given = {**defaults(OWNERS[key]), **value} if key in OWNERS else value
     if isinstance(path := given.get("class_path"), str):
-        given = {**given, "init_args": {**_defaults(path), **(given.get("init_args") or {})}}
+        given = {**given, "init_args": {**defaults(path), **(given.get("init_args") or {})}}
     return {name: _completed(one, f"{key}.{name}" if key else name) for name, one in given.items()}
 
 
-def _defaults(path: str) -> dict[str, Any]:
+def defaults(path: str) -> dict[str, Any]:
+    """Return the defaults of a class's arguments as a configuration spells them; none of a class that is not here."""
     module, _, name = path.rpartition(".")
     try:
         parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters.values()

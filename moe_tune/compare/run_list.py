@@ -11,7 +11,7 @@ import pandas as pd
 import yaml
 
 from moe_tune.base.errors import DataError
-from moe_tune.compare.arms import flat_identity
+from moe_tune.compare.arms import defaults, flat_identity
 from moe_tune.reports.table import Table, interval, words
 from moe_tune.runs.answers import split_files, tested_questions_file
 from moe_tune.settings.ending import paired_with_pretrained
@@ -79,12 +79,19 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def _differs(own: dict[str, Any], usual: dict[str, str]) -> str:
-    keys = [key for key in own if str(own[key]) != usual[key]]
-    said = [
-        f"{key.replace('.init_args', '').removesuffix('.class_path').rpartition('.')[2]}={_short(own[key])}"
-        for key in keys
-    ]
+    keys = [key for key in own if str(own[key]) != usual[key] and not _is_default(key, own)]
+    said = [f"{_word(key)}={_short(own[key])}" for key in keys]
     return " ".join(said[:TOLD] + ([f"and {len(said) - TOLD} more"] if len(said) > TOLD else []))
+
+
+def _is_default(key: str, own: dict[str, Any]) -> bool:
+    """Return whether an argument is what its class has anyway; one run's class may have arguments others lack."""
+    owner, inside, name = key.rpartition(".init_args.")
+    return bool(inside) and defaults(str(own.get(f"{owner}.class_path"))).get(name, ...) == own[key]
+
+
+def _word(key: str) -> str:
+    return key.replace(".init_args", "").removesuffix(".class_path").rpartition(".")[2]
 
 
 def _short(value: Any) -> str:

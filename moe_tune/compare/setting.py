@@ -1,6 +1,7 @@
 """What a comparison's page says of where its figures come from: the data, the protocols, how the arms differ."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from moe_tune.compare.arms import differing
 from moe_tune.compare.comparison import Comparison
@@ -24,7 +25,12 @@ def setting_of(arms: Mapping[str, list[Run]], comparison: Comparison) -> dict[st
 
 
 def _data(run: Run) -> str:
-    source = run.manifest["data"]["source"]
+    read = run.manifest["data"]
+    further = [f"{name}: {_source(one['source'])}" for name, one in read.get("test_sources", {}).items()]
+    return "; ".join([_source(read["source"]), *further])
+
+
+def _source(source: Mapping[str, Any]) -> str:
     arguments = ", ".join(f"{key} {value}" for key, value in source.get("arguments", {}).items())
     return f"{source['class']}{f' ({arguments})' if arguments else ''}, {source['revision']}"
 

@@ -14,6 +14,7 @@ from moe_tune.compare.report import compare_runs
 from moe_tune.runs.answers import BASE, BEST, base_routing_file, questions_file
 
 READ = {"source": {"class": "NanoQuiz", "arguments": {"seed": 0}, "revision": "nano-quiz-1-seed0"}}
+READ["test_sources"] = {"test_mine": {"source": {"class": "LocalFiles", "revision": "sha256:1"}}}
 
 
 def beside(run, base, splits):
@@ -47,7 +48,7 @@ def test_the_page_names_data_protocol_and_what_the_configurations_differ_in(pair
     run, base = pair
     compare_runs(base, [run], tmp_path)
     told = json.loads((tmp_path / "summary.json").read_text())
-    assert told["data"] == "NanoQuiz (seed 0), nano-quiz-1-seed0"
+    assert told["data"] == "NanoQuiz (seed 0), nano-quiz-1-seed0; test_mine: LocalFiles, sha256:1"
     assert told["protocols"] == "test: nano_quiz; test_nano_textbook: nano_textbook"
     assert told["retuned differs in"] == "model.head.class_path: IdentityHead -> RetunedHead"
     page = (tmp_path / "report.html").read_text()

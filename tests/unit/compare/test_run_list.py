@@ -12,11 +12,14 @@ from moe_tune.base.errors import DataError
 from moe_tune.cli.list import main
 from moe_tune.compare.run_list import listed_runs
 
+HEADS = {"RetunedHead": "retuned", "TemperatureHead": "temperature"}
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 
 
-def config(head, **optimizer):
-    return {"model": {"head": {"class_path": f"moe_tune.heads.{head}"}}, "optimizer": {"init_args": optimizer}}
+def config(head, tau=1.0, **optimizer):
+    options = {"tau": tau, "mode": "fixed"} if head == "TemperatureHead" else {}
+    head = {"class_path": f"moe_tune.heads.{HEADS[head]}.{head}", "init_args": options}
+    return {"model": {"head": head}, "optimizer": {"init_args": optimizer}}
 
 
 def ago(**time):
@@ -37,7 +40,7 @@ def root(tmp_path):
     write_run(
         runs / "other",
         status="started",
-        config=config("SteerHead", lr=0.1),
+        config=config("TemperatureHead", tau=0.5, lr=0.1),
         splits=("validation",),
         started=ago(days=3),
     )
@@ -49,7 +52,7 @@ def root(tmp_path):
 def test_what_differs_from_most_how_it_went_and_since_when(root):
     listed = {one.name: one for one in listed_runs(root, NOW)}
     assert list(listed) == ["nano-0", "nano-1", "nano-2", "other"]
-    assert [one.differs for one in listed.values()] == ["", "seed=1", "lr=0.3", "seed=1 head=SteerHead"]
+    assert [one.differs for one in listed.values()] == ["", "seed=1", "lr=0.3", "seed=1 head=TemperatureHead tau=0.5"]
     assert [one.age for one in listed.values()] == ["1 h", "2 h", "3 h", "3 d"]
     assert listed["nano-0"].headline.startswith("test ")
     assert re.fullmatch(r"test 50\.0 %, \+2\.5 \[-2\.\d, \+7\.\d\]", listed["nano-0"].headline)
