@@ -22,10 +22,13 @@ class RunFiles(Callback):
 
     def __init__(self, directory: RunDirectory, config: dict[str, Any], name: str, plugins: dict[str, str]) -> None:
         self.directory, self.config, self.name, self.plugins = directory, config, name, plugins
+        self.told = False
 
     def on_fit_start(self, trainer: Trainer, pl_module: RouterTuner) -> None:
         """Write the files before training, a test or predicting."""
-        rank_zero_info(start_up_line(pl_module))
+        line = start_up_line(pl_module)
+        rank_zero_info(pl_module.examiner.answering.describe() if self.told else line)  # a fit's test has more splits
+        self.told = True
         if self.directory.manifest:
             return
         self.directory.write_config(to_yaml(self.config))
@@ -50,8 +53,7 @@ class RunFiles(Callback):
             seed=quiz.seed,
             processes=trainer.world_size,
             base=base | {"frozen_sha256": gated.fingerprint},
-            protocols={"validation": quiz.protocol.name, "test": quiz.protocol.name}
-            | {name: one.name for name, one in quiz.test_protocols.items()},
+            protocols={name: quiz.protocol_name(name) for name in ("validation", *quiz.test_names)},
             plugins=self.plugins,
             **environment(),
         )

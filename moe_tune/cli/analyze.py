@@ -8,12 +8,14 @@ from rich.console import Console
 
 from moe_tune.analysis.analyse import Asked, analyse
 from moe_tune.analysis.terminal import render_terminal
-from moe_tune.base.errors import ConfigError, DataError
+from moe_tune.base.errors import ConfigError
 from moe_tune.base.memory import peak_memory
 from moe_tune.base.published import require_writable
 from moe_tune.cli.verbs import parsed_with_fit
 from moe_tune.routing import PARTS
-from moe_tune.runs.checkpoint import CONFIG, checked_folder
+from moe_tune.runs.checkpoint import CONFIG
+from moe_tune.runs.directory import identity
+from moe_tune.runs.found import found_checkpoint
 from moe_tune.settings.config_files import config_label
 from moe_tune.settings.fit_settings import FitSettings
 
@@ -39,7 +41,7 @@ def add_arguments(parser: Any) -> None:
 def main(argv: list[str], plugins: dict[str, str]) -> int:
     """Analyse a model or a run, write the results and print one screen; a first word is the run or a checkpoint."""
     began = time.monotonic()
-    run = _run_folder(Path(argv[0])) if argv and not argv[0].startswith("-") else None
+    run = found_checkpoint(argv[0]) if argv and not argv[0].startswith("-") else None
     words = argv if run is None else ["--config", str(run / CONFIG), *argv[1:]]
     names = {word.partition("=")[0] for word in words}
     if not names & {"--config", "-c", "-h", "--help"}:
@@ -54,11 +56,11 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
     _refuse_unfit(given)
     if run is None:
         name = config_label(["fit", *words])
-        home = folder = Path(given.runs_root) / f"{name}-analysis"
+        home = place = Path(given.runs_root) / f"{name}-analysis"
     else:
         home = run.parent.parent if run.parent.name == "checkpoints" else run
-        name, folder = home.name, home / "analysis"
-    out = Path(given.out) if given.out else folder
+        name, place = home.name, home / "analysis"
+    out = Path(given.out) if given.out else place / _name(host, run, plugins)
     require_writable(out, "a folder to write to", "--out", "--out FOLDER.")
     checkpoint = None if run is None else str(run)
     asked = Asked(name, checkpoint, home, given.split, given.shots, given.scopes, given.sensitivity, given.draws)
@@ -88,12 +90,9 @@ def _refuse_unfit(given: Any) -> None:
         raise ConfigError("expected worked examples for the scope examples but got --shots 0. Hint: --shots 5.")
 
 
-def _run_folder(path: Path) -> Path:
-    """Return the checkpoint of a run, or the one given."""
-    if not path.is_dir():
-        raise DataError(
-            f"expected a run directory or a checkpoint but got {str(path)!r} (analyze). "
-            "Hint: `python -m moe_tune fit` prints where it wrote its run; --config FILE analyses a model."
-        )
-    checkpoints = [path / "checkpoints" / name for name in ("best.ckpt", "last.ckpt")]
-    return checked_folder(next((one for one in checkpoints if one.is_dir()), path))
+def _name(host: FitSettings, run: Path | None, plugins: dict[str, str]) -> str:
+    """Return the name of the results: model, data, protocol, split, and 8 hex of all that was asked for."""
+    quiz, split = host.datamodule, str(host.settings.split)
+    asked = {**host.configuration, "checkpoint": run and run.name, "plugins": plugins}
+    words = (Path(host.model.base.path).name, type(quiz.splits.source).__name__, quiz.protocol_name(split), split)
+    return "-".join([*words, identity(asked)])

@@ -1,4 +1,4 @@
-"""The verb ``compare``: finished run directories in, tables and one HTML report out, and to W&B if asked for."""
+"""The verb ``compare``: finished runs in, tables and one HTML report out, and to W&B if asked for."""
 
 import hashlib
 import os
@@ -12,8 +12,11 @@ from moe_tune.cli.verbs import parsed
 def add_arguments(parser: Any) -> None:
     """Add the verb's options."""
     example = "such as runs/nano-IdentityHead-s1-* runs/nano-RetunedHead-s*"
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help=f"run directories, two or more, {example}")
-    parser.add_argument("--baseline", type=Path, metavar="RUN", help="run compared against (default: the first RUN)")
+    parser.add_argument(
+        "runs", nargs="+", metavar="RUN", help=f"run directories or their names, {example}; one alone is compared with "
+        "the pretrained router"
+    )  # fmt: skip
+    parser.add_argument("--baseline", metavar="RUN", help="run compared against (default: the first RUN)")
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder for the report (default: compare/ beside the last RUN)"
     )
@@ -26,20 +29,23 @@ def add_arguments(parser: Any) -> None:
 def main(argv: list[str], plugins: dict[str, str]) -> int:
     """Compare run directories and print the tables and where the report lies."""
     given = parsed("compare", add_arguments, argv)
-    baseline = given.baseline or given.runs[0]
-    others = list(dict.fromkeys(path for path in given.runs if path.resolve() != baseline.resolve()))
-    if not others:
-        raise ConfigError(
-            f"expected a baseline and at least one other run but got only {baseline} (compare). "
-            f"Hint: python -m moe_tune compare BASELINE_RUN OTHER_RUN."
-        )
-    out = given.out or default_out(baseline, others)
     # Imported here so that --help answers at once.
     from rich.console import Console
 
+    from moe_tune.compare.pretrained import compare_with_pretrained
     from moe_tune.compare.report import compare_runs
     from moe_tune.compare.terminal import render_terminal
+    from moe_tune.runs.found import found_run
 
+    runs = [found_run(name) for name in given.runs]
+    baseline = found_run(given.baseline) if given.baseline else runs[0]
+    others = list(dict.fromkeys(path for path in runs if path.resolve() != baseline.resolve()))
+    if not others and (given.baseline or len(runs) > 1):
+        raise ConfigError(
+            f"expected a baseline and at least one other run but got only {baseline} (compare). "
+            f"Hint: python -m moe_tune compare BASELINE_RUN OTHER_RUN, or one run alone."
+        )
+    out = given.out or default_out(baseline, others)
     logger = None
     if given.wandb:
         from moe_tune.tracking.wandb_logger import RouterWandbLogger
@@ -47,7 +53,7 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
         # Before the work: a fault in a variable shall not be told after it.
         named = {"project": given.wandb_project, "group": given.wandb_group}
         logger = RouterWandbLogger(**named, name=out.name, save_dir=str(out)).as_job("compare")
-    comparison = compare_runs(baseline, others, out)
+    comparison = compare_runs(baseline, others, out) if others else compare_with_pretrained(baseline, out)
     console = Console()
     console.print(render_terminal(comparison))
     console.print(f"report: {out / 'report.html'}", soft_wrap=True)
@@ -60,6 +66,8 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
 
 def default_out(baseline: Path, others: list[Path]) -> Path:
     """Return ``compare/<baseline>-<8 hex of the runs>`` beside the last run: the same runs, the same folder."""
+    if not others:
+        return baseline.resolve().parent / "compare" / f"{baseline.resolve().name}-pretrained"
     names = "\n".join(path.resolve().name for path in (baseline, *others))
     digest = hashlib.sha256(names.encode()).hexdigest()[:8]
     return others[-1].resolve().parent / "compare" / f"{baseline.resolve().name}-{digest}"

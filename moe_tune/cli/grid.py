@@ -13,7 +13,8 @@ from rich.console import Console
 from moe_tune.base.errors import ConfigError, require
 from moe_tune.cli.verbs import add_format, parsed_with_fit
 from moe_tune.reports.table import Cell, Column, Table, interval, numbers, words
-from moe_tune.runs.checkpoint import CONFIG, RouterCheckpointIO, checked_folder
+from moe_tune.runs.checkpoint import CONFIG, RouterCheckpointIO
+from moe_tune.runs.found import found_checkpoint
 from moe_tune.settings.fit_settings import FitSettings
 from moe_tune.studies.grid import Outcomes, Point, refuse_lora, run_grid
 from moe_tune.tuner.router_tuner import RouterTuner
@@ -40,7 +41,7 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
     fit = parsed_with_fit("grid", add_arguments, argv, plugins)
     points = [
         *_varied(fit.settings.vary, lambda more: parsed_with_fit("grid", add_arguments, [*argv, *more], plugins).model),
-        *(_trained(checked_folder(path), plugins) for path in fit.settings.checkpoints),
+        *(_trained(found_checkpoint(path), plugins) for path in fit.settings.checkpoints),
     ]
     if not points:
         raise ConfigError("expected --vary or --checkpoints but got neither. Hint: --vary model.head.tau=0.5,0.7,1.")

@@ -20,13 +20,15 @@ usage: python -m moe_tune [--plugins FILE.py] VERB ...
 examples:
   python -m moe_tune fit --config configs/nano.yaml
   python -m moe_tune fit --config configs/nano.yaml --config configs/head/temperature.yaml --model.head.tau 0.5
-  python -m moe_tune test --ckpt_path runs/NAME/checkpoints/last.ckpt
+  python -m moe_tune test NAME
+  python -m moe_tune compare NAME
   python -m moe_tune experiment experiments/demo
   python -m moe_tune analyze --config configs/nano.yaml
   python -m moe_tune grid --config configs/nano.yaml --config configs/head/temperature.yaml \\
       --vary model.head.tau=0.3,0.5,0.7,1.5
   python -m moe_tune check configs/sweep/*.yaml
   python -m moe_tune list heads
+  python -m moe_tune list runs
 
 python -m moe_tune VERB --help names every key; --model.head.help TemperatureHead those of a head.
 A configuration file and a plug-in file are code: run only those you trust.

@@ -22,12 +22,12 @@ VERBS = {
     "report",
     "trace": "how the routers route one prompt, token by token: base beside tuned",
     "sweep": "run a W&B sweep file on this machine, without a server",
-    "compare": "compare runs with a baseline run: paired test, intervals, one HTML report",
+    "compare": "compare runs with a baseline run, or one with the pretrained router: paired test, intervals, report",
     "grid": "evaluate many settings of a head, or many checkpoints, in one pass",
     "cache": "build, list, inspect and clean prompt caches",
     "check": "check configurations and W&B sweep files, offline and without loading a model",
     "estimate": "say what memory, disk and time a configuration will need, before anything is loaded",
-    "list": "name the heads, losses, metrics, families, sources, protocols",
+    "list": "name the heads, losses, metrics, families, sources, protocols; the runs of a folder",
     "doctor": "show versions, cores, memory, disk and logins",
 }
 """What each verb does, in the order of ``--help``."""

@@ -55,16 +55,25 @@ def differing(one: Run, other: Run) -> list[str]:
     return sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
 
 
-def _identity(run: Run, config: dict[str, Any]) -> dict[str, Any]:
+def flat_identity(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of a configuration in which seeds of one arm may not differ, by dotted key."""
     trainer = config.get("trainer") or {}
     callbacks = [one for one in trainer.get("callbacks") or [] if not ONLOOKERS.search(str(one.get("class_path")))]
     values = dict(_flat(config | {"trainer": {**trainer, "callbacks": callbacks}}))
-    kept = {key: value for key, value in values.items() if not NOT_IDENTITY.fullmatch(key)}
+    return {key: value for key, value in values.items() if not NOT_IDENTITY.fullmatch(key)}
+
+
+def _identity(run: Run, config: dict[str, Any]) -> dict[str, Any]:
+    return flat_identity(config) | {
+        "processes": run.manifest.get("processes") or _processes(config.get("trainer") or {}),
+        "trainable_parameters": run.manifest["trainable_parameters"],
+    }
+
+
+def _processes(trainer: dict[str, Any]) -> int | str:
     devices = trainer.get("devices", "auto")
     count = len(devices) if isinstance(devices, list) else devices
-    configured = count * int(trainer.get("num_nodes") or 1) if isinstance(count, int) else str(count)
-    kept["processes"] = run.manifest.get("processes") or configured
-    return kept | {"trainable_parameters": run.manifest["trainable_parameters"]}
+    return count * int(trainer.get("num_nodes") or 1) if isinstance(count, int) else str(count)
 
 
 def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
@@ -84,13 +93,14 @@ def _completed(value: Any, key: str = "") -> Any:
         return [_completed(one) for one in value]
     if not isinstance(value, dict):
         return value
-    given = {**_defaults(OWNERS[key]), **value} if key in OWNERS else value
+    given = {**defaults(OWNERS[key]), **value} if key in OWNERS else value
     if isinstance(path := given.get("class_path"), str):
-        given = {**given, "init_args": {**_defaults(path), **(given.get("init_args") or {})}}
+        given = {**given, "init_args": {**defaults(path), **(given.get("init_args") or {})}}
     return {name: _completed(one, f"{key}.{name}" if key else name) for name, one in given.items()}
 
 
-def _defaults(path: str) -> dict[str, Any]:
+def defaults(path: str) -> dict[str, Any]:
+    """Return the defaults of a class's arguments as a configuration spells them; none of a class that is not here."""
     try:
         parameters = inspect.signature(pkgutil.resolve_name(path)).parameters.values()
     except (ImportError, AttributeError, ValueError, TypeError):

@@ -11,6 +11,7 @@ from moe_tune.compare.charts import entropy_charts, forest_chart, subject_chart,
 from moe_tune.compare.columns import further, headline, wide
 from moe_tune.compare.comparison import Comparison, compare_arms
 from moe_tune.compare.runs import load_run
+from moe_tune.compare.setting import setting_of
 from moe_tune.compare.table import render_csv, render_markdown, summarise
 from moe_tune.compare.words import described, method_line, routing_line, subject_note, verdict
 from moe_tune.reports.chart import Chart
@@ -34,7 +35,7 @@ def compare_runs(baseline: Path, runs: list[Path], out: Path) -> Comparison:
     first = loaded[baseline.resolve()]
     name = next(name for name, members in arms.items() if first in members)
     comparison = compare_arms(arms, name)
-    write_comparison(comparison, out, title=f"Comparison with {name}")
+    write_comparison(comparison, out, title=f"Comparison with {name}", provenance=setting_of(arms, comparison))
     return comparison
 
 

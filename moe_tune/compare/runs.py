@@ -12,6 +12,7 @@ import pyarrow as pa
 import yaml
 
 from moe_tune.base.errors import DataError
+from moe_tune.runs.answers import split_files
 
 MANIFEST_KEYS = ("name", "head", "scope", "layers", "trainable_parameters", "seed", "base", "protocols", "status")
 COMPLETE = ("finished", "evaluated")
@@ -69,7 +70,7 @@ def load_run(path: Path) -> Run:
             f"again; a fit resumes from its last checkpoint. When it has finished, compare."
         )
     config = _read(path / "config.yaml", _again(path), lambda file: yaml.safe_load(file.read_text(encoding="utf-8")))
-    files = sorted((path / "questions").glob("*.parquet"))
+    files = split_files(path)
     if not files:
         raise DataError(
             f"expected per-question records but got none ({path / 'questions'}). "
@@ -78,8 +79,8 @@ def load_run(path: Path) -> Run:
     questions, routing = {}, {}
     for file in files:
         remedy = f"run `{evaluation_command(path, manifest, file.stem)}`."
-        questions[file.stem] = _read_questions(file, remedy)
-        routing[file.stem] = _read_table(path / "routing" / file.name, remedy, ROUTING_COLUMNS)
+        questions[file.stem] = read_questions(file, remedy)
+        routing[file.stem] = read_routing(path / "routing" / file.name, remedy)
     return Run(path, manifest, config if isinstance(config, dict) else {}, questions, routing)
 
 
@@ -179,7 +180,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
-def _read_questions(file: Path, remedy: str) -> pd.DataFrame:
+def read_questions(file: Path, remedy: str) -> pd.DataFrame:
+    """Return the answers in a file, ordered by id; ``remedy`` says what makes it anew."""
     table = _read_table(file, remedy, QUESTION_COLUMNS)
     repeated = table.loc[table["id"].duplicated(), "id"]
     if len(repeated):
@@ -188,6 +190,11 @@ def _read_questions(file: Path, remedy: str) -> pd.DataFrame:
             f"Hint: {remedy}"
         )
     return table.sort_values("id", ignore_index=True)
+
+
+def read_routing(file: Path, remedy: str) -> pd.DataFrame:
+    """Return the routing in a file; ``remedy`` says what makes it anew."""
+    return _read_table(file, remedy, ROUTING_COLUMNS)
 
 
 def _read_table(file: Path, remedy: str, columns: tuple[str, ...]) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from moe_tune.base.errors import ConfigError, did_you_mean
 from moe_tune.data.batching import Batch, BucketBatchSampler, PromptDataset
 from moe_tune.data.encoding import EncodedSplit, PromptEncoder
-from moe_tune.data.protocol import PromptProtocol, load_protocol
+from moe_tune.data.protocol import AUXILIARY, PromptProtocol, load_protocol
 from moe_tune.data.question import Question
 from moe_tune.data.source import QuestionSource
 from moe_tune.data.splits import Splits
@@ -39,6 +39,11 @@ class QuizDataModule(LightningDataModule):
         official: Published sizes must match and no training question may occur in test, or the run stops.
         seed: Seed of the training order, from 0.
         num_workers: Processes that collate batches, from 0.
+        test_sources: Further sources by a name of your choice: the test split of each is evaluated as ``test_<name>``
+            under ``protocol``. None of its test questions is trained on.
+
+    Raises:
+        ConfigError: A number is out of range, or a name of a source is no plain word or a protocol's.
     """
 
     def __init__(
@@ -58,16 +63,16 @@ class QuizDataModule(LightningDataModule):
         official: bool = False,
         seed: int = 0,
         num_workers: int = 0,
+        test_sources: dict[str, QuestionSource] = {},  # noqa: B006 - never changed; an optional dict has unreadable messages
     ) -> None:
         super().__init__()
-        limits = {"train": limit_train, "validation": limit_validation, "test": limit_test}
-        self.splits = Splits(
-            source,
-            train_split,
-            on_bad_row,
-            official,
-            {key: value for key, value in limits.items() if value is not None},
-        )
+        given = {"train": limit_train, "validation": limit_validation, "test": limit_test}
+        limits = {key: value for key, value in given.items() if value is not None}
+        tests = {
+            f"test_{name}": Splits(one, "train", on_bad_row, official, limits) for name, one in test_sources.items()
+        }
+        self.test_sources = tests
+        self.splits = Splits(source, train_split, on_bad_row, official, limits, tests.values())
         if few_shot < 0:
             raise ConfigError(f"expected 0 or more but got {few_shot} (data.few_shot). Hint: 0 and 5 are usual.")
         for key, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
@@ -75,6 +80,12 @@ class QuizDataModule(LightningDataModule):
                 raise ConfigError(f"expected at least 1 question but got {value} (data.{key}). Hint: 32 is usual.")
         self.protocol = load_protocol(protocol)
         self.test_protocols = {f"test_{one.name}": one for one in map(load_protocol, test_protocols or [])}
+        for name in test_sources:
+            if not name.isidentifier() or f"test_{name}" in self.test_protocols:
+                raise ConfigError(
+                    f"expected a plain word, and none of data.test_protocols, but got {name!r} (data.test_sources). "
+                    "Hint: --data.test_sources.mine LocalFiles --data.test_sources.mine.path FOLDER."
+                )
         self.few_shot = few_shot
         self.batch_size = batch_size
         self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
@@ -91,13 +102,16 @@ class QuizDataModule(LightningDataModule):
 
     @property
     def test_names(self) -> list[str]:
-        """The names of the test loaders, in order: ``test``, then ``test_<protocol>`` for each further protocol."""
-        return ["test", *self.test_protocols]
+        """The names of the test loaders: ``test``, then ``test_<name>`` for each further protocol and source."""
+        return ["test", *self.test_protocols, *self.test_sources]
 
     @property
     def subjects(self) -> list[str]:
-        """The subjects ``subject_B`` points into: sorted, and ``auxiliary`` last once such questions are read."""
-        return self.splits.subjects
+        """The subjects ``subject_B`` points into: sorted, further sources' behind them, and ``auxiliary`` last."""
+        own = self.splits.subjects
+        named = [one for one in own if one != AUXILIARY]
+        found = {one.subject for splits in self.test_sources.values() for one in splits.questions("test")}
+        return [*named, *sorted(found - {*named, AUXILIARY}), *([AUXILIARY] if AUXILIARY in {*own, *found} else [])]
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -116,7 +130,8 @@ class QuizDataModule(LightningDataModule):
             }
             for name, encoded in self._encoded.items()
         }
-        return {**self.splits.manifest(), "prompts": prompts}
+        further = {name: splits.manifest() for name, splits in self.test_sources.items()}
+        return {**self.splits.manifest(), "prompts": prompts} | ({"test_sources": further} if further else {})
 
     def prepare(self, tokenizer: Any, context_length: int) -> None:
         """Tell the module which model the prompts are for.
@@ -153,7 +168,7 @@ class QuizDataModule(LightningDataModule):
                     f"expected a model before the prompts of {name!r} are asked for. Hint: call prepare first."
                 )
             try:
-                questions = self.splits.questions(self._split(name))
+                questions = self._read(name)
             finally:  # what was recognised explains what went wrong
                 self._tell()
             self._encoded[name] = self.encoder(name).encode(questions, self.on_bad_row)
@@ -162,10 +177,11 @@ class QuizDataModule(LightningDataModule):
         return self._encoded[name]
 
     def _tell(self) -> None:
-        for line in self.splits.notes:
-            if line not in self._told:
-                rank_zero_info(line)
-        self._told.update(self.splits.notes)
+        for splits in (self.splits, *self.test_sources.values()):
+            for line in splits.notes:
+                if line not in self._told:
+                    rank_zero_info(line)
+            self._told.update(splits.notes)
 
     def split_alone(self) -> None:
         """Split test questions that have no others beside them, as a fit does: for what reads the heads it trained."""
@@ -176,7 +192,7 @@ class QuizDataModule(LightningDataModule):
     def encoder(self, name: str) -> PromptEncoder:
         """Return what turns questions of a split into token ids."""
         examples: dict[str, list[Question]] = {}
-        for one in self.splits.questions("dev") if self.few_shot else ():
+        for one in self._home(name).questions("dev") if self.few_shot else ():
             examples.setdefault(one.subject, []).append(one)
         length = self.max_length or self._context_length
         return PromptEncoder(self._tokenizer, self._protocol(name), length, self.few_shot, examples)
@@ -203,7 +219,7 @@ class QuizDataModule(LightningDataModule):
     def questions(self, name: str) -> list[Question]:
         """Return the questions that ``question_B`` points into."""
         if self._tokenizer is None:
-            return self.splits.questions(self._split(name))
+            return self._read(name)
         return [one.question for one in self.encoded(name).prompts]
 
     def letter_token_ids(self, name: str) -> list[int]:
@@ -257,6 +273,12 @@ class QuizDataModule(LightningDataModule):
         if batches.is_last_batch:
             return {"epoch": epochs.ready, "next_batch": 0}
         return {"epoch": max(epochs.ready - 1, 0), "next_batch": batches.current.processed}
+
+    def _home(self, name: str) -> Splits:
+        return self.test_sources.get(name, self.splits)
+
+    def _read(self, name: str) -> list[Question]:
+        return self._home(name).questions(self._split(name))
 
     def _split(self, name: str) -> str:
         known = ("train", "validation", "dev", *self.test_names)

@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -39,6 +39,7 @@ class Splits:
         on_bad_row: ``error`` stops at rows that are no questions; ``drop`` leaves them out and records them.
         official: Published sizes must match and no training question may occur in test, or the run stops.
         limits: At most this many questions of a split, as a sample that is stratified by subject.
+        further: Splits whose test questions are kept out of training, too.
 
     Raises:
         ConfigError: ``train_split`` is ``test``, ``dev`` or unknown, or a limit is not positive.
@@ -51,12 +52,13 @@ class Splits:
         on_bad_row: OnBadRow = "error",
         official: bool = False,
         limits: Mapping[str, int] | None = None,
+        further: Iterable["Splits"] = (),
     ) -> None:
         _check_train_split(train_split)
         self.source = source
         self.on_bad_row: OnBadRow = on_bad_row
         self.official = official
-        self.limits = dict(limits or {})
+        self.limits, self.further = dict(limits or {}), list(further)
         for split, limit in self.limits.items():
             if limit < 1:
                 raise ConfigError(
@@ -194,8 +196,9 @@ class Splits:
         return part
 
     def _without_test(self, split: str, questions: list[Question]) -> list[Question]:
-        if "test" in self.source.splits():
-            self._read("test")
+        for one in (self, *self.further):
+            if "test" in one.source.splits():
+                one._read("test")
         copies = set(self._held_out.copies(questions))
         self._removed[split] = [one for one in questions if one.id in copies]
         kept = [one for one in questions if one.id not in copies]
@@ -226,7 +229,8 @@ class Splits:
 
     @cached_property
     def _held_out(self) -> HeldOut:
-        return HeldOut(self._raw["test"].questions if "test" in self._raw else [])
+        read = (one._raw["test"] for one in (self, *self.further) if "test" in one._raw)
+        return HeldOut([question for split in read for question in split.questions])
 
     def _list_near(self, split: str, questions: list[Question]) -> None:
         self._near[split] = self._held_out.near_copies(questions)

@@ -23,12 +23,15 @@ VERSIONED = ("moe-tune", "torch", "lightning", "transformers", "peft", "datasets
 NOT_IDENTITY = ("runs_root", "name", "test_after_fit")
 """Arguments that do not make another run of a configuration."""
 
-LATER = {"LocalFiles": {"columns": None, "answers_from": None, "corrected": False}}
-"""Arguments of classes that came after runs had names: at these values they make no other name."""
+LATER: dict[str, dict[str, Any]] = {
+    "LocalFiles": {"columns": None, "answers_from": None, "corrected": False},
+    "data": {"test_sources": {}},
+}
+"""Arguments of classes and sections that came after runs had names: at these values they make no other name."""
 
 
 class RunDirectory:
-    """One run's folder, ``<root>/<config>-<head>-s<seed>-<8 hex of the configuration>``; the first process writes it.
+    """One run's folder, ``<root>/<config>-<head>-<overrides>-s<seed>-<8 hex of it all>``; the first process writes it.
 
     Args:
         path: The folder; made when first written to.
@@ -154,10 +157,9 @@ def without_later(config: Any) -> Any:
     if not isinstance(config, dict):
         return [without_later(one) for one in config] if isinstance(config, list) else config
     kept = {key: without_later(value) for key, value in config.items()}
-    later = LATER.get(str(config.get("class_path")).rpartition(".")[2])
-    if later and isinstance(kept.get("init_args"), dict):
-        given = kept["init_args"]
-        kept["init_args"] = {key: one for key, one in given.items() if key not in later or one != later[key]}
+    for owner, at in ((str(config.get("class_path")).rpartition(".")[2], "init_args"), ("data", "data")):
+        if owner in LATER and isinstance(given := kept.get(at), dict):
+            kept[at] = {key: one for key, one in given.items() if LATER[owner].get(key, ...) != one}
     return kept
 
 

@@ -9,7 +9,11 @@ import yaml
 from moe_tune.settings.arguments import config_arguments, is_inline
 
 NOT_SET = "(not set)"
-_RUN_NAME = re.compile(r"(?P<label>.+)-\w+-s\d+-\w+(?:-(?:validate|test|predict))?")
+_ENDS = r"-s\d+-\w+(?:-(?:validate|test|predict))?"
+_RUN_NAMES = (
+    re.compile(rf"(?P<label>.+)-[A-Z]\w*(?:-[a-z][\w.]*)*{_ENDS}"),
+    re.compile(rf"(?P<label>.+)-\w+{_ENDS}"),  # a head of the user's whose name begins otherwise
+)
 
 
 def config_label(argv: list[str]) -> str:
@@ -20,6 +24,8 @@ def config_label(argv: list[str]) -> str:
         'nano'
         >>> config_label(["fit", "--config", "runs/nano-BiasHead-s0-12fce04f/config.yaml"])
         'nano'
+        >>> config_label(["fit", "--config", "runs/my-quiz-BiasHead-epochs1-lr.1-s0-12fce04f/config.yaml"])
+        'my-quiz'
         >>> config_label(["fit", "--config", "{seed_everything: 1}"])
         'default'
     """
@@ -29,8 +35,8 @@ def config_label(argv: list[str]) -> str:
     if file.name == "config.yaml":
         folder = file.absolute().parent
         run = folder.parent.parent if folder.parent.name == "checkpoints" else folder
-        if name := _RUN_NAME.fullmatch(run.name):
-            return name["label"]
+        if found := [name for form in _RUN_NAMES if (name := form.fullmatch(run.name))]:
+            return found[0]["label"]
     return file.stem
 
 

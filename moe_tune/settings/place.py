@@ -8,12 +8,13 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from moe_tune.base.errors import require
 from moe_tune.base.strict_yaml import load_yaml
-from moe_tune.runs.agent import own_folder
+from moe_tune.runs.agent import own_folder, sweep_id
 from moe_tune.runs.checkpoint import CONFIG, RouterCheckpointIO
 from moe_tune.runs.directory import RunDirectory, identity, without_later
 from moe_tune.runs.redact import redacted
 from moe_tune.settings.command import Command
 from moe_tune.settings.config_files import config_label, differences
+from moe_tune.settings.run_name import said, standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,8 @@ def place_of(command: Command) -> Place:
     asked = {**config, "plugins": command.plugins} if command.plugins else config
     label = settings.name or config_label(command.argv)
     of_config = RunDirectory.of(Path(settings.runs_root), label, head, int(config["seed_everything"]), asked)
-    path = own_folder(of_config.path)
+    words = "" if settings.name or sweep_id() else said(command.argv)  # an agent's id says it
+    path = standing(own_folder(of_config.path), f"{label}-{head}", words)
     if command.subcommand == "fit":
         return Place(RunDirectory(path), resolved)
     checkpoint = settings.get("ckpt_path")

@@ -17,8 +17,12 @@ HARMLESS = (
 )
 
 
+UNSAID = ("Tip:", "TPU available", "Restoring states from the checkpoint")
+"""Of advertisements, of what is not there, and of what the next line says again."""
+
+
 def _no_tip(record: logging.LogRecord) -> bool:
-    return "Tip:" not in str(record.msg) and "TPU available" not in str(record.msg)
+    return not any(words in str(record.msg) for words in UNSAID)
 
 
 def quieten() -> None:

@@ -8,11 +8,14 @@ from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from moe_tune.callbacks.base_answers import Known
 from moe_tune.callbacks.base_reference import BaseReference
+from moe_tune.callbacks.epoch_line import EpochLine, progress_bar
 from moe_tune.callbacks.evidence_log import EvidenceLog
 from moe_tune.callbacks.freezing_proof import FreezingProof
 from moe_tune.callbacks.question_records import PredictionRecords, QuestionRecords
 from moe_tune.callbacks.run_files import RunFiles
+from moe_tune.callbacks.tested_validation import TestedValidation
 from moe_tune.runs.checkpoint import RouterCheckpointIO
 from moe_tune.runs.directory import to_yaml
 from moe_tune.runs.metrics_file import MetricsFile
@@ -21,15 +24,30 @@ from moe_tune.settings.refusals import SeenByValidation, refuse_averaging, refus
 
 
 def run_trainer(
-    settings: Namespace, place: Place, name: str, plugins: dict[str, str], watchers: Sequence[Callback]
+    settings: Namespace,
+    place: Place,
+    name: str,
+    plugins: dict[str, str],
+    watchers: Sequence[Callback],
+    known: Known | None = None,
 ) -> Trainer:
     """Return the trainer of a run from its settings, whose loggers and callbacks are made."""
     directory, resolved = place.directory, place.resolved
     chosen = settings.callbacks or []
-    records = (FreezingProof, QuestionRecords, PredictionRecords, BaseReference)
-    callbacks = [RunFiles(directory, resolved, name, plugins), *(kind(directory) for kind in records)]
+    chosen = list(chosen) if isinstance(chosen, list) else [chosen]
+    bar, shown = progress_bar(chosen, settings.enable_progress_bar)
+    callbacks = [
+        RunFiles(directory, resolved, name, plugins),
+        FreezingProof(directory),
+        QuestionRecords(directory),
+        PredictionRecords(directory),
+        BaseReference(directory, known),
+        TestedValidation(directory),
+        EpochLine(directory),
+    ]
     options = {
-        "callbacks": list(chosen) if isinstance(chosen, list) else [chosen],
+        "callbacks": [*chosen, *bar],
+        "enable_progress_bar": shown,
         "plugins": [*(settings.plugins or []), RouterCheckpointIO(lambda: to_yaml(resolved))],
         "default_root_dir": str(directory.path),
     }

@@ -18,6 +18,7 @@ from moe_tune.data.module import QuizDataModule
 from moe_tune.runs.agent import record_end, stopped_by_sweep
 from moe_tune.runs.metrics_file import MetricsFile
 from moe_tune.settings.command import Command
+from moe_tune.settings.ending import against_pretrained, fit_ending, tell
 from moe_tune.settings.place import Place, Start, place_of, start_of
 from moe_tune.settings.quiet import quieten
 from moe_tune.settings.refusals import refuse_idle_losses
@@ -67,6 +68,8 @@ def run(
                 _fit(command, place, model, data, trainer, start.checkpoint)
             else:
                 _evaluate(command.subcommand, model, data, trainer, start.checkpoint)
+                if command.subcommand in ("validate", "test"):
+                    tell(against_pretrained(place.directory.path, list(model.results)))
                 if place.directory.manifest.get("status") == "started":
                     place.directory.update_manifest(status="evaluated")
     return Ran(place.directory.path, before=start is None)
@@ -129,7 +132,8 @@ def _made(
     if made.lr_scheduler:
         model.make_scheduler = partial(instantiate_class, init=made.lr_scheduler)
     name = settings.name or type(model.head).__name__
-    trainer = run_trainer(made.trainer, place, name, command.plugins, watchers)
+    known = None if workbench is None else workbench.base_answers
+    trainer = run_trainer(made.trainer, place, name, command.plugins, watchers, known)
     return model, data, trainer
 
 
@@ -155,7 +159,7 @@ def _fit(
         _evaluate("test", model, data, trainer, best)
     place.directory.update_manifest(status="finished", tested_checkpoint=best or "last")
     record_end(place.directory, early=False)
-    rank_zero_info(f"run: {place.directory.path}")
+    tell(fit_ending(place.directory.path, trained=model.trains, tests=data.test_names))
 
 
 def _evaluate(

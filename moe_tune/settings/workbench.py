@@ -8,6 +8,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from moe_tune.base.errors import ModelError
+from moe_tune.callbacks.base_answers import Known
 from moe_tune.data.module import QuizDataModule
 from moe_tune.models.base_model import BaseModel
 from moe_tune.models.family import ModelFamily
@@ -56,9 +57,11 @@ class SharedBase(BaseModel):
 
 
 class Workbench:
-    """Hands the runs of one process what an earlier one has read already."""
+    """Hands the runs of one process what an earlier one has read, or asked the pretrained router, already."""
 
     def __init__(self) -> None:
+        self.base_answers: Known = {}
+        """What the pretrained router has answered."""
         self._bases: dict[str, SharedBase] = {}
         self._quizzes: dict[str, QuizDataModule] = {}
         self._tuner: RouterTuner | None = None

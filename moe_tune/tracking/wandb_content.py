@@ -19,13 +19,13 @@ LONGEST_TAG = 64
 
 
 def arm_of(name: str) -> str | None:
-    """Return what a run directory's name says of the run without its seed; ``None`` for a name of another shape.
+    """Return the configuration and head in a run directory's name; ``None`` for a name of another shape.
 
     Example:
-        >>> arm_of("nano-RetunedHead-s0-0123abcd"), arm_of("mine")
-        ('nano-RetunedHead', None)
+        >>> arm_of("nano-RetunedHead-s0-0123abcd"), arm_of("nano-RetunedHead-epochs1-s0-0123abcd"), arm_of("mine")
+        ('nano-RetunedHead', 'nano-RetunedHead', None)
     """
-    found = re.match(r"(.+)-s\d+-", name)
+    found = re.match(r"(.+-[A-Z]\w*)(?:-[a-z][\w.]*)*-s\d+-", name) or re.match(r"(.+)-s\d+-", name)
     return found[1] if found else None
 
 

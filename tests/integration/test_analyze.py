@@ -202,7 +202,9 @@ def test_a_run_with_a_head_of_the_users_own_is_analysed_with_its_file_and_asks_f
     words = [str(run), "--shots", "0", "--sensitivity", "0", "--scopes", "answer", "--draws", "100"]
     file.write_text(f"{PLUGIN}# a remark\n")
     assert main([*plugin, "analyze", *words]) == 0
-    assert "OwnHead" in (run / "analysis" / "report.md").read_text()
+    (report,) = (run / "analysis").glob("*/report.md")
+    assert report.parent.name.startswith("nano-NanoQuiz-nano_quiz-test-")
+    assert "OwnHead" in report.read_text()
     del sys.modules["moe_tune_plugin_own_head"]
     assert main(["analyze", *words]) == 2
     assert "--plugins own_head.py" in capsys.readouterr().err

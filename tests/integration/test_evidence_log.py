@@ -79,7 +79,7 @@ def test_the_training_split_is_shown_when_asked_for(noisy):
 def test_a_fit_that_goes_on_reads_the_reference_back(fit, tmp_path, monkeypatch):
     power_cut(6, lambda: fit(tmp_path, "--test_after_fit", "false"))
     drawn = []
-    monkeypatch.setattr(base_reference, "base_results", lambda *_: pytest.fail("evaluated again"))
+    monkeypatch.setattr(base_reference, "base_answers", lambda *_: pytest.fail("evaluated again"))
     real = evidence_log.evidence_figures
     monkeypatch.setattr(evidence_log, "evidence_figures", lambda *args: (drawn.append(args[2]), real(*args))[1])
     run = fit(tmp_path, "--test_after_fit", "false")

@@ -1,0 +1,121 @@
+"""The runs of a folder: what each differs in from most of the others, how it did, and how old it is."""
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from moe_tune.base.errors import DataError
+from moe_tune.compare.arms import defaults, flat_identity
+from moe_tune.reports.table import Table, interval, words
+from moe_tune.runs.answers import split_files, tested_questions_file
+from moe_tune.settings.ending import paired_with_pretrained
+
+TOLD = 4
+"""Differing keys that are told of a run."""
+UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
+
+@dataclass(frozen=True, slots=True)
+class ListedRun:
+    """A run in a list.
+
+    Attributes:
+        name: Its folder.
+        differs: What its configuration has that most of the listed runs have not.
+        headline: Its accuracy, and the difference to the pretrained router with a 95 % interval; or its state.
+        age: Time since it began.
+    """
+
+    name: str
+    differs: str
+    headline: str
+    age: str
+
+
+def listed_runs(root: Path, now: datetime | None = None) -> list[ListedRun]:
+    """Return the runs of a folder, the youngest first.
+
+    Raises:
+        DataError: There is no such folder.
+    """
+    if not root.is_dir():
+        raise DataError(f"expected a folder of runs but got {str(root)!r} (--runs_root). Hint: fit makes one.")
+    found = [(one, _manifest(one)) for one in sorted(root.iterdir()) if one.is_dir() and ".old-" not in one.name]
+    runs = [(path, manifest) for path, manifest in found if "status" in manifest]
+    runs.sort(key=lambda pair: str(pair[1].get("started", "")), reverse=True)
+    values = [{"seed": manifest.get("seed")} | flat_identity(_config(path)) for path, manifest in runs]
+    usual = {key: Counter(str(one.get(key)) for one in values).most_common(1)[0][0] for one in values for key in one}
+    return [
+        ListedRun(path.name, _differs(own, usual), _headline(path, manifest), _age(manifest, now or datetime.now(UTC)))
+        for (path, manifest), own in zip(runs, values, strict=True)
+    ]
+
+
+def as_table(runs: list[ListedRun]) -> Table:
+    """Return a list of runs as a table."""
+    columns = {key: [asdict(one)[key] for one in runs] for key in ("name", "differs", "headline", "age")}
+    headers = {"name": "run", "differs": "differs in", "headline": "accuracy, against the pretrained router"}
+    return Table([words(headers.get(key, key), texts) for key, texts in columns.items()])
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((path / "manifest.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        return dict(yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, yaml.YAMLError):
+        return {}
+
+
+def _differs(own: dict[str, Any], usual: dict[str, str]) -> str:
+    keys = [key for key in own if str(own[key]) != usual[key] and not _is_default(key, own)]
+    said = [f"{_word(key)}={_short(own[key])}" for key in keys]
+    return " ".join(said[:TOLD] + ([f"and {len(said) - TOLD} more"] if len(said) > TOLD else []))
+
+
+def _is_default(key: str, own: dict[str, Any]) -> bool:
+    """Return whether an argument is what its class has anyway; one run's class may have arguments others lack."""
+    owner, inside, name = key.rpartition(".init_args.")
+    return bool(inside) and defaults(str(own.get(f"{owner}.class_path"))).get(name, ...) == own[key]
+
+
+def _word(key: str) -> str:
+    return key.replace(".init_args", "").removesuffix(".class_path").rpartition(".")[2]
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text.rpartition(".")[2] if text[:1].isalpha() else text
+
+
+def _headline(path: Path, manifest: dict[str, Any]) -> str:
+    splits = [file.stem for file in split_files(path)]
+    split = "test" if "test" in splits else "validation"
+    if split not in splits:
+        return str(manifest["status"])
+    state = "" if manifest["status"] in ("finished", "evaluated") else f" ({manifest['status']})"
+    result = paired_with_pretrained(path, split)
+    if result is not None:
+        ends = interval(*result.ci95, "+.1f")
+        return f"{split} {100 * result.accuracy:.1f} %, {100 * result.diff:+.1f} {ends}{state}"
+    frame = pd.read_parquet(tested_questions_file(path, split), columns=["gold", "prediction"])
+    return f"{split} {100 * (frame['gold'] == frame['prediction']).mean():.1f} %{state}"
+
+
+def _age(manifest: dict[str, Any], now: datetime) -> str:
+    if "started" not in manifest:
+        return ""
+    seconds = max(0, int((now - datetime.fromisoformat(manifest["started"])).total_seconds()))
+    size, unit = next(((size, unit) for size, unit in UNITS if seconds >= size), UNITS[-1])
+    return f"{seconds // size} {unit}"

@@ -1,0 +1,30 @@
+"""Where a run directory keeps what was answered, and the pretrained router's answers beside it."""
+
+from pathlib import Path
+
+QUESTIONS, ROUTING = "questions", "routing"
+BASE, BEST = ".base", ".best"
+"""Ends of names beside a split's own: of the pretrained router, and of the checkpoint that is tested."""
+BASE_VALIDATION = "base_validation"
+"""The pretrained router's routing on the validation split, which had a name before the other splits."""
+
+
+def questions_file(run: Path, split: str, of: str = "") -> Path:
+    """Return the file of a split's answers; ``of`` is one of the ends above."""
+    return run / QUESTIONS / f"{split}{of}.parquet"
+
+
+def base_routing_file(run: Path, split: str) -> Path:
+    """Return the file of the pretrained router's routing on a split."""
+    return run / ROUTING / f"{BASE_VALIDATION if split == 'validation' else f'{split}{BASE}'}.parquet"
+
+
+def tested_questions_file(run: Path, split: str) -> Path:
+    """Return the answers of the checkpoint that is tested: for validation the best one's, not the last epoch's."""
+    best = questions_file(run, split, BEST)
+    return best if best.is_file() else questions_file(run, split)
+
+
+def split_files(run: Path) -> list[Path]:
+    """Return the files of the run's own answers, one per split."""
+    return [file for file in sorted((run / QUESTIONS).glob("*.parquet")) if "." not in file.stem]
