@@ -16,6 +16,7 @@ from moe_tune.routing import PARTS, Part, RoutingTrace, Scope
 from moe_tune.runs.checkpoint import RouterCheckpointIO
 from moe_tune.tuner.calibration import calibrate
 from moe_tune.tuner.examiner import Examiner
+from moe_tune.tuner.judged import Judged
 from moe_tune.tuner.opening import OpenModel, open_model
 from moe_tune.tuner.router_tuner import RouterTuner
 from moe_tune.tuner.split_results import SplitResults
@@ -70,13 +71,13 @@ class _PartedResults:
     def needs(self) -> frozenset[str]:
         return self.results.needs
 
-    def add(self, trace: RoutingTrace, batch: Batch, log_probs_BA: Tensor, loss_B: Tensor) -> None:
+    def add(self, trace: RoutingTrace, batch: Batch, judged: Judged) -> None:
         parts = [self.encoder.parts(self.prompts[index]) for index in batch.question_B.tolist()]
         padded_BS = pad_sequence(parts, batch_first=True, padding_value=-1)
         spare = batch.input_ids_BS.shape[1] - padded_BS.shape[1]
         part_T = torch.nn.functional.pad(padded_BS, (0, spare), value=-1).reshape(-1)
         trace.part_T = part_T.to(trace.real_T.device)
-        self.results.add(trace, batch, log_probs_BA, loss_B)
+        self.results.add(trace, batch, judged)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -21,6 +21,8 @@ from moe_tune.tuner.router_tuner import RouterTuner
 class QuestionRecords(Callback):
     """Writes ``questions/<split>.parquet``: id, content_hash, subject, gold, log_probs, prediction, one row a question.
 
+    Under a cloze protocol ``log_likelihoods`` and ``log_likelihoods_per_byte`` of the choices' texts come after them.
+
     It prints each split's accuracy with its Wilson interval, and says ``chance`` when the interval holds
     the accuracy of guessing. Every evaluation of a test split is recorded in the ledger.
 
@@ -49,7 +51,10 @@ class QuestionRecords(Callback):
         for split, results in tuner.results.items():
             results.join()
             frame = question_frame(
-                tuner.quiz.questions(split), torch.cat(results.question_Q), torch.cat(results.log_probs_QA)
+                tuner.quiz.questions(split),
+                torch.cat(results.question_Q),
+                torch.cat(results.log_probs_QA),
+                torch.cat(results.log_likelihood_QA) if results.log_likelihood_QA else None,
             )
             frames[split] = frame
             if trainer.is_global_zero:
@@ -80,18 +85,29 @@ class PredictionRecords(Callback):
         """Write them."""
         index_Q = joined_over_ranks(torch.cat([one["question_B"] for one in self.seen]))
         log_probs_QA = joined_over_ranks(torch.cat([one["log_probs_BA"] for one in self.seen]))
+        log_likelihood_QA = None
+        if "log_likelihood_BA" in self.seen[0]:
+            log_likelihood_QA = joined_over_ranks(torch.cat([one["log_likelihood_BA"] for one in self.seen]))
         if not trainer.is_global_zero:
             return
         quiz: QuizDataModule = trainer.datamodule
         split, file = quiz.predict_split, self.directory.path / "predictions.parquet"
-        write_parquet(question_frame(quiz.questions(split), index_Q, log_probs_QA), file)
+        write_parquet(question_frame(quiz.questions(split), index_Q, log_probs_QA, log_likelihood_QA), file)
         if split.startswith("test"):
             self.directory.record_opening(f"{split} (predict)", len(index_Q))
         rank_zero_info(f"predictions of {len(index_Q):,} questions: {file}")
 
 
-def question_frame(questions: Sequence[Question], index_Q: torch.Tensor, log_probs_QA: torch.Tensor) -> pd.DataFrame:
-    """Return one row per answered question, in the split's order."""
+def question_frame(
+    questions: Sequence[Question],
+    index_Q: torch.Tensor,
+    log_probs_QA: torch.Tensor,
+    log_likelihood_QA: torch.Tensor | None = None,
+) -> pd.DataFrame:
+    """Return one row per answered question, in the split's order.
+
+    Under a cloze protocol two lists more per question: the choices' log-likelihoods, and those per byte of their texts.
+    """
     order_Q = index_Q.argsort()
     rows = []
     for index, log_probs_A in zip(index_Q[order_Q].tolist(), log_probs_QA[order_Q].double(), strict=True):
@@ -101,6 +117,12 @@ def question_frame(questions: Sequence[Question], index_Q: torch.Tensor, log_pro
             (one.id, one.content_hash, one.subject, one.answer, letters.tolist(), int(letters.argmax()), one.choices)
         )
     frame = pd.DataFrame(rows, columns=["id", "content_hash", "subject", "gold", "log_probs", "prediction", "choices"])
+    if log_likelihood_QA is not None:
+        pairs = list(zip(log_likelihood_QA[order_Q].double().tolist(), frame["choices"], strict=True))
+        frame["log_likelihoods"] = [found[: len(texts)] for found, texts in pairs]
+        frame["log_likelihoods_per_byte"] = [
+            [value / len(text.encode()) for value, text in zip(found, texts, strict=False)] for found, texts in pairs
+        ]
     frame["choices"] = frame["choices"].map(len)
     return frame
 

@@ -19,6 +19,7 @@ from moe_tune.heads.identity import IdentityHead
 from moe_tune.routing import RoutingTrace
 from moe_tune.stats.paired import PairedResult, compare_paired
 from moe_tune.tuner.calibration import calibrate
+from moe_tune.tuner.judged import Judged
 from moe_tune.tuner.opening import open_model
 from moe_tune.tuner.router_tuner import RouterTuner
 from moe_tune.tuner.split_results import SplitResults
@@ -72,10 +73,10 @@ class _Panel:
     def needs(self) -> frozenset[str]:
         return self.results[0].needs
 
-    def add(self, trace: RoutingTrace, batch: Batch, log_probs_BA: Tensor, loss_B: Tensor) -> None:
+    def add(self, trace: RoutingTrace, batch: Batch, judged: Judged) -> None:
         heads = len(self.results)
         for index, one in enumerate(self.results):
-            one.add(trace.of_head(index, heads), batch, log_probs_BA[index::heads], loss_B[index::heads])
+            one.add(trace.of_head(index, heads), batch, judged.of_head(index, heads))
 
 
 class Grid:

@@ -13,6 +13,7 @@ from moe_tune.data.batching import Batch
 from moe_tune.gates.gated_model import GatedModel
 from moe_tune.losses.base import CONTEXT_EXTRAS, AuxLoss, LossContext
 from moe_tune.routing import LayerTable, Scope
+from moe_tune.tuner.judged import Judged, judge_choices
 
 TaskLoss = Literal["letters", "vocabulary"]
 """Cross-entropy over the answer letters, or over the full vocabulary; at the answer position."""
@@ -20,14 +21,14 @@ Parts = dict[str, tuple[float, Tensor]]
 """The weight and the unscaled value of each loss by name; ``task`` is the task loss."""
 
 
-def judge(
-    logits_BV: Tensor, batch: Batch, letters: Sequence[int], task_loss: TaskLoss, where: str
-) -> tuple[Tensor, Tensor]:
-    """Return letter log-probabilities (B x N, A) and the task loss of each question (B x N,).
+def judge(logits_BV: Tensor, batch: Batch, letters: Sequence[int], task_loss: TaskLoss, where: str) -> Judged:
+    """Return letter log-probabilities and the task loss of each question; of a cloze batch those of its choices.
 
     Raises:
         NumericsError: A letter's logit is not finite.
     """
+    if batch.choices is not None:
+        return judge_choices(logits_BV, batch, batch.choices, where)
     letters_A = torch.tensor(letters, device=logits_BV.device)
     letters_BA = logits_BV[:, letters_A]
     heads = len(logits_BV) // len(batch.gold_B)
@@ -40,8 +41,8 @@ def judge(
         )
     log_probs_BA = functional.log_softmax(letters_BA.masked_fill(beyond_BA, -torch.inf), dim=-1)
     if task_loss == "letters":
-        return log_probs_BA, functional.nll_loss(log_probs_BA, gold_B, reduction="none")
-    return log_probs_BA, functional.cross_entropy(logits_BV, letters_A[gold_B], reduction="none")
+        return Judged(log_probs_BA, functional.nll_loss(log_probs_BA, gold_B, reduction="none"))
+    return Judged(log_probs_BA, functional.cross_entropy(logits_BV, letters_A[gold_B], reduction="none"))
 
 
 class Objective:
@@ -68,7 +69,7 @@ class Objective:
     def parts(
         self,
         gated: GatedModel,
-        judged: tuple[Tensor, Tensor],
+        judged: Judged,
         batch: Batch,
         logits_BV: Tensor,
         progress: float,
@@ -84,20 +85,19 @@ class Objective:
             ConfigError: A loss reaches no trainable parameter.
             NumericsError: A loss is not finite.
         """
-        log_probs_BA, loss_B = judged
         context = LossContext(
             rule=gated.rule,
             layers=gated.layers,
             scope=gated.scope,
             progress=progress,
-            letter_log_probs_BA=log_probs_BA,
+            letter_log_probs_BA=judged.log_probs_BA,
             gold_B=batch.gold_B,
             logits_BV=logits_BV,
             view=gated.views,
             teacher_logits_BV=teacher_BV,
             tables=tables,
         )
-        parts: Parts = {"task": (self.task_weight, loss_B.mean() * share)}
+        parts: Parts = {"task": (self.task_weight, judged.loss_B.mean() * share)}
         for name, loss in self.losses.items():
             factor = share * tokens if loss.counts_tokens(gated.scope) else share
             parts[name] = (loss.current_weight(progress), loss.compute(gated.trace, context) * factor)
