@@ -82,7 +82,8 @@ class Answering:
 
     def describe(self) -> str:
         """Return in words how every split asked for goes."""
-        use, why_not = self.here.settings.use, self.here.reach.why_not
+        cloze = bool(self.ways) and all(map(self.here.quiz.is_cloze, self.ways))
+        use, why_not = self.here.settings.use, replace(self.here.reach, cloze=cloze).why_not
         if use != "trunk":
             if use == "never" or why_not:
                 return f"answer path off ({'switched off' if use == 'never' else why_not}): full prompts"

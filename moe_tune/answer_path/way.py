@@ -60,7 +60,7 @@ class Reach:
             return f"scope {self.scope}"
         if self.wide_loss:
             return f"loss {self.wide_loss} looks at all tokens"
-        return "a cloze question has several answer tokens" if self.cloze else self.refusal
+        return "a cloze question's several answer tokens" if self.cloze else self.refusal
 
 
 class SplitSizes(Protocol):
