@@ -10,7 +10,7 @@ from torch import Tensor
 from moe_tune.answer_path.build import build_store
 from moe_tune.answer_path.circumstances import Circumstances
 from moe_tune.answer_path.description import cache_folder, describe_cache, prompt_hashes
-from moe_tune.answer_path.forward import answer_logits
+from moe_tune.answer_path.forward import answer_logits, choice_logits
 from moe_tune.answer_path.packed_prompts import packed_logits
 from moe_tune.answer_path.prefixes import SharedPrefixes, shared_prefixes
 from moe_tune.answer_path.prompt_pass import PromptPass
@@ -82,8 +82,7 @@ class Answering:
 
     def describe(self) -> str:
         """Return in words how every split asked for goes."""
-        cloze = bool(self.ways) and all(map(self.here.quiz.is_cloze, self.ways))
-        use, why_not = self.here.settings.use, replace(self.here.reach, cloze=cloze).why_not
+        use, why_not = self.here.settings.use, self.here.reach.why_not
         if use != "trunk":
             if use == "never" or why_not:
                 return f"answer path off ({'switched off' if use == 'never' else why_not}): full prompts"
@@ -108,6 +107,8 @@ class Answering:
                 return packed_logits(gated, batch, batch.choices)
             return gated(batch.input_ids_BS, batch.attention_mask_BS, batch.answer_position_B)
         states = self.source(split).batch(batch.question_B).to(batch.question_B.device)
+        if batch.choices is not None:
+            return choice_logits(gated, self._shapes[split], states, batch, batch.choices)
         if way is not Way.TRUNK:
             return answer_logits(gated, self._shapes[split], states)
         hidden_BSD = trunk_hidden(gated, self._first_layer, states, batch)
@@ -197,7 +198,10 @@ class Answering:
         prefix_Q = torch.tensor(shared.prefix_Q)
         before_Q = torch.tensor([shared.length(index) for index in range(len(lengths_Q))])
         prefix_length_G = torch.tensor([len(one) for one in shared.tokens_G], dtype=torch.long)
-        return StorePlan(shape, lengths_Q - before_Q - 1, prefix_Q, prefix_length_G, lengths_Q - 1)
+        answers_Q = None
+        if self.here.quiz.is_cloze(split):
+            answers_Q = torch.tensor([one.length for one in self._prompts(split)]) - lengths_Q + 1
+        return StorePlan(shape, lengths_Q - before_Q - 1, prefix_Q, prefix_length_G, lengths_Q - 1, answers_Q)
 
     def _description(self, split: str, first_layer: int, trunk: bool = False) -> dict[str, Any]:
         questions = len(self._prompts(split))

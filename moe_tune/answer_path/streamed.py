@@ -29,10 +29,13 @@ class StreamedStates:
             return parts[0]
         longest = max(part.own_UVBHSC.shape[-2] for part in parts)
         own = [functional.pad(part.own_UVBHSC, (0, 0, 0, longest - part.own_UVBHSC.shape[-2])) for part in parts]
-        device = question_B.device
+        device, most = question_B.device, max(part.answer_BXD.shape[1] for part in parts)
+        answers = [  # of several answer tokens, as cloze questions have them
+            functional.pad(part.answer_BXD, (0, 0, 0, 0, 0, most - part.answer_BXD.shape[1])) for part in parts
+        ]
         order = torch.tensor([place for places in groups.values() for place in places], device=device).argsort()
         return PromptStates(
-            torch.cat([part.answer_BXD for part in parts])[order],
+            torch.cat(answers)[order],
             torch.cat(own, dim=2)[:, :, order],
             torch.cat([part.length_B for part in parts])[order],
             torch.cat([part.prefix_B for part in parts])[order],

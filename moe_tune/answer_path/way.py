@@ -58,9 +58,7 @@ class Reach:
             return "a LoRA changes every token"
         if self.scope != "answer":
             return f"scope {self.scope}"
-        if self.wide_loss:
-            return f"loss {self.wide_loss} looks at all tokens"
-        return "a cloze question's several answer tokens" if self.cloze else self.refusal
+        return f"loss {self.wide_loss} looks at all tokens" if self.wide_loss else self.refusal
 
 
 class SplitSizes(Protocol):

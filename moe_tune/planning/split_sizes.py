@@ -46,7 +46,9 @@ def split_of(prompts: list[PromptedQuestion], questions: int, prompt_tokens: flo
     own = sum(len(one.ids_S) - 1 - shared.length(place) for place, one in enumerate(prompts))
     times = questions / len(prompts)
     source = "counted" if times == 1 else f"tokens by a sample of {len(prompts)} prompts"
-    return Split(questions, times * tokens, times * own + sum(map(len, shared.tokens_G)), source, len(shared.tokens_G))
+    kept, prefixes = times * own + sum(map(len, shared.tokens_G)), len(shared.tokens_G)
+    answers = sum(one.length - len(one.ids_S) + 1 for one in prompts) / len(prompts)
+    return Split(questions, times * tokens, kept, source, prefixes, answers)
 
 
 def _prompts(

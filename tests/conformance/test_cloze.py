@@ -1,12 +1,16 @@
 """A cloze question in one row is what a row per choice would be: heads act on it alike, and every token counts once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from torch.nn import functional
 
+from moe_tune.answer_path.forward import choice_logits
 from moe_tune.answer_path.packed_prompts import packed_logits
+from moe_tune.answer_path.prefixes import shared_prefixes
+from moe_tune.answer_path.prompt_pass import PromptPass
+from moe_tune.answer_path.streamed import StreamedStates
 from moe_tune.data.batching import PromptDataset
 from moe_tune.data.encoding import PromptedQuestion
 from moe_tune.data.question import Question
@@ -67,6 +71,58 @@ def one_by_one(gated, prompts):
                 logits_SV = gated.model(input_ids=row_1S, attention_mask=causal).logits[0, start:]
             found.append(-functional.cross_entropy(logits_SV, ids.long(), reduction="sum"))
     return torch.stack(found)
+
+
+def kept(gated, family, prompts, batch, shortest=64):
+    """Return the logits of a batch from kept states."""
+    first = min(gated.layers)
+    shape = family.state_shape(gated.model.config, first, tuple(range(first)), torch.float32)
+    states = StreamedStates(PromptPass(gated, shape, prompts, shared_prefixes(prompts, shortest), pad_id=0))
+    return choice_logits(gated, shape, states.batch(batch.question_B), batch, batch.choices)
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["each prompt alone", "a shared prefix"])
+def test_kept_prompts_give_what_full_ones_give(family, build_model, asked, shared):
+    prompts = asked.prompts
+    if shared:  # two of the three begin alike, and so do not the rows of their choices
+        opening = prompts[0].ids_S
+        prompts = [replace(one, ids_S=torch.cat([opening, one.ids_S])) for one in prompts]
+    batch, found = Asked(prompts).batch, []
+    for way in ("kept", "full"):
+        gated = tuned(build_model(family), family, "answer")
+        if way == "kept":
+            logits_MV = kept(gated, family, prompts, batch, shortest=2)
+        else:
+            logits_MV = packed_logits(gated, batch, batch.choices)
+        batch.choices.log_likelihoods(logits_MV).sum().backward()
+        gradient = torch.cat([parameter.grad.flatten() for parameter in gated.trainable().values()])
+        found.append((logits_MV.detach(), gradient, list(gated.trace.at("answer"))))
+        assert not gated.trace.is_open
+    (logits, gradient, outputs), (wanted, other, full) = found
+    torch.testing.assert_close(logits, wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(gradient, other, rtol=1e-3, atol=1e-5)
+    for came, usual in zip(outputs, full, strict=True):
+        assert came.layer == usual.layer
+        assert torch.equal(came.experts_TK, usual.experts_TK)
+        torch.testing.assert_close(came.logits_TE, usual.logits_TE, rtol=1e-4, atol=1e-5)
+
+
+def test_heads_side_by_side_give_what_each_gives_alone(family, build_model, asked):
+    gated = tuned(build_model(family), family, "answer")
+    batch = asked.batch
+    with torch.no_grad():
+        alone = kept(gated, family, asked.prompts, batch)
+        with gated.session([{}]):
+            base = kept(gated, family, asked.prompts, batch)
+        with gated.session([{}, gated.heads]):
+            both = kept(gated, family, asked.prompts, batch)
+            trace = gated.trace
+    torch.testing.assert_close(both[0::2], base, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(both[1::2], alone, rtol=1e-4, atol=1e-5)
+    sums = batch.choices.log_likelihoods(both)
+    torch.testing.assert_close(sums[1::2], batch.choices.log_likelihoods(alone), rtol=1e-4, atol=1e-5)
+    counts = torch.bincount(trace.of_head(0, 2).question_T[trace.of_head(0, 2).answer_T]).tolist()
+    assert counts == [1 + sum(count - 1 for count in lengths) for lengths in LENGTHS]
 
 
 @pytest.mark.parametrize("scope", ["answer", "all"])

@@ -1,11 +1,13 @@
 """Fits and evaluations under the cloze protocol."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from tiny_runs import QUIET, TINY, answers, manifest, only_run
+from tiny_runs import QUIET, TINY, answers, history, manifest, only_run
 
 from moe_tune.answer_path.settings import AnswerPath
 from moe_tune.base.errors import ConfigError
@@ -55,9 +57,42 @@ def test_a_fit_makes_the_length_normalised_scores_tell_the_right_choice(tmp_path
     losses, wanted = np.array(seen).T
     np.testing.assert_allclose(losses, wanted, rtol=1e-5)
     assert losses[2:].mean() < losses[:2].mean(), "the second epoch starts where the first one ended"
-    line = start_up_line(one)
-    assert "answer path off (a cloze question's several answer tokens): full prompts" in line
-    assert not list(tmp_path.iterdir()), "nothing is kept"
+    assert "answer path on (train, validation cached)" in start_up_line(one)
+    assert len(list(tmp_path.glob("*/cache.json"))) == 2
+
+
+def test_a_fit_on_kept_prompts_is_that_on_full_ones(tmp_path):
+    found = []
+    for use in ("always", "never"):
+        one, runner = tuner(tmp_path, answer_path={"use": use}), trainer()
+        one.make_optimizer = lambda parameters: torch.optim.SGD(parameters, lr=0.3)
+        runner.fit(one, datamodule=quiz(few_shot=2))
+        found.append((one.gated.state(), float(runner.callback_metrics["validation/loss"])))
+    (came, loss), (wanted, other) = found
+    for name, value in wanted.items():
+        assert (came[name] - value).norm() <= 1e-4 * value.norm(), name
+    assert loss == pytest.approx(other, rel=1e-5)
+    for folder, way in ((tmp_path, "cached"), (tmp_path / "other", "streamed")):  # a cache that is there is read
+        one, runner = tuner(folder, answer_path={"limit_gb": 0.0}), trainer()
+        (usual,) = runner.validate(one, datamodule=quiz(few_shot=2), verbose=False)
+        assert one.examiner.settle("validation") == way
+        full = tuner(folder, answer_path={"use": "never"})
+        (wanted,) = trainer().validate(full, datamodule=quiz(few_shot=2), verbose=False)
+        assert usual["validation/loss"] == pytest.approx(wanted["validation/loss"], rel=1e-5)
+
+
+def test_a_grid_gives_each_head_what_it_gets_alone(tmp_path, capsys):
+    args = [*TINY, "--data.protocol", "cloze", "--data.test_protocols", "null"]
+    args += ["--config", "configs/head/temperature.yaml", "--model.answer_path.folder", str(tmp_path / "kept")]
+    assert main(["grid", *args, "--vary", "model.head.tau=0.3,2", "--format", "json"]) == 0
+    points = json.loads(capsys.readouterr().out)
+    for tau, point in zip((0.3, 2.0), points[1:], strict=True):
+        alone = tmp_path / str(tau)
+        settings = ["--model.head.tau", str(tau), "--runs_root", str(alone), "--model.answer_path.use", "never"]
+        assert main(["validate", *args, *settings]) == 0
+        logged = {key: value for line in history(only_run(alone)) for key, value in line.items()}
+        for name in ("accuracy", "loss", "entropy_topk", "never_activated_share"):
+            assert point["numbers"][name] == pytest.approx(logged[f"validation/{name}"], rel=1e-5), name
 
 
 def test_records_hold_the_raw_scores_and_those_per_byte(tmp_path):
@@ -75,9 +110,7 @@ def test_records_hold_the_raw_scores_and_those_per_byte(tmp_path):
         bytes_A = np.array([len(text.encode()) for text in texts])
         np.testing.assert_allclose(row.log_likelihoods_per_byte, row.log_likelihoods / bytes_A)
     assert "log_likelihoods" not in answers(run, "test_nano_quiz"), "letters have no text to score"
-    assert manifest(run)["answer_path"] == {
-        "train": "full prompts", "validation": "full prompts", "test": "full prompts", "test_nano_quiz": "cached"
-    }  # fmt: skip
+    assert manifest(run)["answer_path"] == dict.fromkeys(("train", "validation", "test", "test_nano_quiz"), "cached")
     assert manifest(run)["data"]["prompts"]["test"]["letter_ids"] == []
 
 
@@ -104,16 +137,9 @@ def test_calibrated_heads_read_each_question_at_its_last_prompt_token(tmp_path):
     assert one.gated.calibrated
 
 
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ({"task_loss": "vocabulary"}, "expected task_loss letters but got vocabulary"),
-        ({"answer_path": {"use": "always"}}, "but got a cloze question's several answer tokens"),
-    ],
-)
-def test_what_a_cloze_question_has_not_is_refused(tmp_path, settings, said):
-    with pytest.raises(ConfigError, match=said):
-        trainer().fit(tuner(tmp_path, **settings), datamodule=quiz())
+def test_a_loss_over_the_vocabulary_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="expected task_loss letters but got vocabulary"):
+        trainer().fit(tuner(tmp_path, task_loss="vocabulary"), datamodule=quiz())
 
 
 def test_a_trunk_is_no_way_for_cloze_questions(tmp_path):
