@@ -27,6 +27,11 @@ class Judged(NamedTuple):
     loss_B: Tensor
     log_likelihood_BA: Tensor | None = None
 
+    def rows(self) -> dict[str, Tensor]:
+        """Return what is kept of each question, by name, on the CPU."""
+        rows = {"log_probs_BA": self.log_probs_BA, "log_likelihood_BA": self.log_likelihood_BA}
+        return {name: value.cpu() for name, value in rows.items() if value is not None}
+
     def of_head(self, index: int, heads: int) -> "Judged":
         """Return the part of one of several heads."""
         return Judged(*(None if value is None else value[index::heads] for value in self))  # type: ignore[arg-type]

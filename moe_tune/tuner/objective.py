@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from moe_tune.base.errors import ConfigError, NumericsError
 from moe_tune.data.batching import Batch
+from moe_tune.data.module import QuizDataModule
 from moe_tune.gates.gated_model import GatedModel
 from moe_tune.losses.base import CONTEXT_EXTRAS, AuxLoss, LossContext
 from moe_tune.routing import LayerTable, Scope
@@ -61,6 +62,18 @@ class Objective:
         """Costly extras of the routing that a training step records."""
         self.wants_teacher, self.wants_table = "teacher" in wanted, "table" in wanted
         self._told_constant = False
+
+    def require_loss_for(self, quiz: QuizDataModule) -> None:
+        """Refuse a loss over the vocabulary where there is no answer position.
+
+        Raises:
+            ConfigError: The quiz trains under a cloze protocol.
+        """
+        if quiz.is_cloze("train") and self.task_loss == "vocabulary":
+            raise ConfigError(
+                f"expected task_loss letters but got vocabulary (model.task_loss, protocol {quiz.protocol.name}): "
+                "a cloze question has no answer position. Hint: letters is the cross-entropy over its choices there."
+            )
 
     def counts_tokens(self, scope: Scope) -> bool:
         """Return whether a loss is a mean over all tokens, given where the heads act."""

@@ -158,11 +158,7 @@ class RouterTuner(LightningModule):
 
     def setup(self, stage: str) -> None:
         self.quiz.prepare(self.tokenizer, self.context_length)
-        if stage == "fit" and self.quiz.is_cloze("train") and self.asked.task_loss == "vocabulary":
-            raise ConfigError(
-                f"expected task_loss letters but got vocabulary (model.task_loss, protocol {self.quiz.protocol.name}): "
-                "a cloze question has no answer position. Hint: letters is the cross-entropy over its choices there."
-            )
+        self.objective.require_loss_for(self.quiz)
 
     def configure_model(self) -> None:
         """Load the base model and attach the heads, once."""
@@ -308,10 +304,7 @@ class RouterTuner(LightningModule):
     def predict_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
         """Return each question's index, the log-probabilities of its choices, and under cloze their log-likelihoods."""
         judged = self.examiner.answer_batch(batch, self.quiz.predict_split)
-        found = {"question_B": batch.question_B, "log_probs_BA": judged.log_probs_BA}
-        if judged.log_likelihood_BA is not None:
-            found["log_likelihood_BA"] = judged.log_likelihood_BA
-        return {name: value.cpu() for name, value in found.items()}
+        return {"question_B": batch.question_B.cpu(), **judged.rows()}
 
     def _forget(self) -> None:
         self.results = {}

@@ -10,6 +10,7 @@ from lightning.pytorch import Trainer
 from tiny_runs import QUIET, TINY, answers, history, manifest, only_run
 
 from moe_tune.answer_path.settings import AnswerPath
+from moe_tune.answer_path.way import Reach, decide_way
 from moe_tune.base.errors import ConfigError
 from moe_tune.callbacks.question_records import question_frame
 from moe_tune.callbacks.start_up_line import start_up_line
@@ -146,3 +147,10 @@ def test_a_trunk_is_no_way_for_cloze_questions(tmp_path):
     one = tuner(tmp_path, answer_path={"use": "trunk"})
     trainer().validate(one, datamodule=quiz(), verbose=False)
     assert one.examiner.settle("train") == "full prompts"
+
+
+@pytest.mark.parametrize("use", ["auto", "never"])
+def test_choices_side_by_side_need_attention_to_all_earlier_tokens(use):
+    reach = Reach(0, refusal="sliding-window attention", cloze=True)
+    with pytest.raises(ConfigError, match="all earlier tokens but got sliding-window attention"):
+        decide_way("train", reach, AnswerPath(use=use), None)
