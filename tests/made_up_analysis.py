@@ -30,20 +30,12 @@ def made_up_analysis(
             for layer in range(layers):
                 one = _experts(rng, experts, top_k, questions, tokens, scope, names)
                 frames["experts"].append(pd.DataFrame({**lead, "layer": layer, **one}))
-                frames["layers"].append(
-                    pd.DataFrame([{**lead, **_layer(rng, layer, layers, one, questions, tokens, top_k)}])
-                )
+                row = _layer(rng, layer, layers, one, questions, tokens, top_k)
+                frames["layers"].append(pd.DataFrame([{**lead, **row}]))
                 weights = np.sort(rng.dirichlet(np.full(top_k, 9.0)))[::-1] * 0.4
+                means = {"weight_mean": weights, "share_mean": weights / weights.sum()}
                 frames["weights"].append(
-                    pd.DataFrame(
-                        {
-                            **lead,
-                            "layer": layer,
-                            "rank": np.arange(1, top_k + 1),
-                            "weight_mean": weights,
-                            "share_mean": weights / weights.sum(),
-                        }
-                    )
+                    pd.DataFrame({**lead, "layer": layer, "rank": np.arange(1, top_k + 1), **means})
                 )
                 frames["subjects"].append(pd.DataFrame({**lead, **_subjects(names, layer, questions, experts, top_k)}))
                 if scope == "answer":
@@ -51,16 +43,11 @@ def made_up_analysis(
             if scope == "answer":
                 frames["sensitivity"].append(_sensitivity(lead, layers))
             for place, (claim, definition) in enumerate(CLAIMS):
-                claims.append(
-                    {
-                        "claim": claim,
-                        **lead,
-                        "definition": definition,
-                        "ours": f"62.5 % of experts, n = {questions:,} questions [60.1, 64.8]",
-                        "quoted": "62.1 % (OLMoE, MMLU)" if place < 3 else "",
-                        "verdict": VERDICTS[(place + len(scope) + shot) % 3],
-                    }
-                )
+                ours = f"62.5 % of experts, n = {questions:,} questions [60.1, 64.8]"
+                quoted = "62.1 % (OLMoE, MMLU)" if place < 3 else ""
+                verdict = VERDICTS[(place + len(scope) + shot) % 3]
+                told = {"definition": definition, "ours": ours, "quoted": quoted, "verdict": verdict}
+                claims.append({"claim": claim, **lead, **told})
     about = {
         "model": "made-up", "revision": "0", "head": "IdentityHead", "split": "test", "protocol": "nano_quiz",
         "questions": questions, "accuracy": {str(shot): "54.2 % [52.6, 55.7]" for shot in shots}, "seed": seed,

@@ -3,6 +3,9 @@
 import numpy as np
 import pandas as pd
 
+from moe_tune.base.plugins import concrete_subclasses
+from moe_tune.metrics.base import RoutingMetric
+
 
 def made_up_evidence(layers=3, experts=8, top_k=2, questions=400, scopes=("answer",), seed=0):
     """Return one row per scope, layer and expert; every layer sees the same questions, as in a run."""
@@ -16,22 +19,19 @@ def made_up_evidence(layers=3, experts=8, top_k=2, questions=400, scopes=("answe
             chosen_QK = np.argsort(-(liking_E + draw.gumbel(size=(questions, experts))), axis=1)[:, :top_k]
             count_E = np.bincount(chosen_QK.ravel(), minlength=experts)
             correct_E = np.bincount(chosen_QK[correct_Q].ravel(), minlength=experts)
-            for expert in range(experts):
-                rows.append(
-                    {
-                        "scope": scope,
-                        "layer": layer,
-                        "expert": expert,
-                        "count": count_E[expert],
-                        "weight_mass": 0.1 * count_E[expert],
-                        "tokens": questions,
-                        "questions": count_E[expert],
-                        "correct": correct_E[expert],
-                        "entropy_all_mean": 1.5 + 0.1 * layer,
-                        "entropy_all_std": 0.1,
-                        "entropy_topk_mean": 0.6 - 0.05 * layer,
-                        "entropy_topk_std": 0.02,
-                        "entropy_topk_most": np.log(top_k),
-                    }
-                )
-    return pd.DataFrame(rows)
+            rows.append({
+                "scope": scope, "layer": layer, "expert": range(experts), "count": count_E, "questions": count_E,
+                "weight_mass": 0.1 * count_E, "tokens": questions, "correct": correct_E,
+                "entropy_topk_most": np.log(top_k),
+                "entropy_all_std": 0.1, "entropy_topk_mean": 0.6 - 0.05 * layer, "entropy_topk_std": 0.02,
+                "entropy_all_mean": 1.5 + 0.1 * layer,
+            })  # fmt: skip
+    return pd.concat(map(pd.DataFrame, rows), ignore_index=True)
+
+
+def with_every_metric(frame):
+    """Return a table with a column for every metric's value of a layer."""
+    names = [
+        name for kind in concrete_subclasses(RoutingMetric).values() for name, axes in kind.axes.items() if axes == "L"
+    ]
+    return frame.assign(**{name: 0.25 * frame["layer"] for name in names if name not in frame})

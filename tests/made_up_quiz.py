@@ -27,31 +27,16 @@ def made_up_tables(hit_QLE, correct_Q, subject_Q, subjects, top_k, seen_Q=None):
     weight_LK = np.sort(draw.random((layers, top_k)), axis=1)[:, ::-1]
     entropy_QL = np.log(top_k) * (0.95 + 0.05 * draw.random((len(correct_Q), layers)))
     entropy_QL[~seen_Q] = np.nan
+    metrics = ("margin_mean", "tie_rate", "near_tie_rate", "base_overlap", "base_kl")
     return {
-        "count": count_LE,
-        "weight_mass": 0.1 * count_LE,
-        "mass_correct": 0.1 * solved_by_subject.sum(-1),
-        "tokens": np.full(layers, seen_Q.sum()),
-        "questions": by_subject.sum(-1),
-        "correct": solved_by_subject.sum(-1),
-        "questions_by_subject": by_subject,
-        "correct_by_subject": solved_by_subject,
-        "entropy_all_mean": np.full(layers, 1.5),
-        "entropy_all_std": np.full(layers, 0.1),
-        "entropy_topk_mean": entropy_QL[seen_Q].mean(0),
-        "entropy_topk_std": entropy_QL[seen_Q].std(0),
-        "entropy_topk_most": np.full(layers, np.log(top_k)),
-        "sorted_weight_mean": weight_LK,
-        "topk_mass_mean": weight_LK.sum(1),
-        "co_count": np.einsum("qle,qlf->lef", hit, hit),
-        **{
-            name: draw.random(layers)
-            for name in ("margin_mean", "tie_rate", "near_tie_rate", "base_overlap", "base_kl")
-        },
-        "hit_QLE": hit_QLE,
-        "entropy_question_QL": entropy_QL,
+        "count": count_LE, "weight_mass": 0.1 * count_LE, "mass_correct": 0.1 * solved_by_subject.sum(-1),
+        "tokens": np.full(layers, seen_Q.sum()), "questions": by_subject.sum(-1), "correct": solved_by_subject.sum(-1),
+        "questions_by_subject": by_subject, "correct_by_subject": solved_by_subject,
+        "entropy_all_mean": np.full(layers, 1.5), "entropy_all_std": np.full(layers, 0.1),
+        "entropy_topk_mean": entropy_QL[seen_Q].mean(0), "entropy_topk_std": entropy_QL[seen_Q].std(0),
+        "entropy_topk_most": np.full(layers, np.log(top_k)), "sorted_weight_mean": weight_LK,
+        "topk_mass_mean": weight_LK.sum(1), "co_count": np.einsum("qle,qlf->lef", hit, hit),
+        **{name: draw.random(layers) for name in metrics}, "hit_QLE": hit_QLE, "entropy_question_QL": entropy_QL,
         "tokens_question_QL": np.repeat(seen_Q[:, None].astype(int), layers, axis=1),
-        "correct_Q": correct_Q,
-        "subject_Q": subject_Q,
-        "seen_Q": seen_Q,
-    }
+        "correct_Q": correct_Q, "subject_Q": subject_Q, "seen_Q": seen_Q,
+    }  # fmt: skip

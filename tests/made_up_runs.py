@@ -11,39 +11,19 @@ SUBJECTS = ["addition", "antonyms", "capitals", "even_number", "largest_of_four"
 
 
 def write_run(
-    path: Path,
-    *,
-    name="baseline",
-    seed=1,
-    gain=0.0,
-    n=240,
-    trainable=0,
-    layers=4,
-    experts=16,
-    top_k=2,
-    splits=("test", "test_nano_textbook"),
-    item_seed=0,
-    status="finished",
-    config=None,
-    **recorded,
-):
+    path: Path, *, name="baseline", seed=1, gain=0.0, n=240, trainable=0, layers=4, experts=16, top_k=2,
+    splits=("test", "test_nano_textbook"), item_seed=0, status="finished", config=None, **recorded,
+):  # fmt: skip
     """Write one run; ``gain`` moves a share of the wrong answers to right (below 0: right to wrong)."""
     head = "IdentityHead" if trainable == 0 else "RetunedHead"
     path.mkdir(parents=True)
     config = {"model": {"head": {"class_path": head}}} if config is None else config
     (path / "config.yaml").write_text(yaml.safe_dump({"seed_everything": seed} | config))
     manifest = {
-        "name": name,
-        "head": head,
-        "scope": "answer",
-        "layers": list(range(layers)),
-        "trainable_parameters": trainable,
-        "seed": seed,
-        "status": status,
-        "base": {"path": "nano", "revision": "1"},
-        "protocols": {split: "nano_textbook" if "textbook" in split else "nano_quiz" for split in splits},
-        **recorded,
-    }
+        "name": name, "head": head, "scope": "answer", "layers": list(range(layers)), "trainable_parameters": trainable,
+        "seed": seed, "status": status, "base": {"path": "nano", "revision": "1"},
+        "protocols": {split: "nano_textbook" if "textbook" in split else "nano_quiz" for split in splits}, **recorded,
+    }  # fmt: skip
     (path / "manifest.json").write_text(json.dumps(manifest))
     for place, split in enumerate(splits):
         questions = _questions(n, item_seed + place, gain if place == 0 else -gain / 4, seed)
@@ -69,16 +49,10 @@ def _questions(n, item_seed, gain, seed):
     log_probs[np.arange(n), prediction] = -0.16
     # Every tenth question repeats the content of the one before.
     content = [f"c{i - 1 if i % 10 == 9 else i:05d}" for i in range(n)]
-    return pd.DataFrame(
-        {
-            "id": [f"q{i:05d}" for i in range(n)],
-            "content_hash": content,
-            "subject": [SUBJECTS[i] for i in subject_Q],
-            "gold": gold,
-            "log_probs": list(log_probs),
-            "prediction": prediction,
-        }
-    )
+    return pd.DataFrame({
+        "id": [f"q{i:05d}" for i in range(n)], "content_hash": content, "subject": [SUBJECTS[i] for i in subject_Q],
+        "gold": gold, "log_probs": list(log_probs), "prediction": prediction,
+    })  # fmt: skip
 
 
 def _routing(n, layers, experts, top_k, sharpness):
@@ -90,21 +64,11 @@ def _routing(n, layers, experts, top_k, sharpness):
             share = np.minimum(1, share * top_k / share.sum())
         count_E = np.round(n * share).astype(int)[order]
         for scope, tokens in (("answer", n), ("all", 20 * n)):
-            for expert in range(experts):
-                count = int(count_E[expert]) if scope == "answer" else 5 * n
-                rows.append(
-                    {
-                        "layer": layer,
-                        "scope": scope,
-                        "expert": expert,
-                        "count": count,
-                        "correct": count // 2,
-                        "weight_mass": count / top_k,
-                        "tokens": tokens,
-                        "entropy_all_mean": 2.2 - 0.1 * layer - 0.2 * sharpness / 4,
-                        "entropy_all_std": 0.1,
-                        "entropy_topk_mean": 0.66 - 0.03 * layer - 0.02 * sharpness,
-                        "entropy_topk_std": 0.05,
-                    }
-                )
-    return pd.DataFrame(rows)
+            came_E = count_E if scope == "answer" else np.full(experts, 5 * n)
+            rows.append({
+                "layer": layer, "scope": scope, "expert": range(experts), "count": came_E, "correct": came_E // 2,
+                "weight_mass": came_E / top_k, "tokens": tokens, "entropy_all_std": 0.1, "entropy_topk_std": 0.05,
+                "entropy_all_mean": 2.2 - 0.1 * layer - 0.2 * sharpness / 4,
+                "entropy_topk_mean": 0.66 - 0.03 * layer - 0.02 * sharpness,
+            })  # fmt: skip
+    return pd.concat(map(pd.DataFrame, rows), ignore_index=True)

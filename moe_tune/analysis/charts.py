@@ -6,14 +6,13 @@ import numpy as np
 
 from moe_tune.analysis.findings import Analysis
 from moe_tune.reports import routing_charts as routing
-from moe_tune.reports.chart import Axis, Bars, Chart, Hover, layer_ticks
+from moe_tune.reports.chart import Axis, Bars, Chart, Hover, layer_ticks, named_rows
 
 
 def _usage(part: Analysis) -> Chart:
     usage_LE = routing.grid(part.experts, "usage")
-    return routing.usage_chart(
-        routing.layer_names(part.experts), usage_LE, part.layers["tokens"], float(np.nanmax(usage_LE))
-    )
+    layers, top = routing.layer_names(part.experts), float(np.nanmax(usage_LE))
+    return routing.usage_chart(layers, usage_LE, part.layers["tokens"], top)
 
 
 def _entropy(part: Analysis, name: str) -> Chart:
@@ -65,12 +64,8 @@ def _sensitivity(part: Analysis) -> Chart | None:
             hover=Hover("%{y}<br>%{x:.1%} of letters flip, n = %{customdata:,}", letters["questions"]),
         ),
     ]  # fmt: skip
-    y = Axis(
-        ticks={float(place): str(name) for place, name in zip(places, letters.index, strict=True)},
-        ends=(len(places) - 0.5, -0.5),
-        lined=False,
-    )
-    return Chart(bars, Axis(form=".0%"), y, height=130 + 52 * len(places))
+    names = [str(name) for name in letters.index]
+    return Chart(bars, Axis(form=".0%"), named_rows(names), height=130 + 52 * len(names))
 
 
 def _overall(part: Analysis) -> float:

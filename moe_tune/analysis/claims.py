@@ -1,7 +1,7 @@
 """The four claims of Chernov 2025 about gates, held against the model analysed."""
 
 from collections.abc import Mapping
-from typing import Literal, TypedDict
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,49 +16,22 @@ UNIFORM_FROM = 0.89
 SOURCE = "quoted from Chernov 2025, arXiv 2502.17187, OLMoE-1B-7B on 14,042 MMLU test questions"
 
 
-class PaperClaim(TypedDict):
-    """One claim under one scope.
-
-    Args:
-        claim: What is claimed.
-        scope: Which tokens count.
-        shots: Examples in the prompt.
-        definition: What is counted and what makes the claim hold.
-        ours: The numbers of the model analysed, with n and an interval or bound.
-        quoted: The number of the paper, labelled as such.
-        verdict: Whether the claim holds under this definition.
-    """
-
-    claim: str
-    scope: str
-    shots: int
-    definition: str
-    ours: str
-    quoted: str
-    verdict: Verdict
-
-
-def claims(evidence: Mapping[str, ScopeEvidence], shots: int) -> list[PaperClaim]:
+def claims(evidence: Mapping[str, ScopeEvidence], shots: int) -> list[dict[str, Any]]:
     """Return the paper's four claims under every scope, with the numbers of the model analysed beside the quoted ones.
+
+    Returns:
+        An entry per scope and claim: ``claim``; ``scope`` and ``shots``; ``definition``, what is counted and what makes
+        it hold; ``ours``, with n and an interval or bound; ``quoted``, the paper's number, labelled so; ``verdict``.
 
     Reference:
         Chernov 2025, https://arxiv.org/abs/2502.17187
     """
-    found = []
+    found: list[dict[str, Any]] = []
     for scope, known in evidence.items():
         for claim, definition, quoted, judge in _CLAIMS:
             ours, verdict = judge(known)
-            found.append(
-                PaperClaim(
-                    claim=claim,
-                    scope=scope,
-                    shots=shots,
-                    definition=definition,
-                    ours=ours,
-                    quoted=f'"{quoted}" ({SOURCE})',
-                    verdict=verdict,
-                )
-            )
+            about = {"claim": claim, "scope": scope, "shots": shots, "definition": definition}
+            found.append(about | {"ours": ours, "quoted": f'"{quoted}" ({SOURCE})', "verdict": verdict})
     return found
 
 

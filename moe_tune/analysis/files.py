@@ -3,20 +3,14 @@
 import json
 from pathlib import Path
 
-from moe_tune.analysis.findings import Analysis, columns_of
+from moe_tune.analysis.findings import SENSITIVITY, Analysis
 from moe_tune.analysis.report import render_latex, render_markdown, render_report
 from moe_tune.base.published import published, write_parquet
 
 
 def write_analysis(analysis: Analysis, out: Path) -> None:
     """Write ``report.html``, ``report.md``, ``report.tex``, ``summary.json``, and every table as CSV and parquet."""
-    summary = {
-        "title": analysis.title,
-        "lead": analysis.lead,
-        "about": dict(analysis.about),
-        "claims": analysis.claims,
-        "notes": analysis.notes,
-    }
+    summary = {name: getattr(analysis, name) for name in ("title", "lead", "about", "claims", "notes")}
     texts = {
         "report.html": render_report(analysis),
         "report.md": render_markdown(analysis),
@@ -24,9 +18,8 @@ def write_analysis(analysis: Analysis, out: Path) -> None:
         "summary.json": json.dumps(summary, indent=2, ensure_ascii=False, default=str) + "\n",
     }
     for name, frame in analysis.tables().items():
-        whole = frame.reindex(columns=columns_of(name)) if frame.empty else frame
-        with published(out / f"{name}.csv") as draft:
-            whole.to_csv(draft, index=False, lineterminator="\n")
+        whole = frame if len(frame.columns) else frame.reindex(columns=list(SENSITIVITY))
+        texts[f"{name}.csv"] = whole.to_csv(index=False, lineterminator="\n")
         write_parquet(whole, out / f"{name}.parquet")
     for name, text in texts.items():
         with published(out / name) as draft:

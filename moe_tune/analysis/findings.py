@@ -1,4 +1,4 @@
-"""What an analysis found: its tables, checked for their columns, and its settings."""
+"""What an analysis found: its tables and its settings."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -6,25 +6,13 @@ from typing import Any
 
 import pandas as pd
 
-from moe_tune.base.errors import DataError
-
-COLUMNS: dict[str, str] = {
-    "experts": "layer expert count tokens usage weight_mass questions correct accuracy accuracy_low accuracy_high "
-    "shrunk shrunk_low shrunk_high mass_accuracy odds_ratio odds_low odds_high risk_difference subject_gap p_null "
-    "p_adjusted flagged top_subject top_subject_lift evidence",
-    "layers": "layer tokens questions activated activated_tenth never_share never_bound_one never_bound_all "
-    "effective_experts load_max_over_mean load_cv load_gini entropy_all_mean entropy_all_std entropy_all_share "
-    "entropy_topk_mean entropy_topk_std entropy_topk_share topk_mass_mean margin_mean tie_rate near_tie_rate "
-    "base_overlap base_kl accuracy_lowest accuracy_highest accuracy_spread spread_null_median spread_null_high "
-    "spread_p spread_p_holm subject_information",
-    "weights": "layer rank weight_mean share_mean",
-    "subjects": "subject layer questions correct accuracy accuracy_low accuracy_high activated top_expert "
-    "top_expert_share divergence",
-    "co_activation": "layer expert other count conditional lift",
-    "sensitivity": "change layer questions changed_share changed_low changed_high any_changed_share flipped_share "
-    "flipped_low flipped_high",
-}
-"""Columns each table has after the leading ``shots`` and ``scope``."""
+TABLES = ("experts", "layers", "weights", "subjects", "co_activation")
+"""The tables that each pass gives; that of sensitivity is beside them."""
+SENSITIVITY = (
+    *("shots", "scope", "change", "layer", "questions", "changed_share", "changed_low", "changed_high"),
+    *("any_changed_share", "flipped_share", "flipped_low", "flipped_high"),
+)
+"""Columns of the table of sensitivity, also where nothing was measured."""
 
 SCOPE_LABELS = {
     "answer": "answer token",
@@ -78,9 +66,6 @@ class Analysis:
         claims: One entry per claim and setting: claim, scope, shots, definition, ours, quoted, verdict.
         notes: Sentences for the method section.
         sensitivity: Share of chosen experts that change with small changes of the input; may be empty.
-
-    Raises:
-        DataError: A table lacks one of its columns.
     """
 
     title: str
@@ -95,18 +80,9 @@ class Analysis:
     notes: list[str] = field(default_factory=list)
     sensitivity: pd.DataFrame = field(default_factory=pd.DataFrame)
 
-    def __post_init__(self) -> None:
-        for name, frame in self.tables().items():
-            lacking = [column for column in columns_of(name) if column not in frame]
-            if lacking and not frame.empty:
-                raise DataError(
-                    f"expected the columns {', '.join(columns_of(name))} but got none named {', '.join(lacking)} "
-                    f"({name} of an analysis). Hint: fill a column that does not apply with missing values."
-                )
-
     def tables(self) -> dict[str, pd.DataFrame]:
         """Return the tables by name."""
-        return {name: getattr(self, name) for name in COLUMNS}
+        return {name: getattr(self, name) for name in (*TABLES, "sensitivity")}
 
     @property
     def settings(self) -> list[AnalysisSetting]:
@@ -123,8 +99,3 @@ class Analysis:
         }
         claims = [claim for claim in self.claims if (claim["shots"], claim["scope"]) == (setting.shots, setting.scope)]
         return replace(self, **rows, claims=claims)
-
-
-def columns_of(table: str) -> list[str]:
-    """Return the columns every row of a table has."""
-    return ["shots", "scope", *COLUMNS[table].split()]

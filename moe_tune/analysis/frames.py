@@ -7,10 +7,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from moe_tune.analysis.expert_frame import expert_frame
-from moe_tune.analysis.layer_frame import layer_frame
-from moe_tune.analysis.pair_frames import co_activation_frame, weight_frame
-from moe_tune.analysis.subject_frame import subject_frame
+from moe_tune.analysis.expert_frames import expert_frame, subject_frame
+from moe_tune.analysis.layer_frames import co_activation_frame, layer_frame, weight_frame
 from moe_tune.base.errors import DataError
 from moe_tune.stats.depth_trend import DepthTrend, depth_trend
 from moe_tune.stats.entropy_level import EntropyLevel, entropy_level

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from moe_tune.analysis.claims import claims
-from moe_tune.analysis.findings import Analysis
+from moe_tune.analysis.findings import TABLES, Analysis
 from moe_tune.analysis.frames import ScopeEvidence, scope_evidence
 from moe_tune.analysis.kept import Part
 from moe_tune.analysis.passes import AnalysedModel, QuizPass
@@ -16,8 +16,6 @@ from moe_tune.routing import Part as PromptPart
 from moe_tune.routing import Scope
 from moe_tune.runs.directory import environment, now
 from moe_tune.stats.accuracy_estimates import accuracy_text
-
-TABLES = ("experts", "layers", "weights", "subjects", "co_activation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,18 +121,11 @@ def gather(
 
 def question_table(one: QuizPass, split: str) -> pd.DataFrame:
     """Return how every question of a pass was answered, one row each."""
-    questions = one.quiz.questions(split)
-    frame = pd.DataFrame(
-        {
-            "shots": one.shots,
-            "id": [question.id for question in questions],
-            "content_hash": [question.content_hash for question in questions],
-            "subject": [question.subject for question in questions],
-            "gold": [question.answer for question in questions],
-            "prediction": one.predictions_Q.tolist(),
-        }
-    )
-    return frame.assign(correct=frame["gold"] == frame["prediction"])
+    names = ["id", "content_hash", "subject", "answer"]
+    rows = [[getattr(question, name) for name in names] for question in one.quiz.questions(split)]
+    frame = pd.DataFrame(rows, columns=names).rename(columns={"answer": "gold"})
+    frame.insert(0, "shots", one.shots)
+    return frame.assign(prediction=one.predictions_Q.tolist(), correct=lambda both: both["gold"] == both["prediction"])
 
 
 def _by_scope(one: QuizPass, model: AnalysedModel, manner: Manner) -> dict[Scope | PromptPart, ScopeEvidence]:

@@ -112,10 +112,8 @@ def run_pass(
     """Answer every question of a split once."""
     examiner = model.examiner(quiz, trainer, checkpoint)
     results = examiner.results(split, model.scopes)
-    said = f"{split}, {quiz.few_shot}-shot"
+    recorder: SplitResults | _PartedResults = results
     if any(scope in PARTS for scope in model.scopes):
         recorder = _PartedResults(results, quiz.encoder(split), quiz.encoded(split).prompts)
-        examiner.evaluate(split, recorder, announced=said)
-    else:
-        examiner.evaluate(split, results, announced=said)
+    examiner.evaluate(split, recorder, announced=f"{split}, {quiz.few_shot}-shot")
     return QuizPass(quiz.few_shot, examiner, results)

@@ -1,6 +1,6 @@
 """The report: one page whose charts and tables follow a switch between the settings, and its tables as texts."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from moe_tune.analysis.charts import CHARTS
@@ -62,9 +62,7 @@ def render_latex(analysis: Analysis) -> str:
 
 def accuracies(analysis: Analysis) -> dict[str, str]:
     """Return the accuracy with its interval by number of worked examples, such as ``5-shot``."""
-    accuracy = analysis.about.get("accuracy", {})
-    texts = accuracy.items() if isinstance(accuracy, Mapping) else [("accuracy", accuracy)]
-    return {f"{shots}-shot" if str(shots).isdigit() else str(shots): str(text) for shots, text in texts}
+    return {f"{shots}-shot": str(text) for shots, text in analysis.about.get("accuracy", {}).items()}
 
 
 def _blocks(analysis: Analysis) -> Iterator[str]:

@@ -4,7 +4,6 @@ import math
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from statsmodels.stats.weightstats import DescrStatsW
 from torch import Tensor
 
+from moe_tune.analysis.findings import SENSITIVITY
 from moe_tune.analysis.perturbations import CHANGES, Change
 from moe_tune.base.errors import ConfigError
 from moe_tune.data.batching import Batch, PromptDataset
@@ -32,19 +32,6 @@ FEWEST = 30
 """With fewer questions than this a mean gets no normal interval."""
 LETTERS = -1
 """Stands in the column ``layer`` where a row is about the letters."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Answers:
-    """What a model made of some prompts.
-
-    Args:
-        chosen_QLE: Whether the answer position of a question chose an expert of a layer.
-        letter_Q: Index of the letter it answered with, from 0.
-    """
-
-    chosen_QLE: NDArray[np.bool_]
-    letter_Q: NDArray[np.intp]
 
 
 def changed_experts(before_QE: NDArray[np.bool_], after_QE: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -115,8 +102,7 @@ def measure_sensitivity(
             for index, layer in enumerate(examiner.gated.gates)
         ]
         rows.append({**shared, "layer": LETTERS, **_flipped(before.letter_Q[place_Q] != letter_Q)})
-    frame = pd.DataFrame(rows)
-    return frame[["change", "layer", "questions", *_changed(np.zeros(0)), *_flipped(np.zeros(0, bool)), "too_long"]]
+    return pd.DataFrame(rows)[[*SENSITIVITY[2:], "too_long"]]  # those of letters and of layers are in rows of their own
 
 
 def _asked(quiz: QuizDataModule, split: str, sample: list[PromptedQuestion], change: Change) -> list[PromptedQuestion]:
@@ -132,32 +118,32 @@ def _asked(quiz: QuizDataModule, split: str, sample: list[PromptedQuestion], cha
     return asked
 
 
-def _answers(examiner: Examiner, split: str, prompts: list[PromptedQuestion], batch_size: int) -> Answers:
+def _answers(examiner: Examiner, split: str, prompts: list[PromptedQuestion], batch_size: int) -> "_Choices":
     """Answer prompts one batch after the other."""
     quiz = examiner.quiz
     dataset = PromptDataset(prompts, quiz.subjects, quiz.pad_id)
     places = (list(range(start, min(start + batch_size, len(prompts)))) for start in range(0, len(prompts), batch_size))
     shape = (len(prompts), len(examiner.gated.gates), examiner.gated.rule.num_experts)
-    return examiner.evaluate(split, _Choices(shape), (dataset[place_B] for place_B in places)).answers
+    return examiner.evaluate(split, _Choices(shape), (dataset[place_B] for place_B in places))
 
 
 class _Choices:
-    """Keeps which experts and which letter each of some prompts led to, in the order asked."""
+    """Keeps which experts and which letter, from 0, each of some prompts led to, in the order asked."""
 
     needs = frozenset[str]()
 
     def __init__(self, shape: tuple[int, int, int]) -> None:
-        self.answers = Answers(np.zeros(shape, dtype=bool), np.zeros(shape[0], dtype=np.intp))
+        self.chosen_QLE, self.letter_Q = np.zeros(shape, dtype=bool), np.zeros(shape[0], dtype=np.intp)
         self.asked = 0
 
     def add(self, trace: RoutingTrace, batch: Batch, judged: Judged) -> None:
         place_B = slice(self.asked, self.asked + len(judged.loss_B))
         self.asked += len(judged.loss_B)
-        self.answers.letter_Q[place_B] = judged.log_probs_BA.argmax(-1).cpu().numpy()
+        self.letter_Q[place_B] = judged.log_probs_BA.argmax(-1).cpu().numpy()
         question_T = trace.question_T[trace.answer_T]
         for index, output in enumerate(trace.at("answer")):
             hit_BE = questions_by_expert(output, question_T, len(judged.loss_B))
-            self.answers.chosen_QLE[place_B, index] = hit_BE.cpu().numpy()
+            self.chosen_QLE[place_B, index] = hit_BE.cpu().numpy()
 
 
 def _own(gated: GatedModel) -> list[Tensor]:
@@ -168,18 +154,13 @@ def _own(gated: GatedModel) -> list[Tensor]:
 def _changed(share_Q: NDArray[np.float64]) -> dict[str, float]:
     """Return the columns of a layer: the mean share with its interval, and the share of questions with any change."""
     low, high = _mean_interval(share_Q)
-    return {
-        "changed_share": float(share_Q.mean()) if len(share_Q) else math.nan,
-        "changed_low": low,
-        "changed_high": high,
-        "any_changed_share": float((share_Q > 0).mean()) if len(share_Q) else math.nan,
-    }
+    share, any_changed = (float(one_Q.mean()) if len(one_Q) else math.nan for one_Q in (share_Q, share_Q > 0))
+    return {"changed_share": share, "changed_low": low, "changed_high": high, "any_changed_share": any_changed}
 
 
 def _flipped(flip_Q: NDArray[np.bool_]) -> dict[str, float]:
     """Return the columns of the letters: the share of questions answered otherwise, with Wilson's interval."""
-    share = float(flip_Q.mean()) if len(flip_Q) else math.nan
-    _, low, high = map(float, raw_accuracy(flip_Q.sum(), np.array(len(flip_Q))))
+    share, low, high = map(float, raw_accuracy(flip_Q.sum(), np.array(len(flip_Q))))
     return {"flipped_share": share, "flipped_low": low, "flipped_high": high}
 
 

@@ -13,10 +13,9 @@ from moe_tune.answer_path.description import cache_folder, describe_cache, promp
 from moe_tune.answer_path.forward import answer_logits, choice_logits
 from moe_tune.answer_path.packed_prompts import packed_logits
 from moe_tune.answer_path.prefixes import SharedPrefixes, shared_prefixes
-from moe_tune.answer_path.prompt_pass import PromptPass
+from moe_tune.answer_path.prompt_pass import PromptPass, StreamedStates
 from moe_tune.answer_path.states import PromptStates
 from moe_tune.answer_path.store import PromptStore, StorePlan, open_store
-from moe_tune.answer_path.streamed import StreamedStates
 from moe_tune.answer_path.trunk import TrunkPass, trunk_hidden, trunk_shape
 from moe_tune.answer_path.way import Way, WayDecision, decide_way
 from moe_tune.base.errors import ConfigError
@@ -30,7 +29,6 @@ class StateSource(Protocol):
 
     def batch(self, question_B: Tensor) -> PromptStates:
         """Return the states of questions, in the order asked."""
-        ...
 
 
 class Answering:
@@ -133,18 +131,11 @@ class Answering:
                 self._shapes[split] = self._shape(kept[0])
                 self._sources[split] = kept[1]
             else:
-                trunk, ranks = way is Way.TRUNK, self.here.ranks
-                description = self._description(split, self._first_layer, trunk)
-                self._sources[split] = build_store(
-                    cache_folder(description, self.here.settings.folder),
-                    self.plan(split, trunk),
-                    description,
-                    self._trunk_pass(split) if trunk else self._prompt_pass(split),
-                    ranks.rank,
-                    ranks.world_size,
-                    ranks.barrier,
-                    ranks.broadcast,
-                )
+                trunk = way is Way.TRUNK
+                description, plan = self._description(split, self._first_layer, trunk), self.plan(split, trunk)
+                folder = cache_folder(description, self.here.settings.folder)
+                computed = self._trunk_pass(split) if trunk else self._prompt_pass(split)
+                self._sources[split] = build_store(folder, plan, description, computed, self.here.ranks)
         return self._sources[split]
 
     def _kept_by_all(self, split: str) -> tuple[int, StateSource] | None:

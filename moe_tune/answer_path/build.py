@@ -3,23 +3,15 @@
 import itertools
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 from filelock import SoftFileLease, Timeout
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from rich import progress as shown
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.text import Text
 
 from moe_tune.answer_path.prefixes import SharedPrefixes
@@ -28,7 +20,7 @@ from moe_tune.answer_path.store import PromptStore, StorePlan, open_store
 from moe_tune.answer_path.store_writer import StoreWriter, draft_of
 from moe_tune.base.errors import ConfigError, ModelError
 from moe_tune.base.locks import cache_lock, holder
-from moe_tune.base.ranks import everywhere
+from moe_tune.base.ranks import ALONE, Ranks, everywhere
 
 BATCH_PRICE = 384
 """What a batch costs beside its tokens, in tokens: reading the weights once more."""
@@ -52,18 +44,10 @@ class Pass(Protocol):
 
     def batch(self, question_B: Sequence[int]) -> PromptStates:
         """Return what is kept of questions that share one prefix, or have none."""
-        ...
 
 
 def build_store(
-    folder: Path,
-    plan: StorePlan,
-    description: dict[str, Any],
-    prompt_pass: Pass,
-    rank: int = 0,
-    world_size: int = 1,
-    barrier: Callable[[], None] = lambda: None,
-    agreed: Callable[[bool], bool] = bool,
+    folder: Path, plan: StorePlan, description: dict[str, Any], prompt_pass: Pass, ranks: Ranks = ALONE
 ) -> PromptStore:
     """Return the cache in a folder, computing what is missing of it; of two builders at once, one waits.
 
@@ -72,65 +56,54 @@ def build_store(
         ResourceError: The disk is too small.
     """
     lock = cache_lock(folder)
-    if rank == 0:
+    if not ranks.rank:
         folder.parent.mkdir(parents=True, exist_ok=True)
-    _wait_for(lock, rank, agreed)
+    _wait_for(lock, ranks)
     try:
-        if not agreed(rank == 0 and open_store(folder) is not None):
+        if not ranks.broadcast(not ranks.rank and open_store(folder) is not None):
             rank_zero_info(
                 f"prompt cache of {description['split']}: {len(plan.own_length_Q):,} questions, "
                 f"{plan.bytes / 1e9:.2f} GB, {folder}"
             )
-            _fill(folder, plan, description, prompt_pass, rank, world_size, barrier)
+            _fill(folder, plan, description, prompt_pass, ranks)
     finally:
-        if rank == 0:
+        if not ranks.rank:
             lock.release()
-    barrier()
+    ranks.barrier()
     built = open_store(folder)
     seen = everywhere(built is not None)
-    if built is None and rank == 0:
+    if built is None and not ranks.rank:
         raise ModelError(f"expected a prompt cache in {folder} but it is gone. Hint: run the command again.")
     if built is None or not seen:
         raise ConfigError(OTHER_DISKS.format(folder.parent))
     return built
 
 
-def _wait_for(lock: SoftFileLease, rank: int, agreed: Callable[[bool], bool]) -> None:
+def _wait_for(lock: SoftFileLease, ranks: Ranks) -> None:
     """Wait until the first process has the lock; the others ask it often, as what they ask by has a timeout."""
     told = ""
-    while not agreed(rank == 0 and _taken(lock, seconds=ASK_SECONDS if told else 0.0)):
-        if rank == 0 and (owner := holder(lock)) != told:
+    while True:
+        if not ranks.rank:
+            with suppress(Timeout):
+                lock.acquire(timeout=ASK_SECONDS if told else 0.0)
+        if ranks.broadcast(lock.is_locked):
+            return
+        if not ranks.rank and (owner := holder(lock)) != told:
             print(f"waiting for {owner}, which builds this cache", file=sys.stderr)
             told = owner
 
 
-def _taken(lock: SoftFileLease, seconds: float) -> bool:
-    try:
-        lock.acquire(timeout=seconds)
-    except Timeout:
-        return False
-    return True
-
-
-def _fill(
-    folder: Path,
-    plan: StorePlan,
-    description: dict[str, Any],
-    prompt_pass: Pass,
-    rank: int,
-    world_size: int,
-    barrier: Callable[[], None],
-) -> None:
-    first = StoreWriter(folder, plan, description, 0, world_size) if rank == 0 else None
-    barrier()  # the files are there
+def _fill(folder: Path, plan: StorePlan, description: dict[str, Any], prompt_pass: Pass, ranks: Ranks) -> None:
+    first = None if ranks.rank else StoreWriter(folder, plan, description, 0, ranks.world_size)
+    ranks.barrier()  # the files are there
     if not everywhere(draft_of(folder).is_dir()):
         raise ConfigError(OTHER_DISKS.format(folder.parent))
-    with first or StoreWriter(folder, plan, description, rank, world_size) as writer:
+    with first or StoreWriter(folder, plan, description, ranks.rank, ranks.world_size) as writer:
         missing = writer.missing_questions()
         batches = pass_batches(missing, plan, prompt_pass.prefixes)
         shortfall = set(writer.missing_prefixes())
         committed = time.monotonic()
-        with _progress(disable=rank > 0) as progress:
+        with _progress(disable=ranks.rank > 0) as progress:
             task = progress.add_task(f"prompts {description['split']}", total=len(missing))
             for question_B in batches:
                 states = prompt_pass.batch(question_B)
@@ -143,8 +116,8 @@ def _fill(
                     writer.commit()
                     committed = time.monotonic()
         writer.commit()
-        barrier()
-        if rank == 0:
+        ranks.barrier()
+        if not ranks.rank:
             writer.publish()
 
 
@@ -152,22 +125,12 @@ def pass_batches(questions: Sequence[int], plan: StorePlan, prefixes: SharedPref
     """Return the batches of a pass: each of one prefix, of like length, the longest first."""
     lengths = plan.own_length_Q.tolist()
     order = sorted(questions, key=lambda index: (prefixes.prefix_Q[index], -lengths[index], index))
-    return list(_cut(order, lengths, prefixes))
+    runs = itertools.groupby(order, key=lambda index: prefixes.prefix_Q[index])
+    return [batch for _, run in runs for batch in _cheapest(list(run), lengths)]
 
 
-def _cut(order: Sequence[int], lengths: Sequence[int], prefixes: SharedPrefixes) -> Iterator[list[int]]:
-    """Yield runs of the order, cut where that costs least: padded tokens, and a fixed price per batch."""
-    run: list[int] = []
-    for index in order:
-        if run and prefixes.prefix_Q[index] != prefixes.prefix_Q[run[0]]:
-            yield from _cheapest(run, lengths)
-            run = []
-        run.append(index)
-    yield from _cheapest(run, lengths)
-
-
-def _cheapest(run: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
-    """Return the cheapest cut of questions of falling length; a batch costs its length times its size, and a price."""
+def _cheapest(run: list[int], lengths: Sequence[int]) -> list[list[int]]:
+    """Return the cheapest cut of questions of falling length: padded tokens cost, and each batch a fixed price."""
     cost, cut_at = [0], [0]
     for end in range(1, len(run) + 1):
         best: tuple[float, int] = (float("inf"), 0)
@@ -182,23 +145,16 @@ def _cheapest(run: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
     while ends[-1]:
         ends.append(cut_at[ends[-1]])
     ends.reverse()
-    return [list(run[start:end]) for start, end in itertools.pairwise(ends)]
+    return [run[start:end] for start, end in itertools.pairwise(ends)]
 
 
-class _Speed(ProgressColumn):
-    def render(self, task: Task) -> Text:
+class _Speed(shown.ProgressColumn):
+    def render(self, task: shown.Task) -> Text:
         return Text(f"{task.finished_speed or task.speed or 0:.1f} questions/s")
 
 
-def _progress(disable: bool) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Speed(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=disable,
-    )
+def _progress(disable: bool) -> shown.Progress:
+    counted = (shown.BarColumn(), shown.MofNCompleteColumn(), _Speed())
+    times = (shown.TimeElapsedColumn(), shown.TimeRemainingColumn())
+    console = Console(stderr=True)
+    return shown.Progress("{task.description}", *counted, *times, console=console, transient=True, disable=disable)

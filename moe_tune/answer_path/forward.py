@@ -1,22 +1,18 @@
 """The one-token forward: the upper layers of a model, run on answer tokens over kept keys and values."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from moe_tune.answer_path import attention
 from moe_tune.answer_path.states import PromptStates
+from moe_tune.base.replaced import replaced
 from moe_tune.data.batching import Batch
 from moe_tune.data.packed import PackedChoices
 from moe_tune.gates.gated_model import GatedModel
 from moe_tune.models.state_shape import StateShape
 from moe_tune.routing import RoutingTrace
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 
 def answer_logits(gated: GatedModel, shape: StateShape, states: PromptStates) -> Tensor:
@@ -72,30 +68,13 @@ def _upper_layers(
 ) -> Tensor:
     """Run answer tokens through the upper layers and the last norm; this closes the trace."""
     model: Any = gated.model
-    rotary = model.base_model.rotary_emb(hidden_BND, position_BN)
+    where = {"position_ids": position_BN, "position_embeddings": model.base_model.rotary_emb(hidden_BND, position_BN)}
+    read = {"prompt_states": states, "first_layer": shape.first_layer, "seen_BNN": seen_BNN}
     try:
-        with _attending_to_states(model):
+        with replaced(model.config, _attn_implementation=attention.NAME):
             for layer in model.base_model.layers[shape.first_layer : shape.layers]:
-                hidden_BND = layer(
-                    hidden_BND,
-                    attention_mask=None,
-                    position_ids=position_BN,
-                    position_embeddings=rotary,
-                    prompt_states=states,
-                    first_layer=shape.first_layer,
-                    seen_BNN=seen_BNN,
-                )
+                hidden_BND = layer(hidden_BND, attention_mask=None, **where, **read)
     finally:
         gated.trace.is_open = False
     normed_BND: Tensor = model.base_model.norm(hidden_BND)
     return normed_BND
-
-
-@contextmanager
-def _attending_to_states(model: "PreTrainedModel") -> Iterator[None]:
-    before = model.config._attn_implementation
-    model.config._attn_implementation = attention.NAME
-    try:
-        yield
-    finally:
-        model.config._attn_implementation = before

@@ -13,7 +13,7 @@ from typing import Any
 from rich.filesize import decimal
 
 from moe_tune.answer_path.store import open_store
-from moe_tune.base.errors import ConfigError, did_you_mean
+from moe_tune.base.errors import ConfigError, did_you_mean, require
 from moe_tune.base.locks import cache_lock, holder, idle
 
 OURS = re.compile(r"[0-9a-f]{16}(\..+)?")
@@ -101,8 +101,7 @@ def cleaned(
     """
     if not (keys or every or unfinished or days is not None):
         raise ConfigError("expected what to remove but got nothing (cache clean). Hint: KEY, --unfinished or --all.")
-    if days is not None and not days >= 0:
-        raise ConfigError(f"expected days from 0 but got {days} (cache clean --older_than). Hint: 30.")
+    require(days is None or days >= 0, "days from 0", days, "cache clean --older_than", "30.")
     named = {one.key for beginning in keys for one in folders_of(kept, beginning)}
     every = every or not (named or unfinished)
     freed = removed = 0

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import DynamicCache
 
 from moe_tune.answer_path.prefixes import SharedPrefixes
@@ -13,7 +15,7 @@ from moe_tune.answer_path.states import PromptStates
 from moe_tune.data.encoding import PromptedQuestion
 from moe_tune.data.packed import PackedChoices
 from moe_tune.gates.gated_model import GatedModel
-from moe_tune.gates.session import Session
+from moe_tune.models.experts_choice import experts_run_by
 from moe_tune.models.state_shape import StateShape
 from moe_tune.routing import RoutingTrace
 
@@ -59,6 +61,7 @@ class _KeptKeys(DynamicCache):
         return self.length + query_length, 0
 
 
+@dataclass(eq=False)
 class PromptPass:
     """Computes the states of prompts; the pretrained router decides for every token.
 
@@ -73,20 +76,13 @@ class PromptPass:
         experts: The experts implementation of the pass; ``None`` is the model's own.
     """
 
-    def __init__(
-        self,
-        gated: GatedModel,
-        shape: StateShape,
-        prompts: Sequence[PromptedQuestion],
-        prefixes: SharedPrefixes,
-        pad_id: int,
-        experts: str | None = None,
-    ) -> None:
-        self.experts = experts
-        self.gated, self.shape = gated, shape
-        self.prompts, self.prefixes, self.pad_id = prompts, prefixes, pad_id
-        self.device = gated.device
-        self._prefix: dict[int, list[tuple[Tensor, Tensor]]] = {}
+    gated: GatedModel
+    shape: StateShape
+    prompts: Sequence[PromptedQuestion]
+    prefixes: SharedPrefixes
+    pad_id: int
+    experts: str | None = None
+    _prefix: dict[int, list[tuple[Tensor, Tensor]]] = field(default_factory=dict, init=False)
 
     @torch.no_grad()
     def batch(self, question_B: Sequence[int]) -> PromptStates:
@@ -100,7 +96,7 @@ class PromptPass:
         kept, answer_BXD = self._run(
             rows, self._prefix_layers(prefix) if prefix >= 0 else [], choices=choices, answer_B=length_B
         )
-        length_B = length_B.to(self.device)
+        length_B = length_B.to(self.gated.device)
         questions, heads, _, channels = kept[0][0].shape
         own = kept[0][0].new_empty(len(kept), 2, questions, heads, int(length_B.max()), channels)
         for layer in range(len(own)):
@@ -139,25 +135,26 @@ class PromptPass:
         seen_BS = torch.cat([torch.ones(len(rows), before, dtype=torch.long), mask_BS], dim=1)
         first = self.shape.first_layer if first_layer is None else first_layer
         cache = _KeptKeys(prefix, first, self.shape.layers)
-        place_B, place = lengths_B - 1, {}
+        place_B, place, model = lengths_B - 1, {}, self.gated.model
         if choices is not None:
             assert answer_B is not None
             place_B = answer_B[:, None] + torch.arange(int((lengths_B - answer_B).max()))
             place_B = place_B.clamp(max=ids_BS.shape[1] - 1)
-            mask = choices.mask(mask_BS, self.gated.model.dtype)
+            mask = choices.mask(mask_BS, model.dtype)
             seen_BS = torch.cat([mask.new_zeros(*mask.shape[:3], before), mask], dim=-1)
-            place = {"position_ids": choices.position_BS.to(self.device)}
+            place = {"position_ids": choices.position_BS.to(self.gated.device)}
         with (
             self._read_at(place_B, ids_BS.shape[1]) as read,
-            self._pretrained() as session,
+            experts_run_by(model, self.experts),
+            self.gated.session(needs=(), base_only=True) as session,
             suppress(_LastKeysKept),
         ):
             if choices is not None:
-                real_BS = mask_BS.bool().to(self.device)
+                real_BS = mask_BS.bool().to(self.gated.device)
                 session.trace = RoutingTrace.of_tokens(real_BS, real_BS)
-            self.gated.model.base_model(
-                input_ids=ids_BS.to(self.device),
-                attention_mask=seen_BS.to(self.device),
+            model.base_model(
+                input_ids=ids_BS.to(self.gated.device),
+                attention_mask=seen_BS.to(self.gated.device),
                 **place,
                 past_key_values=cache,
                 use_cache=True,
@@ -165,23 +162,11 @@ class PromptPass:
         return cache.kept, torch.stack([read[name] for name in sorted(read)], dim=-2)
 
     @contextmanager
-    def _pretrained(self) -> Iterator[Session]:
-        model = self.gated.model
-        before = model.config._experts_implementation
-        if self.experts is not None:
-            model.set_experts_implementation(self.experts)
-        try:
-            with self.gated.session(needs=(), base_only=True) as session:
-                yield session
-        finally:
-            model.set_experts_implementation(before)
-
-    @contextmanager
     def _read_at(self, position_B: Tensor, length: int) -> Iterator[dict[int, Tensor]]:
         """Collect what enters the first upper layer (under -1) and what each lower router reads, at a position."""
         read: dict[int, Tensor] = {}
         row_B = torch.arange(len(position_B)).view(-1, *[1] * (position_B.dim() - 1))
-        flat_B = (row_B * length + position_B).to(self.device)
+        flat_B = (row_B * length + position_B).to(self.gated.device)
 
         def reader(name: int) -> Any:
             def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
@@ -199,3 +184,39 @@ class PromptPass:
         finally:
             for hook in hooks:
                 hook.remove()
+
+
+class StreamedStates:
+    """Runs the prompts of each batch anew; the questions of a shared prefix together.
+
+    Args:
+        prompt_pass: Computes the states.
+    """
+
+    def __init__(self, prompt_pass: PromptPass) -> None:
+        self.prompt_pass = prompt_pass
+
+    def batch(self, question_B: Tensor) -> PromptStates:
+        """Return the states of questions, in the order asked."""
+        groups: dict[int, list[int]] = {}
+        questions = question_B.tolist()
+        for place, question in enumerate(questions):
+            groups.setdefault(self.prompt_pass.prefixes.prefix_Q[question], []).append(place)
+        parts = [self.prompt_pass.batch([questions[place] for place in places]) for places in groups.values()]
+        if len(parts) == 1:
+            return parts[0]
+        longest = max(part.own_UVBHSC.shape[-2] for part in parts)
+        own = [functional.pad(part.own_UVBHSC, (0, 0, 0, longest - part.own_UVBHSC.shape[-2])) for part in parts]
+        device, most = question_B.device, max(part.answer_BXD.shape[1] for part in parts)
+        answers = [  # of several answer tokens, as cloze questions have them
+            functional.pad(part.answer_BXD, (0, 0, 0, 0, 0, most - part.answer_BXD.shape[1])) for part in parts
+        ]
+        order = torch.tensor([place for places in groups.values() for place in places], device=device).argsort()
+        return PromptStates(
+            torch.cat(answers)[order],
+            torch.cat(own, dim=2)[:, :, order],
+            torch.cat([part.length_B for part in parts])[order],
+            torch.cat([part.prefix_B for part in parts])[order],
+            {index: value for part in parts for index, value in part.prefixes.items()},
+            torch.cat([part.position_B for part in parts])[order],
+        )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from moe_tune.base.errors import ConfigError
+from moe_tune.base.errors import require
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,4 @@ class AnswerPath:
     above_limit: Literal["sample", "stream", "trunk"] = "sample"
 
     def __post_init__(self) -> None:
-        if not self.limit_gb >= 0:
-            raise ConfigError(
-                f"expected a size of at least 0 but got {self.limit_gb} (model.answer_path.limit_gb). Hint: 20."
-            )
+        require(self.limit_gb >= 0, "a size of at least 0", self.limit_gb, "model.answer_path.limit_gb", "20.")

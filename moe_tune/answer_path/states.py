@@ -1,7 +1,7 @@
 """What one pass over the prompts leaves behind: the contract between the pass, the cache and the one-token forward."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -38,11 +38,6 @@ class PromptStates:
         """Return the states on a device."""
         if self.answer_BXD.device == device:
             return self
-        return PromptStates(
-            self.answer_BXD.to(device),
-            self.own_UVBHSC.to(device),
-            self.length_B.to(device),
-            self.prefix_B.to(device),
-            {index: value.to(device) for index, value in self.prefixes.items()},
-            self.position_B.to(device),
-        )
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        moved = {name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)}
+        return replace(self, **moved, prefixes={index: value.to(device) for index, value in self.prefixes.items()})

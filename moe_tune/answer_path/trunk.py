@@ -1,7 +1,6 @@
 """The trunk cache: hidden states of all tokens that enter the first tuned layer, so that epochs skip what is below."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 
 from moe_tune.answer_path.prefixes import SharedPrefixes
 from moe_tune.answer_path.states import PromptStates
+from moe_tune.base.replaced import replaced
 from moe_tune.data.batching import Batch
 from moe_tune.data.encoding import PromptedQuestion
 from moe_tune.gates.gated_model import GatedModel
@@ -42,8 +42,9 @@ class TrunkPass:
         length_B = torch.tensor([len(row) for row in rows])
         ids_BS = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.pad_id)
         mask_BS = (torch.arange(ids_BS.shape[1]) < length_B[:, None]).long()
-        with only_layers(self.gated, slice(0, self.first_layer)), without_norm(self.gated):
-            hidden_BSD = self.gated.model.base_model(
+        body: Any = self.gated.model.base_model
+        with replaced(body, layers=body.layers[: self.first_layer], norm=nn.Identity()):
+            hidden_BSD = body(
                 input_ids=ids_BS.to(self.device), attention_mask=mask_BS.to(self.device), use_cache=False
             ).last_hidden_state
         halves = torch.stack(hidden_BSD.chunk(2, dim=-1))[None, :, :, None]
@@ -54,32 +55,9 @@ class TrunkPass:
 def trunk_hidden(gated: GatedModel, first_layer: int, states: PromptStates, batch: Batch) -> Tensor:
     """Return the last hidden states (B, S, D) of a batch of whole prompts, from a layer on."""
     keys, values = states.own_UVBHSC[0, :, :, 0]
-    with only_layers(gated, slice(first_layer, None)):
-        hidden_BSD: Tensor = gated.model.base_model(
+    body: Any = gated.model.base_model
+    with replaced(body, layers=body.layers[first_layer:]):
+        hidden_BSD: Tensor = body(
             inputs_embeds=torch.cat([keys, values], dim=-1), attention_mask=batch.attention_mask_BS, use_cache=False
         ).last_hidden_state
     return hidden_BSD
-
-
-@contextmanager
-def only_layers(gated: GatedModel, part: slice) -> Iterator[None]:
-    """Let the model's body run only some of its layers."""
-    body: Any = gated.model.base_model
-    every = body.layers
-    body.layers = every[part]
-    try:
-        yield
-    finally:
-        body.layers = every
-
-
-@contextmanager
-def without_norm(gated: GatedModel) -> Iterator[None]:
-    """Let the model's body return what its last layer returns, without the final norm."""
-    body: Any = gated.model.base_model
-    norm = body.norm
-    body.norm = nn.Identity()
-    try:
-        yield
-    finally:
-        body.norm = norm

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from moe_tune.answer_path.settings import AnswerPath
-from moe_tune.base.errors import ConfigError
+from moe_tune.base.errors import ConfigError, require
 from moe_tune.losses.base import AuxLoss
 from moe_tune.routing import Scope
 
@@ -67,22 +67,18 @@ class SplitSizes(Protocol):
     @property
     def questions(self) -> int:
         """Questions of the split."""
-        ...
 
     @property
     def prompt_bytes(self) -> float:
         """Bytes of its prompt cache."""
-        ...
 
     @property
     def trunk_bytes(self) -> float:
         """Bytes of its trunk cache."""
-        ...
 
     @property
     def kept(self) -> bool:
         """Whether its prompt cache is there already."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +121,8 @@ def decide_way(split: str, reach: Reach, settings: AnswerPath, sizes: SplitSizes
     if settings.above_limit == "trunk":
         return _trunk_or_prompts(reach, sizes, limit)
     fewer = int(sizes.questions * min(0.98, limit / sizes.prompt_bytes))
-    if fewer < 1:
-        raise ConfigError(
-            f"expected room for a question's cache but got {settings.limit_gb:g} GB "
-            "(model.answer_path.limit_gb). Hint: --model.answer_path.above_limit stream keeps nothing."
-        )
+    where, hint = "model.answer_path.limit_gb", "--model.answer_path.above_limit stream keeps nothing."
+    require(fewer >= 1, "gigabytes for a question's cache", settings.limit_gb, where, hint)
     return WayDecision(Way.CACHED, fewer)
 
 

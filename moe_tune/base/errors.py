@@ -49,6 +49,16 @@ class ServiceError(MoeTuneError):
     exit_code = 7
 
 
+def require(holds: bool, expected: str, came: object, where: str, hint: str) -> None:
+    """Refuse a configured value that does not hold.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    if not holds:
+        raise ConfigError(f"expected {expected} but got {came!r} ({where}). Hint: {hint}")
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return a hint naming the closest known word and all of them.
 

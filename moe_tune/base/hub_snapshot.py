@@ -1,6 +1,5 @@
 """Files of a model or a dataset on the Hub at one commit: out of the local cache without any network, or downloaded."""
 
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
@@ -9,7 +8,7 @@ from moe_tune.base.errors import ConfigError, ModelError, ServiceError
 SETTINGS = ("*.json", "*.jinja", "*.txt", "*.model")
 """A model's configuration and tokenizer."""
 WEIGHTS = ("*.safetensors",)
-BELOW = ("*/*.safetensors",)
+BELOW = ["*/*.safetensors"]
 """Weights in folders of a repository are the same once more, in another layout."""
 KEYS = {"model": "model.base.revision", "dataset": "data.source.revision"}
 """Where a kind of repository has its commit from."""
@@ -31,10 +30,9 @@ def hub_snapshot(
 
     asked = f"{what} of {repository} at {commit}"
     try:
+        wanted = [*patterns]
         folder = Path(
-            snapshot_download(
-                repository, repo_type=kind, revision=commit, allow_patterns=[*patterns], ignore_patterns=[*BELOW]
-            )
+            snapshot_download(repository, repo_type=kind, revision=commit, allow_patterns=wanted, ignore_patterns=BELOW)
         )
     except RevisionNotFoundError as fault:
         raise ConfigError(
@@ -88,13 +86,10 @@ def _wanted(repository: str, commit: str, patterns: tuple[str, ...], kind: Liter
     """Return the wanted files that the commit lists; none where the cache has no list of them."""
     from huggingface_hub import get_cached_repo_tree
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
+    from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]  # what downloads go by
 
     try:
         listed = [file.path for file in get_cached_repo_tree(repository, revision=commit, repo_type=kind)]
     except CachedRepoTreeNotFoundError:
         return []
-
-    def among(path: str, some: tuple[str, ...]) -> bool:
-        return any(fnmatchcase(path, pattern) for pattern in some)
-
-    return [path for path in listed if among(path, patterns) and not among(path, BELOW)]
+    return [*filter_repo_objects(listed, allow_patterns=[*patterns], ignore_patterns=BELOW)]

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
-from moe_tune.base.errors import ConfigError
+from moe_tune.base.errors import require
 
 T = TypeVar("T")
 
@@ -44,8 +44,7 @@ def load_plugin_file(path: str) -> ModuleType:
         ConfigError: The file does not exist.
     """
     file = Path(path)
-    if not file.is_file():
-        raise ConfigError(f"expected a Python file but got {path!r} (--plugins). Hint: give a path that exists.")
+    require(file.is_file(), "a Python file", path, "--plugins", "give a path that exists.")
     name = f"{PLUGIN}{file.stem}"  # it stands in configurations, which an edit of the file must not break
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from moe_tune.base.errors import require
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -75,6 +77,16 @@ def write_parquet(frame: "pd.DataFrame", target: Path) -> None:
     """Write a table as parquet, atomically."""
     with published(target) as draft:
         frame.to_parquet(draft, index=False)
+
+
+def require_writable(folder: Path, expected: str, where: str, hint: str) -> None:
+    """Refuse a folder that is not there and cannot be made, or cannot be written to.
+
+    Raises:
+        ConfigError: It is one.
+    """
+    standing = next(path for path in [folder, *folder.absolute().parents] if path.exists())
+    require(standing.is_dir() and os.access(standing, os.W_OK), expected, str(folder), where, hint)
 
 
 def _flush(path: Path) -> None:

@@ -9,13 +9,6 @@ import torch.distributed
 from torch import Tensor
 
 
-def _stay() -> None: ...
-
-
-def _alone(value: Any, /) -> Any:
-    return value
-
-
 @dataclass(frozen=True, slots=True)
 class Ranks:
     """One of the processes that work together; by default the only one.
@@ -29,8 +22,8 @@ class Ranks:
 
     rank: int = 0
     world_size: int = 1
-    barrier: Callable[[], Any] = _stay
-    broadcast: Callable[[Any], Any] = _alone
+    barrier: Callable[[], Any] = lambda: None
+    broadcast: Callable[[Any], Any] = lambda value: value
 
 
 ALONE = Ranks()

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from moe_tune.base.errors import ConfigError
+from moe_tune.base.errors import ConfigError, require
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -31,11 +31,8 @@ def load_yaml(file: Path) -> Any:
     Raises:
         ConfigError: The file is not there, is no YAML, or names a key twice.
     """
-    if not file.is_file():
-        raise ConfigError(
-            f"expected a configuration file but got {str(file)!r} (--config). "
-            "Hint: configs/nano.yaml is one to start from."
-        )
+    hint = "configs/nano.yaml is one to start from."
+    require(file.is_file(), "a configuration file", str(file), "--config", hint)
     try:
         return parse_yaml(file.read_text(encoding="utf-8"), str(file))
     except UnicodeDecodeError as fault:

@@ -4,7 +4,7 @@ from itertools import islice
 from pathlib import Path
 
 import pandas as pd
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 
 from moe_tune.base.published import write_parquet
 from moe_tune.callbacks.evidence_tables import with_estimates
@@ -30,17 +30,15 @@ class BaseReference(Callback):
     def __init__(self, directory: RunDirectory) -> None:
         self.directory = directory
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: RouterTuner) -> None:
         """Evaluate the pretrained router, unless an earlier part of the fit did."""
-        assert isinstance(pl_module, RouterTuner)
         # The first process decides: another machine may not see the file, and all have to take part in the pass.
         there = trainer.strategy.broadcast(reference_file(self.directory.path).is_file())
         if trainer.limit_val_batches and not there:
             self._keep(trainer, pl_module, base_results(trainer, pl_module))
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: RouterTuner) -> None:
         """Do the same beside the validation of a head with nothing to train; no head at all is its own reference."""
-        assert isinstance(pl_module, RouterTuner)
         if trainer.state.fn == "validate" and not pl_module.trains:
             alone = isinstance(pl_module.head, IdentityHead)
             results = pl_module.results["validation"] if alone else base_results(trainer, pl_module)

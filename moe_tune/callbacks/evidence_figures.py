@@ -15,12 +15,8 @@ def evidence_figures(frame: pd.DataFrame, split: str, reference: pd.DataFrame | 
     """Return the figures of an evaluation by name; layers whose routing was not seen are left out."""
     seen = frame[frame["tokens"] > 0]
     base = seen.iloc[:0] if reference is None else reference[reference["tokens"] > 0]
-    return {
-        "usage": _usage(seen, split, base),
-        "accuracy": _accuracy(seen, split, base),
-        "entropy": _entropy(seen, split, base),
-        "scatter": _scatter(seen, split, base),
-    }
+    drawers = {"usage": _usage, "accuracy": _accuracy, "entropy": _entropy, "scatter": _scatter}
+    return {name: drawn(seen, split, base) for name, drawn in drawers.items()}
 
 
 def _usage(frame: pd.DataFrame, split: str, reference: pd.DataFrame) -> Figure:
@@ -31,12 +27,10 @@ def _usage(frame: pd.DataFrame, split: str, reference: pd.DataFrame) -> Figure:
         never_L = (usage_LE == 0).mean(-1)
         title = f"{split}, scope {scope}: share of tokens per expert (sand: never, {never_L.mean():.0%})"
         # All of the tokens at the upper end, so that epochs and runs can be compared.
-        chart = routing.usage_chart(
-            routing.layer_names(part), usage_LE, part.groupby("layer")["tokens"].first().to_numpy(), 1, title
-        )
-        rows.append(
-            (chart, _beside(never_L, (routing.grid(base, "usage") == 0).mean(-1) if len(base) else None, "never"))
-        )
+        tokens_L = part.groupby("layer")["tokens"].first().to_numpy()
+        chart = routing.usage_chart(routing.layer_names(part), usage_LE, tokens_L, 1, title)
+        base_L = (routing.grid(base, "usage") == 0).mean(-1) if len(base) else None
+        rows.append((chart, _beside(never_L, base_L, "never")))
     return map_picture(rows)
 
 
@@ -55,26 +49,16 @@ def _entropy(frame: pd.DataFrame, split: str, reference: pd.DataFrame) -> Figure
     for axes, kind in zip(panels, ("all", "topk"), strict=True):
         curves = []
         for colour, scope in zip(SERIES, frame["scope"].unique(), strict=False):
-            for table in (frame, reference):
-                rows = table[table["scope"] == scope]
-                if rows.empty:
-                    continue
-                layers = rows.groupby("layer").first()
-                mean_L, deviation_L = layers[f"entropy_{kind}_mean"], layers[f"entropy_{kind}_std"]
-                if table is frame:
-                    even = mean_L * 0 + np.log(rows["expert"].nunique())
-                    most_L = even if kind == "all" else layers["entropy_topk_most"]
-                    curves.append(
-                        routing.EntropyCurve(f"scope {scope}", layers.index, mean_L, most_L, deviation_L, colour)
-                    )
-                else:
-                    curves.append(
-                        routing.EntropyCurve("pretrained router", layers.index, mean_L, colour=colour, dash="dash")
-                    )
-        draw(
-            axes,
-            routing.entropy_chart(curves, f"{split}: entropy over {'all' if kind == 'all' else 'the chosen'} experts"),
-        )
+            layers, base = (table[table["scope"] == scope].groupby("layer").first() for table in (frame, reference))
+            mean_L, deviation_L = layers[f"entropy_{kind}_mean"], layers[f"entropy_{kind}_std"]
+            even_L = mean_L * 0 + np.log(frame["expert"].nunique())
+            most_L = even_L if kind == "all" else layers["entropy_topk_most"]
+            curves.append(routing.EntropyCurve(f"scope {scope}", layers.index, mean_L, most_L, deviation_L, colour))
+            if len(base):
+                mean_L = base[f"entropy_{kind}_mean"]
+                curves.append(routing.EntropyCurve("pretrained router", base.index, mean_L, colour=colour, dash="dash"))
+        title = f"{split}: entropy over {'all' if kind == 'all' else 'the chosen'} experts"
+        draw(axes, routing.entropy_chart(curves, title))
     return figure
 
 
@@ -82,11 +66,8 @@ def _scatter(frame: pd.DataFrame, split: str, reference: pd.DataFrame) -> Figure
     """Accuracy by usage; the colour is the layer."""
     part, base = (table[table["scope"] == "answer"] for table in (frame, reference))
     figure = Figure(figsize=(8, 4.6))
-    title = f"{split}: experts, associational"
-    draw(
-        figure.add_axes((0.1, 0.12, 0.82, 0.8)),
-        routing.scatter_chart(part, _pooled(part), title, _pooled(base) if len(base) else None),
-    )
+    overall, title = _pooled(base) if len(base) else None, f"{split}: experts, associational"
+    draw(figure.add_axes((0.1, 0.12, 0.82, 0.8)), routing.scatter_chart(part, _pooled(part), title, overall))
     scale = figure.add_axes((0.935, 0.12, 0.015, 0.8))
     first, last = float(part["layer"].min()), float(part["layer"].max())
     colour_scale(scale, EVEN_STOPS, first, last, [first, last], ".0f")
@@ -101,12 +82,9 @@ def _beside(value_L: Floats, base_L: Floats | None, name: str) -> Chart:
     if base_L is not None:
         marks.append(Line(base_L, places, "", "ink", "dash", 1.2))
     most = float(max(value_L.max(), 0 if base_L is None else base_L.max()))
-    return Chart(
-        marks,
-        Axis(f"0 to {most:.1%}", ticks={}, ends=(0, max(1.05 * most, 0.01))),
-        Axis(ticks={}, ends=(len(value_L) - 0.5, -0.5)),
-        name if base_L is None else f"{name} (dashed: pretrained)",
-    )
+    x = Axis(f"0 to {most:.1%}", ticks={}, ends=(0, max(1.05 * most, 0.01)))
+    y = Axis(ticks={}, ends=(len(value_L) - 0.5, -0.5))
+    return Chart(marks, x, y, name if base_L is None else f"{name} (dashed: pretrained)")
 
 
 def _spread(trusted_LE: Floats) -> Floats:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
 from moe_tune.base.published import published, write_parquet
@@ -28,29 +28,24 @@ class EvidenceLog(Callback):
     def __init__(self, train: bool = False) -> None:
         self.train = train
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: RouterTuner) -> None:
         """Write the validation split's evidence."""
         if not trainer.sanity_checking:
-            self._write_all(trainer, pl_module)
+            self.on_test_epoch_end(trainer, pl_module)
 
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: RouterTuner) -> None:
         """Write the evidence of every test loader."""
-        self._write_all(trainer, pl_module)
+        for split, results in pl_module.results.items():
+            self._write(trainer, pl_module, split, results)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: RouterTuner) -> None:
         """Evaluate the training split if that is asked for."""
-        assert isinstance(pl_module, RouterTuner)
         if not self.train:
             return
         results = pl_module.examiner.evaluate("train", pl_module.examiner.results("train"))
         for name, value in results.evidence.summary().items():
             pl_module.log(f"train/{name}", torch.tensor(value, dtype=torch.float64))
         self._write(trainer, pl_module, "train", results)
-
-    def _write_all(self, trainer: Trainer, tuner: LightningModule) -> None:
-        assert isinstance(tuner, RouterTuner)
-        for split, results in tuner.results.items():
-            self._write(trainer, tuner, split, results)
 
     def _write(self, trainer: Trainer, tuner: RouterTuner, split: str, results: SplitResults) -> None:
         # Every process takes part in adding up the metrics.
@@ -70,7 +65,7 @@ class EvidenceLog(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, EvidenceLogger):
                 logger.log_evidence(split, tables, files)
-            elif isinstance(logger, WandbLogger):  # Lightning's own
+            elif isinstance(logger, WandbLogger):  # ours, or Lightning's own
                 for name, table in tables.items():
                     logger.log_table(f"{split}/{name}", dataframe=table)
                 for name, file in files.items():

@@ -27,14 +27,11 @@ def with_estimates(frame: pd.DataFrame) -> pd.DataFrame:
     frame = frame.copy()
     frame["usage"] = ratio(frame["count"].to_numpy(), frame["tokens"].to_numpy())
     correct, questions = frame["correct"].to_numpy(), frame["questions"].to_numpy()
-    names = ("{}", "{}_low", "{}_high")
-    for name, values in zip(names, raw_accuracy(correct, questions), strict=True):
-        frame[name.format("accuracy")] = values
-    shrunk = np.full((3, len(frame)), np.nan)
+    frame[["accuracy", "accuracy_low", "accuracy_high"]] = np.stack(raw_accuracy(correct, questions), axis=-1)
+    shrunk = np.full((len(frame), 3), np.nan)
     for rows in frame.groupby(["scope", "layer"], sort=False).indices.values():
-        shrunk[:, rows] = shrunk_accuracy(correct[rows], questions[rows])
-    for name, values in zip(names, shrunk, strict=True):
-        frame[name.format("shrunk")] = values
+        shrunk[rows] = np.stack(shrunk_accuracy(correct[rows], questions[rows]), axis=-1)
+    frame[["shrunk", "shrunk_low", "shrunk_high"]] = shrunk
     return frame
 
 

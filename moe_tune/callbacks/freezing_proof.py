@@ -1,6 +1,6 @@
 """FreezingProof: nothing but the heads has changed."""
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from moe_tune.runs.directory import RunDirectory
@@ -17,18 +17,14 @@ class FreezingProof(Callback):
     def __init__(self, directory: RunDirectory) -> None:
         self.directory = directory
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_end(self, trainer: Trainer, pl_module: RouterTuner) -> None:
         """Compare after training."""
-        self._compare(trainer, pl_module)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compare after the calibration of a head with nothing to train."""
-        if trainer.state.fn == "validate":
-            self._compare(trainer, pl_module)
-
-    def _compare(self, trainer: Trainer, tuner: LightningModule) -> None:
-        assert isinstance(tuner, RouterTuner)
-        tensors, known = tuner.gated.prove_frozen(), tuner.gated.fingerprint
+        tensors, known = pl_module.gated.prove_frozen(), pl_module.gated.fingerprint
         if trainer.is_global_zero:
             self.directory.update_manifest(frozen={"tensors": tensors, "sha256_before_and_after": known})
         rank_zero_info(f"frozen: {tensors} tensors, sha256 {known} before and after")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: RouterTuner) -> None:
+        """Compare after the calibration of a head with nothing to train."""
+        if trainer.state.fn == "validate":
+            self.on_fit_end(trainer, pl_module)

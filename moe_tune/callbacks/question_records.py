@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from moe_tune.base.published import write_parquet
@@ -33,32 +33,27 @@ class QuestionRecords(Callback):
     def __init__(self, directory: RunDirectory) -> None:
         self.directory = directory
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: RouterTuner) -> None:
         """Write the validation split's records; say how it went when that is all that was asked for."""
         for split, frame in self._write(trainer, pl_module).items():
             if trainer.state.fn == "validate":
                 rank_zero_info(accuracy_line(split, frame))
 
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: RouterTuner) -> None:
         """Write the records of every test loader, and say how it went."""
         for split, frame in self._write(trainer, pl_module).items():
             self.directory.record_opening(split, len(frame))
             rank_zero_info(accuracy_line(split, frame))
 
-    def _write(self, trainer: Trainer, tuner: LightningModule) -> dict[str, pd.DataFrame]:
-        assert isinstance(tuner, RouterTuner)
+    def _write(self, trainer: Trainer, tuner: RouterTuner) -> dict[str, pd.DataFrame]:
         frames = {}
         for split, results in tuner.results.items():
             results.join()
-            frame = question_frame(
-                tuner.quiz.questions(split),
-                torch.cat(results.question_Q),
-                torch.cat(results.log_probs_QA),
-                torch.cat(results.log_likelihood_QA) if results.log_likelihood_QA else None,
-            )
-            frames[split] = frame
+            index_Q, log_probs_QA = torch.cat(results.question_Q), torch.cat(results.log_probs_QA)
+            raw_QA = torch.cat(results.log_likelihood_QA) if results.log_likelihood_QA else None
+            frames[split] = question_frame(tuner.quiz.questions(split), index_Q, log_probs_QA, raw_QA)
             if trainer.is_global_zero:
-                write_parquet(frame, self.directory.path / "questions" / f"{split}.parquet")
+                write_parquet(frames[split], self.directory.path / "questions" / f"{split}.parquet")
         return frames
 
 
@@ -76,12 +71,12 @@ class PredictionRecords(Callback):
         self.seen: list[dict[str, torch.Tensor]] = []
 
     def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *args: Any
+        self, trainer: Trainer, pl_module: RouterTuner, outputs: Any, batch: Any, batch_idx: int, *args: Any
     ) -> None:
         """Keep a batch's predictions."""
         self.seen.append(outputs)
 
-    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_predict_epoch_end(self, trainer: Trainer, pl_module: RouterTuner) -> None:
         """Write them."""
         index_Q = joined_over_ranks(torch.cat([one["question_B"] for one in self.seen]))
         log_probs_QA = joined_over_ranks(torch.cat([one["log_probs_BA"] for one in self.seen]))
@@ -113,17 +108,19 @@ def question_frame(
     for index, log_probs_A in zip(index_Q[order_Q].tolist(), log_probs_QA[order_Q].double(), strict=True):
         one = questions[index]
         letters = log_probs_A[: len(one.choices)]
-        rows.append(
-            (one.id, one.content_hash, one.subject, one.answer, letters.tolist(), int(letters.argmax()), one.choices)
-        )
+        about = (one.id, one.content_hash, one.subject, one.answer)
+        rows.append((*about, letters.tolist(), int(letters.argmax()), len(one.choices)))
     frame = pd.DataFrame(rows, columns=["id", "content_hash", "subject", "gold", "log_probs", "prediction", "choices"])
     if log_likelihood_QA is not None:
-        pairs = list(zip(log_likelihood_QA[order_Q].double().tolist(), frame["choices"], strict=True))
-        frame["log_likelihoods"] = [found[: len(texts)] for found, texts in pairs]
-        frame["log_likelihoods_per_byte"] = [
-            [value / len(text.encode()) for value, text in zip(found, texts, strict=False)] for found, texts in pairs
+        texts = [questions[index].choices for index in index_Q[order_Q].tolist()]
+        raw = [
+            found[: len(own)] for found, own in zip(log_likelihood_QA[order_Q].double().tolist(), texts, strict=True)
         ]
-    frame["choices"] = frame["choices"].map(len)
+        frame["log_likelihoods"] = raw
+        frame["log_likelihoods_per_byte"] = [
+            [value / len(text.encode()) for value, text in zip(*pair, strict=True)]
+            for pair in zip(raw, texts, strict=True)
+        ]
     return frame
 
 

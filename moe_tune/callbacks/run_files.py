@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from moe_tune.callbacks.start_up_line import start_up_line
@@ -23,80 +23,62 @@ class RunFiles(Callback):
     def __init__(self, directory: RunDirectory, config: dict[str, Any], name: str, plugins: dict[str, str]) -> None:
         self.directory, self.config, self.name, self.plugins = directory, config, name, plugins
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the files before training."""
-        self._write(trainer, pl_module, "fit")
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the files before a validation that no fit asked for."""
-        if trainer.state.fn == "validate":
-            self._write(trainer, pl_module, "validate")
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the files before a test."""
-        self._write(trainer, pl_module, "test")
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the files before predicting."""
-        self._write(trainer, pl_module, "predict")
-
-    def _write(self, trainer: Trainer, tuner: LightningModule, verb: str) -> None:
-        assert isinstance(tuner, RouterTuner)
-        rank_zero_info(start_up_line(tuner))
+    def on_fit_start(self, trainer: Trainer, pl_module: RouterTuner) -> None:
+        """Write the files before training, a test or predicting."""
+        rank_zero_info(start_up_line(pl_module))
         if self.directory.manifest:
             return
         self.directory.write_config(to_yaml(self.config))
         for logger in trainer.loggers:
             # Flat, so that the keys are those of the command line and of sweeps.
             logger.log_hyperparams(flat(self.config))
-        quiz, base, gated = tuner.quiz, tuner.base, tuner.gated
+        quiz, gated = pl_module.quiz, pl_module.gated
+        base = {key: getattr(pl_module.base, key) for key in ("path", "revision", "dtype")}
         self.directory.update_manifest(
             name=self.name,
-            verb=verb,
+            verb=trainer.state.fn.value,
             status="started",
             started=now(),
-            head=type(tuner.head).__name__,
-            scope=tuner.scope,
+            head=type(pl_module.head).__name__,
+            scope=pl_module.scope,
             layers=list(gated.layers),
             moe_layers=list(gated.gates),
-            routing_dtype=tuner.routing_dtype,
-            experts_implementation=tuner.opened.experts,
+            routing_dtype=pl_module.routing_dtype,
+            experts_implementation=pl_module.opened.experts,
             trainable_parameters=sum(one.numel() for one in gated.trainable().values()),
-            losses={name: type(loss).__name__ for name, loss in tuner.losses.items()},
+            losses={name: type(loss).__name__ for name, loss in pl_module.losses.items()},
             seed=quiz.seed,
             processes=trainer.world_size,
-            base={
-                "path": base.path,
-                "revision": base.revision,
-                "dtype": base.dtype,
-                "frozen_sha256": gated.fingerprint,
-            },
+            base=base | {"frozen_sha256": gated.fingerprint},
             protocols={"validation": quiz.protocol.name, "test": quiz.protocol.name}
             | {name: one.name for name, one in quiz.test_protocols.items()},
             plugins=self.plugins,
             **environment(),
         )
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    on_test_start = on_predict_start = on_fit_start
+
+    def on_validation_start(self, trainer: Trainer, pl_module: RouterTuner) -> None:
+        """Write the files before a validation that no fit asked for."""
+        if trainer.state.fn == "validate":
+            self.on_fit_start(trainer, pl_module)
+
+    def teardown(self, trainer: Trainer, pl_module: RouterTuner, stage: str) -> None:
         """Record what was read of the data, and what the calibration saw."""
-        assert isinstance(pl_module, RouterTuner)
         if not trainer.is_global_zero or not self.directory.manifest or trainer.interrupted:
             return
         table = pl_module.table
         if table is not None:
-            self.directory.update_manifest(
-                calibration={"questions": table.questions, "questions_hash": table.questions_hash}
-            )
+            seen = {"questions": table.questions, "questions_hash": table.questions_hash}
+            self.directory.update_manifest(calibration=seen)
         ways = {**self.directory.manifest.get("answer_path", {}), **pl_module.examiner.answering.ways}
         self.directory.update_manifest(answer_path=ways)
         # A later verb reads other splits; what an earlier one recorded stays.
-        before = self.directory.manifest.get("data", {})
-        now_read = pl_module.quiz.manifest
-        merged = {
-            key: {**before[key], **value} if isinstance(value, dict) and isinstance(before.get(key), dict) else value
-            for key, value in now_read.items()
-        }
-        self.directory.update_manifest(data={**before, **merged})
+        data = self.directory.manifest.get("data", {})
+        for key, value in pl_module.quiz.manifest.items():
+            both = isinstance(value, dict) and isinstance(data.get(key), dict)
+            data[key] = data[key] | value if both else value
+        self.directory.update_manifest(data=data)
 
 
 def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

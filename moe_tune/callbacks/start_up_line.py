@@ -15,9 +15,11 @@ def start_up_line(tuner: RouterTuner) -> str:
     own = {id(value) for head in gated.heads.values() for value in head.parameters()}
     own |= {id(value) for value in gated.trainable().values()}
     total = sum(value.numel() for value in gated.model.parameters() if id(value) not in own)
+    asked = str(tuner.layer_choice).removeprefix("last-")
+    fewer = f" (last-{asked}: it has no more)" if asked.isdecimal() and int(asked) > len(gated.gates) else ""
     head = f"{gated.head_name}{' and a LoRA' if tuner.peft else ''}"
     return (
         f"trainable {trained:,} of {total:,} ({100 * trained / total:.4f} %), {len(gated.layers)} of "
-        f"{len(gated.gates)} routers, head {head}, scope {tuner.scope}, experts {tuner.opened.experts}, "
+        f"{len(gated.gates)} routers{fewer}, head {head}, scope {tuner.scope}, experts {tuner.opened.experts}, "
         f"routing {tuner.routing_dtype}, {tuner.examiner.answering.describe()}{again}"
     )

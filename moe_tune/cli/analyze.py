@@ -1,6 +1,5 @@
 """The verb ``analyze``: the routing evidence of a model or a run."""
 
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,12 @@ from moe_tune.analysis.analyse import Asked, analyse
 from moe_tune.analysis.terminal import render_terminal
 from moe_tune.base.errors import ConfigError, DataError
 from moe_tune.base.memory import peak_memory
+from moe_tune.base.published import require_writable
 from moe_tune.cli.verbs import parsed_with_fit
 from moe_tune.routing import PARTS
 from moe_tune.runs.checkpoint import CONFIG, checked_folder
 from moe_tune.settings.config_files import config_label
+from moe_tune.settings.fit_settings import FitSettings
 
 SCOPES = ("answer", "all", *PARTS)
 SENSITIVITY = 256
@@ -58,17 +59,14 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
         home = run.parent.parent if run.parent.name == "checkpoints" else run
         name, folder = home.name, home / "analysis"
     out = Path(given.out) if given.out else folder
-    standing = next(one for one in [out, *out.absolute().parents] if one.exists())
-    if not standing.is_dir() or not os.access(standing, os.W_OK):
-        raise ConfigError(f"expected a folder to write to but got {str(out)!r} (--out). Hint: --out FOLDER.")
+    require_writable(out, "a folder to write to", "--out", "--out FOLDER.")
     checkpoint = None if run is None else str(run)
     asked = Asked(name, checkpoint, home, given.split, given.shots, given.scopes, given.sensitivity, given.draws)
-    analysis = analyse(
-        asked,
-        host,
-        lambda shots: parsed_with_fit("analyze", add_arguments, [*words, f"--data.few_shot={shots}"], plugins),
-        out,
-    )
+
+    def pass_of(shots: int) -> FitSettings:
+        return parsed_with_fit("analyze", add_arguments, [*words, f"--data.few_shot={shots}"], plugins)
+
+    analysis = analyse(asked, host, pass_of, out)
     console = Console()
     console.print(render_terminal(analysis, out))
     console.print(f"{time.monotonic() - began:.0f} s, at most {peak_memory() / 2**30:.2f} GiB of memory", style="dim")

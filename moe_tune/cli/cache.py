@@ -64,15 +64,12 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
 
 
 def _print_table(root: Path, kept: "list[KeptCache]") -> None:
-    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.filesize import decimal
-    from rich.table import Table
-    from rich.text import Text
 
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in ("key", "model", "split", "protocol", "questions", "layers", "size", "created", "last used"):
-        table.add_column(name, justify="right" if name in ("questions", "size") else "left", overflow="fold")
+    from moe_tune.reports.table import Cell, Column, Table
+
+    rows = []
     for one in kept:
         says = one.summary()
         cells = [f"({one.state})", *[""] * 4]
@@ -81,8 +78,13 @@ def _print_table(root: Path, kept: "list[KeptCache]") -> None:
             protocol = f"{says['protocol']}, {says['few_shot']}-shot"
             cells = [str(says["model"]), says["split"], protocol, f"{says['questions']:,}", layers]
         cells += [decimal(one.bytes), (says["created"] or "")[:10], says["last_used"][:10]]
-        table.add_row(one.key, *map(Text, cells))
+        rows.append([one.key, *cells])
+    names = ("key", "model", "split", "protocol", "questions", "layers", "size", "created", "last used")
+    columns = [
+        Column(name, [Cell(row[place]) for row in rows], left=name not in ("questions", "size"), fold=True)
+        for place, name in enumerate(names)
+    ]
     console = Console()
-    console.print(table)
+    console.print(Table(columns).terminal())
     total = decimal(sum(one.bytes for one in kept))
     console.print(f"{len(kept)} in {root}, {total}", soft_wrap=True, highlight=False)

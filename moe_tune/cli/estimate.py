@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from moe_tune.base.errors import ConfigError
+from moe_tune.base.errors import require
 from moe_tune.cli.verbs import add_format, parsed_with_fit
 from moe_tune.models.shapes import model_shape
 from moe_tune.planning.machine import data_sheet, measure
@@ -31,8 +31,8 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
     fit = parsed_with_fit("estimate", add_arguments, argv, plugins)
     given = fit.settings
     for name, value in (("questions", given.questions), ("prompt_tokens", given.prompt_tokens)):
-        if value is not None and not 1 <= value < math.inf:
-            raise ConfigError(f"expected at least 1 but got {value} (--{name}). Hint: leave it out to have it counted.")
+        counted = value is None or 1 <= value < math.inf
+        require(counted, "at least 1", value, f"--{name}", "leave it out to have it counted.")
     dtype = getattr(torch, fit.model.base.dtype)
     shape = model_shape(fit.model.base)
     splits = splits_of(fit.datamodule, fit.model.base, shape, given.questions, given.prompt_tokens)

@@ -10,9 +10,9 @@ from typing import Any
 
 from rich.console import Console
 
-from moe_tune.base.errors import ConfigError
+from moe_tune.base.errors import ConfigError, require
 from moe_tune.cli.verbs import add_format, parsed_with_fit
-from moe_tune.reports.table import Cell, Column, Table, numbers, words
+from moe_tune.reports.table import Cell, Column, Table, interval, numbers, words
 from moe_tune.runs.checkpoint import CONFIG, RouterCheckpointIO, checked_folder
 from moe_tune.settings.fit_settings import FitSettings
 from moe_tune.studies.grid import Outcomes, Point, refuse_lora, run_grid
@@ -44,11 +44,7 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
     ]
     if not points:
         raise ConfigError("expected --vary or --checkpoints but got neither. Hint: --vary model.head.tau=0.5,0.7,1.")
-    if fit.model.scope != "answer":
-        raise ConfigError(
-            f"expected heads at scope answer but got {fit.model.scope!r} (model.scope). "
-            "Hint: experiment compares heads at other scopes."
-        )
+    _refuse_scope(fit.model, "model.scope")
     trainer = fit.trainer_for(limit_val_batches=fit.settings.trainer.limit_val_batches)
     outcomes = run_grid(fit.model, fit.datamodule, points, trainer)
     if fit.settings.format == "json":
@@ -78,11 +74,7 @@ def _varied(settings: list[str], model_of: Callable[[list[str]], RouterTuner]) -
 
 def _trained(folder: Path, plugins: dict[str, str]) -> Point:
     model = FitSettings(["--config", str(folder / CONFIG)], plugins).model
-    if model.scope != "answer":
-        raise ConfigError(
-            f"expected checkpoints of scope answer but got {model.scope!r} ({folder}). "
-            "Hint: leave it out; experiment compares heads at other scopes."
-        )
+    _refuse_scope(model, str(folder))
     refuse_lora(model, str(folder))
     label = folder.parent.parent.name if folder.parent.name == "checkpoints" else folder.name
     kept = RouterCheckpointIO().load_checkpoint(folder)
@@ -90,15 +82,19 @@ def _trained(folder: Path, plugins: dict[str, str]) -> Point:
     return Point(label, model.head, model.layer_choice, kept["state_dict"], kept["base"]["fingerprint"], seen)
 
 
+def _refuse_scope(model: RouterTuner, where: str) -> None:
+    hint = "experiment compares heads at other scopes."
+    require(model.scope == "answer", "heads at scope answer", model.scope, where, hint)
+
+
 def _print(outcomes: list[Outcomes]) -> None:
     results = [one.result for one in outcomes]
-    intervals = ["" if one is None else f"[{100 * one.ci95[0]:+.2f}, {100 * one.ci95[1]:+.2f}]" for one in results]
     table = Table(
         [
             words("head", [one.label for one in outcomes]),
             numbers("acc. %", [one.numbers["accuracy"] for one in outcomes], ".2f", 100),
             numbers("diff", [None if one is None else one.diff for one in results], "+.2f", 100),
-            Column("95 % interval", [Cell(text) for text in intervals]),
+            Column("95 % interval", [Cell("" if one is None else interval(*one.ci95)) for one in results]),
             words("decision", ["baseline" if one is None else one.decision for one in results]),
             numbers("entropy", [one.numbers["entropy_topk"] for one in outcomes], ".3f"),
             numbers("never %", [one.numbers["never_activated_share"] for one in outcomes], ".1f", 100),

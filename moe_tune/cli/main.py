@@ -1,5 +1,6 @@
 """The command line: verbs and exit codes; nothing heavy is imported before it is needed."""
 
+import argparse
 import errno
 import hashlib
 import sys
@@ -8,6 +9,7 @@ import traceback
 from pathlib import Path
 
 from moe_tune.base.errors import ConfigError, MoeTuneError, ResourceError, did_you_mean
+from moe_tune.base.plugins import load_plugin_file
 from moe_tune.cli.verbs import VERBS, command_of
 
 HELP = f"""moe_tune: try gating fixes in mixture-of-experts language models, and see whether they are real.
@@ -100,19 +102,9 @@ def _report(fault: BaseException) -> int:
 
 def _take_plugins(words: list[str]) -> tuple[list[str], dict[str, str]]:
     """Import the files named by ``--plugins`` and return the other arguments, and each file's sha256."""
-    rest: list[str] = []
-    plugins: dict[str, str] = {}
-    queue = list(words)
-    while queue:
-        word = queue.pop(0)
-        if word != "--plugins" and not word.startswith("--plugins="):
-            rest.append(word)
-            continue
-        if word == "--plugins" and not queue:
-            raise ConfigError("expected a file after --plugins but got nothing. Hint: --plugins my_head.py.")
-        path = word.partition("=")[2] if "=" in word else queue.pop(0)
-        from moe_tune.base.plugins import load_plugin_file
-
+    parser = argparse.ArgumentParser(prog="moe_tune", add_help=False, allow_abbrev=False)
+    parser.add_argument("--plugins", action="append", default=[], metavar="FILE.py")
+    given, rest = parser.parse_known_args(words)
+    for path in given.plugins:
         load_plugin_file(path)
-        plugins[path] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    return rest, plugins
+    return rest, {path: hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in given.plugins}

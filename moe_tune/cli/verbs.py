@@ -20,6 +20,7 @@ VERBS = {
     "experiment": "run every arm of an experiment.yaml with every seed, then compare",
     "analyze": "which experts a model or a run uses, how sure its gate is, how well they do: tables and one HTML "
     "report",
+    "trace": "how the routers route one prompt, token by token: base beside tuned",
     "sweep": "run a W&B sweep file on this machine, without a server",
     "compare": "compare runs with a baseline run: paired test, intervals, one HTML report",
     "grid": "evaluate many settings of a head, or many checkpoints, in one pass",
@@ -53,7 +54,8 @@ def parsed_with_fit(verb: str, add_arguments: AddArguments, argv: list[str], plu
     from moe_tune.settings.quiet import quieten
 
     quieten()
-    return FitSettings(argv, plugins, verb, _about(verb), add_arguments)
+    shown = {"usage": f"moe_tune {verb} [options]", "description": _about(verb)}
+    return FitSettings(argv, plugins, add_arguments, **shown)
 
 
 def add_format(parser: Any) -> None:

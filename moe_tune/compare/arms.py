@@ -1,7 +1,7 @@
 """Which runs are seeds of one arm: those whose configurations agree in everything but the seed."""
 
-import importlib
 import inspect
+import pkgutil
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, is_dataclass
@@ -60,16 +60,11 @@ def _identity(run: Run, config: dict[str, Any]) -> dict[str, Any]:
     callbacks = [one for one in trainer.get("callbacks") or [] if not ONLOOKERS.search(str(one.get("class_path")))]
     values = dict(_flat(config | {"trainer": {**trainer, "callbacks": callbacks}}))
     kept = {key: value for key, value in values.items() if not NOT_IDENTITY.fullmatch(key)}
-    return kept | {
-        "processes": run.manifest.get("processes") or _processes(trainer),
-        "trainable_parameters": run.manifest["trainable_parameters"],
-    }
-
-
-def _processes(trainer: dict[str, Any]) -> int | str:
     devices = trainer.get("devices", "auto")
     count = len(devices) if isinstance(devices, list) else devices
-    return count * int(trainer.get("num_nodes") or 1) if isinstance(count, int) else str(count)
+    configured = count * int(trainer.get("num_nodes") or 1) if isinstance(count, int) else str(count)
+    kept["processes"] = run.manifest.get("processes") or configured
+    return kept | {"trainable_parameters": run.manifest["trainable_parameters"]}
 
 
 def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
@@ -96,13 +91,14 @@ def _completed(value: Any, key: str = "") -> Any:
 
 
 def _defaults(path: str) -> dict[str, Any]:
-    module, _, name = path.rpartition(".")
     try:
-        parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters.values()
+        parameters = inspect.signature(pkgutil.resolve_name(path)).parameters.values()
     except (ImportError, AttributeError, ValueError, TypeError):
         return {}  # a plug-in that is not here: what its configuration says is all there is
-    values = {one.name: one.default for one in parameters if one.default is not inspect.Parameter.empty}
-    plain = {
-        name: asdict(one) if is_dataclass(one) and not isinstance(one, type) else one for name, one in values.items()
-    }
-    return {name: list(one) if isinstance(one, tuple) else one for name, one in plain.items()}
+    return {one.name: _plain(one.default) for one in parameters if one.default is not inspect.Parameter.empty}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value

@@ -5,7 +5,7 @@ import numpy as np
 from moe_tune.compare.columns import points
 from moe_tune.compare.comparison import Comparison
 from moe_tune.compare.subjects import SubjectDifferences
-from moe_tune.reports.chart import Axis, Bars, Chart, Dash, Hover, Mark, Points, Rule
+from moe_tune.reports.chart import Axis, Bars, Chart, Dash, Hover, Mark, Points, Rule, named_rows
 from moe_tune.reports.palette import SERIES
 from moe_tune.reports.routing_charts import EntropyCurve, entropy_chart, usage_chart
 from moe_tune.stats.decision import MARGIN
@@ -32,7 +32,7 @@ def forest_chart(comparison: Comparison, split: str) -> Chart:
             seeds = Hover("seed %{customdata}<br>%{x:+.2f} points", result.seeds)
             place = [row + 0.24] * len(result.seeds)
             marks.append(Points([100 * one for one in result.seed_diffs], place, "", "muted", "tick", 5, hover=seeds))
-    y = _names([arm.name for arm in arms], above=0.75)
+    y = named_rows([arm.name for arm in arms], above=0.75)
     return Chart(marks, Axis(f"points against {comparison.baseline}"), y, height=110 + 44 * len(arms))
 
 
@@ -79,12 +79,5 @@ def subject_chart(found: SubjectDifferences) -> Chart:
         Points(raw, rows, "", "series-2", "tick", 9, hover=hover),
         Rule(0, upright=True),
     ]
-    return Chart(
-        marks, Axis("points against the baseline"), _names(names.tolist(), above=0.6), height=80 + 24 * len(table)
-    )
-
-
-def _names(names: list[str], above: float) -> Axis:
-    return Axis(
-        ticks={float(row): name for row, name in enumerate(names)}, ends=(len(names) - 0.5, -above), lined=False
-    )
+    y = named_rows(names.tolist(), above=0.6)
+    return Chart(marks, Axis("points against the baseline"), y, height=80 + 24 * len(table))

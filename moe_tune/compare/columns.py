@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from itertools import chain
 
 from moe_tune.compare.comparison import Comparison
 from moe_tune.reports.table import Cell, Column, Table, interval, numbers, p_value, words
@@ -35,12 +36,8 @@ def headline(comparison: Comparison) -> Table:
 
 def wide(comparison: Comparison) -> Table:
     """Return the one table that holds every split: accuracies, then differences, then routing."""
-    compared = [
-        column
-        for split, label in comparison.splits.items()
-        for column in _differences(comparison, split, prefix=f"{label}: ")
-    ]
-    return _whole(comparison, compared)
+    compared = (_differences(comparison, split, prefix=f"{label}: ") for split, label in comparison.splits.items())
+    return _whole(comparison, [*chain.from_iterable(compared)])
 
 
 def further(comparison: Comparison, split: str) -> Table:
@@ -53,11 +50,8 @@ def narrow(comparison: Comparison, split: str) -> Table:
     arm, accuracy, *compared, decision = further(comparison, split).columns
     headers = ("accuracy %", "diff", "95 % interval", "p")
     short = [Column(header, column.cells) for header, column in zip(headers, (accuracy, *compared), strict=True)]
-    marked = words(
-        "decision",
-        [f"{cell.text}{marks_of(cell.note)}" for cell in decision.cells],
-        [cell.tone for cell in decision.cells],
-    )
+    texts = [f"{cell.text}{marks_of(cell.note)}" for cell in decision.cells]
+    marked = words("decision", texts, [cell.tone for cell in decision.cells])
     return Table([arm, *short, marked], title=comparison.splits[split])
 
 

@@ -73,10 +73,7 @@ class Comparison:
 
 
 def compare_arms(
-    arms: Mapping[str, list[Run]],
-    baseline: str,
-    splits: Mapping[str, str] | None = None,
-    protocols: Sequence[str] = (),
+    arms: Mapping[str, list[Run]], baseline: str, splits: Mapping[str, str] | None = None, protocols: Sequence[str] = ()
 ) -> Comparison:
     """Compare every arm with the baseline, question by question.
 
@@ -102,17 +99,21 @@ def compare_arms(
         name: _build_arm(name, arms[name], _partners(reference, name, arms[name]), chosen, protocols, name == baseline)
         for name in (baseline, *(name for name in arms if name != baseline))
     }
-    return Comparison(baseline, chosen, _correct_for_arms(built, baseline, chosen), _base_notes(reference[0], everyone))
+    comparison = Comparison(baseline, chosen, built, _base_notes(reference[0], everyone))
+    for split in chosen if comparison.challengers else ():
+        p_values = [arm.results[split].p for arm in comparison.challengers]
+        for arm, p in zip(comparison.challengers, multipletests(p_values, method="holm")[1], strict=True):
+            arm.p_holm[split] = float(p)
+    return comparison
 
 
 def _base_notes(reference: Run, runs: list[Run]) -> tuple[str, ...]:
-    notes = dict.fromkeys(note for run in runs for note in sorted(require_same_base(reference, run)))
+    notes = [note for run in runs for note in sorted(require_same_base(reference, run))]
     silent = [run.path.resolve().name for run in runs if "frozen_sha256" not in run.manifest["base"]]
     if silent:
-        notes[
-            f"No hash of the base model's weights is recorded in {', '.join(silent)}: nothing shows it is the same."
-        ] = None
-    return tuple(notes)
+        names = ", ".join(silent)
+        notes.append(f"No hash of the base model's weights is recorded in {names}: nothing shows it is the same.")
+    return tuple(dict.fromkeys(notes))
 
 
 def _build_arm(
@@ -124,24 +125,23 @@ def _build_arm(
     is_baseline: bool,
 ) -> Arm:
     runs = sorted(runs, key=lambda run: run.seed)
-    results, subjects = {}, {}
+    seeds, results, subjects = [run.seed for run in runs], {}, {}
     for split in splits:
-        questions = runs[0].questions[split]
+        hashes, topics = (list(runs[0].questions[split][name]) for name in ("content_hash", "subject"))
         arm_SQ, baseline_SQ = _correct(runs, split), _correct(partners, split)
-        results[split] = compare_paired(
-            baseline_SQ, arm_SQ, list(questions["content_hash"]), list(questions["subject"]), [run.seed for run in runs]
-        )
+        results[split] = compare_paired(baseline_SQ, arm_SQ, hashes, topics, seeds)
         diff_SQ = arm_SQ.astype(np.float64) - baseline_SQ
-        subjects[split] = None if is_baseline else subject_differences(diff_SQ, list(questions["subject"]))
+        subjects[split] = None if is_baseline else subject_differences(diff_SQ, topics)
     diffs = [results[split].diff for split in protocols]
     for split, result in results.items():
         if is_baseline:
             results[split] = replace(result, decision="baseline", note="")
         elif split in protocols:
-            word, note = decide(result.ci95, result.ci90, result.midp, len(result.seeds), diffs)
+            word, note = decide(result.ci95, result.ci90, result.midp, len(seeds), diffs)
             results[split] = replace(result, decision=word, note=note)
     routing = {split: summarise_routing([run.routing[split] for run in runs]) for split in splits}
-    return Arm(name, runs[0].manifest, tuple(run.path.resolve().name for run in runs), results, {}, subjects, routing)
+    names = tuple(run.path.resolve().name for run in runs)
+    return Arm(name, runs[0].manifest, names, results, dict.fromkeys(splits, 1.0), subjects, routing)
 
 
 def _correct(runs: list[Run], split: str) -> NDArray[np.bool_]:
@@ -165,17 +165,15 @@ def _partners(reference: list[Run], name: str, runs: list[Run]) -> list[Run]:
 
 def _choose_splits(runs: list[Run], wanted: Mapping[str, str] | None) -> dict[str, str]:
     shared = set.intersection(*(set(run.questions) for run in runs))
+    for split in wanted or ():
+        if split not in shared:
+            lacking = next(run for run in runs if split not in run.questions)
+            known = {name for run in runs for name in run.questions}
+            remedy = did_you_mean(split, known)
+            if split in known:
+                remedy = f"run `{evaluation_command(lacking.path, lacking.manifest, split)}`."
+            raise DataError(f"expected the split {split!r} but got none in {lacking.path}. Hint: {remedy}")
     if wanted:
-        for split in wanted:
-            if split not in shared:
-                lacking = next(run for run in runs if split not in run.questions)
-                known = {name for run in runs for name in run.questions}
-                remedy = (
-                    f"run `{evaluation_command(lacking.path, lacking.manifest, split)}`."
-                    if split in known
-                    else did_you_mean(split, known)
-                )
-                raise DataError(f"expected the split {split!r} but got none in {lacking.path}. Hint: {remedy}")
         return dict(wanted)
     names = sorted(split for split in shared if split.startswith("test"))
     if not names and not any(split.startswith("test") for run in runs for split in run.questions):
@@ -192,15 +190,3 @@ def _choose_splits(runs: list[Run], wanted: Mapping[str, str] | None) -> dict[st
 
 def _label(split: str, protocol: str | None) -> str:
     return f"{split.removesuffix(f'_{protocol}')} ({protocol})" if protocol else split
-
-
-def _correct_for_arms(arms: dict[str, Arm], baseline: str, splits: Mapping[str, str]) -> dict[str, Arm]:
-    names = [name for name in arms if name != baseline]
-    corrected: dict[str, dict[str, float]] = {name: {} for name in arms}
-    for split in splits:
-        corrected[baseline][split] = 1.0
-        if names:
-            p_values = multipletests([arms[name].results[split].p for name in names], method="holm")[1]
-            for name, p in zip(names, p_values, strict=True):
-                corrected[name][split] = float(p)
-    return {name: replace(arm, p_holm=corrected[name]) for name, arm in arms.items()}

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,10 +68,7 @@ def load_run(path: Path) -> Run:
             f"expected a finished run but got one that is {manifest['status']!r} ({path}). Hint: run the same command "
             f"again; a fit resumes from its last checkpoint. When it has finished, compare."
         )
-    try:
-        config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise _unreadable(path / "config.yaml", _again(path), error) from error
+    config = _read(path / "config.yaml", _again(path), lambda file: yaml.safe_load(file.read_text(encoding="utf-8")))
     files = sorted((path / "questions").glob("*.parquet"))
     if not files:
         raise DataError(
@@ -117,11 +114,11 @@ def require_same_measurement(reference: Run, other: Run, split: str) -> None:
         DataError: The protocol or the number of worked examples differs.
     """
     ours, theirs = _asked(reference, split), _asked(other, split)
-    for what, one, two in zip(("protocol", "number of worked examples"), ours, theirs, strict=True):
-        if one != two:
+    for what in ours:
+        if ours[what] != theirs[what]:
+            came = f"{ours[what]} in {reference.path.name} and {theirs[what]} in {other.path.name}"
             raise DataError(
-                f"expected the same {what} but got {one} in {reference.path.name} and {two} in {other.path.name} "
-                f"(split {split}): that is another measurement. "
+                f"expected the same {what} but got {came} (split {split}): that is another measurement. "
                 "Hint: evaluate both runs with one data.protocol and one data.few_shot."
             )
 
@@ -154,11 +151,11 @@ def _base(run: Run) -> dict[str, Any]:
     return {**(configured or {}), **run.manifest["base"]}
 
 
-def _asked(run: Run, split: str) -> tuple[str | None, int]:
-    """Return the protocol and the number of worked examples that a run asked a split with."""
+def _asked(run: Run, split: str) -> dict[str, Any]:
+    """Return how a run asked the questions of a split."""
     read = run.manifest.get("data", {}).get("prompts", {}).get(split, {})
-    configured = (run.config.get("data") or {}).get("few_shot", 0)
-    return run.manifest["protocols"].get(split), read.get("few_shot", configured)
+    shots = read.get("few_shot", (run.config.get("data") or {}).get("few_shot", 0))
+    return {"protocol": run.manifest["protocols"].get(split), "number of worked examples": shots}
 
 
 def evaluation_command(path: Path, manifest: Mapping[str, Any], split: str = "test") -> str:
@@ -175,10 +172,7 @@ def evaluation_command(path: Path, manifest: Mapping[str, Any], split: str = "te
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     file = path / "manifest.json"
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise _unreadable(file, _again(path), error) from error
+    manifest = _read(file, _again(path), lambda file: json.loads(file.read_text(encoding="utf-8")))
     missing = [key for key in MANIFEST_KEYS if not isinstance(manifest, dict) or key not in manifest]
     if missing:
         raise DataError(f"expected the keys {missing} but they are missing ({file}). Hint: {_again(path)}")
@@ -197,10 +191,7 @@ def _read_questions(file: Path, remedy: str) -> pd.DataFrame:
 
 
 def _read_table(file: Path, remedy: str, columns: tuple[str, ...]) -> pd.DataFrame:
-    try:
-        table = pd.read_parquet(file)
-    except (OSError, pa.ArrowException) as error:
-        raise _unreadable(file, remedy, error) from error
+    table: pd.DataFrame = _read(file, remedy, pd.read_parquet)
     missing = [column for column in columns if column not in table.columns]
     if missing or table.empty or table[list(columns)].isna().any(axis=None):
         came = f"no {', '.join(missing)}" if missing else "no rows" if table.empty else "empty cells"
@@ -208,9 +199,12 @@ def _read_table(file: Path, remedy: str, columns: tuple[str, ...]) -> pd.DataFra
     return table
 
 
-def _unreadable(file: Path, remedy: str, error: Exception) -> DataError:
-    came = "nothing" if isinstance(error, FileNotFoundError) else f"{type(error).__name__}"
-    return DataError(f"expected a readable file but got {came} ({file}). Hint: {remedy}")
+def _read(file: Path, remedy: str, parse: Callable[[Path], Any]) -> Any:
+    try:
+        return parse(file)
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError, pa.ArrowException) as error:
+        came = "nothing" if isinstance(error, FileNotFoundError) else type(error).__name__
+        raise DataError(f"expected a readable file but got {came} ({file}). Hint: {remedy}") from error
 
 
 def _again(path: Path) -> str:

@@ -60,23 +60,14 @@ def subject_differences(diff_SQ: NDArray[np.float64], subjects: list[str]) -> Su
     pooled_J = mean + kept_J * (diff_J - mean)
     # The mean is estimated too: its variance counts as far as a subject leans on it.
     spread_J = np.sqrt(kept_J * var_J + (1 - kept_J) ** 2 / np.sum(weight_J))
-    reach = float(norm.ppf(0.975))
+    reach_J = float(norm.ppf(0.975)) * spread_J
 
     fixed_J = 1 / var_J
     centre = np.sum(fixed_J * diff_J) / np.sum(fixed_J)
     q = float(np.sum(fixed_J * (diff_J - centre) ** 2))
     freedom = len(names) - 1
-    table = pd.DataFrame(
-        {
-            "subject": names,
-            "n": n_J,
-            "diff": diff_J,
-            "se": np.sqrt(var_J),
-            "pooled": pooled_J,
-            "low": pooled_J - reach * spread_J,
-            "high": pooled_J + reach * spread_J,
-        }
-    )
+    ends = {"pooled": pooled_J, "low": pooled_J - reach_J, "high": pooled_J + reach_J}
+    table = pd.DataFrame({"subject": names, "n": n_J, "diff": diff_J, "se": np.sqrt(var_J), **ends})
     i_squared = max(0.0, (q - freedom) / q) if q > 0 else 0.0
     return SubjectDifferences(table, mean, math.sqrt(tau2), q, float(chi2.sf(q, freedom)), i_squared)
 

@@ -2,10 +2,11 @@
 
 from typing import Any
 
+import pandas as pd
+
 from moe_tune.compare.columns import wide
 from moe_tune.compare.comparison import Arm, Comparison
 from moe_tune.compare.words import method_line, routing_line, verdict
-from moe_tune.reports.table import records
 
 RESULT = (
     "n", "accuracy", "diff", "ci95", "p", "midp", "p_holm", "decision", "note", "seeds", "seed_diffs", "median_seed",
@@ -36,7 +37,7 @@ def render_csv(comparison: Comparison) -> str:
             macro = entry.pop("macro_ci95") or (None, None)
             ends = {"ci95_low": low, "ci95_high": high, "macro_ci95_low": macro[0], "macro_ci95_high": macro[1]}
             rows.append({"arm": arm.name, "split": split, **entry, **ends})
-    return records(rows).csv()
+    return pd.DataFrame(rows).to_csv(index=False, lineterminator="\n")
 
 
 def summarise(comparison: Comparison) -> dict[str, Any]:

@@ -36,15 +36,10 @@ def verdict(comparison: Comparison, split: str) -> str:
         "inconclusive": "Not shown to help or harm, inconclusive: {}.",
     }
     sentences = [text.format(", ".join(groups[word])) for word, text in said.items() if word in groups]
-    if len(comparison.challengers) > 1:
-        doubtful = [
-            arm.name
-            for arm in comparison.challengers
-            if arm.results[split].decision in ("improved", "worse") and arm.p_holm[split] >= 0.05
-        ]
-        if doubtful:
-            count = len(comparison.challengers)
-            sentences.append(f"No longer significant after Holm's correction for {count} arms: {', '.join(doubtful)}.")
+    count, decided = len(comparison.challengers), [*groups.get("improved", []), *groups.get("worse", [])]
+    doubtful = [arm.name for arm in comparison.challengers if arm.name in decided and arm.p_holm[split] >= 0.05]
+    if doubtful and count > 1:
+        sentences.append(f"No longer significant after Holm's correction for {count} arms: {', '.join(doubtful)}.")
     return " ".join(sentences) or "There is only the baseline."
 
 

@@ -297,6 +297,11 @@ class PromptEncoder:
                 yield torch.from_numpy(np.asarray(ids, dtype=np.int32))
 
 
+def text_tokens(tokenizer: Any, text: str) -> list[int]:
+    """Return the tokens of a text behind the special tokens that the tokenizer begins with, and none at its end."""
+    return [*_prefix(tokenizer), *tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]]
+
+
 def _prefix(tokenizer: Any) -> list[int]:
     # Its post-processor decides: add_bos_token is false for many a tokenizer.json that begins every text with one.
     whole = tokenizer("A", return_special_tokens_mask=True)

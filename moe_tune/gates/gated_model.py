@@ -3,13 +3,15 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from moe_tune.base.errors import ConfigError, ModelError
-from moe_tune.gates.frozen import fingerprint, tensor_hashes
+from moe_tune.base.replaced import replaced
+from moe_tune.gates.frozen import fingerprint, refuse_to_save, tensor_hashes
 from moe_tune.gates.head_state import copy_state, head_state
 from moe_tune.gates.layer_view import LayerView
 from moe_tune.gates.session import RoutingDtype, Session
@@ -17,13 +19,9 @@ from moe_tune.gates.tuned_experts import TunedExperts
 from moe_tune.gates.tuned_gate import TunedGate, tuned_gate
 from moe_tune.heads.base import BaseGate, RouterHead
 from moe_tune.models.adapter import Adapter
+from moe_tune.models.family import ModelFamily
 from moe_tune.routing import RoutingTrace, Scope, ScoringRule
 from moe_tune.routing.layer_choice import choose_layers
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-    from moe_tune.models.family import ModelFamily
 
 BESIDE = "adapter."
 """What the checkpoint names of an adapter's tensors begin with."""
@@ -53,8 +51,8 @@ class GatedModel:
 
     def __init__(
         self,
-        model: "PreTrainedModel",
-        family: "ModelFamily",
+        model: PreTrainedModel,
+        family: ModelFamily,
         head: RouterHead,
         layers: str | list[int] = "last-5",
         scope: Scope = "answer",
@@ -89,6 +87,7 @@ class GatedModel:
             if gate.head is not None and (mixer := gate.head.mixer()) is not None:
                 experts = TunedExperts(block.get_submodule(family.experts_path), mixer, index, self._session)
                 self._replace(block, family.experts_path, experts)
+        model.save_pretrained = refuse_to_save
         self._hooks = (
             model.base_model.register_forward_pre_hook(self._open, with_kwargs=True),
             model.base_model.register_forward_hook(self._close, always_call=True),
@@ -130,18 +129,13 @@ class GatedModel:
             base_only: Let the model be the pretrained one, without heads and adapter.
         """
         session = self._session
-        before = session.scope, session.needs, session.bypassed, session.panel
         panel = session.panel if heads is None else [dict(one) for one in heads]
         wanted = session.needs if needs is None else _extras(needs)
         self._mix_for(panel)
-        try:
-            session.scope, session.needs = scope or session.scope, wanted
-            session.bypassed, session.panel = session.bypassed or base_only, panel
-            adapter = self.adapter if base_only and not before[2] else None
-            with nullcontext() if adapter is None else adapter.off():
-                yield session
-        finally:
-            session.scope, session.needs, session.bypassed, session.panel = before
+        adapter = self.adapter if base_only and not session.bypassed else None
+        what = {"scope": scope or session.scope, "bypassed": session.bypassed or base_only}
+        with replaced(session, **what, needs=wanted, panel=panel), nullcontext() if adapter is None else adapter.off():
+            yield session
 
     @property
     def heads_per_answer(self) -> int:
@@ -265,6 +259,7 @@ class GatedModel:
             parameter.requires_grad_(True)
         for hook in self._hooks:
             hook.remove()
+        del self.model.save_pretrained
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Return the trainable parameters by their checkpoint name, ``layers.<index>.<parameter>``."""

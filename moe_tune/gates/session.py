@@ -8,6 +8,9 @@ from moe_tune.routing import RoutingTrace, Rows, Scope
 RoutingDtype = Literal["float32", "native"]
 """``float32`` routes in float32 with ties towards the lower index; ``native`` has the base model's own numerics."""
 
+Acting = list[tuple[RouterHead | None, Rows]]
+"""Who decides on which tokens of a layer, every token once; ``None`` is the pretrained router."""
+
 
 class Session:
     """What the tuned gates of one model share: the trace of the forward pass, the scope and the numerics.
@@ -25,8 +28,8 @@ class Session:
         self.panel: list[dict[int, RouterHead]] = []
         """Heads by layer that are compared in one pass over answer tokens; empty where each gate's own head acts."""
 
-    def acting(self, layer: int, own: RouterHead | None, trace: RoutingTrace) -> list[tuple[RouterHead | None, Rows]]:
-        """Return who decides on which tokens of a layer, every token once; ``None`` is the pretrained router."""
+    def acting(self, layer: int, own: RouterHead | None, trace: RoutingTrace) -> Acting:
+        """Return who decides on which tokens of a layer."""
         if self.bypassed:
             return [(None, slice(None))]
         if trace.answer_only and self.panel:

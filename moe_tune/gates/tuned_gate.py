@@ -5,10 +5,10 @@ from torch import Tensor, nn
 
 from moe_tune.base.errors import ModelError
 from moe_tune.gates.assembled import assembled, widened
-from moe_tune.gates.session import Session
+from moe_tune.gates.session import Acting, Session
 from moe_tune.heads.base import BaseGate, RouterHead, decide
 from moe_tune.models.family import ModelFamily
-from moe_tune.routing import RouterOutput, Rows
+from moe_tune.routing import RouterOutput
 
 
 class TunedGate(nn.Module):
@@ -83,31 +83,20 @@ class TunedGate(nn.Module):
         return output
 
     def _decided(
-        self,
-        acting: list[tuple[RouterHead | None, Rows]],
-        reading_TD: Tensor,
-        logits_TE: Tensor,
-        real_T: Tensor,
-        native: bool,
+        self, acting: Acting, reading_TD: Tensor, logits_TE: Tensor, real_T: Tensor, native: bool
     ) -> RouterOutput:
         """Let everybody decide on the tokens that are theirs, and put it together."""
         rows, tokens = [where for _, where in acting], len(reading_TD)
         parts = [  # what only a head reads is cut out for heads alone: it is the largest
-            decide(
-                head,
-                self.rule,
-                reading_TD if head is None else reading_TD[where],
-                logits_TE[where],
-                stock_ties=native,
-            )
-            for head, where in acting
+            decide(head, self.rule, reading_TD if head is None else reading_TD[at], logits_TE[at], stock_ties=native)
+            for head, at in acting
         ]
         widest = max(one.experts_TK.shape[1] for one in parts)
         weights, experts, used = zip(*(widened(one, widest) for one in parts), strict=True)
         used_TK = None
         if any(one is not None for one in used):
-            full = [torch.ones_like(one, dtype=torch.bool) for one in experts]
-            given = [every if one is None else one for one, every in zip(used, full, strict=True)]
+            every = (torch.ones_like(one, dtype=torch.bool) for one in experts)
+            given = [full if one is None else one for one, full in zip(used, every, strict=True)]
             used_TK = assembled(given, rows, tokens)
         return RouterOutput(
             logits_TE=assembled([one.logits_TE.to(logits_TE.dtype) for one in parts], rows, tokens),

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from moe_tune.base.errors import ConfigError
+from moe_tune.base.errors import require
 from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead
 from moe_tune.routing import Decision, LayerTable
 from moe_tune.stats.shrinkage import moment_weight, surplus_scores
@@ -57,14 +57,10 @@ class AccuracyBiasHead(RouterHead):
         refresh: Literal["once", "epoch"] = "once",
     ) -> None:
         super().__init__()
-        if not b_max > 0:
-            raise ConfigError(f"expected a bound above 0 but got {b_max} (head.b_max). Hint: the default is 1.0.")
-        if not math.isfinite(beta):
-            raise ConfigError(f"expected a finite number but got {beta} (head.beta). Hint: the default is 0.25.")
-        if shrinkage is not None and not shrinkage >= 0:
-            raise ConfigError(
-                f"expected a pseudo-count of at least 0 but got {shrinkage} (head.shrinkage). Hint: null fits it."
-            )
+        require(b_max > 0, "a bound above 0", b_max, "head.b_max", "the default is 1.0.")
+        require(math.isfinite(beta), "a finite number", beta, "head.beta", "the default is 0.25.")
+        fitted = shrinkage is None or shrinkage >= 0
+        require(fitted, "a pseudo-count of at least 0", shrinkage, "head.shrinkage", "null fits it.")
         self.mode, self.beta, self.b_max, self.n_min, self.shrinkage = mode, beta, b_max, n_min, shrinkage
         self.adjust, self.refresh = adjust, refresh
 
@@ -77,11 +73,8 @@ class AccuracyBiasHead(RouterHead):
 
     def calibrate(self, table: LayerTable) -> None:
         expected_E = expected_correct(table.chosen_ES, table.correct_ES) if self.adjust == "subject" else None
-        self.bias_E.copy_(
-            accuracy_bias(
-                table.chosen_E, table.correct_E, self.beta, self.b_max, self.n_min, self.shrinkage, expected_E
-            )
-        )
+        how = (self.beta, self.b_max, self.n_min, self.shrinkage, expected_E)
+        self.bias_E.copy_(accuracy_bias(table.chosen_E, table.correct_E, *how))
 
     def score(self, hidden_TD: Tensor, logits_TE: Tensor) -> Tensor:
         return logits_TE + self.bias_E.to(logits_TE.dtype) if self.mode == "logit" else logits_TE

@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from moe_tune.base.errors import ConfigError
+from moe_tune.base.errors import ConfigError, require
 from moe_tune.routing import Decision, LayerTable, RouterOutput, ScoringRule
 
 
@@ -78,9 +78,19 @@ class RouterHead(nn.Module, ABC):
         """Build the layer's parameters and buffers from the pretrained gate."""
 
     def bound_to(self, gate: BaseGate) -> Self:
-        """Return a copy of this prototype bound to a layer's gate."""
+        """Return a copy of this prototype bound to a layer's gate.
+
+        Raises:
+            ConfigError: It has parameters and says that it does not train.
+        """
         head = copy.deepcopy(self)
         head.bind(gate)
+        trained = sorted(name for name, value in head.named_parameters() if value.requires_grad)
+        if trained and not head.traits.trainable:
+            raise ConfigError(
+                f"expected no parameters of a head that says it is not trainable but got {trained} "
+                f"({type(self).__name__}.traits). Hint: HeadTraits(trainable=True), or register_buffer."
+            )
         return head
 
     def score(self, hidden_TD: Tensor, logits_TE: Tensor) -> Tensor:
@@ -140,11 +150,8 @@ class RouterHead(nn.Module, ABC):
         """
         heads = [part for part in self.modules() if isinstance(part, RouterHead)]
         mixers = [part for part in heads if type(part).mix is not RouterHead.mix]
-        if len(mixers) > 1:
-            raise ConfigError(
-                "expected at most one head that mixes expert outputs but got "
-                f"{[type(part).__name__ for part in mixers]} (head.parts). Hint: keep one of them."
-            )
+        names = [type(part).__name__ for part in mixers]
+        require(len(mixers) < 2, "at most one head that mixes expert outputs", names, "head.parts", "keep one of them.")
         return mixers[0] if mixers else None
 
     def calibrate(self, table: "LayerTable") -> None:
@@ -211,9 +218,7 @@ def decide(
 class _NoHead(RouterHead):
     """The pretrained router's own decision, for tokens that no head acts on."""
 
-    @property
-    def traits(self) -> HeadTraits:
-        return HeadTraits()
+    traits = HeadTraits()
 
 
 _NO_HEAD = _NoHead()

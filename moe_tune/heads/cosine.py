@@ -32,21 +32,17 @@ class CosineHead(RouterHead):
 
     scale: nn.Parameter
     weight: nn.Parameter
+    traits = HeadTraits(
+        trainable=True,
+        needs_calibration=True,
+        exact_start=False,
+        replaces_logits=True,
+        reason="cosines leave out the lengths of the hidden state and of the router weight's rows",
+    )
 
     def __init__(self, train: Literal["scale", "all"] = "scale") -> None:
         super().__init__()
         self.trains_weight = train == "all"
-
-    @property
-    def traits(self) -> HeadTraits:
-        """Trainable and calibrated; logits of its own, so it must come first in a stack."""
-        return HeadTraits(
-            trainable=True,
-            needs_calibration=True,
-            exact_start=False,
-            replaces_logits=True,
-            reason="cosines leave out the lengths of the hidden state and of the router weight's rows",
-        )
 
     def bind(self, gate: BaseGate) -> None:
         self.scale = nn.Parameter(torch.ones((), device=gate.weight_ED.device))

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from moe_tune.base.errors import ConfigError
+from moe_tune.base.errors import require
 from moe_tune.base.ranks import summed_over_ranks
 from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead
 from moe_tune.heads.dense_mixer import unchosen_weights
@@ -38,17 +38,13 @@ class DefaultExpertHead(RouterHead):
     default_ED: Tensor
     sums_ED: Tensor
     counts_E: Tensor
+    traits = HeadTraits(keeps_mass=True)
 
     def __init__(self, beta: float = 0.99) -> None:
         super().__init__()
-        if not 0 <= beta < 1:
-            raise ConfigError(f"expected a share in [0, 1) but got {beta} (head.beta). Hint: the default is 0.99.")
+        require(0 <= beta < 1, "a share in [0, 1)", beta, "head.beta", "the default is 0.99.")
         self.beta = beta
         self.unseen = False  # whether the batch in hand is still to be collected
-
-    @property
-    def traits(self) -> HeadTraits:
-        return HeadTraits(keeps_mass=True)
 
     def bind(self, gate: BaseGate) -> None:
         zeros_ED = torch.zeros_like(gate.weight_ED.detach(), dtype=torch.float32)
@@ -72,8 +68,7 @@ class DefaultExpertHead(RouterHead):
     def _collect(self, hidden_TD: Tensor, output: RouterOutput, experts: nn.Module) -> None:
         """Add up what each chosen expert makes of its tokens."""
         experts_TK = output.experts_TK
-        used = torch.ones_like(experts_TK, dtype=torch.bool) if output.used_TK is None else output.used_TK
-        token_N, slot_N = used.nonzero(as_tuple=True)
+        token_N, slot_N = output.counted_TK.nonzero(as_tuple=True)
         chosen_N = experts_TK[token_N, slot_N]
         one_N1 = torch.ones(len(chosen_N), 1, dtype=hidden_TD.dtype, device=hidden_TD.device)
         outputs_ND = experts(hidden_TD[token_N], chosen_N[:, None], one_N1)

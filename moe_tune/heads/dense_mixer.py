@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from moe_tune.base.errors import ConfigError
+from moe_tune.base.errors import require
 from moe_tune.heads.base import HeadTraits, RouterHead
 from moe_tune.routing import RouterOutput
 
@@ -35,15 +35,12 @@ class DenseMixerHead(RouterHead):
         project's.
     """
 
+    traits = HeadTraits(keeps_mass=True)
+
     def __init__(self, chunk: int = 8) -> None:
         super().__init__()
-        if chunk < 1:
-            raise ConfigError(f"expected at least 1 expert but got {chunk} (head.chunk). Hint: the default is 8.")
+        require(chunk >= 1, "at least 1 expert", chunk, "head.chunk", "the default is 8.")
         self.chunk = chunk
-
-    @property
-    def traits(self) -> HeadTraits:
-        return HeadTraits(keeps_mass=True)
 
     def mix(self, mixed_TD: Tensor, hidden_TD: Tensor, output: RouterOutput, experts: nn.Module) -> Tensor:
         weights_TE = unchosen_weights(output)
@@ -61,7 +58,7 @@ def unchosen_weights(output: RouterOutput) -> Tensor:
         tensor([[0.0000, 0.0000, 0.3333]])
     """
     probs_TE, weights_TK = output.probs_TE, output.weights_TK
-    used_TK = torch.ones_like(weights_TK) if output.used_TK is None else output.used_TK.to(weights_TK.dtype)
+    used_TK = output.counted_TK.to(probs_TE.dtype)
     chosen_TE = torch.zeros_like(probs_TE).scatter_add(-1, output.experts_TK, used_TK) > 0
     mass_T1 = torch.where(chosen_TE, probs_TE.detach(), 0.0).sum(-1, keepdim=True)
     ratio_T1 = weights_TK.detach().sum(-1, keepdim=True) / mass_T1.clamp(min=torch.finfo(mass_T1.dtype).tiny)

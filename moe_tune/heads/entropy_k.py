@@ -5,7 +5,7 @@ import itertools
 import torch
 from torch import Tensor
 
-from moe_tune.base.errors import ConfigError
+from moe_tune.base.errors import require
 from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead
 from moe_tune.routing import LayerTable, ScoringRule, entropy
 
@@ -35,16 +35,13 @@ class EntropyKHead(RouterHead):
     """
 
     thresholds_J: Tensor
+    traits = HeadTraits(needs_calibration=True, variable_k=True)
 
     def __init__(self, ks: list[int] = [4, 8, 12]) -> None:  # noqa: B006 (copied, never changed)
         super().__init__()
-        if len(ks) < 2 or ks[0] < 1 or any(low >= high for low, high in itertools.pairwise(ks)):
-            raise ConfigError(f"expected two or more ascending numbers but got {ks} (head.ks). Hint: try [4, 8, 12].")
+        ascend = len(ks) >= 2 and ks[0] >= 1 and all(low < high for low, high in itertools.pairwise(ks))
+        require(ascend, "two or more ascending numbers", ks, "head.ks", "try [4, 8, 12].")
         self.ks = list(ks)
-
-    @property
-    def traits(self) -> HeadTraits:
-        return HeadTraits(needs_calibration=True, variable_k=True)
 
     def bind(self, gate: BaseGate) -> None:
         self.rule = gate.rule

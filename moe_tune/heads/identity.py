@@ -16,6 +16,4 @@ class IdentityHead(RouterHead):
         Muennighoff et al. 2024, "OLMoE: Open Mixture-of-Experts Language Models", https://arxiv.org/abs/2409.02060
     """
 
-    @property
-    def traits(self) -> HeadTraits:
-        return HeadTraits(foldable=True, keeps_mass=True)
+    traits = HeadTraits(foldable=True, keeps_mass=True)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from moe_tune.base.errors import ConfigError
+from moe_tune.base.errors import require
 from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead
 
 
@@ -30,15 +30,12 @@ class JitterHead(RouterHead):
         Fedus et al. 2021, "Switch Transformers", https://arxiv.org/abs/2101.03961
     """
 
+    traits = HeadTraits(train_only=True)
+
     def __init__(self, eps: float = 1e-2) -> None:
         super().__init__()
-        if not 0 <= eps < 1:
-            raise ConfigError(f"expected a width in [0, 1) but got {eps} (head.eps). Hint: the default is 0.01.")
+        require(0 <= eps < 1, "a width in [0, 1)", eps, "head.eps", "the default is 0.01.")
         self.eps = eps
-
-    @property
-    def traits(self) -> HeadTraits:
-        return HeadTraits(train_only=True)
 
     def bind(self, gate: BaseGate) -> None:
         self.pretrained = (gate.weight_ED,)  # in a tuple, so that it is not a tensor of this head

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from moe_tune.base.errors import ConfigError
+from moe_tune.base.errors import require
 from moe_tune.base.ranks import summed_over_ranks
 from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead
 from moe_tune.routing import RouterOutput
@@ -36,16 +36,12 @@ class LossFreeBiasHead(RouterHead):
 
     bias_E: Tensor
     counts_E: Tensor
+    traits = HeadTraits(keeps_mass=True, selects_by_probability=True)
 
     def __init__(self, gamma: float = 1e-3) -> None:
         super().__init__()
-        if not 0 < gamma < math.inf:
-            raise ConfigError(f"expected a step above 0 but got {gamma} (head.gamma). Hint: the default is 1e-3.")
+        require(0 < gamma < math.inf, "a step above 0", gamma, "head.gamma", "the default is 1e-3.")
         self.gamma = gamma
-
-    @property
-    def traits(self) -> HeadTraits:
-        return HeadTraits(keeps_mass=True, selects_by_probability=True)
 
     def bind(self, gate: BaseGate) -> None:
         self.rule, experts, device = gate.rule, gate.rule.num_experts, gate.weight_ED.device

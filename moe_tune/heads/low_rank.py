@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from moe_tune.base.errors import ConfigError
+from moe_tune.base.errors import require
 from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead
 
 
@@ -35,18 +35,13 @@ class LowRankHead(RouterHead):
 
     down_RD: nn.Parameter
     up_ER: nn.Parameter
+    traits = HeadTraits(trainable=True, foldable=True)
 
     def __init__(self, rank: int = 8, alpha: float = 32.0) -> None:
         super().__init__()
-        if rank < 1:
-            raise ConfigError(f"expected a rank of at least 1 but got {rank} (head.rank). Hint: the default is 8.")
-        if not alpha > 0 or math.isinf(alpha):
-            raise ConfigError(f"expected a strength above 0 but got {alpha} (head.alpha). Hint: the default is 32.")
+        require(rank >= 1, "a rank of at least 1", rank, "head.rank", "the default is 8.")
+        require(0 < alpha < math.inf, "a strength above 0", alpha, "head.alpha", "the default is 32.")
         self.rank, self.alpha = rank, alpha
-
-    @property
-    def traits(self) -> HeadTraits:
-        return HeadTraits(trainable=True, foldable=True)
 
     def bind(self, gate: BaseGate) -> None:
         """Draw A from torch's global generator, on the CPU so that a seed means the same on every device."""

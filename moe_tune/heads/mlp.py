@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from moe_tune.base.errors import ConfigError
+from moe_tune.base.errors import require
 from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead
 
 
@@ -33,16 +33,12 @@ class MlpHead(RouterHead):
 
     inner_MD: nn.Parameter
     outer_EM: nn.Parameter
+    traits = HeadTraits(trainable=True)
 
     def __init__(self, width: int = 128) -> None:
         super().__init__()
-        if width < 1:
-            raise ConfigError(f"expected at least 1 hidden unit but got {width} (head.width). Hint: try 128.")
+        require(width >= 1, "at least 1 hidden unit", width, "head.width", "try 128.")
         self.width = width
-
-    @property
-    def traits(self) -> HeadTraits:
-        return HeadTraits(trainable=True)
 
     def bind(self, gate: BaseGate) -> None:
         """Draw V from torch's global generator, on the CPU so that a seed means the same on every device."""

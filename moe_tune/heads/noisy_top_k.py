@@ -27,10 +27,7 @@ class NoisyTopKHead(RouterHead):
 
     noise_weight_ED: nn.Parameter
     noise_bias_E: nn.Parameter
-
-    @property
-    def traits(self) -> HeadTraits:
-        return HeadTraits(trainable=True, train_only=True)
+    traits = HeadTraits(trainable=True, train_only=True)
 
     def bind(self, gate: BaseGate) -> None:
         weight_ED = gate.weight_ED.detach()

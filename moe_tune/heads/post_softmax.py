@@ -19,11 +19,9 @@ class PostSoftmaxHead(RouterHead):
         Jiang et al. 2024, "Mixtral of Experts", https://arxiv.org/abs/2401.04088 (softmax over the top K logits).
     """
 
-    @property
-    def traits(self) -> HeadTraits:
-        return HeadTraits(
-            exact_start=False, reason="weights sum to 1, more than in families that take the softmax before the choice"
-        )
+    traits = HeadTraits(
+        exact_start=False, reason="weights sum to 1, more than in families that take the softmax before the choice"
+    )
 
     def weigh(self, decision: Decision) -> Decision:
         return renormalised(decision)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from moe_tune.base.errors import ConfigError
+from moe_tune.base.errors import require
 from moe_tune.base.ranks import summed_over_ranks
 from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead
 from moe_tune.routing import RouterOutput
@@ -36,24 +36,17 @@ class QuantileBalanceHead(RouterHead):
     beta_E: Tensor
     candidates_E: Tensor
     batches: Tensor
+    traits = HeadTraits(keeps_mass=True, selects_by_probability=True)
 
     def __init__(self, ema: float = 0.9) -> None:
         super().__init__()
-        if not 0 <= ema < 1:
-            raise ConfigError(f"expected a share in [0, 1) but got {ema} (head.ema). Hint: the default is 0.9.")
+        require(0 <= ema < 1, "a share in [0, 1)", ema, "head.ema", "the default is 0.9.")
         self.ema = ema
-
-    @property
-    def traits(self) -> HeadTraits:
-        return HeadTraits(keeps_mass=True, selects_by_probability=True)
 
     def bind(self, gate: BaseGate) -> None:
         self.rule, experts, device = gate.rule, gate.rule.num_experts, gate.weight_ED.device
-        if self.rule.top_k >= experts:
-            raise ConfigError(
-                f"expected fewer than {experts} experts per token but got {self.rule.top_k} (head). "
-                "Hint: a router that chooses every expert is balanced."
-            )
+        hint = "a router that chooses every expert is balanced."
+        require(self.rule.top_k < experts, f"fewer than {experts} experts per token", self.rule.top_k, "head", hint)
         self.register_buffer("beta_E", torch.zeros(experts, dtype=torch.float32, device=device))
         self.register_buffer("candidates_E", torch.zeros_like(self.beta_E), persistent=False)
         self.register_buffer("batches", torch.zeros((), dtype=torch.long, device=device), persistent=False)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from moe_tune.base.errors import ConfigError
+from moe_tune.base.errors import require
 from moe_tune.heads.base import HeadTraits, RouterHead
 from moe_tune.routing import Decision, ScoringRule
 
@@ -30,21 +30,18 @@ class ReluHead(RouterHead):
         https://arxiv.org/abs/2412.14711; the bound on the number of experts is this project's.
     """
 
+    traits = HeadTraits(
+        exact_start=False,
+        replaces_probabilities=True,
+        replaces_weights=True,
+        variable_k=True,
+        reason="positive logits take the place of softmax and top-k",
+    )
+
     def __init__(self, slots: int = 16) -> None:
         super().__init__()
-        if slots < 1:
-            raise ConfigError(f"expected at least 1 slot but got {slots} (head.slots). Hint: the default is 16.")
+        require(slots >= 1, "at least 1 slot", slots, "head.slots", "the default is 16.")
         self.most = slots
-
-    @property
-    def traits(self) -> HeadTraits:
-        return HeadTraits(
-            exact_start=False,
-            replaces_probabilities=True,
-            replaces_weights=True,
-            variable_k=True,
-            reason="positive logits take the place of softmax and top-k",
-        )
 
     def slots_for(self, rule: ScoringRule) -> int:
         return self.most

@@ -23,10 +23,7 @@ class RetunedHead(RouterHead):
     """
 
     weight: nn.Parameter
-
-    @property
-    def traits(self) -> HeadTraits:
-        return HeadTraits(trainable=True, foldable=True)
+    traits = HeadTraits(trainable=True, foldable=True)
 
     def bind(self, gate: BaseGate) -> None:
         """Copy the pretrained weight; float32, so that small updates are not lost in a half-precision model."""

@@ -23,10 +23,7 @@ class ScaleBiasHead(RouterHead):
 
     scale_E: nn.Parameter
     bias_E: nn.Parameter
-
-    @property
-    def traits(self) -> HeadTraits:
-        return HeadTraits(trainable=True)
+    traits = HeadTraits(trainable=True)
 
     def bind(self, gate: BaseGate) -> None:
         """Start from factors of 1 and no bias; float32, so that small updates are not lost."""

@@ -9,7 +9,7 @@ from scipy.optimize import least_squares
 from torch import Tensor, nn
 from torch.nn import functional
 
-from moe_tune.base.errors import ConfigError
+from moe_tune.base.errors import require
 from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead
 from moe_tune.routing import Decision, LayerTable, ScoringRule
 
@@ -42,23 +42,19 @@ class SigmoidHead(RouterHead):
     log_a: nn.Parameter
     c: nn.Parameter
     rho: Tensor
+    traits = HeadTraits(
+        trainable=True,
+        needs_calibration=True,
+        exact_start=False,
+        replaces_probabilities=True,
+        replaces_weights=True,
+        reason="a sigmoid's weights are only fitted to the softmax's",
+    )
 
     def __init__(self, score: Score = "sigmoid") -> None:
         super().__init__()
-        if score not in ("sigmoid", "sqrt_softplus"):
-            raise ConfigError(f"expected sigmoid or sqrt_softplus but got {score!r} (head.score). Hint: try sigmoid.")
+        require(score in ("sigmoid", "sqrt_softplus"), "sigmoid or sqrt_softplus", score, "head.score", "try sigmoid.")
         self.kind: Score = score
-
-    @property
-    def traits(self) -> HeadTraits:
-        return HeadTraits(
-            trainable=True,
-            needs_calibration=True,
-            exact_start=False,
-            replaces_probabilities=True,
-            replaces_weights=True,
-            reason="a sigmoid's weights are only fitted to the softmax's",
-        )
 
     def bind(self, gate: BaseGate) -> None:
         self.rule = gate.rule

@@ -26,9 +26,7 @@ class SinkhornHead(RouterHead):
         Megatron-LM, https://github.com/NVIDIA/Megatron-LM (sinkhorn).
     """
 
-    @property
-    def traits(self) -> HeadTraits:
-        return HeadTraits(train_only=True)
+    traits = HeadTraits(train_only=True)
 
     def changes_selection(self) -> bool:
         return self.training

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from moe_tune.base.errors import ConfigError
+from moe_tune.base.errors import ConfigError, require
 from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead, combined_traits
 from moe_tune.routing import Decision, LayerTable, RouterOutput, ScoringRule
 
@@ -34,8 +34,8 @@ class Stack(RouterHead):
                 "expected at least one head but got none (head.parts). Hint: parts: {name: {class_path: ...}}."
             )
         for name in parts:
-            if not name.isidentifier() or hasattr(nn.ModuleDict(), name):  # torch refuses names such as "type"
-                raise ConfigError(f"expected a plain word but got {name!r} (head.parts). Hint: use letters and _.")
+            plain = name.isidentifier() and not hasattr(nn.ModuleDict(), name)  # torch refuses names such as "type"
+            require(plain, "a plain word", name, "head.parts", "use letters and _.")
         for name, part in list(parts.items())[1:]:
             if part.traits.replaces_logits:
                 raise ConfigError(
@@ -43,11 +43,9 @@ class Stack(RouterHead):
                     "it computes its own logits and would discard theirs. Hint: move it to the front."
                 )
         tempering = [name for name, part in parts.items() if part.traits.replaces_probabilities]
-        if len(tempering) > 1:
-            raise ConfigError(
-                f"expected at most one head that computes the probabilities anew but got {tempering} (head.parts): the "
-                "last would discard the others. Hint: two temperatures in a row are one, their product."
-            )
+        expected = "at most one head that computes the probabilities anew (the last would discard the others)"
+        hint = "two temperatures in a row are one, their product."
+        require(len(tempering) < 2, expected, tempering, "head.parts", hint)
         self._refuse_undoing(parts)
         self.parts = nn.ModuleDict(parts)
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moe_tune.base.errors import ConfigError
+from moe_tune.base.errors import require
 from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead
 from moe_tune.routing import LayerTable, stable_top_k
 from moe_tune.stats.accuracy_estimates import risk_difference
@@ -43,10 +43,8 @@ class SteerHead(RouterHead):
     def __init__(self, promote: int = 1, suppress: int = 1, eps: float = 0.01) -> None:
         super().__init__()
         for key, value in (("promote", promote), ("suppress", suppress)):
-            if value < 0:
-                raise ConfigError(f"expected at least 0 experts but got {value} (head.{key}). Hint: 0 leaves them out.")
-        if not eps > 0 or math.isinf(eps):
-            raise ConfigError(f"expected a distance above 0 but got {eps} (head.eps). Hint: the default is 0.01.")
+            require(value >= 0, "at least 0 experts", value, f"head.{key}", "0 leaves them out.")
+        require(0 < eps < math.inf, "a distance above 0", eps, "head.eps", "the default is 0.01.")
         self.promote, self.suppress, self.eps = promote, suppress, eps
 
     @property
@@ -60,15 +58,10 @@ class SteerHead(RouterHead):
             ConfigError: More experts are promoted than chosen, or too few are left to choose from.
         """
         rule = gate.rule
-        for key, value, most in (
-            ("promote", self.promote, rule.top_k),
-            ("suppress", self.suppress, rule.num_experts - rule.top_k),
-        ):
-            if value > most:
-                raise ConfigError(
-                    f"expected at most {most} experts but got {value} (head.{key}): a token has {rule.top_k} of "
-                    f"{rule.num_experts}. Hint: steer fewer."
-                )
+        left = rule.num_experts - rule.top_k
+        for key, value, most in (("promote", self.promote, rule.top_k), ("suppress", self.suppress, left)):
+            hint = f"a token has {rule.top_k} of {rule.num_experts}: steer fewer."
+            require(value <= most, f"at most {most} experts", value, f"head.{key}", hint)
         for name in ("promoted_E", "suppressed_E"):
             none_E = torch.zeros(rule.num_experts, dtype=torch.bool, device=gate.weight_ED.device)
             self.register_buffer(name, none_E)

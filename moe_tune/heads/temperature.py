@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from moe_tune.base.errors import ConfigError
+from moe_tune.base.errors import require
 from moe_tune.base.schedule import ScheduleKind, scheduled
 from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead
 from moe_tune.routing import Decision
@@ -56,8 +56,7 @@ class TemperatureHead(RouterHead):
     ) -> None:
         super().__init__()
         for key, value in (("tau", tau), ("tau_end", tau_end)):
-            if not value > 0 or math.isinf(value):
-                raise ConfigError(f"expected a temperature above 0 but got {value} (head.{key}). Hint: try 0.5.")
+            require(0 < value < math.inf, "a temperature above 0", value, f"head.{key}", "try 0.5.")
         self.tau, self.mode, self.tau_end, self.schedule, self.mass = tau, mode, tau_end, schedule, mass
         self.per = per
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from moe_tune.base.errors import ConfigError
+from moe_tune.base.errors import require
 from moe_tune.heads.base import HeadTraits, RouterHead
 from moe_tune.routing import ScoringRule
 
@@ -29,17 +29,13 @@ class TopPHead(RouterHead):
         Huang et al. 2024, "Harder Tasks Need More Experts", https://arxiv.org/abs/2403.07652 (citation unverified).
     """
 
+    traits = HeadTraits(exact_start=False, variable_k=True, reason="the number of experts follows the probability")
+
     def __init__(self, p: float = 0.4, slots: int = 16) -> None:
         super().__init__()
-        if not 0 < p <= 1:
-            raise ConfigError(f"expected a share in (0, 1] but got {p} (head.p). Hint: the default is 0.4.")
-        if slots < 1:
-            raise ConfigError(f"expected at least 1 slot but got {slots} (head.slots). Hint: the default is 16.")
+        require(0 < p <= 1, "a share in (0, 1]", p, "head.p", "the default is 0.4.")
+        require(slots >= 1, "at least 1 slot", slots, "head.slots", "the default is 16.")
         self.p, self.most = p, slots
-
-    @property
-    def traits(self) -> HeadTraits:
-        return HeadTraits(exact_start=False, variable_k=True, reason="the number of experts follows the probability")
 
     def slots_for(self, rule: ScoringRule) -> int:
         return self.most

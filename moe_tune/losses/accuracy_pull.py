@@ -1,12 +1,12 @@
 """Accuracy pull: train the gate towards the experts whose training questions were answered correctly."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from moe_tune.base.errors import ConfigError
+from moe_tune.base.errors import require
 from moe_tune.losses.base import AuxLoss, LossContext
 from moe_tune.routing import RouterOutput, RoutingTrace
 from moe_tune.stats.shrinkage import surplus_scores
@@ -33,16 +33,13 @@ class AccuracyPullLoss(AuxLoss):
         This project's; the idea of accuracy-aware gating: Chernov 2025, https://arxiv.org/abs/2502.17187
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"table"})
-    token_mean: ClassVar[bool] = True
+    needs = frozenset({"table"})
+    token_mean = True
 
     def __init__(self, weight: float = 1.0, n_min: int = 30, shrinkage: float = 50.0, **shared: Any) -> None:
         super().__init__(weight, **shared)
-        if not shrinkage >= 0:
-            raise ConfigError(
-                f"expected a pseudo-count of at least 0 but got {shrinkage} (AccuracyPullLoss.shrinkage). "
-                "Hint: the default is 50."
-            )
+        where = "AccuracyPullLoss.shrinkage"
+        require(shrinkage >= 0, "a pseudo-count of at least 0", shrinkage, where, "the default is 50.")
         self.n_min, self.shrinkage = n_min, shrinkage
 
     def compute(self, trace: RoutingTrace, context: LossContext) -> Tensor:

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, Protocol
 import torch
 from torch import Tensor
 
-from moe_tune.base.errors import ConfigError
+from moe_tune.base.errors import require
 from moe_tune.base.schedule import ScheduleKind, scheduled
 from moe_tune.routing import LayerTable, RouterOutput, RoutingTrace, Scope, ScoringRule
 
@@ -22,15 +22,12 @@ class Layer(Protocol):
     @property
     def pretrained_ED(self) -> Tensor:
         """The pretrained router weight, frozen."""
-        ...
 
     def router_weight(self) -> Tensor | None:
         """Return the weight the layer routes with, with its gradient; ``None`` if it is no single weight."""
-        ...
 
     def outputs(self, hidden_TD: Tensor, experts_TK: Tensor) -> Tensor:
         """Return what each chosen expert makes of a token, unweighted, (T, K, D)."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +128,9 @@ class AuxLoss(ABC):
             ConfigError: The loss names a layer without a router, or no layer.
         """
         wanted = context.layers if self.layers is None else tuple(self.layers)
-        if not wanted or set(wanted) - trace.outputs.keys():
-            raise ConfigError(
-                f"expected MoE layers of {sorted(trace.outputs)} but got {list(wanted)} "
-                f"({type(self).__name__}.layers). Hint: null takes the layers with a head."
-            )
+        known, where = sorted(trace.outputs), f"{type(self).__name__}.layers"
+        found = bool(wanted) and set(wanted) <= {*known}
+        require(found, f"MoE layers of {known}", list(wanted), where, "null takes the layers with a head.")
         return wanted
 
     def outputs(self, trace: RoutingTrace, context: LossContext) -> list[RouterOutput]:
@@ -145,11 +140,8 @@ class AuxLoss(ABC):
             ConfigError: The loss names a layer without a router or no layer, or means nothing at this scope.
         """
         wanted, scope = self.chosen_layers(trace, context), self.scope or context.scope
-        if scope not in self.scopes:
-            raise ConfigError(
-                f"expected scope {' or '.join(self.scopes)} but got {scope!r} ({type(self).__name__}.scope). "
-                "Hint: set the loss's scope, or that of the heads."
-            )
+        where, hint = f"{type(self).__name__}.scope", "set the loss's scope, or that of the heads."
+        require(scope in self.scopes, f"scope {' or '.join(self.scopes)}", scope, where, hint)
         return [output for output in trace.at(scope) if output.layer in wanted]
 
     def mean_over_layers(

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from moe_tune.base.errors import ConfigError
+from moe_tune.base.errors import require
 from moe_tune.losses.base import AuxLoss, LossContext
 from moe_tune.routing import RoutingTrace
 
@@ -31,11 +31,8 @@ class DeadExpertHingeLoss(AuxLoss):
 
     def __init__(self, weight: float = 1.0, tau: float = 0.1, **shared: Any) -> None:
         super().__init__(weight, **shared)
-        if not 0 < tau <= 1:
-            raise ConfigError(
-                f"expected a share above 0 and at most 1 but got {tau} (DeadExpertHingeLoss.tau). "
-                "Hint: the default 0.1 lifts experts with less than a tenth of their even share."
-            )
+        hint = "the default 0.1 lifts experts with less than a tenth of their even share."
+        require(0 < tau <= 1, "a share above 0 and at most 1", tau, "DeadExpertHingeLoss.tau", hint)
         self.tau = tau
 
     def compute(self, trace: RoutingTrace, context: LossContext) -> Tensor:

@@ -1,6 +1,6 @@
 """Expert orthogonality: choose experts that say different things about a token."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -33,14 +33,11 @@ class ExpertOrthogonalityLoss(AuxLoss):
         experts); the weighting for frozen ones is this project's.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"hidden"})
-    token_mean: ClassVar[bool] = True
+    needs = frozenset({"hidden"})
+    token_mean = True
 
     def __init__(
-        self,
-        weight: float = 1.0,
-        form: Literal["projection", "pairwise"] = "projection",
-        **shared: Any,
+        self, weight: float = 1.0, form: Literal["projection", "pairwise"] = "projection", **shared: Any
     ) -> None:
         super().__init__(weight, **shared)
         self.form = form
@@ -48,7 +45,7 @@ class ExpertOrthogonalityLoss(AuxLoss):
     def compute(self, trace: RoutingTrace, context: LossContext) -> Tensor:
         def layer(output: RouterOutput) -> Tensor:
             assert output.hidden_TD is not None
-            used_TK = torch.ones_like(output.experts_TK, dtype=torch.bool) if output.used_TK is None else output.used_TK
+            used_TK = output.counted_TK
             with torch.no_grad():
                 outputs_TKD = context.view[output.layer].outputs(output.hidden_TD, output.experts_TK)
                 cosines_TKK = output_cosines(outputs_TKD * used_TK[..., None])

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from moe_tune.base.errors import ConfigError
+from moe_tune.base.errors import require
 from moe_tune.base.ranks import summed_over_ranks
 from moe_tune.losses.base import AuxLoss, LossContext
 from moe_tune.routing import RouterOutput, RoutingTrace, entropy
@@ -34,11 +34,8 @@ class MarginalEntropyLoss(AuxLoss):
 
     def __init__(self, weight: float = 1.0, momentum: float = 0.0, **shared: Any) -> None:
         super().__init__(weight, **shared)
-        if not 0 <= momentum < 1:
-            raise ConfigError(
-                f"expected a momentum of at least 0 and below 1 but got {momentum} (MarginalEntropyLoss.momentum). "
-                "Hint: 0 looks at the batch alone, 0.9 at about ten batches."
-            )
+        hint = "0 looks at the batch alone, 0.9 at about ten batches."
+        require(0 <= momentum < 1, "a share in [0, 1)", momentum, "MarginalEntropyLoss.momentum", hint)
         self.momentum = momentum
 
     def compute(self, trace: RoutingTrace, context: LossContext) -> Tensor:

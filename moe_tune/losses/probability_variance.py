@@ -1,7 +1,5 @@
 """Probability variance: let each token tell its experts apart."""
 
-from typing import ClassVar
-
 from torch import Tensor
 
 from moe_tune.losses.base import AuxLoss, LossContext
@@ -22,7 +20,7 @@ class ProbabilityVarianceLoss(AuxLoss):
         Guo et al. 2025, "Advancing Expert Specialization for Better MoE", https://arxiv.org/abs/2505.22323
     """
 
-    token_mean: ClassVar[bool] = True
+    token_mean = True
 
     def compute(self, trace: RoutingTrace, context: LossContext) -> Tensor:
         return self.mean_over_layers(trace, context, lambda output: -output.probs_TE.var(-1, correction=1).mean())

@@ -1,11 +1,11 @@
 """Router distillation: answer as the model did with its pretrained routers."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 from torch import Tensor
 from torch.nn import functional
 
-from moe_tune.base.errors import ConfigError
+from moe_tune.base.errors import require
 from moe_tune.losses.base import AuxLoss, LossContext
 from moe_tune.routing import RoutingTrace
 
@@ -29,16 +29,13 @@ class RouterDistillationLoss(AuxLoss):
         https://arxiv.org/abs/2603.02217 (routers trained alone, by distillation).
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"teacher"})
-    reads: ClassVar[Literal["routing", "weights", "answer"]] = "answer"
+    needs = frozenset({"teacher"})
+    reads = "answer"
 
     def __init__(self, weight: float = 1.0, temperature: float = 1.0, **shared: Any) -> None:
         super().__init__(weight, **shared)
-        if not 0 < temperature < float("inf"):
-            raise ConfigError(
-                f"expected a temperature above 0 but got {temperature} (RouterDistillationLoss.temperature). "
-                "Hint: 1 compares the distributions as they are."
-            )
+        where, hint = "RouterDistillationLoss.temperature", "1 compares the distributions as they are."
+        require(0 < temperature < float("inf"), "a temperature above 0", temperature, where, hint)
         self.temperature = temperature
 
     def compute(self, trace: RoutingTrace, context: LossContext) -> Tensor:

@@ -1,6 +1,6 @@
 """Orthogonality or nearness to the start of a router's weight, without data."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -31,13 +31,10 @@ class RouterOrthogonalityLoss(AuxLoss):
         Omi et al. 2025, "SimBal", https://arxiv.org/abs/2506.14038; the anchor is this project's.
     """
 
-    reads: ClassVar[Literal["routing", "weights", "answer"]] = "weights"
+    reads = "weights"
 
     def __init__(
-        self,
-        weight: float = 1.0,
-        target: Literal["orthogonal", "anchor"] = "orthogonal",
-        **shared: Any,
+        self, weight: float = 1.0, target: Literal["orthogonal", "anchor"] = "orthogonal", **shared: Any
     ) -> None:
         super().__init__(weight, **shared)
         self.target = target
@@ -52,10 +49,8 @@ class RouterOrthogonalityLoss(AuxLoss):
                     f"expected a head that routes with a single weight but that of layer {index} does not "
                     "(RouterOrthogonalityLoss). Hint: use RetunedHead or LowRankHead, or drop the loss."
                 )
-            pretrained_ED = layer.pretrained_ED
-            values.append(
-                row_overlap(weight_ED) if self.target == "orthogonal" else relative_change(weight_ED, pretrained_ED)
-            )
+            anchored = self.target == "anchor"
+            values.append(relative_change(weight_ED, layer.pretrained_ED) if anchored else row_overlap(weight_ED))
         return torch.stack(values).mean()
 
 

@@ -1,7 +1,5 @@
 """Routing anchor: keep each token's gate near the pretrained one."""
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
@@ -23,8 +21,8 @@ class RoutingAnchorLoss(AuxLoss):
         This project's.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"base_logits"})
-    token_mean: ClassVar[bool] = True
+    needs = frozenset({"base_logits"})
+    token_mean = True
 
     def compute(self, trace: RoutingTrace, context: LossContext) -> Tensor:
         def layer(output: RouterOutput) -> Tensor:

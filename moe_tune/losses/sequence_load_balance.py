@@ -1,12 +1,10 @@
 """Load balancing within each question: every prompt by itself should use all experts."""
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
 from moe_tune.losses.base import AuxLoss, LossContext
-from moe_tune.routing import RouterOutput, RoutingTrace, Scope
+from moe_tune.routing import RouterOutput, RoutingTrace
 
 
 class SequenceLoadBalanceLoss(AuxLoss):
@@ -29,7 +27,7 @@ class SequenceLoadBalanceLoss(AuxLoss):
         DeepSeek-AI 2024, "DeepSeek-V3", https://arxiv.org/abs/2412.19437
     """
 
-    scopes: ClassVar[tuple[Scope, ...]] = ("all",)
+    scopes = ("all",)
 
     def compute(self, trace: RoutingTrace, context: LossContext) -> Tensor:
         question_T = trace.question_T[trace.mask(self.scope or context.scope)]
@@ -50,10 +48,9 @@ def sequence_load_balance(output: RouterOutput, question_T: Tensor) -> Tensor:
         >>> float(sequence_load_balance(output, torch.tensor([0, 0, 7, 7])))
         1.0
     """
-    probs_TE, experts_TK = output.probs_TE, output.experts_TK
+    probs_TE = output.probs_TE
     _, place_T, tokens_Q = question_T.unique(return_inverse=True, return_counts=True)
-    used_TK = torch.ones_like(experts_TK, dtype=torch.bool) if output.used_TK is None else output.used_TK
-    chosen_TE = torch.zeros_like(probs_TE).scatter_add(-1, experts_TK, used_TK.to(probs_TE.dtype))
+    chosen_TE = torch.zeros_like(probs_TE).scatter_add(-1, output.experts_TK, output.counted_TK.to(probs_TE.dtype))
     empty_QE = probs_TE.new_zeros(len(tokens_Q), probs_TE.shape[-1])
     counts_QE = empty_QE.index_add(0, place_T, chosen_TE)
     share_QE = counts_QE / counts_QE.sum(-1, keepdim=True).clamp(min=1)

@@ -1,6 +1,6 @@
 """Token entropy: how sure the gate is, token by token."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -22,7 +22,7 @@ class TokenEntropyLoss(AuxLoss):
         Li et al. 2025, "RoMA", https://arxiv.org/abs/2511.07419 (as an ablation).
     """
 
-    token_mean: ClassVar[bool] = True
+    token_mean = True
 
     def __init__(self, weight: float = 1.0, over: Literal["all", "chosen"] = "all", **shared: Any) -> None:
         super().__init__(weight, **shared)

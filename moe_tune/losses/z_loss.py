@@ -1,7 +1,5 @@
 """Router z-loss: keep the logits small."""
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
@@ -22,7 +20,7 @@ class ZLoss(AuxLoss):
         Zoph et al. 2022, "ST-MoE", https://arxiv.org/abs/2202.08906
     """
 
-    token_mean: ClassVar[bool] = True
+    token_mean = True
 
     def compute(self, trace: RoutingTrace, context: LossContext) -> Tensor:
         return self.mean_over_layers(

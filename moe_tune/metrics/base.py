@@ -1,15 +1,23 @@
 """The contract of a routing metric."""
 
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from moe_tune.routing import Part, RoutingTrace, Scope
+from moe_tune.routing import Part, RouterOutput, RoutingTrace, Scope
+
+Sum = Annotated[Tensor, torch.float64]
+"""A state that sums floats; 64 bits keep many small terms. The letters at the end of its name are its axes."""
+Count = Annotated[Tensor, torch.long]
+"""A state that counts exactly."""
+Byte = Annotated[Tensor, torch.uint8]
+"""A state of many places, each filled once with a small number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +48,8 @@ class MetricShape:
         Args:
             axes: A letter per axis: ``L`` layers, ``E`` experts, ``K`` slots, ``S`` subjects, ``Q`` questions.
         """
-        known = {
-            "L": len(self.layers),
-            "E": self.num_experts,
-            "K": self.top_k,
-            "S": self.num_subjects,
-            "Q": self.num_questions,
-        }
-        return tuple(known[axis] for axis in axes)
+        known = (len(self.layers), self.num_experts, self.top_k, self.num_subjects, self.num_questions)
+        return tuple(known["LEKSQ".index(axis)] for axis in axes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ class RoutingMetric(Metric, ABC):
     """A statistic of routing traces, summed over batches and ranks.
 
     Every state is a sum, so that batch size, order and the number of processes leave counts exactly as they are, and
-    what is made of sums of floats to rounding.
+    what is made of sums of floats to rounding. States are declared by annotation: ``tokens_L: Count``, ``mass_L: Sum``.
 
     Args:
         shape: The sizes of its states.
@@ -82,12 +84,17 @@ class RoutingMetric(Metric, ABC):
 
     axes: ClassVar[Mapping[str, str]]
     needs: ClassVar[frozenset[str]] = frozenset()
+    higher_is_better = None
     full_state_update = False
     is_differentiable = False
 
     def __init__(self, shape: MetricShape, scope: Scope | Part) -> None:
         super().__init__()
         self.shape, self.scope = shape, scope
+        declared = {name: kind for one in type(self).__mro__ for name, kind in inspect.get_annotations(one).items()}
+        for name, kind in declared.items():
+            if kind in (Sum, Count, Byte):
+                self.add_sum(name, name.rpartition("_")[2], kind.__metadata__[0])
 
     @abstractmethod
     def update(self, trace: RoutingTrace, outcome: Outcome) -> None:
@@ -120,6 +127,11 @@ class RoutingMetric(Metric, ABC):
             dtype: Integers count exactly; float64 keeps sums of many small terms.
         """
         self.add_state(name, default=torch.zeros(self.shape.sizes(axes), dtype=dtype), dist_reduce_fx="sum")
+
+    def layers(self, trace: RoutingTrace) -> Iterator[tuple[int, RouterOutput]]:
+        """Yield the place of each layer in the tables and its routing, restricted to the tokens that count."""
+        for output in trace.at(self.scope):
+            yield self.shape.layers.index(output.layer), output
 
     def per_token(self, total: Tensor, tokens_L: Tensor) -> Tensor:
         """Return sums divided by the tokens of each layer; NaN where a layer has none.

@@ -6,10 +6,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from moe_tune.metrics.base import MetricShape, Outcome, RoutingMetric
+from moe_tune.metrics.base import Count, Outcome, RoutingMetric, Sum
 from moe_tune.metrics.co_activation import fired
 from moe_tune.metrics.gate_margin import boundary
-from moe_tune.routing import Part, RouterOutput, RoutingTrace, Scope, ScoringRule
+from moe_tune.routing import RouterOutput, RoutingTrace, ScoringRule
 
 
 def base_overlap(output: RouterOutput, top_k: int) -> tuple[Tensor, Tensor]:
@@ -64,23 +64,15 @@ class BaseDrift(RoutingMetric):
         Muennighoff et al. 2024, section 5.1 (router saturation), https://arxiv.org/abs/2409.02060
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"base_logits"})
-    higher_is_better = None
+    needs = frozenset({"base_logits"})
     axes: ClassVar[Mapping[str, str]] = {"base_overlap": "L", "base_kl": "L"}
-    shared_L: Tensor
-    chosen_L: Tensor
-    divergence_L: Tensor
-    tokens_L: Tensor
-
-    def __init__(self, shape: MetricShape, scope: Scope | Part) -> None:
-        super().__init__(shape, scope)
-        self.add_sum("divergence_L", "L")
-        for name in ("shared_L", "chosen_L", "tokens_L"):
-            self.add_sum(name, "L", torch.long)
+    shared_L: Count
+    chosen_L: Count
+    divergence_L: Sum
+    tokens_L: Count
 
     def update(self, trace: RoutingTrace, outcome: Outcome) -> None:
-        for output in trace.at(self.scope):
-            index = self.shape.layers.index(output.layer)
+        for index, output in self.layers(trace):
             assert output.rule is not None
             shared_T, chosen_T = base_overlap(output, self.shape.top_k)
             self.shared_L[index] += shared_T.sum()

@@ -6,8 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from moe_tune.metrics.base import MetricShape, Outcome, RoutingMetric
-from moe_tune.routing import Part, RouterOutput, RoutingTrace, Scope
+from moe_tune.metrics.base import Count, Outcome, RoutingMetric
+from moe_tune.routing import RouterOutput, RoutingTrace
 
 
 def fired(output: RouterOutput) -> Tensor:
@@ -16,11 +16,9 @@ def fired(output: RouterOutput) -> Tensor:
     Shape:
         - (T, E), float32.
     """
-    used_TK = output.mask_T[:, None].expand_as(output.experts_TK)
-    if output.used_TK is not None:
-        used_TK = used_TK & output.used_TK
     none_TE = torch.zeros(output.logits_TE.shape, device=output.experts_TK.device)
-    return none_TE.scatter_add_(1, output.experts_TK, used_TK.float())  # added: a spare slot repeats an expert
+    # Added, not set: a spare slot repeats an expert.
+    return none_TE.scatter_add_(1, output.experts_TK, output.counted_TK.float())
 
 
 def co_activation(output: RouterOutput) -> Tensor:
@@ -44,17 +42,12 @@ class CoActivation(RoutingMetric):
         Muennighoff et al. 2024, section 5.2, https://arxiv.org/abs/2409.02060
     """
 
-    higher_is_better = None
     axes: ClassVar[Mapping[str, str]] = {"co_count": "LEE"}
-    count_LEE: Tensor
-
-    def __init__(self, shape: MetricShape, scope: Scope | Part) -> None:
-        super().__init__(shape, scope)
-        self.add_sum("count_LEE", "LEE", torch.long)
+    count_LEE: Count
 
     def update(self, trace: RoutingTrace, outcome: Outcome) -> None:
-        for output in trace.at(self.scope):
-            self.count_LEE[self.shape.layers.index(output.layer)] += co_activation(output)
+        for index, output in self.layers(trace):
+            self.count_LEE[index] += co_activation(output)
 
     def compute(self) -> dict[str, Tensor]:
         return {"co_count": self.count_LEE}

@@ -6,7 +6,7 @@ from typing import get_args
 import pandas as pd
 from torch import Tensor, nn
 
-from moe_tune.base.errors import ConfigError
+from moe_tune.base.errors import require
 from moe_tune.base.plugins import concrete_subclasses
 from moe_tune.metrics.base import MetricShape, Outcome, RoutingMetric
 from moe_tune.routing import PARTS, Part, RoutingTrace, Scope
@@ -27,11 +27,10 @@ class RoutingEvidence(nn.Module):
 
     def __init__(self, shape: MetricShape, scopes: Sequence[Scope | Part] = SCOPES) -> None:
         super().__init__()
-        if set(scopes) - {*SCOPES, *PARTS} or len(set(scopes)) < len(scopes):
-            raise ConfigError(
-                f"expected different scopes of {[*SCOPES, *PARTS]} but got {list(scopes)} (scopes). "
-                "Hint: answer is the last prompt token, all every real one, the rest are parts of a prompt."
-            )
+        known, every = [*SCOPES, *PARTS], set(scopes)
+        hint = "answer is the last prompt token, all every real one, the rest are parts of a prompt."
+        different = every <= {*known} and len(every) == len(scopes)
+        require(different, f"different scopes of {known}", list(scopes), "scopes", hint)
         self.shape, self.scopes = shape, tuple(scopes)
         classes = concrete_subclasses(RoutingMetric)
         self.metrics = nn.ModuleDict(
@@ -61,12 +60,6 @@ class RoutingEvidence(nn.Module):
             for metric in self._at(scope):
                 metric.update(trace, outcome)
             trace.forget()  # one scope's tokens at a time
-
-    def reset(self) -> None:
-        """Forget everything."""
-        for scope in self.scopes:
-            for metric in self._at(scope):
-                metric.reset()
 
     def tables(self, scope: Scope | Part) -> dict[str, Tensor]:
         """Return all tables of a scope by name, each shaped as its axes say; across processes, call it on every one."""

@@ -7,9 +7,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from moe_tune.metrics.base import MetricShape, Outcome, RoutingMetric
+from moe_tune.metrics.base import Count, Outcome, RoutingMetric, Sum
 from moe_tune.metrics.expert_activation import weight_mass
-from moe_tune.routing import Part, RouterOutput, RoutingTrace, Scope
+from moe_tune.routing import RouterOutput, RoutingTrace
 from moe_tune.stats.ratios import FEWEST
 
 
@@ -21,11 +21,8 @@ def questions_by_expert(output: RouterOutput, question_T: Tensor, questions: int
     """
     experts = output.logits_TE.shape[-1]
     flat_TK = question_T[:, None] * experts + output.experts_TK
-    used_TK = output.mask_T[:, None].expand_as(flat_TK)
-    if output.used_TK is not None:
-        used_TK = used_TK & output.used_TK
     tokens = torch.zeros(questions * experts, dtype=torch.long, device=flat_TK.device)
-    tokens.index_add_(0, flat_TK.reshape(-1), used_TK.reshape(-1).long())
+    tokens.index_add_(0, flat_TK.reshape(-1), output.counted_TK.reshape(-1).long())
     return (tokens > 0).view(questions, experts)
 
 
@@ -44,7 +41,6 @@ class ExpertAccuracy(RoutingMetric):
         Chernov 2025, https://arxiv.org/abs/2502.17187
     """
 
-    higher_is_better = None
     axes: ClassVar[Mapping[str, str]] = {
         "questions": "LE",
         "correct": "LE",
@@ -52,21 +48,14 @@ class ExpertAccuracy(RoutingMetric):
         "correct_by_subject": "LES",
         "mass_correct": "LE",
     }
-    questions_LES: Tensor
-    correct_LES: Tensor
-    mass_correct_LE: Tensor
-
-    def __init__(self, shape: MetricShape, scope: Scope | Part) -> None:
-        super().__init__(shape, scope)
-        self.add_sum("questions_LES", "LES", torch.long)
-        self.add_sum("correct_LES", "LES", torch.long)
-        self.add_sum("mass_correct_LE", "LE")
+    questions_LES: Count
+    correct_LES: Count
+    mass_correct_LE: Sum
 
     def update(self, trace: RoutingTrace, outcome: Outcome) -> None:
         question_T = trace.question_T[trace.mask(self.scope)]
         correct_T = outcome.correct_B[question_T]
-        for output in trace.at(self.scope):
-            index = self.shape.layers.index(output.layer)
+        for index, output in self.layers(trace):
             hit_BE = questions_by_expert(output, question_T, len(outcome.correct_B)).long()
             self.questions_LES[index].index_add_(1, outcome.subject_B, hit_BE.T)
             self.correct_LES[index].index_add_(1, outcome.subject_B, (hit_BE * outcome.correct_B[:, None]).T)

@@ -6,8 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from moe_tune.metrics.base import MetricShape, Outcome, RoutingMetric
-from moe_tune.routing import Part, RouterOutput, RoutingTrace, Scope
+from moe_tune.metrics.base import Count, Outcome, RoutingMetric, Sum
+from moe_tune.routing import RouterOutput, RoutingTrace
 
 
 def weight_mass(output: RouterOutput, keep_T: Tensor) -> Tensor:
@@ -16,21 +16,9 @@ def weight_mass(output: RouterOutput, keep_T: Tensor) -> Tensor:
     Shape:
         - (E,), float64.
     """
-    keep_TK = keep_T[:, None].expand_as(output.experts_TK)
-    if output.used_TK is not None:
-        keep_TK = keep_TK & output.used_TK
-    weights_TK = output.weights_TK.double() * keep_TK
+    weights_TK = output.weights_TK.double() * (output.counted_TK & keep_T[:, None])
     mass_E = torch.zeros(output.logits_TE.shape[-1], dtype=torch.float64, device=weights_TK.device)
     return mass_E.index_add_(0, output.experts_TK.reshape(-1), weights_TK.reshape(-1))
-
-
-def expert_activation(output: RouterOutput) -> tuple[Tensor, Tensor]:
-    """Return how many tokens chose each expert, and the sum of the weights they gave it.
-
-    Shape:
-        - counts (E,), long; weight mass (E,), float64.
-    """
-    return output.counts_E(), weight_mass(output, output.mask_T)
 
 
 class ExpertActivation(RoutingMetric):
@@ -44,24 +32,15 @@ class ExpertActivation(RoutingMetric):
         Chernov 2025, https://arxiv.org/abs/2502.17187
     """
 
-    higher_is_better = None
     axes: ClassVar[Mapping[str, str]] = {"count": "LE", "weight_mass": "LE", "tokens": "L"}
-    count_LE: Tensor
-    mass_LE: Tensor
-    tokens_L: Tensor
-
-    def __init__(self, shape: MetricShape, scope: Scope | Part) -> None:
-        super().__init__(shape, scope)
-        self.add_sum("count_LE", "LE", torch.long)
-        self.add_sum("mass_LE", "LE")
-        self.add_sum("tokens_L", "L", torch.long)
+    count_LE: Count
+    mass_LE: Sum
+    tokens_L: Count
 
     def update(self, trace: RoutingTrace, outcome: Outcome) -> None:
-        for output in trace.at(self.scope):
-            index = self.shape.layers.index(output.layer)
-            counts_E, mass_E = expert_activation(output)
-            self.count_LE[index] += counts_E
-            self.mass_LE[index] += mass_E
+        for index, output in self.layers(trace):
+            self.count_LE[index] += output.counts_E()
+            self.mass_LE[index] += weight_mass(output, output.mask_T)
             self.tokens_L[index] += len(output.mask_T)
 
     def compute(self) -> dict[str, Tensor]:

@@ -6,17 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from moe_tune.metrics.base import MetricShape, Outcome, RoutingMetric
-from moe_tune.routing import Part, RouterOutput, RoutingTrace, Scope, entropy, normalised
-
-
-def gate_entropy(output: RouterOutput) -> Tensor:
-    """Return each token's gate entropy over all experts, in nats.
-
-    Shape:
-        - (T,), float64, in [0, ln E].
-    """
-    return entropy(output.probs_TE.float()).double()
+from moe_tune.metrics.base import Count, Outcome, RoutingMetric, Sum
+from moe_tune.routing import RouterOutput, RoutingTrace, entropy, normalised
 
 
 def topk_entropy(output: RouterOutput) -> tuple[Tensor, Tensor, Tensor]:
@@ -46,7 +37,6 @@ class GateEntropy(RoutingMetric):
         Chernov 2025, https://arxiv.org/abs/2502.17187
     """
 
-    higher_is_better = None
     axes: ClassVar[Mapping[str, str]] = {
         "entropy_all_mean": "L",
         "entropy_all_std": "L",
@@ -54,25 +44,17 @@ class GateEntropy(RoutingMetric):
         "entropy_topk_std": "L",
         "entropy_topk_most": "L",
     }
-    all_L: Tensor
-    all_square_L: Tensor
-    topk_L: Tensor
-    topk_square_L: Tensor
-    most_L: Tensor
-    tokens_L: Tensor
-    held_L: Tensor
-
-    def __init__(self, shape: MetricShape, scope: Scope | Part) -> None:
-        super().__init__(shape, scope)
-        for name in ("all_L", "all_square_L", "topk_L", "topk_square_L", "most_L"):
-            self.add_sum(name, "L")
-        for name in ("tokens_L", "held_L"):
-            self.add_sum(name, "L", torch.long)
+    all_L: Sum
+    all_square_L: Sum
+    topk_L: Sum
+    topk_square_L: Sum
+    most_L: Sum
+    tokens_L: Count
+    held_L: Count
 
     def update(self, trace: RoutingTrace, outcome: Outcome) -> None:
-        for output in trace.at(self.scope):
-            index = self.shape.layers.index(output.layer)
-            all_T = gate_entropy(output)
+        for index, output in self.layers(trace):
+            all_T = entropy(output.probs_TE.float()).double()
             topk_T, most_T, held_T = topk_entropy(output)  # both 0 where nothing is held
             self.all_L[index] += all_T.sum()
             self.all_square_L[index] += all_T.square().sum()

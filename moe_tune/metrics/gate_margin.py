@@ -6,9 +6,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from moe_tune.metrics.base import MetricShape, Outcome, RoutingMetric
+from moe_tune.metrics.base import Count, Outcome, RoutingMetric, Sum
 from moe_tune.metrics.co_activation import fired
-from moe_tune.routing import Part, RouterOutput, RoutingTrace, Scope
+from moe_tune.routing import RouterOutput, RoutingTrace
 
 NEAR = 2.0**-8
 """A relative gap below half a step of bfloat16, which holds 8 bits: rounding may turn the order around."""
@@ -54,22 +54,14 @@ class GateMargin(RoutingMetric):
         This project's.
     """
 
-    higher_is_better = None
     axes: ClassVar[Mapping[str, str]] = {"margin_mean": "L", "tie_rate": "L", "near_tie_rate": "L"}
-    margin_L: Tensor
-    ties_L: Tensor
-    near_ties_L: Tensor
-    tokens_L: Tensor
-
-    def __init__(self, shape: MetricShape, scope: Scope | Part) -> None:
-        super().__init__(shape, scope)
-        self.add_sum("margin_L", "L")
-        for name in ("ties_L", "near_ties_L", "tokens_L"):
-            self.add_sum(name, "L", torch.long)
+    margin_L: Sum
+    ties_L: Count
+    near_ties_L: Count
+    tokens_L: Count
 
     def update(self, trace: RoutingTrace, outcome: Outcome) -> None:
-        for output in trace.at(self.scope):
-            index = self.shape.layers.index(output.layer)
+        for index, output in self.layers(trace):
             margin_T, tie_T, near_T = gate_margin(output)
             bounded_T = margin_T.isfinite()
             self.margin_L[index] += torch.where(bounded_T, margin_T, 0.0).sum()

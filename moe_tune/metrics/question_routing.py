@@ -6,23 +6,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from moe_tune.metrics.base import MetricShape, Outcome, RoutingMetric
+from moe_tune.metrics.base import Byte, Count, Outcome, RoutingMetric, Sum
 from moe_tune.metrics.expert_accuracy import questions_by_expert
 from moe_tune.metrics.gate_entropy import topk_entropy
-from moe_tune.routing import Part, RouterOutput, RoutingTrace, Scope
-
-
-def question_entropy(output: RouterOutput, question_T: Tensor, questions: int) -> tuple[Tensor, Tensor]:
-    """Return the sum over each question's tokens of the entropy of the chosen weights, renormalised, and the tokens.
-
-    Tokens that give no expert any weight do not count.
-
-    Shape:
-        - sums (B,), float64, in nats; tokens (B,), long.
-    """
-    entropy_T, _, held_T = topk_entropy(output)
-    total_B = torch.zeros(questions, dtype=torch.float64, device=entropy_T.device)
-    return total_B.index_add_(0, question_T, entropy_T), torch.bincount(question_T[held_T], minlength=questions)
+from moe_tune.routing import RoutingTrace
 
 
 class QuestionRouting(RoutingMetric):
@@ -41,7 +28,6 @@ class QuestionRouting(RoutingMetric):
         This project's.
     """
 
-    higher_is_better = None
     axes: ClassVar[Mapping[str, str]] = {
         "hit_QLE": "QLE",
         "entropy_question_QL": "QL",
@@ -50,21 +36,12 @@ class QuestionRouting(RoutingMetric):
         "subject_Q": "Q",
         "seen_Q": "Q",
     }
-    hit_QLE: Tensor
-    entropy_QL: Tensor
-    tokens_QL: Tensor
-    correct_Q: Tensor
-    subject_Q: Tensor
-    seen_Q: Tensor
-
-    def __init__(self, shape: MetricShape, scope: Scope | Part) -> None:
-        super().__init__(shape, scope)
-        self.add_sum("hit_QLE", "QLE", torch.uint8)
-        self.add_sum("entropy_QL", "QL")
-        self.add_sum("tokens_QL", "QL", torch.long)
-        self.add_sum("correct_Q", "Q", torch.uint8)
-        self.add_sum("subject_Q", "Q", torch.long)
-        self.add_sum("seen_Q", "Q", torch.uint8)
+    hit_QLE: Byte
+    entropy_QL: Sum
+    tokens_QL: Count
+    correct_Q: Byte
+    subject_Q: Count
+    seen_Q: Byte
 
     def update(self, trace: RoutingTrace, outcome: Outcome) -> None:
         question_T, questions = trace.question_T[trace.mask(self.scope)], len(outcome.question_B)
@@ -72,13 +49,13 @@ class QuestionRouting(RoutingMetric):
         self.seen_Q[outcome.question_B] = seen_B.to(torch.uint8)
         self.correct_Q[outcome.question_B] = (outcome.correct_B & seen_B).to(torch.uint8)
         self.subject_Q[outcome.question_B] = outcome.subject_B * seen_B
-        for output in trace.at(self.scope):
-            index = self.shape.layers.index(output.layer)
+        for index, output in self.layers(trace):
             hit_BE = questions_by_expert(output, question_T, questions)
             self.hit_QLE[outcome.question_B, index] = hit_BE.to(torch.uint8)
-            total_B, tokens_B = question_entropy(output, question_T, questions)
-            self.entropy_QL[outcome.question_B, index] = total_B
-            self.tokens_QL[outcome.question_B, index] = tokens_B
+            entropy_T, _, held_T = topk_entropy(output)
+            total_B = torch.zeros(questions, dtype=torch.float64, device=entropy_T.device)
+            self.entropy_QL[outcome.question_B, index] = total_B.index_add_(0, question_T, entropy_T)
+            self.tokens_QL[outcome.question_B, index] = torch.bincount(question_T[held_T], minlength=questions)
 
     def compute(self) -> dict[str, Tensor]:
         return {

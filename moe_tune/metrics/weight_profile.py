@@ -6,8 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from moe_tune.metrics.base import MetricShape, Outcome, RoutingMetric
-from moe_tune.routing import Part, RouterOutput, RoutingTrace, Scope
+from moe_tune.metrics.base import Count, Outcome, RoutingMetric, Sum
+from moe_tune.routing import RouterOutput, RoutingTrace
 
 
 def weight_profile(output: RouterOutput) -> tuple[Tensor, Tensor]:
@@ -34,21 +34,13 @@ class WeightProfile(RoutingMetric):
         Chernov 2025, https://arxiv.org/abs/2502.17187
     """
 
-    higher_is_better = None
     axes: ClassVar[Mapping[str, str]] = {"sorted_weight_mean": "LK", "topk_mass_mean": "L"}
-    weight_LK: Tensor
-    mass_L: Tensor
-    tokens_L: Tensor
-
-    def __init__(self, shape: MetricShape, scope: Scope | Part) -> None:
-        super().__init__(shape, scope)
-        self.add_sum("weight_LK", "LK")
-        self.add_sum("mass_L", "L")
-        self.add_sum("tokens_L", "L", torch.long)
+    weight_LK: Sum
+    mass_L: Sum
+    tokens_L: Count
 
     def update(self, trace: RoutingTrace, outcome: Outcome) -> None:
-        for output in trace.at(self.scope):
-            index = self.shape.layers.index(output.layer)
+        for index, output in self.layers(trace):
             weights_TK, mass_T = weight_profile(output)
             self.weight_LK[index] += weights_TK[:, : self.shape.top_k].double().sum(0)
             self.mass_L[index] += mass_T.double().sum()

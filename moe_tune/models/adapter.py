@@ -3,14 +3,12 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
+from transformers import PreTrainedModel
 
-from moe_tune.base.errors import ConfigError, did_you_mean
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+from moe_tune.base.errors import ConfigError, did_you_mean, require
 
 NEVER = {
     "modules_to_save": "it would train copies of whole modules",
@@ -46,32 +44,22 @@ class Adapter:
         Hu et al. 2021, "LoRA", https://arxiv.org/abs/2106.09685
     """
 
-    def __init__(self, model: "PreTrainedModel", options: dict[str, Any]) -> None:
+    def __init__(self, model: PreTrainedModel, options: dict[str, Any]) -> None:
         from peft import LoraConfig, LoraModel
 
         known = LoraConfig.__dataclass_fields__
         for name in options:
-            if name not in known:
-                raise ConfigError(
-                    f"expected an option of peft.LoraConfig but got {name!r} (model.peft). "
-                    f"Hint: {did_you_mean(name, known)}"
-                )
-            if name in NEVER and options[name]:
-                raise ConfigError(
-                    f"expected a LoRA beside a frozen model but got {name!r} (model.peft): {NEVER[name]}. "
-                    "Hint: leave it out."
-                )
+            require(name in known, "an option of peft.LoraConfig", name, "model.peft", did_you_mean(name, known))
+            never = name in NEVER and options[name]
+            hint = f"leave it out; {NEVER.get(name)}."
+            require(not never, "a LoRA beside a frozen model", name, "model.peft", hint)
+        hint = "leave it out: the model has to start as the pretrained one, and all but the LoRA stays frozen."
         for name, allowed in (("init_lora_weights", STARTS), ("bias", ("none",)), ("peft_type", ("LORA",))):
-            if name in options and options[name] not in allowed:
-                raise ConfigError(
-                    f"expected {' or '.join(map(repr, allowed))} but got {options[name]!r} (model.peft.{name}): the "
-                    "model has to start as the pretrained one, and all but the LoRA stays frozen. Hint: leave it out."
-                )
-        if options.get("target_parameters") and options.get("lora_dropout"):
-            raise ConfigError(
-                f"expected no dropout but got {options['lora_dropout']} (model.peft.lora_dropout): PEFT has none for "
-                "target_parameters. Hint: leave it out."
-            )
+            value = options.get(name, allowed[0])
+            require(value in allowed, " or ".join(map(repr, allowed)), value, f"model.peft.{name}", hint)
+        dropout = options.get("lora_dropout") if options.get("target_parameters") else None
+        hint = "leave it out: PEFT has none for target_parameters."
+        require(not dropout, "no dropout", dropout, "model.peft.lora_dropout", hint)
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         try:
             self.config = LoraConfig(**options)
@@ -106,11 +94,9 @@ class Adapter:
         targets = [] if isinstance(modules, str) else list(modules)
         targets += [name.rpartition(".")[0] for name in options.get("target_parameters") or []]
         for target in targets:
-            if not any(f".{name}".endswith(f".{target}") for name in changed):
-                raise ConfigError(
-                    f"expected targets that the model has but got {target!r} (model.peft). "
-                    f"Hint: {did_you_mean(target, sorted({name.rpartition('.')[2] for name in changed}))}"
-                )
+            found = any(f".{name}".endswith(f".{target}") for name in changed)
+            hint = did_you_mean(target, {name.rpartition(".")[2] for name in changed})
+            require(found, "targets that the model has", target, "model.peft", hint)
 
     def train(self, mode: bool) -> None:
         """Put the LoRA's dropout into a mode; the rest of the model knows none."""

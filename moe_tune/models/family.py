@@ -1,20 +1,18 @@
 """The contract of a model family: where its routers are and how they score."""
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import PretrainedConfig, PreTrainedModel
 
 from moe_tune.base.errors import ModelError, did_you_mean
 from moe_tune.base.plugins import concrete_subclasses
 from moe_tune.heads.base import decide
 from moe_tune.models.state_shape import StateShape
 from moe_tune.routing import ScoringRule, SoftmaxRule
-
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel
 
 PROOF_TOKENS = 16
 """Random hidden states on which a router has to decide as its family says."""
@@ -36,14 +34,14 @@ class ModelFamily(ABC):
     gate_tensors: frozenset[str] = frozenset({"weight"})
 
     @abstractmethod
-    def tiny_config(self) -> "PretrainedConfig":
+    def tiny_config(self) -> PretrainedConfig:
         """Return a configuration of a few thousand parameters for tests."""
 
     @abstractmethod
-    def small_config(self, vocab_size: int) -> "PretrainedConfig":
+    def small_config(self, vocab_size: int) -> PretrainedConfig:
         """Return a configuration of a few million parameters for random-weight models."""
 
-    def moe_layers(self, model: "PreTrainedModel") -> dict[int, nn.Module]:
+    def moe_layers(self, model: PreTrainedModel) -> dict[int, nn.Module]:
         """Return the decoder layers that hold a router, by layer index."""
         found: dict[int, nn.Module] = {}
         for index, layer in enumerate(model.base_model.layers):
@@ -55,7 +53,7 @@ class ModelFamily(ABC):
             raise ModelError(f"expected routers at {self.gate_path!r} but found none ({type(model).__name__}).")
         return found
 
-    def answer_path_refusal(self, config: "PretrainedConfig") -> str | None:
+    def answer_path_refusal(self, config: PretrainedConfig) -> str | None:
         """Return why prompts of this model cannot be kept as plain keys and values, or ``None`` where they can.
 
         The answer path calls the decoder layers itself, on one token: attention must be over all earlier keys, scaled
@@ -71,7 +69,7 @@ class ModelFamily(ABC):
         return None
 
     def state_shape(
-        self, config: "PretrainedConfig", first_layer: int, lower_routers: tuple[int, ...], dtype: torch.dtype
+        self, config: PretrainedConfig, first_layer: int, lower_routers: tuple[int, ...], dtype: torch.dtype
     ) -> StateShape:
         """Return the sizes of what the answer path keeps per prompt."""
         heads = config.num_attention_heads
@@ -139,6 +137,21 @@ class ModelFamily(ABC):
                 f"expected a router that decides as {type(self).__name__} says but that of layer {layer} "
                 f"({type(gate).__name__}) does not. Hint: this release of transformers computes it in another way."
             )
+
+
+def small_sizes(vocabulary: int, width: int, layers: int, experts: int, top_k: int) -> dict[str, Any]:
+    """Return what the configurations of small models have in common, whatever the family."""
+    return {
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "num_experts": experts,
+        "num_experts_per_tok": top_k,
+        "max_position_embeddings": 4096,
+        **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id")),
+    }
 
 
 def family_of(model_type: str) -> ModelFamily:

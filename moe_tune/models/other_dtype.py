@@ -2,17 +2,15 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+from transformers import PreTrainedModel
 
 
 @contextmanager
-def in_other_dtype(model: "PreTrainedModel", keep: Iterable[Tensor] = ()) -> Iterator[None]:
+def in_other_dtype(model: PreTrainedModel, keep: Iterable[Tensor] = ()) -> Iterator[None]:
     """Let a model compute in bfloat16 in place of float32, else in float32, for as long as the context lasts.
 
     Each layer is cast when it runs and given its very tensors back when it has: at most one layer more is in memory,

@@ -1,11 +1,10 @@
 """Qwen3-MoE: top-k weights renormalised to sum to one."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
-from moe_tune.models.family import ModelFamily
+import transformers
 
-if TYPE_CHECKING:
-    from transformers import Qwen3MoeConfig
+from moe_tune.models.family import ModelFamily, small_sizes
 
 
 class Qwen3Moe(ModelFamily):
@@ -17,30 +16,14 @@ class Qwen3Moe(ModelFamily):
 
     model_type = "qwen3_moe"
 
-    def tiny_config(self) -> "Qwen3MoeConfig":
-        return self._config(64, 16, 3, 8, 2, 8)
+    def tiny_config(self) -> "transformers.Qwen3MoeConfig":
+        return self._config(small_sizes(64, 16, 3, 8, 2), 8)
 
-    def small_config(self, vocab_size: int) -> "Qwen3MoeConfig":
-        return self._config(vocab_size, 64, 4, 64, 8, 32)
+    def small_config(self, vocab_size: int) -> "transformers.Qwen3MoeConfig":
+        return self._config(small_sizes(vocab_size, 64, 4, 64, 8), 32)
 
     @staticmethod
-    def _config(vocab: int, width: int, layers: int, experts: int, top_k: int, expert_width: int) -> "Qwen3MoeConfig":
-        from transformers import Qwen3MoeConfig
-
-        return Qwen3MoeConfig(
-            vocab_size=vocab,
-            hidden_size=width,
-            intermediate_size=2 * width,
-            moe_intermediate_size=expert_width,
-            num_hidden_layers=layers,
-            num_attention_heads=4,
-            num_key_value_heads=4,
-            head_dim=width // 4,
-            num_experts=experts,
-            num_experts_per_tok=top_k,
-            max_position_embeddings=4096,
-            norm_topk_prob=True,
-            pad_token_id=None,
-            bos_token_id=None,
-            eos_token_id=None,
-        )
+    def _config(sizes: dict[str, Any], inner: int) -> "transformers.Qwen3MoeConfig":
+        width = sizes["hidden_size"]
+        widths = {"intermediate_size": 2 * width, "moe_intermediate_size": inner, "head_dim": width // 4}
+        return transformers.Qwen3MoeConfig(**sizes, **widths, norm_topk_prob=True)

@@ -2,15 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from transformers import PreTrainedModel
 
 from moe_tune.base.errors import ConfigError
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
-
-def allow_recomputation(model: "PreTrainedModel") -> None:
+def allow_recomputation(model: PreTrainedModel) -> None:
     """Prepare the decoder layers of a model; they are checkpointed only inside ``recomputed``.
 
     Raises:
@@ -33,7 +32,7 @@ def allow_recomputation(model: "PreTrainedModel") -> None:
 
 
 @contextmanager
-def recomputed(model: "PreTrainedModel") -> Iterator[None]:
+def recomputed(model: PreTrainedModel) -> Iterator[None]:
     """Checkpoint the prepared layers that run while the context lasts; the backward pass may come later."""
     layers: Any = model.base_model.layers
     # transformers asks each layer for its mode; those of attention and experts, where dropout is, stay as they are.

@@ -1,18 +1,15 @@
 """The sizes of a model, counted from its configuration without its weights."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from moe_tune.models.adapter import Adapter
 from moe_tune.models.base_model import BaseModel
 from moe_tune.models.family import family_of
 from moe_tune.routing import ScoringRule
-
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig
 
 KNOWN: dict[str, dict[str, Any]] = {
     "allenai/OLMoE-1B-7B-": {
@@ -98,12 +95,12 @@ def adapter_parameters(base: BaseModel, options: dict[str, Any]) -> int:
     return sum(one.numel() for one in adapter.parameters.values())
 
 
-def _published(base: BaseModel) -> "PretrainedConfig | None":
+def _published(base: BaseModel) -> PretrainedConfig | None:
     shape = next((shape for prefix, shape in KNOWN.items() if base.path.startswith(prefix)), None)
     return None if shape is None else AutoConfig.for_model(**shape)
 
 
-def shape_of(config: "PretrainedConfig", published: bool = False) -> ModelShape:
+def shape_of(config: PretrainedConfig, published: bool = False) -> ModelShape:
     """Return the sizes of the model a configuration describes."""
     family = family_of(config.model_type)
     with torch.device("meta"):

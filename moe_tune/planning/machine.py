@@ -4,7 +4,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -127,22 +127,17 @@ def measure(
 ) -> MachineSpeed:
     """Measure the speed of this machine's CPU, with as many threads as torch uses."""
     share = seconds / (len(ROWS) + 2)
-    pairs = [_expert_rates(dtype, rows, width, inner, share) for rows in ROWS]
+    rates = [_expert_rates(dtype, rows, width, inner, share) for rows in ROWS]
+    forward, backward = map(_curve, zip(*rates, strict=True))
     source = torch.ones(COPIED, dtype=torch.uint8)
     target = torch.empty_like(source)
     copy = 2 * COPIED / _best(lambda: target.copy_(source), share)
-    return MachineSpeed(
-        f"this machine ({torch.get_num_threads()} CPU threads)",
-        "measured",
-        _curve([forward for forward, _ in pairs]),
-        _curve([backward for _, backward in pairs]),
-        copy,
-        _disk_rate(folder),
-        float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
-    )
+    name = f"this machine ({torch.get_num_threads()} CPU threads)"
+    memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return MachineSpeed(name, "measured", forward, backward, copy, _disk_rate(folder), memory)
 
 
-def _curve(rates: list[float]) -> tuple[tuple[float, float], ...]:
+def _curve(rates: Sequence[float]) -> tuple[tuple[float, float], ...]:
     # More rows are never slower: a dip is the doing of another program on the machine.
     return tuple(zip(map(float, ROWS), accumulate(rates, max), strict=True))
 

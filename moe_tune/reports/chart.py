@@ -156,3 +156,9 @@ def layer_ticks(layers: Values) -> dict[float, str]:
     """Return labels of at most 9 layers: ticks are what drawing takes longest for."""
     named = np.unique(np.asarray(layers, dtype=int))
     return {float(layer): str(layer) for layer in named[:: -(-len(named) // 9)]}
+
+
+def named_rows(names: Sequence[str], above: float = 0.5) -> Axis:
+    """Return an axis of names from the top down, with some room above the first."""
+    ticks = {float(row): name for row, name in enumerate(names)}
+    return Axis(ticks=ticks, ends=(len(names) - 0.5, -above), lined=False)

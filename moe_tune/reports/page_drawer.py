@@ -54,19 +54,17 @@ def _draw(figure: go.Figure, mark: Mark) -> None:
         case Line():
             if mark.reach is not None:
                 edge: dict[str, Any] = {"x": mark.x, "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
+                fill = {"fill": "tonexty", "fillcolor": f"var(--{mark.colour} 29)"}
                 y, reach = np.asarray(mark.y), np.asarray(mark.reach)
                 figure.add_scatter(**edge, y=y + reach, showlegend=False)
-                figure.add_scatter(
-                    **edge, y=y - reach, fill="tonexty", fillcolor=f"var(--{mark.colour} 29)",
-                    showlegend=False,
-                )  # fmt: skip
+                figure.add_scatter(**edge, **fill, y=y - reach, showlegend=False)
             figure.add_scatter(
                 x=mark.x, y=mark.y, mode="lines+markers" if mark.marked else "lines", **_named(mark.name),
                 line={"color": f"var(--{mark.colour})", "width": mark.width, "dash": mark.dash}, **_told(mark.hover),
             )  # fmt: skip
         case Points():
             marker: dict[str, Any] = {"symbol": SYMBOLS[mark.symbol], "size": mark.size}
-            marker |= {"color": f"var(--{mark.colour})"}
+            marker["color"] = f"var(--{mark.colour})"
             if mark.symbol == "tick":
                 marker["line"] = {"width": 2}
             if mark.shade is not None:

@@ -58,6 +58,26 @@ def map_picture(rows: Sequence[tuple[Chart, Chart]]) -> Figure:
     return figure
 
 
+def token_maps(rows: Sequence[Sequence[Chart]]) -> Figure:
+    """Return rows of heat maps that share their colours, the colour scale at the right end of each row."""
+    heats = [[next(mark for mark in chart.marks if isinstance(mark, Heat)) for chart in row] for row in rows]
+    height = 0.17 * len(heats[0][0].layers) + 0.7
+    across = len(rows[0])
+    figure = Figure(figsize=(5.2 * across + 1, height * len(rows)), layout="constrained")
+    grid = figure.add_gridspec(len(rows), across + 1, width_ratios=[*[1] * across, 0.03])
+    for row, charts in enumerate(rows):
+        for column, chart in enumerate(charts):
+            axes = figure.add_subplot(grid[row, column])
+            draw(axes, chart)
+            if column:
+                axes.tick_params(labelleft=False)
+        mark = heats[row][0]
+        ticks = [mark.low + place * (mark.high - mark.low) for place, _ in mark.stops]
+        scale = figure.add_subplot(grid[row, across])
+        colour_scale(scale, mark.stops, mark.low, mark.high, ticks, mark.form)
+    return figure
+
+
 def colour_scale(axes: Axes, stops: Stops, low: float, high: float, ticks: Sequence[float], form: str) -> None:
     """Draw a colour scale as an upright bar, evenly in its colours."""
     # Scales by the root are drawn evenly in the root, so that the colours of what is rare are not squeezed.

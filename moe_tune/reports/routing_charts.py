@@ -35,14 +35,9 @@ def accuracy_chart(experts: pd.DataFrame, overall: float, title: str = "") -> Ch
         "layer %{y}, expert %{x}<br>shrunk %{customdata[2]:.1%} [%{customdata[3]:.1%}, %{customdata[4]:.1%}]"
         "<br>raw %{customdata[1]:.1%}, n = %{customdata[0]:,} questions"
     )
-    blanks = [
-        Blank((questions_LE > 0) & (questions_LE < FEWEST), "few", told),
-        Blank(questions_LE == 0, "card", ""),
-    ]
-    heat = Heat(
-        layer_names(experts), trusted_LE, TWO_SIDED_STOPS, overall - reach, overall + reach, ".1%", blanks,
-        Hover(told, shown),
-    )  # fmt: skip
+    blanks = [Blank((questions_LE > 0) & (questions_LE < FEWEST), "few", told), Blank(questions_LE == 0, "card", "")]
+    layers, low, high, hover = layer_names(experts), overall - reach, overall + reach, Hover(told, shown)
+    heat = Heat(layers, trusted_LE, TWO_SIDED_STOPS, low, high, ".1%", blanks, hover)
     return _map(heat, title)
 
 
@@ -79,12 +74,8 @@ def entropy_chart(curves: Sequence[EntropyCurve], title: str = "") -> Chart:
                 what = f"ln {np.exp(known[0]):.3g} = {known[0]:.2f}" if np.ptp(known) < 1e-9 else "mean of ln k"
                 marks.append(Line(curve.layers, most_L, f"maximum: {what}", "muted", "dot", 1.5))
         marked = curve.dash != "dash" or curve.most_L is not None
-        marks.append(
-            Line(
-                curve.layers, curve.mean_L, curve.name, curve.colour, curve.dash, curve.width, marked,
-                curve.deviation_L, hover,
-            )
-        )  # fmt: skip
+        look = (curve.colour, curve.dash, curve.width, marked, curve.deviation_L, hover)
+        marks.append(Line(curve.layers, curve.mean_L, curve.name, *look))
     return Chart(marks, Axis("layer", ticks=layer_ticks(curves[0].layers), lined=False), Axis("entropy, nats"), title)
 
 

@@ -1,8 +1,9 @@
-"""One table, declared once, for Markdown, CSV, LaTeX, a page and the terminal."""
+"""One table, declared once, for Markdown, LaTeX, a page and the terminal."""
 
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
@@ -49,11 +50,6 @@ class Column:
     left: bool = False
     fold: bool = False
 
-    @property
-    def words(self) -> bool:
-        """Whether its cells are sorted as words."""
-        return all(cell.value is None for cell in self.cells)
-
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -80,14 +76,6 @@ class Table:
         rule = [":---" if column.left else "---:" for column in self.columns]
         lines = [self._headers(), rule, *([cell.whole for cell in row] for row in self.rows())]
         return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
-
-    def csv(self) -> str:
-        """Return the table as CSV: values at full precision, words as they are."""
-        values = {
-            column.header: [cell.text if column.words else cell.value for cell in column.cells]
-            for column in self.columns
-        }
-        return pd.DataFrame(values).to_csv(index=False, lineterminator="\n")
 
     def latex(self) -> str:
         """Return the table as a LaTeX tabular with the rules of booktabs, its caption as a comment above."""
@@ -126,11 +114,8 @@ def words(
     header: str, texts: "Sequence[Any] | pd.Series[Any]", tones: Sequence[str] = (), notes: Sequence[str] = ()
 ) -> Column:
     """Return a column of words."""
-    rows = range(len(texts))
-    cells = [
-        Cell(str(text), None, tones[row] if tones else "", notes[row] if notes else "")
-        for row, text in zip(rows, texts, strict=True)
-    ]
+    rows = zip_longest(texts, tones, notes, fillvalue="")
+    cells = [Cell(str(text), None, tone, note) for text, tone, note in rows]
     return Column(header, cells, left=True, fold=not tones)
 
 
@@ -188,19 +173,6 @@ def p_value(p: float) -> str:
     return "<0.0001" if p < 1e-4 else f"{p:.2g}"
 
 
-def records(rows: Sequence[dict[str, Any]]) -> Table:
-    """Return a table of plain values at full precision, one row per mapping; text is a column of words."""
-    columns = {key: [row[key] for row in rows] for key in rows[0]}
-    return Table(
-        [
-            words(key, cells) if all(isinstance(cell, str) for cell in cells) else numbers(key, cells, "")
-            for key, cells in columns.items()
-        ]
-    )
-
-
 def _latex_line(cells: Sequence[str]) -> str:
-    return (
-        " & ".join(re.sub(r"[\\~^–²%&#$_{}]", lambda one: LATEX.get(one[0], rf"\{one[0]}"), cell) for cell in cells)
-        + r" \\"
-    )
+    escaped = (re.sub(r"[\\~^–²%&#$_{}]", lambda one: LATEX.get(one[0], rf"\{one[0]}"), cell) for cell in cells)
+    return " & ".join(escaped) + r" \\"

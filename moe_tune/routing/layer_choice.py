@@ -1,6 +1,6 @@
 """Which layers get a router head: the setting ``model.layers``."""
 
-from moe_tune.base.errors import ConfigError
+from moe_tune.base.errors import require
 
 
 def choose_layers(layers: str | list[int], available: list[int]) -> tuple[int, ...]:
@@ -17,13 +17,10 @@ def choose_layers(layers: str | list[int], available: list[int]) -> tuple[int, .
         return tuple(available)
     if isinstance(layers, str):
         count = layers.removeprefix("last-")
-        if not layers.startswith("last-") or not count.isdecimal() or int(count) < 1:
-            raise ConfigError(f"expected all, last-N or a list but got {layers!r} (model.layers). Hint: last-5.")
+        known = layers.startswith("last-") and count.isdecimal() and int(count) >= 1
+        require(known, "all, last-N or a list", layers, "model.layers", "last-5.")
         # A model with fewer MoE layers than asked gives all it has: last-5 then means every layer.
         return tuple(available[-int(count) :])
-    unknown = sorted(set(layers) - set(available))
-    if unknown or not layers or len(set(layers)) != len(layers):
-        raise ConfigError(
-            f"expected distinct MoE layers of {available} but got {layers} (model.layers). Hint: all, or last-5."
-        )
+    known = bool(layers) and set(layers) <= set(available) and len(set(layers)) == len(layers)
+    require(known, f"distinct MoE layers of {available}", layers, "model.layers", "all, or last-5.")
     return tuple(sorted(layers))

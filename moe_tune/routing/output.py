@@ -1,6 +1,7 @@
 """What one MoE layer's router decided for every token of a forward pass."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,27 +42,17 @@ class RouterOutput:
 
     def rows(self, mask_T: Rows) -> "RouterOutput":
         """Return the output for some of the tokens only."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        kept: dict[str, Any] = {name: one[mask_T] for name, one in values.items() if isinstance(one, Tensor)}
+        return replace(self, **kept)
 
-        def keep(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor[mask_T]
-
-        return RouterOutput(
-            logits_TE=self.logits_TE[mask_T],
-            probs_TE=self.probs_TE[mask_T],
-            weights_TK=self.weights_TK[mask_T],
-            experts_TK=self.experts_TK[mask_T],
-            mask_T=self.mask_T[mask_T],
-            layer=self.layer,
-            used_TK=keep(self.used_TK),
-            base_logits_TE=keep(self.base_logits_TE),
-            hidden_TD=keep(self.hidden_TD),
-            rule=self.rule,
-        )
+    @property
+    def counted_TK(self) -> Tensor:
+        """True where a real token uses a slot."""
+        real_TK = self.mask_T[:, None].expand_as(self.experts_TK)
+        return real_TK if self.used_TK is None else real_TK & self.used_TK
 
     def counts_E(self) -> Tensor:
         """Return how many tokens chose each expert, filled-up slots and padding left out."""
-        used_TK = self.mask_T[:, None].expand_as(self.experts_TK)
-        if self.used_TK is not None:
-            used_TK = used_TK & self.used_TK
         counts = torch.zeros(self.logits_TE.shape[-1], dtype=torch.long, device=self.experts_TK.device)
-        return counts.index_add_(0, self.experts_TK.reshape(-1), used_TK.reshape(-1).long())
+        return counts.index_add_(0, self.experts_TK.reshape(-1), self.counted_TK.reshape(-1).long())

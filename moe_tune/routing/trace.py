@@ -80,14 +80,8 @@ class RoutingTrace:
             heads: How many were compared, N.
         """
         rows = slice(index, None, heads)
-        outputs = {layer: output.rows(rows) for layer, output in self.outputs.items()}
-        return replace(
-            self,
-            real_T=self.real_T[rows],
-            answer_T=self.answer_T[rows],
-            question_T=self.question_T[rows],
-            outputs=outputs,
-        )
+        tokens = {name: getattr(self, name)[rows] for name in ("real_T", "answer_T", "question_T")}
+        return replace(self, **tokens, outputs={layer: one.rows(rows) for layer, one in self.outputs.items()})
 
     def mask(self, scope: Scope | Part) -> Tensor:
         """Return the tokens of a scope or a prompt part, (T,).

@@ -16,9 +16,8 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from moe_tune.base.errors import ConfigError
 from moe_tune.base.locks import WorkLock
-from moe_tune.base.published import published, tidied, write_json
+from moe_tune.base.published import published, require_writable, tidied, write_json
 
 VERSIONED = ("moe-tune", "torch", "lightning", "transformers", "peft", "datasets", "torchmetrics", "wandb")
 NOT_IDENTITY = ("runs_root", "name", "test_after_fit")
@@ -44,11 +43,7 @@ class RunDirectory:
         Raises:
             ConfigError: The root is not a folder that can be written to.
         """
-        standing = next(path for path in [root, *root.absolute().parents] if path.exists())
-        if not standing.is_dir() or not os.access(standing, os.W_OK):
-            raise ConfigError(
-                f"expected a writable folder for runs but got {str(root)!r} (runs_root). Hint: --runs_root FOLDER."
-            )
+        require_writable(root, "a writable folder for runs", "runs_root", "--runs_root FOLDER.")
         return cls(root / f"{label}-{head}-s{seed}-{identity(config)}")
 
     @property

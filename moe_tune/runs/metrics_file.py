@@ -41,10 +41,8 @@ class MetricsFile(Logger):
         """Append a line."""
         if rank_zero_only.rank != 0:
             return
-        values = {key: float(value) for key, value in sorted(metrics.items())}
-        line = {"step": step, "time": round(time.time(), 3)} | {
-            key: value if math.isfinite(value) else None for key, value in values.items()
-        }
+        values = {key: float(value) if math.isfinite(value) else None for key, value in sorted(metrics.items())}
+        line = {"step": step, "time": round(time.time(), 3)} | values
         with self.file.open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(line, allow_nan=False) + "\n")
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import yaml
 
-from moe_tune.base.errors import ConfigError
+from moe_tune.base.errors import require
 from moe_tune.base.strict_yaml import load_yaml, parse_yaml
+from moe_tune.settings.shipped import found_config
 
 CONFIG_WORDS = ("-c", "--config")
 BARE_FLAGS = ("--fresh", "--test_after_fit")
@@ -58,11 +59,9 @@ def read_arguments(argv: list[str]) -> tuple[list[str], str | None]:
         if "ckpt_path" in content:
             checkpoint = None if content["ckpt_path"] is None else str(content["ckpt_path"])
         words += _spread_out(value) if is_inline(value) else written
-    if checkpoint is not None and checkpoint.partition(":")[0] in LIGHTNING_WORDS:
-        raise ConfigError(
-            f"expected a checkpoint folder but got {checkpoint!r} (ckpt_path). "
-            "Hint: give runs/<name>/checkpoints/last.ckpt; the same fit command again resumes by itself."
-        )
+    folder = checkpoint is None or checkpoint.partition(":")[0] not in LIGHTNING_WORDS
+    hint = "give runs/<name>/checkpoints/last.ckpt; the same fit command again resumes by itself."
+    require(folder, "a checkpoint folder", checkpoint, "ckpt_path", hint)
     return words, checkpoint
 
 
@@ -79,7 +78,9 @@ def _options(words: list[str]) -> Iterator[tuple[str, str | None, list[str]]]:
         name, equals, value = word.partition("=")
         if name in (*CONFIG_WORDS, "--ckpt_path") and (equals or rest):
             value = value if equals else rest.popleft()
-            yield name, value, [word] if equals else [word, value]
+            if name in CONFIG_WORDS and not is_inline(value):
+                value = found_config(value)
+            yield name, value, [f"{name}={value}"] if equals else [name, value]
         elif word in BARE_FLAGS and (not rest or rest[0].startswith("-")):
             yield word, None, [f"{word}=true"]
         else:
@@ -88,12 +89,9 @@ def _options(words: list[str]) -> Iterator[tuple[str, str | None, list[str]]]:
 
 def _content(value: str) -> dict[str, Any]:
     content = parse_yaml(value, "--config") if is_inline(value) else load_yaml(Path(value))
-    if not isinstance(content, dict):
-        raise ConfigError(
-            f"expected a mapping of keys but got {type(content).__name__} ({value}). "
-            "Hint: configs/nano.yaml is one to start from."
-        )
-    return content
+    came, hint = type(content).__name__, "configs/nano.yaml is one to start from."
+    require(isinstance(content, dict), "a mapping of keys", came, value, hint)
+    return dict(content)
 
 
 def _spread_out(text: str) -> list[str]:

@@ -3,7 +3,7 @@
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from moe_tune.answer_path.way import Way
-from moe_tune.base.errors import ConfigError
+from moe_tune.base.errors import require
 from moe_tune.settings.fit_settings import FitSettings
 from moe_tune.tuner.router_tuner import RouterTuner
 
@@ -25,8 +25,7 @@ class KeptPrompts(Callback):
         assert isinstance(pl_module, RouterTuner)
         known = ["train", "validation", *pl_module.quiz.test_names]
         unknown = [split for split in self.splits or () if split not in known]
-        if unknown:
-            raise ConfigError(f"expected splits of {known} but got {unknown} (--splits). Hint: --splits test.")
+        require(not unknown, f"splits of {known}", unknown, "--splits", "--splits test.")
         for split in self.splits or known:
             pl_module.examiner.prepare([split])
             way = pl_module.examiner.settle(split)

@@ -33,7 +33,10 @@ class _ParseFault(Exception):
 
 
 class _Parser(LightningArgumentParser):
-    """A parser that raises instead of printing its whole usage."""
+    """A parser that raises instead of printing its whole usage, and takes no abbreviation for a key."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, allow_abbrev=False, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> None:
         raise _ParseFault(message) from ex
@@ -47,35 +50,27 @@ class Command(LightningCLI):
     Args:
         argv: The verb and its arguments.
         plugins: sha256 of the user's plug-in files, by path.
-        verb: The verb as its help shows it, where it is another.
-        about: What it does, in a sentence.
+        shown: ``usage`` and ``description`` of its help, where they are another verb's.
 
     Raises:
         ConfigError: An argument or a key of a configuration has a fault, or no verb takes the trainer's strategy.
         ModelError: The checkpoint that is asked for is not intact.
     """
 
-    def __init__(
-        self,
-        argv: list[str],
-        plugins: dict[str, str] | None = None,
-        verb: str | None = None,
-        about: str | None = None,
-    ) -> None:
+    def __init__(self, argv: list[str], plugins: dict[str, str] | None = None, **shown: str) -> None:
         self.argv, self.plugins = argv, plugins or {}
         words, checkpoint = read_arguments(argv)
         if checkpoint is not None:  # its configuration comes first, so that files and arguments win over it
             words[1:1] = ["--config", str(checked_folder(checkpoint) / CONFIG)]
         # Lightning warns when arguments are given beside sys.argv; here they always are.
         warnings.filterwarnings("ignore", message=".*args parameter is intended to run from within Python.*")
-        shown = {"usage": f"moe_tune {verb or argv[0]} [options]"} | ({"description": about} if about else {})
         super().__init__(
             RouterTuner,
             QuizDataModule,
             save_config_callback=None,
             seed_everything_default=0,
             parser_class=_Parser,
-            parser_kwargs={argv[0]: shown},
+            parser_kwargs={argv[0]: {"usage": f"moe_tune {argv[0]} [options]"} | shown},
             load_from_checkpoint_support=False,
             args=words,
         )
@@ -106,7 +101,7 @@ class Command(LightningCLI):
                     f"Hint: python -m moe_tune --plugins {missing[1]}.py {self.argv[0]} ..."
                 ) from fault
             keys = {action.dest for one in self._subcommand_parsers.values() for action in one._actions}
-            raise ConfigError(readable(str(fault), keys)) from fault
+            raise ConfigError(readable(str(fault), keys, self.argv)) from fault
 
     def _parse_ckpt_path(self) -> None:
         """Leave the checkpoint's configuration to the constructor: the command line wins over it."""

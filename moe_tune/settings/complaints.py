@@ -2,44 +2,72 @@
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 from moe_tune.base.errors import did_you_mean
-from moe_tune.settings.listing import entries
+from moe_tune.base.strict_yaml import load_yaml
+from moe_tune.settings.arguments import CONFIG_WORDS, is_inline
+from moe_tune.settings.listing import entries, options
 
 SLOTS = {"model.head": "heads", "model.losses": "losses", "data.source": "sources"}
 """Configuration keys that take a class of a plug-in folder."""
 
 
-def readable(message: str, keys: Iterable[str]) -> str:
+def readable(message: str, keys: Iterable[str], argv: Sequence[str] = ()) -> str:
     """Return jsonargparse's complaint as one message with a remedy."""
     text = " ".join(message.split())
-    foreign = re.search(r"dot import path string: (\w+)", text)
-    if foreign:
+    if foreign := re.search(r"dot import path string: (\w+)", text):
         kind = next((folder for key, folder in SLOTS.items() if f'"{key}' in text), None)
         known = [entry["name"] for entry in entries(kind)] if kind else []
-        hint = did_you_mean(foreign.group(1), known) if kind else "give a class path that can be imported."
-        return f"expected a class but got {foreign.group(1)!r} ({text[:60]}). Hint: {hint}"
-    option = re.search(r"Option '([\w.]+)' is not accepted", text)
-    if option:
+        hint = did_you_mean(foreign[1], known) if kind else "give a class path that can be imported."
+        return f"expected a class but got {foreign[1]!r} ({text[:60]}). Hint: {hint}"
+    if option := re.search(r"Option '([\w.]+)' is not accepted", text):
         place = re.search(r'[Pp]arser key "([\w.]+)"', text)
-        where = place.group(1) if place else "a class's options"
-        return (
-            f"expected an option of the class but got {option.group(1)!r} ({where}). "
-            f"Hint: python -m moe_tune fit --{where if place else 'model.head'}.help CLASS names its options."
-        )
-    mistyped = re.search(r'[Pp]arser key "([\w.]+)".*?Given value: (.*)$', text)
-    if mistyped:
+        return _unknown_option(option[1], place[1] if place else None, argv)
+    if mistyped := re.search(r'[Pp]arser key "([\w.]+)".*?Given value: (.*)$', text):
         kinds = [kind for kind in re.findall(r"Expected an? <class '([\w.]+)'>", text) if kind != "NoneType"]
         wanted = " or ".join(dict.fromkeys(kinds)) or "another type of value"
         return (
-            f"expected {wanted} but got {mistyped.group(2)!r} ({mistyped.group(1)}). "
+            f"expected {wanted} but got {mistyped[2]!r} ({mistyped[1]}). "
             "Hint: python -m moe_tune fit --help shows the type of every key."
         )
-    unknown = re.search(r"(?:nrecognized arguments: --|[Kk]ey '|Subcommand ')([\w.]+)", text)
-    if unknown:
-        name = unknown.group(1)
+    if unknown := re.search(r"(?:nrecognized arguments: --|[Kk]ey '|Subcommand ')([\w.]+)", text):
+        name = unknown[1]
         close = difflib.get_close_matches(name, list(keys), n=1, cutoff=0.5)
         hint = f"Did you mean {close[0]}?" if close else "python -m moe_tune fit --help names every key."
         return f"expected a known key but got {name!r} ({text[:160]}). Hint: {hint}"
     return f"{text[:600]} Hint: python -m moe_tune fit --help names every key."
+
+
+def _unknown_option(option: str, key: str | None, argv: Sequence[str]) -> str:
+    """Return the complaint about an option that a class does not have, with those it has."""
+    given = [word.lstrip("-").partition("=")[0] for word in argv]
+    key = key or next((word.removesuffix(f".{option}") for word in given if word.endswith(f".{option}")), "model.head")
+    kind = next((folder for slot, folder in SLOTS.items() if key.startswith(slot)), "heads")
+    name = _class_at(key, argv)
+    known = options(kind, name)
+    hint = f"{did_you_mean(option, known)} " if known else ""
+    return (
+        f"expected an option of {name or 'the class'} but got {option!r} ({key}). "
+        f"Hint: {hint}python -m moe_tune fit --{key}.help {name or 'CLASS'} explains them."
+    )
+
+
+def _class_at(key: str, argv: Sequence[str]) -> str | None:
+    """Return the short name of the class that the last argument or configuration puts at a key."""
+    found: str | None = None
+    words = list(argv)
+    for word, after in zip(words, [*words[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        value = value if equals else after
+        if name == f"--{key}":
+            found = value
+        elif name in CONFIG_WORDS and not is_inline(value) and Path(value).is_file():
+            content: Any = load_yaml(Path(value))
+            for part in key.split("."):
+                content = content.get(part) if isinstance(content, dict) else None
+            content = content.get("class_path") if isinstance(content, dict) else content
+            found = str(content) if content else found
+    return found.rpartition(".")[2] if found else None

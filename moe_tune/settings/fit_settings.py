@@ -18,29 +18,23 @@ class FitSettings(Command):
     Args:
         argv: The arguments of a fit, and those of the verb.
         plugins: sha256 of the user's plug-in files, by path.
-        verb: The verb, as its help shows it.
-        about: What it does, in a sentence.
-        add_arguments: Adds the verb's own options.
+        own: Adds the verb's own options.
+        shown: ``usage`` and ``description`` of its help.
     """
 
     def __init__(
-        self,
-        argv: list[str],
-        plugins: dict[str, str] | None = None,
-        verb: str = "fit",
-        about: str | None = None,
-        add_arguments: AddArguments | None = None,
+        self, argv: list[str], plugins: dict[str, str] | None = None, own: AddArguments | None = None, **shown: str
     ) -> None:
-        self.add_options = add_arguments
-        super().__init__(["fit", *argv], plugins, verb, about)
+        self.own = own
+        super().__init__(["fit", *argv], plugins, **shown)
         made = self.made(logger=False, callbacks=None)
         self.model, self.datamodule = made.model, made.data
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the verb's options to those of a fit."""
         super().add_arguments_to_parser(parser)
-        if self.add_options is not None:
-            self.add_options(parser)
+        if self.own is not None:
+            self.own(parser)
 
     def trainer_for(self, **options: Any) -> Trainer:
         """Return a trainer on the configuration's hardware and numerics that writes and shows nothing."""

@@ -17,14 +17,6 @@ KINDS = (*PLUGGED, "protocols")
 """What can be listed."""
 
 
-def described(classes: dict[str, type]) -> list[dict[str, str]]:
-    """Return name, first sentence and reference of each class's docstring."""
-    return [
-        {"name": name, "summary": summary(inspect.getdoc(one) or ""), "reference": reference(inspect.getdoc(one) or "")}
-        for name, one in classes.items()
-    ]
-
-
 def summary(text: str) -> str:
     r"""Return a docstring's first paragraph on one line.
 
@@ -53,5 +45,21 @@ def entries(kind: str) -> list[dict[str, str]]:
 
         names = known_protocols()
         return [{"name": name, "summary": load_protocol(name).description, "reference": ""} for name in names]
+    texts = {name: inspect.getdoc(one) or "" for name, one in _classes(kind).items()}
+    return [{"name": name, "summary": summary(text), "reference": reference(text)} for name, text in texts.items()]
+
+
+def options(kind: str, name: str | None) -> list[str]:
+    """Return the options of a class of a kind; none if there is no such class.
+
+    Example:
+        >>> options("heads", "TemperatureHead")
+        ['tau', 'mode', 'mass']
+    """
+    known = _classes(kind)
+    return [*inspect.signature(known[name]).parameters] if name in known else []
+
+
+def _classes(kind: str) -> dict[str, type]:
     module, _, name = PLUGGED[kind].rpartition(".")
-    return described(concrete_subclasses(getattr(import_module(module), name)))
+    return concrete_subclasses(getattr(import_module(module), name))

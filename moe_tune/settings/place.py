@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from moe_tune.base.errors import ConfigError
+from moe_tune.base.errors import require
 from moe_tune.base.strict_yaml import load_yaml
 from moe_tune.runs.agent import own_folder
 from moe_tune.runs.checkpoint import CONFIG, RouterCheckpointIO
@@ -95,9 +95,7 @@ def start_of(command: Command, place: Place) -> Start | None:
         checkpoint = str(directory.last_checkpoint)
         return Start(checkpoint, resumed=RouterCheckpointIO().load_checkpoint(checkpoint)["global_step"])
     own = checkpoint is not None and directory.path in Path(checkpoint).parents
-    if own and settings.fresh:
-        raise ConfigError(
-            f"expected a checkpoint outside the run that is made afresh but got {checkpoint!r} "
-            "(fresh, ckpt_path). Hint: leave one of them out."
-        )
+    outside = not (own and settings.fresh)
+    asked = "a checkpoint outside the run that is made afresh"
+    require(outside, asked, checkpoint, "fresh, ckpt_path", "leave one of them out.")
     return Start(checkpoint, anew=not own)

@@ -28,6 +28,5 @@ def quieten() -> None:
     transformers_logging.disable_progress_bar()
     for message in HARMLESS:
         warnings.filterwarnings("ignore", message=message)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        _no_tip
-    )  # one object, which a logger takes once
+    # One object, which a logger takes once.
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_tip)

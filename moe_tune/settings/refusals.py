@@ -1,11 +1,13 @@
 """Settings that parse and that no run takes."""
 
+import math
 from typing import Any
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from lightning.pytorch.strategies import DDPStrategy
 
-from moe_tune.base.errors import ConfigError
+from moe_tune.base.errors import ConfigError, require
 from moe_tune.tuner.router_tuner import RouterTuner
 
 NO_SHARDING = (
@@ -21,11 +23,9 @@ def refuse_unfit(trainer: Any) -> None:
     name = str(getattr(trainer.strategy, "class_path", trainer.strategy))
     if any(way in name.lower().replace("_", "") for way in OTHER_WAYS):
         raise ConfigError(NO_SHARDING.format(repr(name)))
-    if str(trainer.precision).endswith("-true") and trainer.precision != "32-true":
-        raise ConfigError(
-            f"expected heads in float32 but got {trainer.precision!r} (trainer.precision). Hint: "
-            "model.base.dtype is the base model's; bf16-mixed computes in bfloat16 and keeps heads and routing."
-        )
+    exact = not str(trainer.precision).endswith("-true") or trainer.precision == "32-true"
+    hint = "model.base.dtype is the base model's; bf16-mixed computes in bfloat16 and keeps heads and routing."
+    require(exact, "heads in float32", trainer.precision, "trainer.precision", hint)
 
 
 def refuse_sharding(trainer: Trainer) -> None:
@@ -34,10 +34,39 @@ def refuse_sharding(trainer: Trainer) -> None:
         raise ConfigError(NO_SHARDING.format(type(trainer.strategy).__name__))
 
 
+def refuse_averaging(trainer: Trainer) -> None:
+    """Refuse Lightning's averaging of weights, which copies the whole module, before it has its heads."""
+    for callback in trainer.callbacks:
+        if isinstance(callback, StochasticWeightAveraging | WeightAveraging):
+            raise ConfigError(
+                f"expected no averaging of weights but got {type(callback).__name__} (trainer.callbacks): it would "
+                "copy the base model and average nothing of the heads. Hint: leave it out."
+            )
+
+
+class SeenByValidation(Callback):
+    """Refuses a fit that would test weights which no validation has seen, before its first step."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compare the fit's steps with those to its first validation."""
+        if trainer.fast_dev_run:
+            return
+        every = trainer.val_check_batch or trainer.num_training_batches
+        first = math.ceil(every / trainer.accumulate_grad_batches) * (trainer.check_val_every_n_epoch or 1)
+        steps = trainer.estimated_stepping_batches
+        if not trainer.limit_val_batches:
+            why = "trainer.limit_val_batches is 0"
+        elif steps < first:
+            why = f"the fit has {steps:,} steps and its first validation comes after {first:,}"
+        else:
+            return
+        raise ConfigError(
+            f"expected a validation of what is tested but {why} (test_after_fit). Hint: --test_after_fit false, "
+            "or let it validate."
+        )
+
+
 def refuse_idle_losses(tuner: RouterTuner) -> None:
     """Refuse losses that nothing would be trained by: neither the head nor an adapter trains."""
-    if tuner.losses and not tuner.trains:
-        raise ConfigError(
-            f"expected no losses for a head with nothing to train but got {sorted(tuner.losses)} "
-            "(model.losses). Hint: configs/losses/none.yaml, or a head that trains."
-        )
+    asked, hint = "no losses for a head with nothing to train", "configs/losses/none.yaml, or a head that trains."
+    require(tuner.trains or not tuner.losses, asked, sorted(tuner.losses), "model.losses", hint)

@@ -14,28 +14,20 @@ from moe_tune.callbacks.freezing_proof import FreezingProof
 from moe_tune.callbacks.question_records import PredictionRecords, QuestionRecords
 from moe_tune.callbacks.run_files import RunFiles
 from moe_tune.runs.checkpoint import RouterCheckpointIO
-from moe_tune.runs.directory import RunDirectory, to_yaml
+from moe_tune.runs.directory import to_yaml
 from moe_tune.runs.metrics_file import MetricsFile
-from moe_tune.settings.refusals import refuse_sharding
+from moe_tune.settings.place import Place
+from moe_tune.settings.refusals import SeenByValidation, refuse_averaging, refuse_sharding
 
 
 def run_trainer(
-    settings: Namespace,
-    directory: RunDirectory,
-    resolved: dict[str, Any],
-    name: str,
-    plugins: dict[str, str],
-    watchers: Sequence[Callback],
+    settings: Namespace, place: Place, name: str, plugins: dict[str, str], watchers: Sequence[Callback]
 ) -> Trainer:
     """Return the trainer of a run from its settings, whose loggers and callbacks are made."""
+    directory, resolved = place.directory, place.resolved
     chosen = settings.callbacks or []
-    callbacks = [
-        RunFiles(directory, resolved, name, plugins),
-        FreezingProof(directory),
-        QuestionRecords(directory),
-        PredictionRecords(directory),
-        BaseReference(directory),
-    ]
+    records = (FreezingProof, QuestionRecords, PredictionRecords, BaseReference)
+    callbacks = [RunFiles(directory, resolved, name, plugins), *(kind(directory) for kind in records)]
     options = {
         "callbacks": list(chosen) if isinstance(chosen, list) else [chosen],
         "plugins": [*(settings.plugins or []), RouterCheckpointIO(lambda: to_yaml(resolved))],
@@ -44,12 +36,15 @@ def run_trainer(
     trainer = Trainer(**{**settings, **options})
     if not any(isinstance(callback, EvidenceLog) for callback in trainer.callbacks):
         callbacks.append(EvidenceLog())
+    if resolved.get("test_after_fit"):
+        callbacks.append(SeenByValidation())
     trainer.callbacks[:0] = callbacks
     trainer.callbacks += watchers
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
             callback.dirpath = str(directory.path / "checkpoints")
     refuse_sharding(trainer)
+    refuse_averaging(trainer)
     directory.path.mkdir(parents=True, exist_ok=True)  # W&B goes elsewhere if its folder does not exist
     trainer.loggers = [*trainer.loggers, MetricsFile(directory.path)]
     return trainer

@@ -13,7 +13,7 @@ from lightning.pytorch.cli import instantiate_class
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
-from moe_tune.base.errors import ConfigError
+from moe_tune.base.errors import ConfigError, MoeTuneError
 from moe_tune.data.module import QuizDataModule
 from moe_tune.runs.agent import record_end, stopped_by_sweep
 from moe_tune.runs.metrics_file import MetricsFile
@@ -93,6 +93,13 @@ def _taken(command: Command, place: Place) -> Iterator[Start | None]:
         failed = False
     except SystemExit as end:
         if not stopped_by_sweep(end):
+            if type(end) is SystemExit and not isinstance(end.__context__, KeyboardInterrupt):
+                if directory.manifest:
+                    directory.update_manifest(status="failed")
+                raise MoeTuneError(
+                    f"expected the run to end by itself but something called sys.exit({end.code!r}). "
+                    "Hint: a callback or plug-in; raise an error there instead. The same command resumes."
+                ) from end
             raise
         failed = False  # for W&B too: a sweep that stops a run has not found a fault in it
         record_end(directory, early=True)
@@ -122,7 +129,7 @@ def _made(
     if made.lr_scheduler:
         model.make_scheduler = partial(instantiate_class, init=made.lr_scheduler)
     name = settings.name or type(model.head).__name__
-    trainer = run_trainer(made.trainer, place.directory, place.resolved, name, command.plugins, watchers)
+    trainer = run_trainer(made.trainer, place, name, command.plugins, watchers)
     return model, data, trainer
 
 
@@ -137,6 +144,10 @@ def _fit(
         _evaluate("validate", model, data, trainer, None)
         trainer.save_checkpoint(place.directory.path / "checkpoints" / "last.ckpt")
     if trainer.interrupted:
+        return
+    if trainer.fast_dev_run:
+        place.directory.update_manifest(status="tried")
+        rank_zero_info("fast_dev_run: a few batches only, no test, nothing kept")
         return
     callback = trainer.checkpoint_callback
     best = str(callback.best_model_path) or None if isinstance(callback, ModelCheckpoint) else None

@@ -2,25 +2,16 @@
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from moe_tune.base.errors import ModelError
 from moe_tune.data.module import QuizDataModule
 from moe_tune.models.base_model import BaseModel
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from moe_tune.models.family import ModelFamily
-    from moe_tune.tuner.router_tuner import RouterTuner
-
-
-class _Loaded:
-    """A model and a tokenizer, once they are loaded."""
-
-    model: "tuple[PreTrainedModel, ModelFamily] | None" = None
-    tokenizer: "PreTrainedTokenizerBase | None" = None
-    hashes: Mapping[str, str] | None = None
+from moe_tune.models.family import ModelFamily
+from moe_tune.tuner.router_tuner import RouterTuner
 
 
 class SharedBase(BaseModel):
@@ -28,26 +19,26 @@ class SharedBase(BaseModel):
 
     Args:
         wanted: What the run's configuration says.
-        loaded: What the runs share.
     """
 
-    def __init__(self, wanted: BaseModel, loaded: _Loaded) -> None:
+    def __init__(self, wanted: BaseModel) -> None:
         super().__init__(**vars(wanted))
-        object.__setattr__(self, "_loaded", loaded)
 
-    _loaded: _Loaded
+    @cached_property
+    def _tokenizer(self) -> PreTrainedTokenizerBase:
+        return super().load_tokenizer()
 
-    def load_tokenizer(self) -> "PreTrainedTokenizerBase":
+    @cached_property
+    def _model(self) -> tuple[PreTrainedModel, ModelFamily]:
+        return super().load()
+
+    def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """Return the tokenizer, the same object each time."""
-        if self._loaded.tokenizer is None:
-            self._loaded.tokenizer = super().load_tokenizer()
-        return self._loaded.tokenizer
+        return self._tokenizer
 
-    def load(self) -> "tuple[PreTrainedModel, ModelFamily]":
+    def load(self) -> tuple[PreTrainedModel, ModelFamily]:
         """Return the model and its family, the same objects each time."""
-        if self._loaded.model is None:
-            self._loaded.model = super().load()
-        return self._loaded.model
+        return self._model
 
     def confirm(self, hashes: Mapping[str, str]) -> None:
         """Refuse a model that an earlier run has left changed.
@@ -55,7 +46,7 @@ class SharedBase(BaseModel):
         Raises:
             ModelError: The frozen tensors are not those that the first run started from.
         """
-        first = self._loaded.hashes = self._loaded.hashes or hashes
+        first = vars(self).setdefault("_first_hashes", hashes)
         changed = sorted(name for name in first.keys() | hashes.keys() if first.get(name) != hashes.get(name))
         if changed:
             raise ModelError(
@@ -68,7 +59,7 @@ class Workbench:
     """Hands the runs of one process what an earlier one has read already."""
 
     def __init__(self) -> None:
-        self._bases: dict[str, _Loaded] = {}
+        self._bases: dict[str, SharedBase] = {}
         self._quizzes: dict[str, QuizDataModule] = {}
         self._tuner: RouterTuner | None = None
 
@@ -76,8 +67,8 @@ class Workbench:
         """Return the shared base model that equals the one wanted; only the last one asked for stays in memory."""
         key = repr(wanted)
         if key not in self._bases:
-            self._bases = {key: _Loaded()}
-        return SharedBase(wanted, self._bases[key])
+            self._bases = {key: SharedBase(wanted)}
+        return self._bases[key]
 
     def quiz(self, settings: dict[str, Any], new: QuizDataModule) -> QuizDataModule:
         """Return the data module an earlier run made from the same settings, or the new one."""
@@ -89,7 +80,7 @@ class Workbench:
         old.seed = new.seed
         return old
 
-    def begin(self, tuner: "RouterTuner") -> None:
+    def begin(self, tuner: RouterTuner) -> None:
         """Take the heads of the run before off the shared model."""
         self.end()
         self._tuner = tuner

@@ -12,11 +12,7 @@ ONE_ROUTER, BELOW_MARGIN, SIGN_HOLDS = "this router only", "below 1 point", "sig
 
 
 def decide(
-    ci95: tuple[float, float],
-    ci90: tuple[float, float],
-    midp: float,
-    seeds: int,
-    protocol_diffs: Sequence[float] = (),
+    ci95: tuple[float, float], ci90: tuple[float, float], midp: float, seeds: int, protocol_diffs: Sequence[float] = ()
 ) -> tuple[Word, str]:
     """Return the decision word and a note that belongs beside it.
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from moe_tune.stats.cluster_interval import cluster_reach
 from moe_tune.stats.ratios import Floats
+from moe_tune.stats.standard_error import cluster_reach
 
 
 @dataclass(frozen=True, slots=True)

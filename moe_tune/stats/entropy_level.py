@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_tune.stats.cluster_interval import cluster_reach
 from moe_tune.stats.ratios import Counts, Floats
+from moe_tune.stats.standard_error import cluster_reach
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,15 +133,8 @@ def permutation_null(
     beaten_LE = np.sum(largest_D >= np.abs(z_LE)[..., None] - SLACK, axis=-1)
     spread_p_L = (1 + np.sum(spread_null_DL >= spread_L - SLACK, axis=0)) / (1 + draws)
     spread_p_L = np.where(np.isnan(spread_L), np.nan, spread_p_L)
-    return PermutationNull(
-        z_LE=z_LE,
-        p_LE=p_LE,
-        p_adjusted_LE=np.where(np.isnan(z_LE), np.nan, (1 + beaten_LE) / (1 + draws)),
-        spread_L=spread_L,
-        spread_null_DL=spread_null_DL,
-        spread_p_L=spread_p_L,
-        left_out=left_out,
-    )
+    p_adjusted_LE = np.where(np.isnan(z_LE), np.nan, (1 + beaten_LE) / (1 + draws))
+    return PermutationNull(z_LE, p_LE, p_adjusted_LE, spread_L, spread_null_DL, spread_p_L, left_out)
 
 
 def _shuffles(correct_Q: NDArray[np.float32], size_S: Counts, draws: int, seed: int) -> NDArray[np.float32]:

@@ -4,7 +4,6 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -52,40 +51,32 @@ def run_experiment(
     experiment = load_experiment(folder)
     arms = experiment.arms | (experiment.full_arms if full else {})
     refuse_mixed_measurements(experiment, arms)
-    console = Console()
-    console.print(
-        f"{experiment.name}: {len(arms)} arms, seeds {', '.join(map(str, experiment.seeds))}. {experiment.claim}",
-        markup=False,
-        highlight=False,
-    )
+    console, seeds = Console(markup=False, highlight=False), ", ".join(map(str, experiment.seeds))
+    console.print(f"{experiment.name}: {len(arms)} arms, seeds {seeds}. {experiment.claim}")
     runs: dict[str, list[Run]] = {arm: [] for arm in arms}
     for place, arm in enumerate(arms, start=1):
         for seed in experiment.seeds:
-            console.print(f"arm {place}/{len(arms)}: {arm}, seed {seed}", markup=False, highlight=False)
+            console.print(f"arm {place}/{len(arms)}: {arm}, seed {seed}")
             name = f"{experiment.name}-{arm}"
             run = load_run(execute(ArmRun(arm, seed, arm_arguments(experiment, arms[arm], seed), name, fresh)))
             runs[arm].append(run)
             if run.manifest["trainable_parameters"] == 0:
                 break
 
-    comparison = compare_arms(runs, experiment.baseline, experiment.splits, experiment.protocols)
-    results = folder / "results"
-    write_comparison(
-        comparison, results, title=experiment.name, lead=experiment.claim, provenance=_provenance(experiment, folder)
-    )
-    console.print(render_terminal(comparison))
-    console.print(f"report: {results / 'report.html'}", soft_wrap=True)
-    for arm in experiment.also_against:
-        folder_of_arm = results / f"against_{arm}"
-        write_comparison(
-            compare_arms(runs, arm, experiment.splits, experiment.protocols),
-            folder_of_arm,
-            title=f"{experiment.name}, against {arm}",
-            lead=experiment.claim,
-            provenance=_provenance(experiment, folder),
-        )
-        console.print(f"against {arm}: {folder_of_arm / 'report.html'}", soft_wrap=True)
-    return comparison
+    about = {"experiment": experiment.name, "claim": experiment.claim, "date": now(), "git_commit": _git_commit(folder)}
+    about |= environment()
+    compared = []
+    for arm in (experiment.baseline, *experiment.also_against):
+        against = "" if arm == experiment.baseline else f"against {arm}"
+        results = folder / "results" / against.replace(" ", "_")
+        comparison = compare_arms(runs, arm, experiment.splits, experiment.protocols)
+        title = f"{experiment.name}, {against}" if against else experiment.name
+        write_comparison(comparison, results, title=title, lead=experiment.claim, provenance=about)
+        if not against:
+            console.print(render_terminal(comparison))
+        console.print(f"{against or 'report'}: {results / 'report.html'}", soft_wrap=True)
+        compared.append(comparison)
+    return compared[0]
 
 
 def fitted_on_one_bench(runs_root: str, plugins: dict[str, str]) -> Callable[[ArmRun], Path]:
@@ -105,16 +96,6 @@ def arm_arguments(experiment: Experiment, settings: list[str], seed: int) -> lis
     for setting in settings:
         argv += [f"--{setting}"] if ASSIGNMENT.match(setting) else ["--config", setting]
     return [*argv, f"--seed_everything={seed}"]
-
-
-def _provenance(experiment: Experiment, folder: Path) -> dict[str, Any]:
-    return {
-        "experiment": experiment.name,
-        "claim": experiment.claim,
-        "date": now(),
-        "git_commit": _git_commit(folder),
-        **environment(),
-    }
 
 
 def _git_commit(folder: Path) -> str | None:

@@ -54,10 +54,17 @@ def load_experiment(folder: Path) -> Experiment:
         ConfigError: The file is missing or not valid; the message names the key and the remedy.
     """
     file = folder / "experiment.yaml"
-    values = _read(file)
-    unknown = [key for key in values if key not in REQUIRED + OPTIONAL]
-    if unknown:
-        raise _fault(file, "known keys", repr(unknown[0]), did_you_mean(str(unknown[0]), REQUIRED + OPTIONAL))
+    if not file.is_file():
+        raise ConfigError(
+            f"expected an experiment folder but got no {file.name} ({file.parent}). "
+            f"Hint: give a folder that holds experiment.yaml, such as those under experiments/."
+        )
+    values = load_yaml(file)
+    if not isinstance(values, dict):
+        raise _fault(file, "keys and values", type(values).__name__, f"start with {', '.join(REQUIRED)}.")
+    for key in values:
+        if key not in REQUIRED + OPTIONAL:
+            raise _fault(file, "known keys", repr(key), did_you_mean(str(key), REQUIRED + OPTIONAL))
     for key in REQUIRED:
         if not values.get(key):
             raise _fault(file, f"a value for {key!r}", repr(values.get(key)), f"add `{key}:`.")
@@ -66,12 +73,11 @@ def load_experiment(folder: Path) -> Experiment:
             raise _fault(file, f"text for {key!r}", repr(values[key]), "quote it.")
     _short_name(file, "name", values["name"])
     base = [values["base"]] if isinstance(values["base"], str) else values["base"]
-    if not isinstance(base, list) or not all(isinstance(path, str) for path in base):
+    if not _texts(base):
         raise _fault(file, "a configuration file or a list of them for 'base'", repr(base), "base: configs/nano.yaml")
     arms = _arms(file, "arms", values["arms"])
     full_arms = _arms(file, "full_arms", values.get("full_arms") or {})
-    twice = sorted(set(arms) & set(full_arms))
-    if twice:
+    if twice := sorted(set(arms) & set(full_arms)):
         raise _fault(file, "each arm once", f"{twice[0]!r} under arms and full_arms", "rename one.")
     if len(arms) < 2:
         raise _fault(file, "a baseline and at least one more arm", f"{len(arms)} arm", "add an arm under `arms:`.")
@@ -84,7 +90,9 @@ def load_experiment(folder: Path) -> Experiment:
     for arm in against:
         if arm not in arms or arm == baseline:
             raise _fault(file, "arms beside the baseline for 'also_against'", repr(arm), did_you_mean(str(arm), arms))
-    splits = _splits(file, values.get("splits") or {})
+    splits = values.get("splits") or {}
+    if not isinstance(splits, dict) or not _texts([*splits, *splits.values()]):
+        raise _fault(file, "a label for each split under 'splits'", repr(splits), "splits: {test: quiz layout}")
     return Experiment(
         name=values["name"],
         claim=values["claim"].strip(),
@@ -92,33 +100,19 @@ def load_experiment(folder: Path) -> Experiment:
         seeds=_seeds(file, values["seeds"]),
         baseline=baseline,
         arms=arms,
-        also_against=list(against),
+        also_against=against,
         full_arms=full_arms,
         splits=splits,
         protocols=_protocols(file, values.get("protocols") or [], splits),
     )
 
 
-def _read(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        raise ConfigError(
-            f"expected an experiment folder but got no {file.name} ({file.parent}). "
-            f"Hint: give a folder that holds experiment.yaml, such as those under experiments/."
-        )
-    values = load_yaml(file)
-    if not isinstance(values, dict):
-        raise _fault(file, "keys and values", type(values).__name__, f"start with {', '.join(REQUIRED)}.")
-    return values
-
-
 def _seeds(file: Path, seeds: Any) -> list[int]:
-    valid = isinstance(seeds, list) and all(type(seed) is int and 0 <= seed < 2**32 for seed in seeds)
-    if not valid:
+    if not isinstance(seeds, list) or not all(type(seed) is int and 0 <= seed < 2**32 for seed in seeds):
         raise _fault(file, "a list of whole numbers from 0 for 'seeds'", repr(seeds), "seeds: [1, 2, 3, 4, 5]")
-    repeated = sorted({seed for seed in seeds if seeds.count(seed) > 1})
-    if repeated:
+    if repeated := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
         raise _fault(file, "distinct seeds", f"{repeated} more than once", "a repeated seed is no new evidence.")
-    return list(seeds)
+    return seeds
 
 
 def _arms(file: Path, key: str, arms: Any) -> dict[str, list[str]]:
@@ -128,7 +122,7 @@ def _arms(file: Path, key: str, arms: Any) -> dict[str, list[str]]:
     for name, settings in arms.items():
         _short_name(file, key, name)
         listed = [] if settings is None else [settings] if isinstance(settings, str) else settings
-        if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
+        if not _texts(listed):
             raise _fault(file, f"a list of texts for {key}.{name}", repr(settings), "name: [overlay.yaml, key=value]")
         checked[name] = [_setting(file, f"{key}.{name}", one) for one in listed]
     return checked
@@ -148,32 +142,30 @@ def _setting(file: Path, place: str, setting: str) -> str:
     raise _fault(file, f"an overlay file or key=value in {place}", repr(setting), "such as model.head.tau=0.5")
 
 
-def _splits(file: Path, splits: Any) -> dict[str, str]:
-    if not isinstance(splits, dict) or not all(isinstance(text, str) for pair in splits.items() for text in pair):
-        raise _fault(file, "a label for each split under 'splits'", repr(splits), "splits: {test: quiz layout}")
-    return dict(splits)
-
-
 def _protocols(file: Path, protocols: Any, splits: dict[str, str]) -> list[str]:
-    names = protocols if isinstance(protocols, list) and all(isinstance(one, str) for one in protocols) else [""]
+    names: list[str] = protocols if _texts(protocols) else [""]
     if names and len(set(names)) < max(3, len(names)):
         raise _fault(file, "three or more different splits for 'protocols'", repr(protocols), "leave it out otherwise.")
     for name in names:
         if splits and name not in splits:
             raise _fault(file, "splits for 'protocols'", repr(name), did_you_mean(name, splits))
-    return list(names)
+    return names
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
 def _find(file: Path, path: str) -> str:
     if Path(path).is_file():
         return path
-    folder = file.parent.resolve()
-    places = [folder, *folder.parents]
+    places = [file.parent.resolve(), *file.parent.resolve().parents]
     root = next((i for i, place in enumerate(places) if (place / "pyproject.toml").is_file()), 0)
+    near = []
     for place in places[: root + 1]:
         if (place / path).is_file():
             return str(place / path)
-    near = [other.name for place in places[: root + 1] for other in (place / path).parent.glob("*.y*ml")]
+        near += [other.name for other in (place / path).parent.glob("*.y*ml")]
     raise _fault(file, "a configuration file", repr(path), did_you_mean(Path(path).name, near) if near else "check it.")
 
 

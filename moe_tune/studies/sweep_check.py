@@ -1,7 +1,7 @@
 """What is wrong with a configuration or a sweep file, found offline and without loading a model."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ LOGGED = (
 """What a run logs of its validation; a test compares it with a run."""
 METRICS = tuple(f"{split}/{name}" for split in ("validation", "train") for name in LOGGED)
 METHODS = ("grid", "random", "bayes")
-TEXT_NUMBER = re.compile(r"[+-]?\d+(?:\.\d*)?[eE][+-]?\d+")
+TEXT_NUMBER = re.compile(r"([+-]?\d+)(\.\d*)?[eE]([+-])?(\d+)")
 """A number that YAML 1.1 reads as text."""
 DISTRIBUTION_KEYS = (
     *("values", "value", "min", "max", "distribution", "mu", "sigma", "q", "a", "b", "probabilities", "parameters"),
@@ -35,12 +35,11 @@ def faults_of(file: Path, plugins: dict[str, str] | None = None) -> list[str]:
         return [str(fault)]
     if is_sweep(content):
         return [_placed(fault, file) for fault in _sweep_faults(Sweep(file, content), plugins)]
-    # An overlay says nothing of the questions, which have no default.
+    # An overlay says nothing of the questions, which have no default, nor which head its losses are for.
     data = content.get("data") if isinstance(content, dict) else None
     whole = isinstance(data, dict) and "source" in data
-    given = ["--config", str(file)]
-    # Nor does it say which head its losses are for.
-    problem = _parse(given, plugins, _fits) if whole else _parse(["--data.source=NanoQuiz", *given], plugins)
+    questions = [] if whole else ["--data.source=NanoQuiz"]
+    problem = _parse([*questions, "--config", str(file)], plugins, whole=whole)
     return [_placed(problem, file)] if problem else []
 
 
@@ -52,25 +51,23 @@ def kind_of(file: Path) -> str:
     return f"{content['method']} sweep over {', '.join(content['parameters'])}"
 
 
-def _sweep_faults(sweep: Sweep, plugins: dict[str, str] | None) -> Iterator[str]:
-    found = [*_schema(sweep.config), *_judged_by(sweep.config)]
-    parameters = sweep.config.get("parameters")
-    if "parameters" in sweep.config and not isinstance(parameters, dict):
+def _sweep_faults(sweep: Sweep, plugins: dict[str, str] | None) -> list[str]:
+    config, parameters = sweep.config, sweep.config.get("parameters", {})
+    found = [*_schema(config), *_judged_by(config)]
+    if not isinstance(parameters, dict):
         found.append(_fault("a mapping", repr(parameters), "parameters", "model.head.tau: {values: [0.5, 1.0]}"))
-    method = sweep.config.get("method")
-    method = method if method in METHODS else "random"  # one without a method is told above
-    for name, spec in (parameters if isinstance(parameters, dict) else {}).items():
+        parameters = {}
+    method = config["method"] if config.get("method") in METHODS else "random"  # one without a method is told above
+    for name, spec in parameters.items():
         found += _parameter(str(name), spec, method)
     try:
-        fit_words(sweep.config)
+        fit_words(config)
     except ConfigError as fault:
         found.append(str(fault))
-    yield from found
-    if not found:
-        unproposed = list(_proposal(sweep))
-        yield from unproposed
-        if not unproposed or not sweep.parameters:
-            yield from _parsed_points(sweep, plugins)
+    unproposed = [] if found else list(_proposal(sweep))
+    if found or (unproposed and sweep.parameters):
+        return found or unproposed
+    return [*unproposed, *_parsed_points(sweep, plugins)]
 
 
 def _schema(config: dict[str, Any]) -> Iterator[str]:
@@ -91,9 +88,8 @@ def _schema(config: dict[str, Any]) -> Iterator[str]:
             yield _fault("a key of a sweep", repr(key), str(key), did_you_mean(str(key), known))
     for required in ("method", "parameters"):
         if required not in config:
-            yield _fault(
-                f"{required!r}", "none", required, "method: grid, random or bayes; parameters: what is varied."
-            )
+            remedy = "method: grid, random or bayes; parameters: what is varied."
+            yield _fault(repr(required), "none", required, remedy)
     for problem in validator.iter_errors(config):
         place = ".".join(str(part) for part in problem.absolute_path)
         if place and not place.startswith("parameters") and not (unsaid and place == "early_terminate"):
@@ -101,63 +97,56 @@ def _schema(config: dict[str, Any]) -> Iterator[str]:
 
 
 def _judged_by(config: dict[str, Any]) -> Iterator[str]:
-    metric = config.get("metric")
-    if metric is None:
-        if config.get("method") == "bayes" or "early_terminate" in config:
-            remedy = "metric: {name: validation/accuracy, goal: maximize}"
-            yield _fault("a metric for bayes and early_terminate", "none", "metric", remedy)
-        return
+    metric: Any = config.get("metric")
     name = metric.get("name") if isinstance(metric, dict) else None
-    if isinstance(name, str) and name.startswith("test"):
+    if metric is None and (config.get("method") == "bayes" or "early_terminate" in config):
+        remedy = "metric: {name: validation/accuracy, goal: maximize}"
+        yield _fault("a metric for bayes and early_terminate", "none", "metric", remedy)
+    elif not isinstance(name, str):
+        return  # what W&B's schema says of it is enough
+    elif name.startswith("test"):
         remedy = "validation/accuracy; a choice by the test split cannot be tested on it."
         yield _fault("a metric of the validation split", repr(name), "metric.name", remedy)
-    elif isinstance(name, str) and name not in METRICS and not name.startswith("train/loss_"):
+    elif name not in METRICS and not name.startswith("train/loss_"):
         yield _fault("a metric that runs log", repr(name), "metric.name", did_you_mean(name, METRICS))
-    elif isinstance(name, str) and "goal" not in metric:
+    elif "goal" not in metric:
         yield _fault("a goal", "none", "metric.goal", "goal: maximize, or minimize, which W&B takes if left.")
 
 
-def _parameter(name: str, spec: Any, method: str) -> Iterator[str]:
+def _parameter(name: str, spec: Any, method: str) -> list[str]:
     place = f"parameters.{name}"
     if not isinstance(spec, dict):
-        yield _fault("value, values, or min and max", repr(spec), place, f"{name}: {{value: {spec}}}")
-        return
+        return [_fault("value, values, or min and max", repr(spec), place, f"{name}: {{value: {spec}}}")]
     if "parameters" in spec:
         inner = next(iter(spec["parameters"]), "key") if isinstance(spec["parameters"], dict) else "key"
-        yield _fault("dotted keys", "a nested block", place, f"{name}.{inner}: as a parameter of its own.")
-        return
-    before = 0
-    for key in [key for key in spec if key not in DISTRIBUTION_KEYS]:
-        before += 1
-        yield _fault("a key of a parameter", repr(key), f"{place}.{key}", did_you_mean(str(key), DISTRIBUTION_KEYS))
+        return [_fault("dotted keys", "a nested block", place, f"{name}.{inner}: as a parameter of its own.")]
+    found = [
+        _fault("a key of a parameter", repr(key), f"{place}.{key}", did_you_mean(str(key), DISTRIBUTION_KEYS))
+        for key in spec
+        if key not in DISTRIBUTION_KEYS
+    ]
     for key, value in spec.items():
         for one in value if isinstance(value, list) else [value]:
             if one is None:
-                before += 1
                 remedy = "leave it out: a key that is not given has its default; or the text 'null'."
-                yield _fault("a value", "null", f"{place}.{key}", remedy)
-            elif isinstance(one, str) and key != "distribution" and TEXT_NUMBER.fullmatch(one):
-                before += 1
-                mantissa, _, exponent = one.lower().partition("e")
-                sign = exponent if exponent[0] in "+-" else f"+{exponent}"
-                number = f"{mantissa if '.' in mantissa else f'{mantissa}.0'}e{sign}"
-                yield _fault("a number", f"the text {one!r}", f"{place}.{key}", f"{number}: YAML needs point and sign.")
+                found.append(_fault("a value", "null", f"{place}.{key}", remedy))
+            elif isinstance(one, str) and key != "distribution" and (text := TEXT_NUMBER.fullmatch(one)):
+                remedy = f"{text[1]}{text[2] or '.0'}e{text[3] or '+'}{text[4]}: YAML needs point and sign."
+                found.append(_fault("a number", f"the text {one!r}", f"{place}.{key}", remedy))
     if {type(spec.get("min")), type(spec.get("max"))} == {int, float}:
-        before += 1
         remedy = "write both with a point, or both without."
-        yield _fault("min and max of one type", f"{spec['min']!r} and {spec['max']!r}", place, remedy)
-    if not before:
-        yield from _distribution(name, spec, method)
+        found.append(_fault("min and max of one type", f"{spec['min']!r} and {spec['max']!r}", place, remedy))
+    return found or _distribution(name, spec, method)
 
 
-def _distribution(name: str, spec: dict[str, Any], method: str) -> Iterator[str]:
+def _distribution(name: str, spec: dict[str, Any], method: str) -> list[str]:
+    proposed = {"method": method, "parameters": {name: dict(spec)}}
     try:
-        for message in library().schema_violations_from_proposed_config(
-            {"method": method, "parameters": {name: dict(spec)}}
-        )[:1]:
-            yield _fault("a distribution W&B knows", message, f"parameters.{name}", "values: [...], or min and max.")
+        problems = library().schema_violations_from_proposed_config(proposed)
     except (TypeError, ValueError) as fault:
-        yield _fault("a distribution W&B knows", str(fault), f"parameters.{name}", "values: [...], or min and max.")
+        problems = [str(fault)]
+    remedy = "values: [...], or min and max."
+    return [_fault("a distribution W&B knows", one, f"parameters.{name}", remedy) for one in problems[:1]]
 
 
 def _proposal(sweep: Sweep) -> Iterator[str]:
@@ -182,40 +171,28 @@ def _proposal(sweep: Sweep) -> Iterator[str]:
         yield _fault(f"a first point of the {method}", "none", "parameters", "values: [...] with at least one.")
 
 
-def _parsed_points(sweep: Sweep, plugins: dict[str, str] | None) -> Iterator[str]:
+def _parsed_points(sweep: Sweep, plugins: dict[str, str] | None) -> list[str]:
     """Parse points that hold every listed value and both ends of every range, as the arguments of a fit."""
     tried = {name: with_extremes(name, spec) for name, spec in sweep.parameters.items()}
-    seen = set()
+    faults = []
     for row in list(zip_longest(*tried.values())) or [()]:
-        pairs = zip(tried, row, strict=True)
-        values = {name: tried[name][-1] if value is None else value for name, value in pairs}
-        fault = _parse(sweep.arguments(values), plugins, _fits_without_test)
-        if fault and fault not in seen:
-            seen.add(fault)
-            yield fault
+        pairs = zip(tried.items(), row, strict=True)
+        values = {name: listed[-1] if value is None else value for (name, listed), value in pairs}
+        faults.append(_parse(sweep.arguments(values), plugins, sweep=True))
+    return list(dict.fromkeys(fault for fault in faults if fault))
 
 
-def _fits(cli: FitSettings) -> None:
-    refuse_idle_losses(cli.model)
-
-
-def _fits_without_test(cli: FitSettings) -> None:
-    _fits(cli)
-    if cli.settings.test_after_fit:
-        raise ConfigError(
-            "expected a sweep that leaves the test split closed but got true (test_after_fit). "
-            "Hint: --test_after_fit=false in the command; a choice by the test split cannot be tested on it."
-        )
-
-
-def _parse(
-    argv: list[str], plugins: dict[str, str] | None, demand: Callable[[FitSettings], None] | None = None
-) -> str | None:
-    """Return what is wrong with the arguments of a fit, by themselves and by what is demanded beyond."""
+def _parse(argv: list[str], plugins: dict[str, str] | None, whole: bool = True, sweep: bool = False) -> str | None:
+    """Return what is wrong with the arguments of a fit."""
     try:
         cli = FitSettings(argv, plugins)
-        if demand is not None:
-            demand(cli)
+        if whole:
+            refuse_idle_losses(cli.model)
+        if sweep and cli.settings.test_after_fit:
+            raise ConfigError(
+                "expected a sweep that leaves the test split closed but got true (test_after_fit). "
+                "Hint: --test_after_fit=false in the command; a choice by the test split cannot be tested on it."
+            )
     except MoeTuneError as fault:
         return str(fault)
     return None

@@ -59,8 +59,7 @@ class Sweep:
     def best_command(self, overlay: Path) -> str:
         """Return the command that fits the best point again, for a shell; whether to test after it is left open."""
         words = []
-        preceding = ["", *self.base[:-1]]
-        for before, word in zip(preceding, self.base, strict=True):
+        for before, word in zip(["", *self.base[:-1]], self.base, strict=True):
             value = before == "--test_after_fit" and not word.startswith("-")
             if word.partition("=")[0] != "--test_after_fit" and not value:
                 words.append(word)

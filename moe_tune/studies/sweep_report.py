@@ -20,18 +20,16 @@ def write_report(sweep: Sweep, folder: Path, points: list[SweepPoint]) -> tuple[
     """Write all files of the report; return what each parameter explains, and the best overlay's path."""
     results = results_table(sweep, folder, points)
     explained = explained_share(sweep, results)
-    for name, frame in (("results.csv", results), ("explained.csv", explained)):
-        with published(folder / name) as draft:
-            frame.to_csv(draft, index=False)
+    texts = {"results.csv": results.to_csv(index=False), "explained.csv": explained.to_csv(index=False)}
     ended = results.dropna(subset=[sweep.metric])
-    if ended.empty:
-        return explained, None
-    with published(folder / "parallel.html") as draft:
-        draft.write_text(_parallel_coordinates(sweep, ended), encoding="utf-8")
-    best = points[int(ended.sort_values(sweep.metric, ascending=not sweep.maximised, kind="stable")["point"].iloc[0])]
-    with published(folder / "best.yaml") as draft:
-        draft.write_text(_overlay(sweep, folder, best), encoding="utf-8")
-    return explained, folder / "best.yaml"
+    if len(ended):
+        ranked = ended.sort_values(sweep.metric, ascending=not sweep.maximised, kind="stable")
+        texts["parallel.html"] = _parallel_coordinates(sweep, ended)
+        texts["best.yaml"] = _overlay(sweep, folder, points[int(ranked["point"].iloc[0])])
+    for name, text in texts.items():
+        with published(folder / name) as draft:
+            draft.write_text(text, encoding="utf-8")
+    return explained, folder / "best.yaml" if len(ended) else None
 
 
 def results_table(sweep: Sweep, folder: Path, points: list[SweepPoint]) -> pd.DataFrame:

@@ -66,7 +66,9 @@ def run_sweep(
                 done = wait(waiting).done
             for future in done:
                 point = waiting.pop(future)
-                point.status, point.note = _outcome(future)
+                fault = future.exception()
+                why = f"{type(fault).__name__}: {' '.join(str(fault).split())}"
+                point.status, point.note = ("failed", why) if fault else future.result()
             save_points(folder, points)
             if lost:
                 executor.shutdown()
@@ -89,17 +91,9 @@ def run_point(sweep: Sweep, folder: Path, point: SweepPoint, plugins: dict[str, 
     return ended or "failed", "" if ended else "the run ended without saying how"
 
 
-def _outcome(future: "Future[tuple[Status, str]]") -> tuple[Status, str]:
-    try:
-        return future.result()
-    except Exception as fault:
-        return "failed", f"{type(fault).__name__}: {' '.join(str(fault).split())}"
-
-
 def _proposed(sweep: Sweep, folder: Path, points: list[SweepPoint], count: int | None, seed: int) -> SweepPoint | None:
-    if count is not None and len(points) >= count:
-        return None
-    values = next_values(sweep, points, folder, seed)
+    enough = count is not None and len(points) >= count
+    values = None if enough else next_values(sweep, points, folder, seed)
     if values is None:
         return None
     points.append(SweepPoint(len(points), values))

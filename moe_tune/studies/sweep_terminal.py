@@ -23,38 +23,34 @@ def run_and_show(
 ) -> Path | None:
     """Run a sweep, show its points as they go, write its report and return the overlay of the best point, if any."""
     folder = sweep_folder(sweep, runs_root, seed, plugins)
-    console = Console()
-    console.print(f"sweep: {folder}", soft_wrap=True, highlight=False)
+    console = Console(markup=False, highlight=False)
+    console.print(f"sweep: {folder}", soft_wrap=True)
     with WorkLock(folder, "a sweep", "wait for it, or stop it and give --workers 2 for runs at a time."):
         with Live(console=console, refresh_per_second=1, get_renderable=lambda: _points(sweep, folder)):
             points = run_sweep(sweep, folder, run_point, count=count, seed=seed, workers=workers, plugins=plugins)
         explained, best = write_report(sweep, folder, points)
     for point in points:
         if point.note:
-            console.print(f"point {point.index} failed: {point.note}", soft_wrap=True, markup=False, highlight=False)
-    console.print(_explained(sweep, explained), highlight=False)
-    if best is None:
-        console.print(f"no point has a value of {sweep.metric}")
-    else:
-        console.print(f"best: {sweep.best_command(best)}", soft_wrap=True, markup=False, highlight=False)
+            console.print(f"point {point.index} failed: {point.note}", soft_wrap=True)
+    console.print(_explained(sweep, explained))
+    said = f"best: {sweep.best_command(best)}" if best else f"no point has a value of {sweep.metric}"
+    console.print(said, soft_wrap=True)
     return best
 
 
 def _points(sweep: Sweep, folder: Path) -> Drawn:
     points = load_points(folder)[-SHOWN:]
     varied = [words(name, [_text(point.values.get(name, "")) for point in points]) for name in sweep.parameters]
-    table = Table(
+    best = [point.best(folder, sweep.metric, sweep.maximised) for point in points]
+    return Table(
         [
             numbers("point", [point.index for point in points]),
             words("status", [point.status for point in points]),
             *varied,
             numbers("epochs", [len(point.history(folder, sweep.metric)) for point in points]),
-            numbers(
-                f"best {sweep.metric}", [point.best(folder, sweep.metric, sweep.maximised) for point in points], ".4f"
-            ),
+            numbers(f"best {sweep.metric}", best, ".4f"),
         ]
-    )
-    return table.terminal()
+    ).terminal()
 
 
 def _text(value: object) -> str:
@@ -63,7 +59,7 @@ def _text(value: object) -> str:
 
 def _explained(sweep: Sweep, explained: pd.DataFrame) -> Drawn:
     title = f"how much of the spread of {sweep.metric} each parameter explains by itself (associational)"
-    table = Table(
+    return Table(
         [
             words("parameter", explained["parameter"]),
             numbers("values", explained["values"]),
@@ -71,5 +67,4 @@ def _explained(sweep: Sweep, explained: pd.DataFrame) -> Drawn:
             shares("adjusted %", explained["adjusted"]),
         ],
         title=title,
-    )
-    return table.terminal()
+    ).terminal()

@@ -2,10 +2,8 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
-
-Value = TypeVar("Value")
+from collections.abc import Callable
+from typing import Any
 
 EXTREMES: dict[str, tuple[str, Callable[[float, float], float]]] = {
     "validation/accuracy": ("validation/accuracy_max", max),
@@ -44,16 +42,6 @@ def tags_of(config: dict[str, Any]) -> tuple[str, ...]:
     base = str(config.get("model.base.path", "")).rstrip("/").rpartition("/")[2]
     tags = [*classes, *scope, *([base] if base else [])]
     return tuple(dict.fromkeys(tag[:LONGEST_TAG] for tag in tags))
-
-
-def evidence_keys(split: str, named: Mapping[str, Value], suffix: str = "") -> dict[str, Value]:
-    """Return a split's tables or figures under the keys they are logged by.
-
-    Example:
-        >>> evidence_keys("test", {"accuracy": "a.png"}, "_figure")
-        {'test/accuracy_figure': 'a.png'}
-    """
-    return {f"{split}/{name}{suffix}": value for name, value in named.items()}
 
 
 def improved(metrics: dict[str, Any], summary: Any) -> dict[str, float]:

@@ -38,15 +38,13 @@ def kept_checkpoints(directory: RunDirectory) -> dict[Path, list[str]]:
     Two checkpoints of the same tensors count as one, the last; so does a fit that trained nothing.
     """
     last = directory.last_checkpoint
-    tested = str(directory.manifest.get("tested_checkpoint", "last"))
+    tested = Path(str(directory.manifest.get("tested_checkpoint", "last")))
     # The manifest may name the place where the run was made; inside it the checkpoint's name is enough.
-    best = next(
-        (one for one in (directory.path / "checkpoints" / Path(tested).name, Path(tested)) if one.is_dir()), last
-    )
-    if last is None or best is None:
-        return {one: ["best", "last"] for one in (best, last) if one is not None}
-    if _router_hash(best) == _router_hash(last):
-        return {last: ["best", "last"]}
+    best = next((one for one in (directory.path / "checkpoints" / tested.name, tested) if one.is_dir()), last)
+    if best is None:
+        return {}
+    if last is None or _router_hash(best) == _router_hash(last):
+        return {last or best: ["best", "last"]}
     return {best: ["best"], last: ["last"]}
 
 

@@ -5,13 +5,12 @@ import netrc
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-import pandas as pd
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -19,7 +18,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from moe_tune.base.errors import ConfigError
 from moe_tune.runs.agent import sweep_id
 from moe_tune.runs.redact import redacted
-from moe_tune.tracking.wandb_content import EXTREMES, arm_of, evidence_keys, improved, tags_of
+from moe_tune.tracking.wandb_content import EXTREMES, arm_of, improved, tags_of
 from moe_tune.tracking.wandb_head import send_head
 
 logger = logging.getLogger(__name__)
@@ -132,13 +131,6 @@ class RouterWandbLogger(WandbLogger):
         """Log images; a fault of W&B becomes one warning."""
         with self._harmless():
             super().log_image(key, images, step, **kwargs)
-
-    def log_evidence(self, split: str, tables: Mapping[str, pd.DataFrame], figures: Mapping[str, Path]) -> None:
-        """Log a split's tables and figures under keys of their own."""
-        for key, table in evidence_keys(split, tables).items():
-            self.log_table(key, dataframe=table)
-        for key, file in evidence_keys(split, figures, "_figure").items():
-            self.log_image(key, [str(file)])
 
     @contextmanager
     def _harmless(self) -> Iterator[None]:

@@ -56,13 +56,8 @@ class _TableRecorder:
     def tables(self) -> dict[int, LayerTable]:
         counts = self.metric.compute()
         asked_S, right_S = summed_over_ranks(self.asked_S), summed_over_ranks(self.right_S)
+        chosen_LES, correct_LES = counts["questions_by_subject"], counts["correct_by_subject"]
         return {
-            layer: LayerTable(
-                counts["questions_by_subject"][index],
-                counts["correct_by_subject"][index],
-                asked_S,
-                right_S,
-                *self.sample.of(layer),
-            )
+            layer: LayerTable(chosen_LES[index], correct_LES[index], asked_S, right_S, *self.sample.of(layer))
             for index, layer in enumerate(self.metric.shape.layers)
         }

@@ -29,11 +29,9 @@ class Recorder(Protocol):
     @property
     def needs(self) -> frozenset[str]:
         """Costly extras of the routing that it reads: ``hidden``, ``base_logits``."""
-        ...
 
     def add(self, trace: RoutingTrace, batch: Batch, judged: Judged) -> None:
         """Add a batch; where heads act side by side, each question has a row for each of them."""
-        ...
 
 
 Kept = TypeVar("Kept", bound=Recorder)

@@ -1,6 +1,6 @@
 """What training makes small: the task loss and the auxiliary losses, and what is refused of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -13,7 +13,7 @@ from moe_tune.data.batching import Batch
 from moe_tune.data.module import QuizDataModule
 from moe_tune.gates.gated_model import GatedModel
 from moe_tune.losses.base import CONTEXT_EXTRAS, AuxLoss, LossContext
-from moe_tune.routing import LayerTable, Scope
+from moe_tune.routing import Scope
 from moe_tune.tuner.judged import Judged, judge_choices
 
 TaskLoss = Literal["letters", "vocabulary"]
@@ -80,40 +80,26 @@ class Objective:
         return any(loss.counts_tokens(scope) for loss in self.losses.values())
 
     def parts(
-        self,
-        gated: GatedModel,
-        judged: Judged,
-        batch: Batch,
-        logits_BV: Tensor,
-        progress: float,
-        share: float,
-        tokens: float,
-        teacher_BV: Tensor | None,
-        tables: Mapping[int, LayerTable] | None,
-        where: str,
+        self, gated: GatedModel, context: LossContext, loss_B: Tensor, share: float, tokens: float, where: str
     ) -> Parts:
         """Return every loss of a batch that has just gone through the model.
+
+        Args:
+            gated: The model, with the batch's trace.
+            context: What losses may read beside it.
+            loss_B: Each question's task loss.
+            share: What the batch counts among those of other processes.
+            tokens: What it counts more where tokens are counted (``token_share``).
+            where: The step, for messages.
 
         Raises:
             ConfigError: A loss reaches no trainable parameter.
             NumericsError: A loss is not finite.
         """
-        context = LossContext(
-            rule=gated.rule,
-            layers=gated.layers,
-            scope=gated.scope,
-            progress=progress,
-            letter_log_probs_BA=judged.log_probs_BA,
-            gold_B=batch.gold_B,
-            logits_BV=logits_BV,
-            view=gated.views,
-            teacher_logits_BV=teacher_BV,
-            tables=tables,
-        )
-        parts: Parts = {"task": (self.task_weight, judged.loss_B.mean() * share)}
+        parts: Parts = {"task": (self.task_weight, loss_B.mean() * share)}
         for name, loss in self.losses.items():
             factor = share * tokens if loss.counts_tokens(gated.scope) else share
-            parts[name] = (loss.current_weight(progress), loss.compute(gated.trace, context) * factor)
+            parts[name] = (loss.current_weight(context.progress), loss.compute(gated.trace, context) * factor)
         _refuse(parts, gated, where)
         if not self._told_constant:
             self._told_constant = True

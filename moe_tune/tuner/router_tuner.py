@@ -3,23 +3,26 @@
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from moe_tune.answer_path.settings import AnswerPath
 from moe_tune.answer_path.way import Way, refuse_demand
-from moe_tune.base.errors import ConfigError, ModelError
+from moe_tune.base.errors import ConfigError, ModelError, require
 from moe_tune.base.ranks import Ranks, several_ranks, summed_over_ranks
 from moe_tune.data.batching import Batch
+from moe_tune.data.module import QuizDataModule
 from moe_tune.gates.gated_model import GatedModel
 from moe_tune.gates.session import RoutingDtype
 from moe_tune.heads.base import RouterHead
 from moe_tune.heads.identity import IdentityHead
-from moe_tune.losses.base import AuxLoss
+from moe_tune.losses.base import AuxLoss, LossContext
 from moe_tune.models.base_model import BaseModel
 from moe_tune.models.recomputed_layers import recomputed
 from moe_tune.routing import Scope
@@ -27,14 +30,10 @@ from moe_tune.tuner.examiner import Examiner
 from moe_tune.tuner.hooks import Calibration, JointEnd, PreparedPrompts
 from moe_tune.tuner.objective import Objective, TaskLoss, judge
 from moe_tune.tuner.opening import ModelSettings, OpenModel, open_model
+from moe_tune.tuner.pace import paced
 from moe_tune.tuner.split_results import SplitResults
 from moe_tune.tuner.token_share import token_share
 from moe_tune.tuner.train_table import TrainTable
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from moe_tune.data.module import QuizDataModule
 
 
 class RouterTuner(LightningModule):
@@ -72,11 +71,8 @@ class RouterTuner(LightningModule):
     ) -> None:
         super().__init__()
         for name in losses:
-            if not name.isidentifier():
-                raise ConfigError(
-                    f"expected a plain word as loss name but got {name!r} (model.losses). "
-                    "Hint: --model.losses.balance LoadBalanceLoss."
-                )
+            hint = "--model.losses.balance LoadBalanceLoss."
+            require(name.isidentifier(), "a plain word as loss name", name, "model.losses", hint)
         self.asked = ModelSettings(base, head, losses, layers, scope, task_loss, routing_dtype, answer_path, peft)
         self.losses, self.scope, self.layer_choice = losses, scope, layers
         self.routing_dtype, self.answer_path, self.peft = routing_dtype, answer_path, peft
@@ -92,7 +88,6 @@ class RouterTuner(LightningModule):
         self.language_model: PreTrainedModel | None = None
         self.opened: OpenModel
         self._examiner: Examiner | None = None
-        self._tokenizer: PreTrainedTokenizerBase | None = None
 
     # What the base model is
 
@@ -115,12 +110,10 @@ class RouterTuner(LightningModule):
         """Whether gradient descent has anything to change."""
         return self.head.traits.trainable or bool(self.peft)
 
-    @property
-    def tokenizer(self) -> "PreTrainedTokenizerBase":
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
         """The base model's tokenizer, loaded on first use."""
-        if self._tokenizer is None:
-            self._tokenizer = self.base.load_tokenizer()
-        return self._tokenizer
+        return self.base.load_tokenizer()
 
     @property
     def context_length(self) -> int:
@@ -128,7 +121,7 @@ class RouterTuner(LightningModule):
         return int(self.base.load_config().max_position_embeddings)
 
     @property
-    def quiz(self) -> "QuizDataModule":
+    def quiz(self) -> QuizDataModule:
         """The data module of the running trainer."""
         quiz: QuizDataModule = self.trainer.datamodule
         return quiz
@@ -205,17 +198,19 @@ class RouterTuner(LightningModule):
             logits_BV = answering.logits(batch, "train").float()
         where = f"step {self.global_step} (epoch {self.current_epoch})"
         letters = self.quiz.letter_token_ids("train")
-        judged = judge(logits_BV, batch, letters, self.asked.task_loss, f"train split, {where}")
+        log_probs_BA, loss_B, _ = judge(logits_BV, batch, letters, self.asked.task_loss, f"train split, {where}")
         size = together = len(batch.gold_B)
         share = 1.0
         if several_ranks():  # what they have is averaged, and their parts of a batch may differ in size by one
             together = int(summed_over_ranks(torch.tensor(size, device=self.device)))
             share = size * self.trainer.world_size / together
         tokens = token_share(self.trainer, batch_index) if objective.counts_tokens(self.scope) else 1.0
-        tables = None if self.table is None else self.table.layers
-        parts = objective.parts(gated, judged, batch, logits_BV, progress, share, tokens, teacher_BV, tables, where)
+        answers = (log_probs_BA, batch.gold_B, logits_BV)
+        extras = (teacher_BV, None if self.table is None else self.table.layers)
+        context = LossContext(gated.rule, gated.layers, gated.scope, progress, *answers, gated.views, *extras)
+        parts = objective.parts(gated, context, loss_B, share, tokens, where)
         total = torch.stack([weight * value for weight, value in parts.values()]).sum()
-        correct = (judged[0].argmax(-1) == batch.gold_B).float().mean() * share
+        correct = (log_probs_BA.argmax(-1) == batch.gold_B).float().mean() * share
         joint = several_ranks()
         self.log("train/loss", total, prog_bar=True, batch_size=size, sync_dist=joint)
         self.log("train/accuracy", correct, prog_bar=True, batch_size=size, sync_dist=joint)
@@ -223,13 +218,11 @@ class RouterTuner(LightningModule):
             if name != "task":
                 self.log(f"train/loss_{name}", weight * value, batch_size=size, sync_dist=joint)
                 self.log(f"train/loss_{name}_unscaled", value, batch_size=size, sync_dist=joint)
-        return total if self.trainer.accumulate_grad_batches == 1 else total * self._counted(together)
-
-    def _counted(self, questions: int) -> float:
-        """Return the share of a full batch that a batch makes up, and add it to the running optimiser step."""
-        share: float = questions / (self.quiz.batch_size * self.trainer.world_size)
-        self.accumulated += share
-        return share
+        if self.trainer.accumulate_grad_batches == 1:
+            return total
+        part: float = together / (self.quiz.batch_size * self.trainer.world_size)
+        self.accumulated += part
+        return total * part
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Make accumulated gradients those of the mean over the step's questions, as one large batch has them.
@@ -272,7 +265,7 @@ class RouterTuner(LightningModule):
         return progress
 
     def configure_optimizers(self) -> Any:
-        """Return the configured optimiser over the heads' parameters, and its scheduler, which moves every step."""
+        """Return the configured optimiser over the heads' parameters, and its scheduler with its pace."""
         parameters = list(self.gated.trainable().values())
         if not parameters:
             raise ConfigError(
@@ -286,7 +279,10 @@ class RouterTuner(LightningModule):
             raise ConfigError(f"expected valid options but got: {fault} (optimizer, lr_scheduler).") from fault
         if scheduler is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": paced(scheduler, lambda: float(self.trainer.estimated_stepping_batches)),
+        }
 
     # Evaluation, whose batches Lightning pushes
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from moe_tune.base.errors import ConfigError
+from moe_tune.base.errors import require
 from moe_tune.base.ranks import joined_over_ranks
 from moe_tune.routing import LayerTable, RouterOutput
 
@@ -41,11 +41,8 @@ class TrainTable:
     content_hashes: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        if self.split != "train":
-            raise ConfigError(
-                f"expected calibration on the train split but got {self.split!r} (head calibration). "
-                "Hint: accuracy tables may only see training questions."
-            )
+        hint = "accuracy tables may only see training questions."
+        require(self.split == "train", "calibration on the train split", self.split, "head calibration", hint)
 
 
 class HiddenSample:

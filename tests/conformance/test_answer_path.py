@@ -13,10 +13,9 @@ from torch.nn import functional
 
 from moe_tune.answer_path.forward import answer_logits
 from moe_tune.answer_path.prefixes import shared_prefixes
-from moe_tune.answer_path.prompt_pass import PromptPass
-from moe_tune.answer_path.streamed import StreamedStates
+from moe_tune.answer_path.prompt_pass import PromptPass, StreamedStates
 from moe_tune.data.encoding import PromptedQuestion
-from moe_tune.gates.gated_model import EXTRAS, TunedRouters
+from moe_tune.gates.gated_model import EXTRAS, GatedModel
 from moe_tune.heads.retuned import RetunedHead
 from moe_tune.heads.stack import Stack
 from moe_tune.losses.base import LossContext
@@ -51,7 +50,7 @@ class Side:
 
     def __init__(self, model, family, head, shots, kept, layers="last-2"):
         self.model = model
-        self.routers = TunedRouters(model, family, head, layers, "answer", "float32", EXTRAS)
+        self.routers = GatedModel(model, family, head, layers, "answer", "float32", EXTRAS)
         self.prompts, self.kept = prompts(shots), kept
         first = min(self.routers.layers)
         self.shape = family.state_shape(model.config, first, tuple(range(first)), torch.float32)

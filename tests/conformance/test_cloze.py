@@ -9,8 +9,7 @@ from torch.nn import functional
 from moe_tune.answer_path.forward import choice_logits
 from moe_tune.answer_path.packed_prompts import packed_logits
 from moe_tune.answer_path.prefixes import shared_prefixes
-from moe_tune.answer_path.prompt_pass import PromptPass
-from moe_tune.answer_path.streamed import StreamedStates
+from moe_tune.answer_path.prompt_pass import PromptPass, StreamedStates
 from moe_tune.data.batching import PromptDataset
 from moe_tune.data.encoding import PromptedQuestion
 from moe_tune.data.question import Question

@@ -7,7 +7,7 @@ import torch
 
 from moe_tune.base.errors import ModelError
 from moe_tune.base.plugins import concrete_subclasses
-from moe_tune.gates.gated_model import TunedRouters
+from moe_tune.gates.gated_model import GatedModel
 from moe_tune.heads.base import decide
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.heads.retuned import RetunedHead
@@ -69,7 +69,7 @@ def test_the_rule_decides_as_the_stock_gate(family, build_model, renormalise):
 
 def test_a_tuned_gate_is_still_a_gate_of_the_family(family, tiny_model):
     stock_class = type(family.moe_layers(tiny_model)[0].get_submodule(family.gate_path))
-    routers = TunedRouters(tiny_model, family, IdentityHead())
+    routers = GatedModel(tiny_model, family, IdentityHead())
     assert all(isinstance(gate, stock_class) for gate in routers.gates.values())
 
 
@@ -77,7 +77,7 @@ def test_dense_layers_are_left_out():
     family = family_of("qwen3_moe")
     model = build_model_with_dense_layer(family)
     assert list(family.moe_layers(model)) == [0, 2]
-    routers = TunedRouters(model, family, IdentityHead(), "last-5")
+    routers = GatedModel(model, family, IdentityHead(), "last-5")
     assert routers.layers == (0, 2)
     model(torch.ones(1, 4, dtype=torch.long))
     assert sorted(routers.trace.outputs) == [0, 2]
@@ -113,7 +113,7 @@ def test_a_router_with_more_to_it_than_the_family_knows_is_refused(kind, where, 
     else:
         owner.register_buffer("bias", torch.zeros(8), persistent=False)
     with pytest.raises(ModelError, match=r"mlp\.(gate\.)?bias"):
-        TunedRouters(tiny_model, family, IdentityHead())
+        GatedModel(tiny_model, family, IdentityHead())
     assert gates_of(family, tiny_model)[2] is gate, "nothing is changed"
     assert tiny_model.lm_head.weight.requires_grad
 
@@ -128,7 +128,7 @@ def test_a_router_that_decides_otherwise_is_refused(family, tiny_model):
 
     gate.forward = doubled
     with pytest.raises(ModelError, match="layer 1"):
-        TunedRouters(tiny_model, family, IdentityHead())
+        GatedModel(tiny_model, family, IdentityHead())
 
 
 @pytest.mark.parametrize("head", [IdentityHead(), RetunedHead()])
@@ -155,7 +155,7 @@ def test_what_a_family_claims_reaches_the_logits(head, family, build_model, batc
         gate.register_buffer("scale", torch.rand(16))
     with torch.no_grad():
         stock = model(**batch).logits
-        routers = TunedRouters(model, RicherFamily(), head, "all", "all", "native")
+        routers = GatedModel(model, RicherFamily(), head, "all", "all", "native")
         assert torch.equal(model(**batch).logits, stock)
         model.double()
         assert all(gate.scale is gate.stock[0].scale for gate in routers.gates.values()), "moved with the model"
@@ -167,7 +167,7 @@ def test_every_layer_has_a_rule_of_its_own(family, tiny_model, batch):
     gates_of(family, tiny_model)[1].norm_topk_prob = not tiny_model.config.norm_topk_prob
     with torch.no_grad():
         stock = tiny_model(**batch).logits
-        routers = TunedRouters(tiny_model, family, RetunedHead(), "all", "all", "native")
+        routers = GatedModel(tiny_model, family, RetunedHead(), "all", "all", "native")
         assert torch.equal(tiny_model(**batch).logits, stock)
     rules = [output.rule.renormalise for output in routers.trace.outputs.values()]
     assert rules == [gate.norm_topk_prob for gate in routers.gates.values()]

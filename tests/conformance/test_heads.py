@@ -26,7 +26,7 @@ from tolerances import rounding_of
 from torch.nn import functional
 
 from moe_tune.base.errors import ModelError
-from moe_tune.gates.gated_model import TunedRouters
+from moe_tune.gates.gated_model import GatedModel
 from moe_tune.heads.base import BaseGate, RouterHead, decide
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.routing import SoftmaxRule
@@ -45,14 +45,14 @@ def test_an_exact_start_is_exact(kind, mode, scope, family, build_model, batch, 
     model = build_model(family, hidden_size=512, num_hidden_layers=2)
     with torch.no_grad():
         stock = model(**batch).logits
-        routers = TunedRouters(model, family, IdentityHead(), "all", scope)
+        routers = GatedModel(model, family, IdentityHead(), "all", scope)
         model(**batch)
         identity = decisions(routers)
         routers.detach()
-        routers = TunedRouters(model, family, head, "all", scope, "native")
+        routers = GatedModel(model, family, head, "all", scope, "native")
         assert torch.equal(model(**batch).logits, stock)
         routers.detach()
-        routers = TunedRouters(model, family, head, "all", scope)
+        routers = GatedModel(model, family, head, "all", scope)
         torch.testing.assert_close(model(**batch).logits, stock, atol=1e-5, rtol=0)
     for (logits, weights, experts), (same_logits, same_weights, same_experts) in zip(
         decisions(routers), identity, strict=True
@@ -72,14 +72,14 @@ def test_an_exact_start_is_exact_in_half_precision(kind, mode, family, build_mod
     model = build_model(family, dtype=torch.bfloat16, num_experts=64, num_experts_per_tok=8)
     with torch.no_grad():
         stock = model(**batch).logits
-        TunedRouters(model, family, head, "all", "all", "native")
+        GatedModel(model, family, head, "all", "all", "native")
         assert torch.equal(model(**batch).logits, stock)
 
 
 @each_head
 def test_gradient_reaches_the_declared_parameters_and_no_other(kind, mode, family, tiny_model, batch, exempt):
     head = kind(**required(kind), **mode)
-    routers = TunedRouters(tiny_model, family, head, [0, 2])
+    routers = GatedModel(tiny_model, family, head, [0, 2])
     shake(routers)  # at an exact start a factor of 0 hides what lies behind it
     in_its_mode(routers, head)
     trainable = routers.trainable()
@@ -99,7 +99,7 @@ def test_gradient_reaches_the_declared_parameters_and_no_other(kind, mode, famil
 def test_state_survives_a_round_trip(kind, mode, family, build_model, batch):
     head = kind(**required(kind), **mode)
     model, other = build_model(family), build_model(family)
-    routers, same = TunedRouters(model, family, head), TunedRouters(other, family, head)
+    routers, same = GatedModel(model, family, head), GatedModel(other, family, head)
     shake(routers)
     same.load_state(copy.deepcopy(routers.state()), "test")
     with torch.no_grad():
@@ -109,7 +109,7 @@ def test_state_survives_a_round_trip(kind, mode, family, build_model, batch):
 
 @each_head_in_turn
 def test_a_foreign_state_is_refused(kind, mode, family, tiny_model):
-    routers = TunedRouters(tiny_model, family, kind(**required(kind), **mode))
+    routers = GatedModel(tiny_model, family, kind(**required(kind), **mode))
     state = routers.state()
     with pytest.raises(ModelError, match=r"unknown \['layers.0.nothing'\]"):
         routers.load_state({**state, "layers.0.nothing": torch.zeros(1)}, "somewhere")
@@ -122,7 +122,7 @@ def test_a_foreign_state_is_refused(kind, mode, family, tiny_model):
 
 @each_head_and_scope
 def test_padding_changes_nothing(kind, mode, scope, family, tiny_model, batch):
-    routers = TunedRouters(tiny_model, family, kind(**required(kind), **mode), "all", scope)
+    routers = GatedModel(tiny_model, family, kind(**required(kind), **mode), "all", scope)
     shake(routers)
     left = {key: value.clone() for key, value in batch.items()}
     for row, length in enumerate(batch["attention_mask"].sum(1).tolist()):
@@ -146,7 +146,7 @@ def test_renaming_the_experts_renames_the_choices(kind, mode, family, build_mode
         for tensor in (block.mlp.gate.weight, block.mlp.experts.gate_up_proj, block.mlp.experts.down_proj):
             tensor.data = tensor.data[order]
     head = kind(**required(kind), **mode)
-    routers, others = TunedRouters(model, family, head), TunedRouters(renamed, family, head)
+    routers, others = GatedModel(model, family, head), GatedModel(renamed, family, head)
     shake(routers)
     state = routers.state()
     for axis in range(2):  # the axes of length E of a head's tensors are its experts
@@ -166,7 +166,7 @@ def test_renaming_the_experts_renames_the_choices(kind, mode, family, build_mode
 
 @each_head_in_turn
 def test_the_order_of_questions_does_not_matter(kind, mode, family, tiny_model, batch):
-    routers = TunedRouters(tiny_model, family, kind(**required(kind), **mode), "all", "all")
+    routers = GatedModel(tiny_model, family, kind(**required(kind), **mode), "all", "all")
     shake(routers)
     order = torch.tensor([3, 0, 4, 2, 1])
     with torch.no_grad():
@@ -181,7 +181,7 @@ def test_experts_implementations_agree(kind, mode, family, build_model, batch):
     head, results = kind(**required(kind), **mode), []
     for implementation in ("eager", "grouped_mm", "blocked"):
         model = build_model(family, experts=implementation)
-        routers = TunedRouters(model, family, head)
+        routers = GatedModel(model, family, head)
         shake(routers)
         in_its_mode(routers, head)
         logits = answers(model, batch)
@@ -217,7 +217,7 @@ def test_training_decides_as_evaluation_does_unless_that_is_declared(kind, mode,
     head, results = kind(**required(kind), **mode), []
     for training in (False, True):
         model = build_model(family)
-        routers = TunedRouters(model, family, head)
+        routers = GatedModel(model, family, head)
         shake(routers)
         for bound in routers.heads.values():
             bound.train(training)
@@ -236,7 +236,7 @@ def test_what_acts_in_training_alone_leaves_evaluation_alone(kind, mode, family,
     model = build_model(family)
     with torch.no_grad():
         stock = model(**batch).logits
-        routers = TunedRouters(model, family, head, routing_dtype="native")
+        routers = GatedModel(model, family, head, routing_dtype="native")
         shake(routers)
         assert torch.equal(model(**batch).logits, stock)
         in_its_mode(routers, head)
@@ -247,11 +247,11 @@ def test_what_acts_in_training_alone_leaves_evaluation_alone(kind, mode, family,
 def test_tokens_outside_the_scope_keep_the_pretrained_decision(kind, mode, family, tiny_model, batch):
     """Bit for bit in the layer itself; in later layers up to the rounding of other batches of tokens per expert."""
     with torch.no_grad():
-        routers = TunedRouters(tiny_model, family, IdentityHead())
+        routers = GatedModel(tiny_model, family, IdentityHead())
         tiny_model(**batch)
         base = routers.trace
         routers.detach()
-        routers = TunedRouters(tiny_model, family, kind(**required(kind), **mode))
+        routers = GatedModel(tiny_model, family, kind(**required(kind), **mode))
         shake(routers)
         tiny_model(**batch)
     other_T = base.real_T & ~base.answer_T
@@ -272,7 +272,7 @@ def test_tokens_outside_the_scope_keep_the_pretrained_decision(kind, mode, famil
 @each_head
 def test_decisions_are_well_formed(kind, mode, family, tiny_model, batch):
     head = kind(**required(kind), **mode)
-    routers = TunedRouters(tiny_model, family, head, "all", "all")
+    routers = GatedModel(tiny_model, family, head, "all", "all")
     shake(routers)
     with torch.no_grad():
         first = tiny_model(**batch).logits
@@ -294,7 +294,7 @@ def test_gradient_checkpointing_changes_nothing(kind, mode, family, build_model,
     results = []
     for checkpointing in (False, True):
         model = build_model(family).train()
-        routers = TunedRouters(model, family, head)
+        routers = GatedModel(model, family, head)
         shake(routers)
         in_its_mode(routers, head)
         if checkpointing:
@@ -313,7 +313,7 @@ def test_gradient_checkpointing_changes_nothing(kind, mode, family, build_model,
 def test_a_half_precision_body_works(kind, mode, family, build_model, batch):
     model = build_model(family, dtype=torch.bfloat16)
     head = kind(**required(kind), **mode)
-    routers = TunedRouters(model, family, head)
+    routers = GatedModel(model, family, head)
     shake(routers)
     in_its_mode(routers, head)
     logits = answers(model, batch)
@@ -333,7 +333,7 @@ def test_a_prototype_can_be_copied_and_sent(kind, mode, family, build_model, bat
     logits = []
     for twin in (head, copy.deepcopy(head), pickle.loads(pickle.dumps(head))):  # noqa: S301 (our own bytes)
         model = build_model(family)
-        TunedRouters(model, family, twin)
+        GatedModel(model, family, twin)
         with torch.no_grad():
             logits.append(model(**batch).logits)
         assert twin.traits == head.traits

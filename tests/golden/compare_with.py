@@ -18,12 +18,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from golden_cases import CASES, with_needs
-from golden_files import HEX, SHOWN, Result, compare_folders, neutral
+from golden_files import HEX, Result, compare_folders, neutral
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMIT = "cfcf61f"
@@ -38,6 +39,8 @@ KNOWN: dict[str, str] = {
 defect, and with it changes what comes out, adds a line; digits of configurations are written HEX."""
 OTHERS = re.compile(r"Seed set|GPU available|`Trainer|Restoring states|Loaded model weights|it/s|\.py:\d+|Warning")
 """Lines of libraries, and bars."""
+SHOWN = 6
+"""Differences of one thing that are printed."""
 
 
 @contextmanager
@@ -58,19 +61,10 @@ def checkout(path):
 def environment(tree, folder):
     """Return the environment of a command: the package of that checkout, one thread, no network, caches of the case."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB_", "MOE_TUNE_", "SLURM_"))}
-    return kept | {
-        "PYTHONPATH": str(tree),
-        "XDG_CACHE_HOME": str(folder / "cache"),
-        "MPLCONFIGDIR": str(folder.parent / ".matplotlib"),
-        "OMP_NUM_THREADS": "1",
-        "MKL_NUM_THREADS": "1",
-        "WANDB_MODE": "disabled",
-        "HF_HUB_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "PYTHONWARNINGS": "ignore",
-        "COLUMNS": "160",
-        "TERM": "dumb",
-    }
+    places = {"PYTHONPATH": tree, "XDG_CACHE_HOME": folder / "cache", "MPLCONFIGDIR": folder.parent / ".matplotlib"}
+    quiet = {"WANDB_MODE": "disabled", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "COLUMNS": "160"}
+    threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "TERM": "dumb"}
+    return kept | {name: str(place) for name, place in places.items()} | quiet | threads
 
 
 def run_case(case, tree, folder):
@@ -87,7 +81,7 @@ def run_case(case, tree, folder):
     for name, content in case.files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(content)
-    for number, words in enumerate(case.commands):
+    for number, words in enumerate(map(str.split, case.commands)):
         resolved = [path for word in words for path in (matches(folder, word) if "*" in word else [word])]
         command = [sys.executable, "-m", "moe_tune", *resolved]
         done = subprocess.run(command, cwd=folder, env=environment(tree, folder), capture_output=True, text=True)
@@ -113,25 +107,20 @@ def run_all(cases, tree, folder, again):
         cases: The cases by name.
         tree: The checkout.
         folder: Gets a folder for each.
-        again: Whether a case that is complete runs again.
+        again: Whether a case whose very commands have run to their end runs again.
     """
     where = [sys.executable, "-c", "import moe_tune; print(moe_tune.__file__)"]
     place = subprocess.check_output(where, cwd=folder, env=environment(tree, folder), text=True).strip()
     if Path(place).resolve().parents[1] != tree:
         raise SystemExit(f"expected the package of {tree} but got {place}")
     for name, case in cases.items():
-        if again or not ended(case, folder / name):
+        mark = folder / name / "complete"
+        if again or not mark.is_file() or mark.read_text() != repr(case):
             begun = time.monotonic()
             run_case(case, tree, folder / name)
             print(f"{folder.name:9} {name:12} {time.monotonic() - begun:5.1f} s", flush=True)
-        if not again and not ended(case, folder / name):
+        if not again and not mark.is_file():
             raise SystemExit(f"expected the reference to run {name} to its end, but it did not")
-
-
-def ended(case, folder):
-    """Return whether these very commands have run to their end."""
-    mark = folder / "complete"
-    return mark.is_file() and mark.read_text() == repr(case)
 
 
 def printed(file):
@@ -144,35 +133,34 @@ def compare_case(reference, other):
     """Yield the results of a case, the printed lines first."""
     for file in sorted(reference.glob("*.log")):
         before, after = printed(file), printed(other / file.name)
-        result = Result(f"printed by {file.stem}", f"{len(before)} lines with numbers")
-        result.differences = {line: "gone" for line in before if line not in after}
-        result.additions = [line for line in after if line not in before]
-        yield result
+        gone = {line: "gone" for line in before if line not in after}
+        new = [line for line in after if line not in before]
+        yield Result(f"printed by {file.stem}", f"{len(before)} lines with numbers", gone, new)
     yield from compare_folders(reference, other)
 
 
 def report(name, result):
     """Print what came of comparing one thing; return how many differences are unknown, and the others' patterns."""
-    known, unknown = {}, {}
+    known, unknown = Counter(), {}
     for place, words in result.differences.items():
         where = HEX.sub("-HEX", f"{name}/{result.what}: {place}")
         pattern = next((one for one in KNOWN if fnmatchcase(where, one)), None)
         if pattern is None:
             unknown[where] = words
         else:
-            known[pattern] = known.get(pattern, 0) + 1
+            known[pattern] += 1
+    lines = [f"{where}: {words}" for where, words in unknown.items()]
     verdict = "DIFFERS" if unknown else "known" if known else "same"
     print(f"{verdict:8} {name}/{result.what}{f' ({result.size})' if result.size else ''}")
-    for where, words in list(unknown.items())[:SHOWN]:
-        print(f"           {where}: {words}")
-    if len(unknown) > SHOWN:
-        print(f"           and {len(unknown) - SHOWN} more")
-    for pattern, count in known.items():
-        print(f"           {count} as {pattern!r}: {KNOWN[pattern]}")
+    for line in [*few(lines), *(f"{count} as {pattern!r}: {KNOWN[pattern]}" for pattern, count in known.items())]:
+        print(f"           {line}")
     if result.additions:
-        more = f" and {len(result.additions) - SHOWN} more" if len(result.additions) > SHOWN else ""
-        print(f"           new: {', '.join(result.additions[:SHOWN])}{more}")
+        print(f"           new: {', '.join(few(result.additions))}")
     return len(unknown), set(known)
+
+
+def few(words):
+    return words[:SHOWN] + ([f"and {len(words) - SHOWN} more"] if len(words) > SHOWN else [])
 
 
 def main():
@@ -200,13 +188,10 @@ def main():
                 used |= patterns
     if given.only is None and (idle := KNOWN.keys() - used):
         print(f"known differences that are not there: {sorted(idle)}")
-    verdict = (
-        f"{differing} differ in {differences} places" if differing else "identical" + (" but for known" if used else "")
-    )
-    print(
-        f"{len(cases)} cases, {things} things compared with {given.reference or COMMIT}: {verdict}; "
-        f"{time.monotonic() - begun:.0f} s"
-    )
+    same = "identical" + (" but for known" if used else "")
+    verdict = f"{differing} differ in {differences} places" if differing else same
+    compared = f"{len(cases)} cases, {things} things compared with {given.reference or COMMIT}"
+    print(f"{compared}: {verdict}; {time.monotonic() - begun:.0f} s")
     return 1 if differing else 0
 
 

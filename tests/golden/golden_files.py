@@ -16,12 +16,14 @@ HEX = re.compile(r"-[0-9a-f]{8}(?=[/-]|$)")
 """The digits of a configuration in a folder's name."""
 MOMENT = re.compile(r"\d{4}-\d\d-\d\d(T[\d:.+]+)?")
 COST = re.compile(r"\d+ s, at most [\d.]+ GiB|[\d.,]+ (s|seconds|GiB)\b")
+ALIGNED = re.compile(r"^\|[ :|-]+\|$", re.MULTILINE)
+"""The line of a Markdown table that says how its columns are aligned."""
 OWN = ("configs", "complete")
 """What the comparison itself puts into a folder."""
 UNSEEN = (".html", ".png")
 """Pages and figures: that they are there is compared, not what is drawn how."""
-SHOWN = 6
-"""Differences of one file that are printed."""
+STRICT = (".jsonl", ".safetensors", ".parquet", ".csv", ".md")
+"""Files that may hold nothing new."""
 
 
 @dataclass
@@ -41,8 +43,49 @@ class Result:
     additions: list[str] = field(default_factory=list)
 
 
-ALIGNED = re.compile(r"^\|[ :|-]+\|$", re.MULTILINE)
-"""The line of a Markdown table that says how its columns are aligned."""
+def neutral(text):
+    """Return a text without moments, durations and memory, and without how columns are aligned."""
+    return ALIGNED.sub(lambda line: line[0].replace(":", "-"), COST.sub("<cost>", MOMENT.sub("<moment>", text)))
+
+
+def parquet(file):
+    table = pyarrow.parquet.read_table(file)
+    kinds = {one.name: str(one.type) for one in table.schema}
+    return {"columns": [*kinds], "types": kinds, **table.to_pydict()}
+
+
+def comma_separated(file):
+    names, *rows = csv.reader(file.open(newline=""))
+    return {"columns": names, **{name: [row[place] for row in rows] for place, name in enumerate(names)}}
+
+
+READERS = {
+    ".json": lambda file: json.loads(file.read_text()),
+    ".jsonl": lambda file: [json.loads(line) for line in file.read_text().splitlines()],
+    ".yaml": lambda file: yaml.safe_load(file.read_text()),
+    ".safetensors": safetensors.torch.load_file,
+    ".pt": lambda file: torch.load(file, weights_only=True),
+    ".parquet": parquet,
+    ".csv": comma_separated,
+    ".md": lambda file: neutral(file.read_text()).splitlines(),
+    ".bin": lambda file: file.read_bytes(),
+}
+
+
+def places(value, place=""):
+    """Yield every plain value of nested mappings and lists, and its place; what varies is left out."""
+    if isinstance(value, dict):
+        for key, one in value.items():
+            if key == "sha256" and isinstance(one, dict):  # of files, which are compared by what is in them
+                one = dict.fromkeys(one)
+            if not VARYING.fullmatch(str(key)):
+                yield from places(one, f"{place}.{key}" if place else str(key))
+    elif isinstance(value, (list, tuple)):
+        yield f"{place} (entries)", len(value)
+        for index, one in enumerate(value):
+            yield from places(one, f"{place}[{index}]")
+    else:
+        yield place, value
 
 
 def same(a, b):
@@ -58,148 +101,45 @@ def raw(tensor):
     return tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
-def said(a, b):
-    """Return in words how two values differ."""
-    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.shape == b.shape and a.dtype == b.dtype:
-        apart = (a.double() - b.double()).abs()
-        return f"{int((apart != 0).sum())} of {apart.numel()} values, at most {apart.max():.3g} apart"
-    return f"{short(a)} -> {short(b)}"
-
-
 def short(value):
     text = f"{tuple(value.shape)} {value.dtype}" if isinstance(value, torch.Tensor) else repr(value)
     return text if len(text) < 90 else f"{text[:87]}..."
 
 
-def compare_trees(result, a, b, place="", free=True):
-    """Compare nested mappings, lists, tensors and plain values; return how many values were compared.
+def said(a, b):
+    """Return in words how two values differ."""
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and (a.shape, a.dtype) == (b.shape, b.dtype):
+        apart = (a.double() - b.double()).abs()
+        return f"{int((apart != 0).sum())} of {apart.numel()} values, at most {apart.max():.3g} apart"
+    return f"{short(a)} -> {short(b)}"
+
+
+def compare_files(path, file, other):
+    """Return what comparing two files of a path found.
 
     Args:
-        result: Gets differences and additions.
-        a: What the reference left.
-        b: What the other left.
-        place: Where in the file they stand.
-        free: Whether mappings may have keys that the reference's have not.
+        path: As printed.
+        file: The reference's.
+        other: The new one, or ``None``.
     """
-    if isinstance(a, dict) and isinstance(b, dict):
-        count = 0
-        for key, value in a.items():
-            where = f"{place}.{key}" if place else str(key)
-            if VARYING.fullmatch(str(key)):
-                continue
-            if key == "sha256" and isinstance(value, dict):  # of files, which are compared by what is in them
-                value, b = dict.fromkeys(value), b | {key: dict.fromkeys(b.get(key, ()))}
-            if key in b:
-                count += compare_trees(result, value, b[key], where, free)
-            else:
-                result.differences[where] = f"{short(value)} -> missing"
-        for key in b.keys() - a.keys():
-            where = f"{place}.{key}" if place else str(key)
-            if free:
-                result.additions.append(where)
-            else:
-                result.differences[where] = f"missing -> {short(b[key])}"
-        return count
-    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
-        if len(a) != len(b):
-            result.differences[place] = f"{len(a)} -> {len(b)} entries"
-            return 0
-        pairs = enumerate(zip(a, b, strict=True))
-        return sum(compare_trees(result, one, other, f"{place}[{index}]", free) for index, (one, other) in pairs)
-    if not same(a, b):
-        result.differences[place] = said(a, b)
-    return 1
-
-
-def compare_json(result, a, b):
-    count = compare_trees(result, json.loads(a.read_text()), json.loads(b.read_text()))
-    result.size = f"{count} values"
-
-
-def compare_json_lines(result, a, b):
-    one, other = ([json.loads(line) for line in file.read_text().splitlines()] for file in (a, b))
-    count = compare_trees(result, one, other, free=False)
-    result.size = f"{len(one)} lines, {count} values"
-
-
-def compare_yaml(result, a, b):
-    result.size = f"{compare_trees(result, yaml.safe_load(a.read_text()), yaml.safe_load(b.read_text()))} values"
-
-
-def compare_tensors(result, a, b):
-    count = compare_trees(result, safetensors.torch.load_file(a), safetensors.torch.load_file(b), free=False)
-    result.size = f"{count} tensors"
-
-
-def compare_state(result, a, b):
-    one, other = (torch.load(file, weights_only=True) for file in (a, b))
-    result.size = f"{compare_trees(result, one, other)} values of the trainer"
-
-
-def compare_parquet(result, a, b):
-    one, other = (pyarrow.parquet.read_table(file) for file in (a, b))
-    result.size = f"{one.num_rows} rows, {one.num_columns} columns"
-    if one.column_names != other.column_names:
-        result.differences["columns"] = f"{one.column_names} -> {other.column_names}"
-    for name in one.column_names:
-        if name not in other.column_names:
-            continue
-        if (types := (one.schema.field(name).type, other.schema.field(name).type))[0] != types[1]:
-            result.differences[f"{name} (type)"] = f"{types[0]} -> {types[1]}"
-        compare_rows(result, name, one[name].to_pylist(), other[name].to_pylist())
-
-
-def compare_csv(result, a, b):
-    one, other = (list(csv.DictReader(file.open(newline=""))) for file in (a, b))
-    result.size = f"{len(one)} rows"
-    names = [list(rows[0]) if rows else file.read_text().split(",") for rows, file in ((one, a), (other, b))]
-    if names[0] != names[1]:
-        result.differences["columns"] = f"{names[0]} -> {names[1]}"
-    for name in names[0]:
-        if name in names[1] and not VARYING.fullmatch(name):
-            compare_rows(result, name, [row.get(name) for row in one], [row.get(name) for row in other])
-
-
-def compare_rows(result, name, one, other):
-    """Compare a column, and say in one line how many of its cells differ."""
-    if len(one) != len(other):
-        result.differences[name] = f"{len(one)} -> {len(other)} rows"
-        return
-    cells = Result(name)
-    compare_trees(cells, one, other, free=False)
-    if cells.differences:
-        rows = {re.match(r"\[(\d+)\]", place)[1] for place in cells.differences}
-        result.differences[name] = f"{len(rows)} of {len(one)} rows, such as {next(iter(cells.differences.items()))}"
-
-
-def compare_text(result, a, b):
-    one, other = (neutral(file.read_text()).splitlines() for file in (a, b))
-    result.size = f"{len(one)} lines"
-    compare_rows(result, "text", one, other)
-
-
-def compare_bytes(result, a, b):
-    result.size = f"{a.stat().st_size} bytes"
-    if a.read_bytes() != b.read_bytes():
-        result.differences["bytes"] = "differ"
-
-
-def neutral(text):
-    """Return a text without moments, durations and memory, and without how columns are aligned."""
-    return ALIGNED.sub(lambda line: line[0].replace(":", "-"), COST.sub("<cost>", MOMENT.sub("<moment>", text)))
-
-
-BY_SUFFIX = {
-    ".json": compare_json,
-    ".jsonl": compare_json_lines,
-    ".yaml": compare_yaml,
-    ".safetensors": compare_tensors,
-    ".pt": compare_state,
-    ".parquet": compare_parquet,
-    ".csv": compare_csv,
-    ".md": compare_text,
-    ".bin": compare_bytes,
-}
+    result, read = Result(path, "there"), READERS.get(file.suffix)
+    if other is None:
+        result.differences["file"] = "missing"
+    elif read is not None:
+        before, after = (dict(places(read(one))) for one in (file, other))
+        result.size = f"{len(before)} values"
+        for place, value in before.items():
+            if place not in after:
+                result.differences[place] = f"{short(value)} -> missing"
+            elif not same(value, after[place]):
+                result.differences[place] = said(value, after[place])
+        result.additions = [place for place in after if place not in before]
+        if file.suffix in STRICT:
+            result.differences |= {place: f"missing -> {short(after[place])}" for place in result.additions}
+            result.additions = []
+    elif file.suffix not in UNSEEN:
+        result.differences["file"] = f"no comparison for {file.suffix!r}"
+    return result
 
 
 def files_below(folder):
@@ -230,17 +170,6 @@ def compare_folders(reference, other):
     missing = dict.fromkeys(sorted(names - others), "missing")
     yield Result("names of folders", f"{len(names)} names", missing, sorted(others - names))
     before, after = files_below(reference), files_below(other)
-    for path, file in before.items():
-        result = Result(path)
-        comparison = BY_SUFFIX.get(file.suffix)
-        if path not in after:
-            result.differences["file"] = "missing"
-        elif comparison is None:
-            if file.suffix not in UNSEEN:
-                result.differences["file"] = f"no comparison for {file.suffix!r}"
-            result.size = "there"
-        else:
-            comparison(result, file, after[path])
-        yield result
+    yield from (compare_files(path, file, after.get(path)) for path, file in before.items())
     if added := sorted(after.keys() - before.keys()):
         yield Result("files", additions=added)

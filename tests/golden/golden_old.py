@@ -1,7 +1,9 @@
-"""What cfcf61f was asked for to make the runs, names and prompt caches in ``old/``, and what is read of them."""
+"""What cfcf61f was asked for to make the runs, names and prompt caches in ``old/``, and what is read of them.
+
+Nothing makes them anew: they are what its users have on their disks. ``write_old.py``, which did, is in the history.
+"""
 
 import json
-from itertools import zip_longest
 from pathlib import Path
 
 OLD = Path(__file__).with_name("old")
@@ -35,49 +37,6 @@ CACHED = {
     ],
 }
 """What used each of the kept prompt caches."""
-
-HEADS = (
-    *("accuracy_bias", "cosine", "default_expert", "dense_mixer", "entropy_k", "identity", "jitter", "loss_free_bias"),
-    *("low_rank", "mlp", "noisy_top_k", "post_softmax", "quantile_balance", "relu", "renormalised", "retuned"),
-    *("retuned_temperature", "scale_bias", "sigmoid", "sinkhorn", "stack", "steer", "temperature"),
-    *("temperature_learned", "top_p"),
-)
-LOSSES = (
-    *("accuracy_pull", "balance_z", "dead_expert_hinge", "expert_orthogonality", "global_load_balance"),
-    *(
-        "load_concentration",
-        "marginal_entropy",
-        "mutual_information",
-        "none",
-        "pooled",
-        "probability_variance",
-        "relu_l1",
-    ),
-    *("router_distillation", "router_orthogonality", "routing_anchor", "sequence_load_balance", "sharpen"),
-    *("squared_variation", "uniform_distance"),
-)
-OTHERS = (
-    *("peft/attention", "peft/experts", "peft/router", "trainer/accumulate", "trainer/bf16", "trainer/cpu"),
-    *("trainer/ddp", "trainer/gradient_checkpointing", "logger/csv", "logger/none", "logger/tensorboard"),
-    *("logger/wandb", "debug/overfit", "debug/tiny"),
-)
-
-
-def named_commands():
-    """Return the arguments of fits whose folders' names are kept: every overlay is in one of them at least."""
-    overlays = [("head", HEADS), ("losses", LOSSES), ("", OTHERS)]
-    columns = [[str(Path("configs", folder, f"{name}.yaml")) for name in names] for folder, names in overlays]
-    rows = [[file for file in row if file] for row in zip_longest(*columns)]
-    mixed = [[word for file in ("configs/nano.yaml", *row) for word in ("--config", file)] for row in rows]
-    evidence = '{"class_path": "moe_tune.callbacks.evidence_log.EvidenceLog", "init_args": {"train": true}}'
-    return [
-        ["--config", "configs/nano.yaml"],
-        ["--config", "configs/mmlu_offline.yaml"],
-        ["--config", "configs/olmoe_mmlu.yaml", "--seed_everything", "3"],
-        ["--model.base.path=nano", "--data.source=NanoQuiz"],
-        ["--config", "configs/nano.yaml", f"--trainer.callbacks+={evidence}"],
-        *mixed,
-    ]
 
 
 def losses(run):

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from tiny_runs import TINY
 
 from moe_tune.analysis.gather import Manner, gather, pass_part
 from moe_tune.analysis.passes import AnalysedModel, run_pass
@@ -111,11 +112,19 @@ def test_a_pass_does_not_hang_on_the_pass_before_it(tmp_path):
         pd.testing.assert_frame_equal(later, one, check_exact=False, rtol=1e-6)
 
 
+INTERRUPTED = [*SMALL, "--scopes", "answer", "all", "--shots", "0", "2", "--sensitivity", "16"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Return what an undisturbed analysis gives, and its folder."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    return analyse(out, *INTERRUPTED), out
+
+
 @pytest.mark.parametrize("stops_at", ["second pass", "sensitivity"])
-def test_an_interrupted_analysis_goes_on_from_the_passes_it_kept(tmp_path, monkeypatch, stops_at):
-    words = [*SMALL, "--scopes", "answer", "all", "--shots", "0", "2", "--sensitivity", "16"]
-    whole = analyse(tmp_path / "whole" / "out", *words)
-    runs = []
+def test_an_interrupted_analysis_goes_on_from_the_passes_it_kept(tmp_path, monkeypatch, whole, stops_at):
+    words, runs = INTERRUPTED, []
 
     def run(model, quiz, *others):
         runs.append(quiz.few_shot)
@@ -137,12 +146,12 @@ def test_an_interrupted_analysis_goes_on_from_the_passes_it_kept(tmp_path, monke
     assert {"layers.parquet", "questions.parquet"} <= {path.name for path in (out / "passes" / "0-shot").iterdir()}
     runs.clear()
     runs.append("again")
-    for one, other in zip(whole, analyse(out, *words), strict=True):
+    for one, other in zip(whole[0], analyse(out, *words), strict=True):
         pd.testing.assert_frame_equal(one, other, check_exact=True)
     assert runs == (["again", 2] if stops_at == "second pass" else ["again"])
     assert not (out / "passes").exists()
     for name in ("layers", "sensitivity", "co_activation"):
-        assert (out / f"{name}.csv").read_bytes() == (tmp_path / "whole" / "out" / f"{name}.csv").read_bytes()
+        assert (out / f"{name}.csv").read_bytes() == (whole[1] / f"{name}.csv").read_bytes()
     openings = (out.parent / "test_ledger.jsonl").read_text().splitlines()
     assert len(openings) == 2
 
@@ -188,8 +197,7 @@ def test_a_run_with_a_head_of_the_users_own_is_analysed_with_its_file_and_asks_f
     file.write_text(PLUGIN)
     plugin = ["--plugins", str(file)]
     words = ["--runs_root", str(tmp_path / "runs"), "--model.head", "OwnHead", "--model.head.tau", "0.7"]
-    tiny = [word for name in ("nano", "debug/tiny", "logger/none") for word in ("--config", f"configs/{name}.yaml")]
-    assert main([*plugin, "fit", *tiny, *words]) == 0
+    assert main([*plugin, "fit", *TINY, *words]) == 0
     (run,) = [path for path in (tmp_path / "runs").iterdir() if path.is_dir()]
     words = [str(run), "--shots", "0", "--sensitivity", "0", "--scopes", "answer", "--draws", "100"]
     file.write_text(f"{PLUGIN}# a remark\n")

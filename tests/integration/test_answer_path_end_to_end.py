@@ -12,13 +12,11 @@ from tiny_runs import QUIET, TINY, history, manifest, routing, same_weights
 from tolerances import rounding_of
 
 from moe_tune.answer_path.settings import AnswerPath
-from moe_tune.answer_path.store import cache_root
 from moe_tune.base.errors import ConfigError
 from moe_tune.cli.main import main
 from moe_tune.data.module import QuizDataModule
 from moe_tune.data.nano_quiz import NanoQuiz
 from moe_tune.heads.accuracy_bias import AccuracyBiasHead
-from moe_tune.heads.identity import IdentityHead
 from moe_tune.heads.retuned import RetunedHead
 from moe_tune.heads.temperature import TemperatureHead
 from moe_tune.losses.load_balance import LoadBalanceLoss
@@ -64,6 +62,11 @@ STREAMED = {"limit_gb": 0, "above_limit": "stream"}
 BALANCE = {"balance": LoadBalanceLoss(weight=0.1)}
 
 
+def shot(count):
+    """Return the quiz with worked examples, and then fewer questions."""
+    return quiz(few_shot=count, **({"limit_train": 32, "limit_validation": 16} if count else {}))
+
+
 @pytest.fixture(scope="module")
 def full(tmp_path_factory):
     """Give a function that returns an epoch of the full prompts, made once for each setting."""
@@ -71,7 +74,7 @@ def full(tmp_path_factory):
     @cache
     def made(few_shot=0, balance=False, scope="answer"):
         losses = BALANCE if balance else {}
-        return fitted(tmp_path_factory.mktemp("full"), quiz(few_shot=few_shot), losses=losses, scope=scope, use="never")
+        return fitted(tmp_path_factory.mktemp("full"), shot(few_shot), losses=losses, scope=scope, use="never")
 
     return made
 
@@ -79,7 +82,7 @@ def full(tmp_path_factory):
 @pytest.mark.parametrize("settings", [STREAMED, {}], ids=["streamed", "kept"])
 @pytest.mark.parametrize(("few_shot", "balance"), [(0, True), (5, False)])
 def test_an_epoch_is_that_of_the_full_prompts(settings, few_shot, balance, full, tmp_path):
-    kept, came = fitted(tmp_path, quiz(few_shot=few_shot), losses=BALANCE if balance else {}, **settings)
+    kept, came = fitted(tmp_path, shot(few_shot), losses=BALANCE if balance else {}, **settings)
     other, wanted = full(few_shot, balance)
     assert bool(keys(tmp_path)) == (not settings)
     same(kept, other)
@@ -125,14 +128,6 @@ def test_a_cache_from_a_lower_layer_gives_the_same(tmp_path):
     same(lower, own)
 
 
-def test_a_damaged_cache_is_built_anew(tmp_path):
-    wanted, _ = fitted(tmp_path)
-    for record in tmp_path.glob("*/cache.json"):
-        record.write_text(record.read_text().replace('"questions"', '"question"'))
-    again, _ = fitted(tmp_path)
-    assert all(torch.equal(value, wanted.gated.state()[name]) for name, value in again.gated.state().items())
-
-
 def test_above_the_limit_training_takes_a_sample_and_evaluation_streams(tmp_path):
     one = quiz()
     fitted(tmp_path / "whole", data=quiz())
@@ -169,7 +164,8 @@ def test_the_start_up_line_and_the_manifest_say_which_way(tmp_path, caplog):
         (["--model.scope", "all"], "answer path off (scope all): full prompts"),
     ):
         caplog.clear()
-        assert main(["fit", *TINY, "--runs_root", str(runs), "--test_after_fit", "false", *more]) == 0
+        few = ["--data.limit_train=16", "--data.limit_validation=16", "--test_after_fit=false"]
+        assert main(["fit", *TINY, *few, "--runs_root", str(runs), *more]) == 0
         assert said in caplog.text
         (run,) = runs.iterdir()
         ways = set(manifest(run)["answer_path"].values())
@@ -192,14 +188,15 @@ def test_test_and_predict_agree_with_the_full_prompts(tmp_path, finished):
 
 
 def test_cache_build_keeps_what_a_fit_reads(tmp_path, capsys):
-    here = ["--model.answer_path.folder", str(tmp_path / "kept")]
-    assert main(["cache", "build", *TINY, *here]) == 0
-    assert "train: 64 questions cached" in capsys.readouterr().out
+    few = [*TINY, *(f"--data.limit_{split}=16" for split in ("train", "validation", "test"))]
+    here = [*few, "--model.answer_path.folder", str(tmp_path / "kept")]
+    assert main(["cache", "build", *here]) == 0
+    assert "train: 16 questions cached" in capsys.readouterr().out
     built = keys(tmp_path / "kept")
-    assert main(["fit", *TINY, *here, "--runs_root", str(tmp_path / "runs")]) == 0
+    assert main(["fit", *here, "--runs_root", str(tmp_path / "runs")]) == 0
     assert keys(tmp_path / "kept") == built
-    assert main(["cache", "build", *TINY, *here, "--splits", "exam"]) == 2
-    assert main(["cache", "build", *TINY, "--model.answer_path.folder", str(tmp_path), "--splits", "test"]) == 0
+    assert main(["cache", "build", *here, "--splits", "exam"]) == 2
+    assert main(["cache", "build", *few, "--model.answer_path.folder", str(tmp_path), "--splits", "test"]) == 0
     assert len(keys(tmp_path)) == 1, "only what was asked for"
 
 
@@ -212,7 +209,7 @@ def test_a_grid_gives_each_head_what_it_gets_alone(tmp_path, finished, capsys):
     assert len(points) == 6
     assert points[0]["label"] == "pretrained router"
     assert len({point["numbers"]["entropy_topk"] for point in points}) == 6
-    for tau, layers, point in zip((0.3, 0.3, 0.6, 0.6), ("last-1", "last-3") * 2, points[1:5], strict=True):
+    for tau, layers, point in ((0.3, "last-3", points[2]), (0.6, "last-1", points[3])):
         alone = tmp_path / f"{tau}-{layers}"
         settings = ["--model.head.tau", str(tau), "--model.layers", layers, "--runs_root", str(alone)]
         assert main(["validate", *TINY, *overlay, *settings]) == 0
@@ -238,6 +235,7 @@ def test_arms_that_share_a_workbench_are_those_of_separate_processes(tmp_path, m
     from moe_tune.settings.running import run
     from moe_tune.settings.workbench import Workbench
 
+    few = ["--data.limit_validation=16", "--test_after_fit=false"]
     arms = {
         "a": ["--model.head", "RetunedHead"],
         "lora": ["--config", "configs/peft/attention.yaml", "--optimizer.lr", "0.01"],
@@ -248,16 +246,10 @@ def test_arms_that_share_a_workbench_are_those_of_separate_processes(tmp_path, m
     bench = Workbench()
     for name, arm in arms.items():
         for folder, shared in (("shared", bench), ("alone", None)):
-            run(["fit", *TINY, *arm, "--runs_root", str(tmp_path / folder), "--name", name], workbench=shared)
+            run(["fit", *TINY, *few, *arm, "--runs_root", str(tmp_path / folder), "--name", name], workbench=shared)
     runs = [sorted(path for path in (tmp_path / one).iterdir() if path.is_dir()) for one in ("shared", "alone")]
     assert len(runs[0]) == len(runs[1]) == len(arms)
     assert all(same_weights(*pair) for pair in zip(*runs, strict=True))
-
-
-def test_the_default_folder_is_the_users_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_root(None) == tmp_path / "moe_tune" / "prompts"
-    assert tuner(tmp_path, head=IdentityHead()).answer_path.use == "auto"
 
 
 def test_calibration_reads_the_same_table_whichever_way_prompts_go(tmp_path):

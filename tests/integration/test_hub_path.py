@@ -93,7 +93,8 @@ def test_the_pinned_revision_is_what_was_used_though_the_branches_moved_on(first
 
 def test_without_the_hub_another_seed_runs_from_the_cache(first):
     home, hub, run = first
-    done = moe_tune(environment(home, hub.url), *FIT, "--runs_root", str(home / "again"), "--seed_everything", "1")
+    words = ["--runs_root", str(home / "again"), "--seed_everything", "1", "--trainer.max_epochs", "1"]
+    done = moe_tune(environment(home, hub.url), *FIT, *words)
     assert done.returncode == 0, done.stderr
     assert "Retrying" not in done.stderr
     again = only_run(home / "again")

@@ -84,12 +84,12 @@ def test_counts_that_are_none_are_refused(grid, words, tmp_path, capsys):
 def test_hyperband_stops_a_run_and_says_so(tmp_path):
     rates = {"optimizer.lr": {"values": [3.0e-3, 1.0e-9]}}
     stop = {"early_terminate": {"type": "hyperband", "min_iter": 1, "eta": 4}}
-    file = written(tmp_path, "grid", rates | {"trainer.max_epochs": {"value": 6}}, **stop)
+    file = written(tmp_path, "grid", rates | {"trainer.max_epochs": {"value": 4}}, **stop)
     assert main(["sweep", str(file), "--runs_root", str(tmp_path / "runs")]) == 0
     (folder,) = (tmp_path / "runs").iterdir()
     table = pd.read_csv(folder / "results.csv")
     assert list(table["status"]) == ["finished", "stopped"]
-    assert table["epochs"][1] < table["epochs"][0] == 6
+    assert table["epochs"][1] < table["epochs"][0] == 4
     manifest = json.loads((folder / table["run"][1] / "manifest.json").read_text())
     assert manifest["status"] == "stopped_early"
 
@@ -98,15 +98,15 @@ def test_hyperband_stops_a_run_and_says_so(tmp_path):
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_kill_minus_nine_loses_and_repeats_no_point(tmp_path, workers):
     rate = {"optimizer.lr": {"distribution": "log_uniform_values", "min": 1.0e-3, "max": 1.0e-2}}
-    file = written(tmp_path, "random", rate | {"trainer.max_epochs": {"value": 3}})
-    command = [sys.executable, "-m", "moe_tune", "sweep", str(file), "--count", "4", "--workers", workers]
+    file = written(tmp_path, "random", rate | {"trainer.max_epochs": {"value": 2}})
+    command = [sys.executable, "-m", "moe_tune", "sweep", str(file), "--count", "3", "--workers", workers]
 
     def begin(root):
         return subprocess.Popen([*command, "--runs_root", str(root)], start_new_session=True, stdout=-1, stderr=-2)
 
     process = begin(tmp_path / "runs")
     runs = tmp_path / "runs"
-    until(lambda: list(runs.glob("*/points/002/*/metrics.jsonl")) or points(runs, 2) or process.poll() is not None, 300)
+    until(lambda: list(runs.glob("*/points/001/*/metrics.jsonl")) or points(runs, 1) or process.poll() is not None, 300)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     before = {path: path.stat().st_mtime_ns for path in finished(tmp_path / "runs")}
@@ -115,10 +115,10 @@ def test_kill_minus_nine_loses_and_repeats_no_point(tmp_path, workers):
     said = again.communicate(timeout=500)[0].decode()
     assert again.returncode == 0, said[-2000:]
     after = points(tmp_path / "runs")
-    assert [point["status"] for point in after] == ["finished"] * 4
+    assert [point["status"] for point in after] == ["finished"] * 3
     assert [point["values"] for point in after][: len(values)] == values
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert len(finished(tmp_path / "runs")) == 4
+    assert len(finished(tmp_path / "runs")) == 3
 
 
 def points(root: Path, ended: int = 0):

@@ -5,16 +5,13 @@ import subprocess
 import sys
 import time
 
-from tiny_runs import manifest
+from tiny_runs import TINY, manifest
 
 from moe_tune.base.locks import WorkLock
 from moe_tune.cli.main import main
 from moe_tune.studies.sweep_file import load_sweep, sweep_folder
 
-WORDS = [
-    *("--config", "configs/nano.yaml", "--config", "configs/debug/tiny.yaml", "--config", "configs/logger/none.yaml"),
-    *("--trainer.callbacks+", "pause.Pause", "--trainer.enable_progress_bar", "false"),
-]
+WORDS = [*TINY, "--trainer.callbacks+=pause.Pause", "--trainer.enable_progress_bar=false", "--test_after_fit=false"]
 PAUSE = """
 import os
 import time

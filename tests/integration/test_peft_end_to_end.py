@@ -23,11 +23,3 @@ def test_a_lora_is_trained_kept_and_read_again(fit, tmp_path, caplog):
     before = pd.read_parquet(run / "questions" / "test.parquet")
     assert main(["test", "--ckpt_path", str(checkpoint)]) == 0
     pd.testing.assert_frame_equal(before, pd.read_parquet(run / "questions" / "test.parquet"))
-
-
-def test_an_unknown_option_is_named(tmp_path, capsys):
-    arguments = ["--config", "configs/nano.yaml", "--config", "configs/debug/tiny.yaml", "--runs_root", str(tmp_path)]
-    assert main(["fit", *arguments, "--model.peft", "{rank: 4}"]) == 2
-    said = capsys.readouterr().err
-    assert "'rank'" in said
-    assert "Traceback" not in said

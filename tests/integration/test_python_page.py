@@ -14,9 +14,10 @@ from moe_tune.heads.retuned import RetunedHead
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_code_of_the_page_runs(fit, tmp_path, capsys):
+def test_the_code_of_the_page_runs(fit, tmp_path, capsys, monkeypatch):
     run = fit(tmp_path, "--optimizer.lr", "0.01", "--test_after_fit", "false")
-    names = {"checkpoint": run / "checkpoints" / "last.ckpt"}
+    monkeypatch.chdir(tmp_path)
+    names = {"run": run}
     for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(encoding="utf-8"), re.S):
         exec(block, names)
     trained, base = names["trained"], names["base"]
@@ -35,6 +36,6 @@ def test_the_names_come_when_they_are_asked_for():
     said = "import sys, moe_tune; print('torch' in sys.modules); moe_tune.GatedModel; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.split() == ["False", "True"]
-    assert {"BaseModel", "GatedModel", "evaluate", "load_head", "quiz"} <= set(dir(moe_tune))
+    assert {"BaseModel", "GatedModel", "compare_runs", "evaluate", "load_head", "quiz", "trace"} <= set(dir(moe_tune))
     with pytest.raises(AttributeError, match="no_such"):
         _ = moe_tune.no_such

@@ -84,24 +84,23 @@ def test_a_run_that_is_stopped_says_so_exits_0_and_goes_on_under_its_id(agent, t
     assert (content["status"], content["sweep"]["stopped_early"]) == ("finished", False)
 
 
+def begun(server, folder, name, tiny):
+    """Make a shipped sweep with smaller fits, and paths that hold in the agent's own folder; all else as shipped."""
+    shipped = yaml.safe_load((ROOT / f"configs/sweep/{name}.yaml").read_text())
+    words = [*shipped["command"][:-2], *tiny, f"--runs_root={folder}/runs", *shipped["command"][-2:]]
+    command = [str(ROOT / word) if str(word).startswith("configs/") else word for word in words]
+    file = folder / "sweep.yaml"
+    file.write_text(yaml.safe_dump(shipped | {"command": command}))
+    environment = server.environment(folder) | {"PYTHONPATH": str(ROOT)}
+    wandb_command(environment, "sweep", "--project", "p", str(file))
+    (sweep,) = server.store.sweeps.values()
+    return environment, sweep
+
+
 @pytest.mark.slow
 def test_the_unmodified_agent_runs_a_shipped_sweep(wandb_server, tmp_path):
-    sweep = yaml.safe_load((ROOT / "configs/sweep/temperature.yaml").read_text())
-    command = sweep["command"]
-    # Fewer questions, and paths that hold in the agent's own folder; all else as shipped.
-    small = [
-        "--config",
-        "configs/debug/tiny.yaml",
-        "--trainer.enable_progress_bar=false",
-        f"--runs_root={tmp_path}/runs",
-    ]
-    command[-2:-2] = small
-    sweep["command"] = [str(ROOT / word) if str(word).startswith("configs/") else word for word in command]
-    file = tmp_path / "sweep.yaml"
-    file.write_text(yaml.safe_dump(sweep))
-    environment = wandb_server.environment(tmp_path) | {"PYTHONPATH": str(ROOT)}
-    wandb_command(environment, "sweep", "--project", "p", str(file))
-    (made,) = wandb_server.store.sweeps.values()
+    tiny = ["--config", "configs/debug/tiny.yaml", "--trainer.enable_progress_bar=false"]
+    environment, made = begun(wandb_server, tmp_path, "temperature", tiny)
     wandb_command(environment, "agent", "--count", "4", f"{made.entity}/p/{made.id}", timeout=900)
     runs = list(wandb_server.store.runs.values())
     assert len(runs) == 4
@@ -135,16 +134,8 @@ def hyperband(server, sweep):
 
 @pytest.mark.slow
 def test_hyperband_ends_one_run_and_the_unmodified_agent_goes_on_to_the_next(wandb_server, tmp_path):
-    shipped = yaml.safe_load((ROOT / "configs/sweep/loss_weights.yaml").read_text())
-    assert shipped["early_terminate"]["type"] == "hyperband"
-    words = [str(ROOT / word) if str(word).startswith("configs/") else word for word in shipped["command"]]
-    tiny = [str(ROOT / word) if word.startswith("configs/") else word for word in TINY_FIT[2:]]
-    words[-2:-2] = [*tiny, f"--runs_root={tmp_path}/runs"]
-    file = tmp_path / "sweep.yaml"
-    file.write_text(yaml.safe_dump(shipped | {"command": words}))
-    environment = wandb_server.environment(tmp_path) | {"PYTHONPATH": str(ROOT)}
-    wandb_command(environment, "sweep", "--project", "p", str(file))
-    (sweep,) = wandb_server.store.sweeps.values()
+    environment, sweep = begun(wandb_server, tmp_path, "loss_weights", TINY_FIT[2:])
+    assert sweep.config["early_terminate"]["type"] == "hyperband"
     point = {"model.losses.balance.weight": 0.01, "model.losses.z.weight": 0.001, "optimizer.lr": 0.003}
     sweep.planned += [point | {"trainer.max_epochs": 400}, point | {"trainer.max_epochs": 1}]
     # What others reached earlier: every question right in every epoch, which no run of a few seconds comes near.

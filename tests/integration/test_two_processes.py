@@ -16,7 +16,7 @@ from tolerances import rounding_of
 COMMON = [
     *("--config", "configs/nano.yaml", "--config", "configs/logger/none.yaml", "--config", "configs/trainer/cpu.yaml"),
     *("--data.limit_train", "100", "--data.limit_validation", "50", "--data.limit_test", "50"),
-    *("--trainer.max_epochs", "2", "--trainer.enable_progress_bar", "false"),
+    *("--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"),
 ]
 LARGEST_LOGIT = 8.0
 """None of the nano model's router logits is as large."""

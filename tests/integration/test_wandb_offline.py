@@ -1,10 +1,9 @@
 """An offline W&B run holds what the metrics file holds, the tables and the four figures; and no secret."""
 
 import json
-import subprocess
-import sys
 
 import pytest
+from offline_runs import offline_run
 
 TOKEN = "hf_" + "Nq7" * 11
 TAGS = ["https://user:hunter2@example.org", TOKEN]
@@ -20,16 +19,8 @@ def offline(tmp_path_factory, fit):
     return run
 
 
-def records(run):
-    (file,) = run.glob("wandb/offline-run-*/run-*.wandb")
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
-    return json.loads(done.stdout)
-
-
 def test_the_offline_run_holds_the_history_tables_and_images(offline):
-    summary = records(offline)["summary"]
-    flat = json.dumps(summary)
+    summary = offline_run(offline).summary
     for key in ("accuracy", "entropy_all", "entropy_topk", "activated_experts", "never_activated_share"):
         assert f"validation/{key}" in summary
         assert f"test/{key}" in summary
@@ -37,7 +28,7 @@ def test_the_offline_run_holds_the_history_tables_and_images(offline):
     seen = {(file.parent.name, file.name.partition("_")[0]) for file in media}
     for split in ("validation", "test"):
         for name in ("experts", "layers", "usage", "accuracy", "entropy", "scatter"):
-            assert f"{split}/{name}" in flat
+            assert f"{split}/{name}" in summary or f"{split}/{name}_figure" in summary
             assert (split, name) in seen
     assert summary["base_validation/accuracy"] >= 0
     (line,) = [line for line in map(json.loads, (offline / "metrics.jsonl").open()) if "test/accuracy" in line]
@@ -45,9 +36,8 @@ def test_the_offline_run_holds_the_history_tables_and_images(offline):
 
 
 def test_the_configuration_is_there_flat(offline):
-    config = records(offline)["config"]
-    assert config["model.scope"] == "answer"
-    assert config["optimizer.init_args.lr"] == 0.003
+    config = offline_run(offline).config
+    assert (config["model.scope"], config["optimizer.init_args.lr"]) == ("answer", 0.003)
 
 
 def test_no_secret_is_written_where_the_tags_are(offline):

@@ -1,14 +1,27 @@
 """The GraphQL operations about sweeps and agents."""
 
 import json
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
 import yaml
 
+from moe_tune.studies.sweep_search import library
 from wandb_server.operations import ENTITY
 from wandb_server.store import Store, Sweep
-from wandb_server.sweeps import points
+
+
+def planned(config: dict[str, Any]) -> Iterator[dict[str, Any]] | list[dict[str, Any]]:
+    """Return the points of a grid or a random sweep as W&B's own library makes them; a test lists those of others."""
+
+    def points() -> Iterator[dict[str, Any]]:
+        sweeps, runs = library(), []
+        while run := sweeps.next_run(sweeps.SweepConfig(config), runs):
+            runs.append(run)
+            yield {key: one["value"] for key, one in run.config.items()}
+
+    return points() if config["method"] in ("grid", "random") else []
 
 
 def upsert_sweep(store: Store, variables: dict[str, Any]) -> dict[str, Any]:
@@ -17,7 +30,7 @@ def upsert_sweep(store: Store, variables: dict[str, Any]) -> dict[str, Any]:
     if sweep is None:
         config = yaml.safe_load(variables["config"])
         entity, project = variables.get("entityName") or ENTITY, variables.get("projectName") or "uncategorized"
-        sweep = Sweep(f"sweep{len(store.sweeps)}", entity, project, config, variables["config"], points(config))
+        sweep = Sweep(f"sweep{len(store.sweeps)}", entity, project, config, variables["config"], planned(config))
         store.sweeps[sweep.id] = sweep
     sweep.state = variables.get("state") or sweep.state
     place = {"id": "project", "name": sweep.project, "entity": {"id": "entity", "name": sweep.entity}}

@@ -9,7 +9,6 @@ from made_up_quiz import made_up_quiz as quiz
 from made_up_quiz import made_up_tables as tables_of
 
 from moe_tune.analysis.claims import claims
-from moe_tune.analysis.findings import COLUMNS
 from moe_tune.analysis.frames import scope_evidence
 from moe_tune.analysis.gather import TABLES
 from moe_tune.base.errors import DataError
@@ -18,6 +17,20 @@ from moe_tune.stats.entropy_level import EntropyLevel
 
 SUBJECTS = ["anatomy", "biology", "chemistry", "drama", "ethics", "unseen"]
 LAYERS = (1, 3)
+COLUMNS = {
+    "experts": "layer expert count tokens usage weight_mass questions correct accuracy accuracy_low accuracy_high "
+    "shrunk shrunk_low shrunk_high mass_accuracy odds_ratio odds_low odds_high risk_difference subject_gap p_null "
+    "p_adjusted flagged top_subject top_subject_lift evidence",
+    "layers": "layer tokens questions activated activated_tenth never_share never_bound_one never_bound_all "
+    "effective_experts load_max_over_mean load_cv load_gini entropy_all_mean entropy_all_std entropy_all_share "
+    "entropy_topk_mean entropy_topk_std entropy_topk_share topk_mass_mean margin_mean tie_rate near_tie_rate "
+    "base_overlap base_kl accuracy_lowest accuracy_highest accuracy_spread spread_null_median spread_null_high "
+    "spread_p spread_p_holm subject_information",
+    "weights": "layer rank weight_mean share_mean",
+    "subjects": "subject layer questions correct accuracy accuracy_low accuracy_high activated top_expert "
+    "top_expert_share divergence",
+    "co_activation": "layer expert other count conditional lift",
+}
 
 
 @pytest.fixture(scope="module")

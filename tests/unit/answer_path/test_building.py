@@ -15,12 +15,13 @@ from moe_tune.answer_path.states import PromptStates
 from moe_tune.answer_path.store import StorePlan, open_store
 from moe_tune.base.errors import ConfigError
 from moe_tune.base.locks import cache_lock
+from moe_tune.base.ranks import Ranks
 from moe_tune.models.state_shape import StateShape
 
 LENGTHS = torch.tensor([2, 1, 3, 2])
 NONE = torch.full_like(LENGTHS, -1)
 PLAN = StorePlan(StateShape(1, 2, (0,), 4, 1, 2, torch.float32), LENGTHS, NONE, torch.zeros(0).long(), LENGTHS)
-COLLECTIVE_SECONDS = 8.0
+COLLECTIVE_SECONDS = 5.0
 FORK = multiprocessing.get_context("fork")
 
 
@@ -47,7 +48,7 @@ def process(rank, folders, results):
         "gloo", init_method=meet, rank=rank, world_size=2, timeout=timedelta(seconds=COLLECTIVE_SECONDS)
     )
     try:
-        built = build_store(folders[rank], PLAN, {"split": "test"}, Ones(), rank, 2, dist.barrier, said_by_first)
+        built = build_store(folders[rank], PLAN, {"split": "test"}, Ones(), Ranks(rank, 2, dist.barrier, said_by_first))
         results.put((rank, float(built.batch(range(4)).answer_BXD.sum())))
     except ConfigError as fault:
         results.put((rank, str(fault)))
@@ -74,7 +75,7 @@ def test_nobody_waits_in_a_collective_for_another_jobs_lock(tmp_path, capfd):
     lock.acquire()
 
     def hold():
-        time.sleep(1.5 * COLLECTIVE_SECONDS)
+        time.sleep(1.2 * COLLECTIVE_SECONDS)
         lock.release()
 
     assert built_by_two(folder, folder, meanwhile=hold) == [32.0, 32.0]

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from made_up_evidence import made_up_evidence
+from made_up_evidence import made_up_evidence, with_every_metric
 from scipy.stats import binomtest
 
 from moe_tune.base.plugins import concrete_subclasses
@@ -12,12 +12,7 @@ from moe_tune.metrics.base import RoutingMetric
 
 @pytest.fixture
 def plain():
-    """Give a table with a column for every metric's value of a layer."""
-    frame = made_up_evidence(scopes=("answer", "all"))
-    for kind in concrete_subclasses(RoutingMetric).values():
-        for name in (name for name, axes in kind.axes.items() if axes == "L" and name not in frame):
-            frame[name] = 0.25 * frame["layer"]
-    return frame
+    return with_every_metric(made_up_evidence(scopes=("answer", "all")))
 
 
 def test_estimates_agree_with_scipy_and_keep_the_rest(plain):

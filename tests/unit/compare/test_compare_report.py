@@ -12,7 +12,7 @@ from rich.console import Console
 from moe_tune.base.errors import ConfigError, DataError
 from moe_tune.cli.compare import default_out, main
 from moe_tune.compare.comparison import compare_arms
-from moe_tune.compare.report import compare_runs, render_report, write_comparison
+from moe_tune.compare.report import compare_runs, render_report
 from moe_tune.compare.runs import load_run
 from moe_tune.compare.terminal import render_terminal
 
@@ -151,14 +151,6 @@ def test_same_runs_same_bytes(compared, run_dirs, tmp_path):
     compare_runs(run_dirs["baseline"], [*run_dirs["retuned"][::-1], run_dirs["fixed"]], tmp_path)
     for file in compared[1].iterdir():
         assert file.read_bytes() == (tmp_path / file.name).read_bytes(), file.name
-
-
-def test_a_failed_write_leaves_the_old_files(compared, tmp_path):
-    write_comparison(compared[0], tmp_path, title="old")
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(UnicodeEncodeError):
-        write_comparison(compared[0], tmp_path, title="new \ud800")
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_command_writes_beside_the_last_run(run_dirs, capsys):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from moe_tune.base.errors import ConfigError
-from moe_tune.gates.gated_model import TunedRouters
+from moe_tune.gates.gated_model import GatedModel
 from moe_tune.gates.tuned_experts import TunedExperts
 from moe_tune.heads.base import HeadTraits, RouterHead
 from moe_tune.heads.identity import IdentityHead
@@ -47,7 +47,7 @@ def test_a_head_that_mixes_is_honoured_where_it_acts(family, build_model, batch,
     model = build_model(family, experts=implementation)
     stock_TD = mlp_outputs(model, batch)
     names = [name for name, _ in model.named_modules()]
-    routers = TunedRouters(model, family, wrap(_Mixing()), [2], scope)
+    routers = GatedModel(model, family, wrap(_Mixing()), [2], scope)
     mixed_TD = mlp_outputs(model, batch)
     acts_T = routers.trace.mask(scope)
     torch.testing.assert_close(mixed_TD[acts_T], 2 * stock_TD[acts_T], atol=1e-6, rtol=1e-5)
@@ -61,13 +61,13 @@ def test_a_head_that_mixes_is_honoured_where_it_acts(family, build_model, batch,
 
 def test_a_head_that_does_not_mix_leaves_the_experts_untouched(family, tiny_model):
     experts = [block.get_submodule(family.experts_path) for block in family.moe_layers(tiny_model).values()]
-    TunedRouters(tiny_model, family, Stack({"one": RetunedHead(), "two": TemperatureHead()}), "all")
+    GatedModel(tiny_model, family, Stack({"one": RetunedHead(), "two": TemperatureHead()}), "all")
     now = [block.get_submodule(family.experts_path) for block in family.moe_layers(tiny_model).values()]
     assert all(one is other for one, other in zip(experts, now, strict=True))
 
 
 def test_only_layers_with_the_mixing_head_are_wrapped(family, tiny_model):
-    TunedRouters(tiny_model, family, _Mixing(), [1])
+    GatedModel(tiny_model, family, _Mixing(), [1])
     wrapped = {name for name, module in tiny_model.named_modules() if isinstance(module, TunedExperts)}
     assert wrapped == {f"model.layers.1.{family.experts_path}"}
 
@@ -76,7 +76,7 @@ def test_mixing_as_the_family_does_gives_the_same_gradient(family, build_model, 
     gradients = []
     for mixer in (IdentityHead(), _MixingByOne()):
         model = build_model(family)
-        routers = TunedRouters(model, family, Stack({"retuned": RetunedHead(), "mixer": mixer}), "all", "all")
+        routers = GatedModel(model, family, Stack({"retuned": RetunedHead(), "mixer": mixer}), "all", "all")
         model(**batch).logits[batch["attention_mask"].bool()].logsumexp(-1).sum().backward()
         gradients.append([parameter.grad for parameter in routers.trainable().values()])
     for plain, mixed in zip(*gradients, strict=True):
@@ -87,5 +87,5 @@ def test_mixing_as_the_family_does_gives_the_same_gradient(family, build_model, 
 def test_two_heads_that_mix_are_refused_and_nothing_is_changed(family, tiny_model):
     stack = Stack({"one": _Mixing(), "two": _MixingByOne()})
     with pytest.raises(ConfigError, match=r"_Mixing.*_MixingByOne"):
-        TunedRouters(tiny_model, family, stack)
-    TunedRouters(tiny_model, family, IdentityHead())
+        GatedModel(tiny_model, family, stack)
+    GatedModel(tiny_model, family, IdentityHead())

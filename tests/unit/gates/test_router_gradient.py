@@ -4,7 +4,7 @@ import pytest
 import torch
 from tolerances import rounding_of
 
-from moe_tune.gates.gated_model import TunedRouters
+from moe_tune.gates.gated_model import GatedModel
 from moe_tune.gates.tuned_experts import expert_outputs
 from moe_tune.heads.base import decide
 from moe_tune.heads.identity import IdentityHead
@@ -53,7 +53,7 @@ def test_the_gradient_of_a_router_in_its_model(family, build_model, batch):
     """In the last layer, where nothing else lies between: dL/dW = sum_t (dL/dz_t) h_t."""
     model = build_model(family).double()
     last = model.config.num_hidden_layers - 1
-    routers = TunedRouters(model, family, RetunedHead(), [last], "answer", "native", ["hidden"])
+    routers = GatedModel(model, family, RetunedHead(), [last], "answer", "native", ["hidden"])
     block = family.moe_layers(model)[last]
     kept = {}
     block.get_submodule("mlp").register_forward_hook(

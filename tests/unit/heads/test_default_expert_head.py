@@ -4,7 +4,7 @@ import pytest
 import torch
 from made_up import mixture
 
-from moe_tune.gates.gated_model import TunedRouters
+from moe_tune.gates.gated_model import GatedModel
 from moe_tune.heads import default_expert
 from moe_tune.heads.base import BaseGate
 from moe_tune.heads.default_expert import DefaultExpertHead
@@ -105,7 +105,7 @@ def test_training_with_and_without_checkpointing_agrees(scope, family, build_mod
     for checkpointing in (False, True):
         model = build_model(family).train()
         head = Stack({"retuned": RetunedHead(), "default": DefaultExpertHead()})
-        routers = TunedRouters(model, family, head, "all", scope)
+        routers = GatedModel(model, family, head, "all", scope)
         if checkpointing:
             model.base_model.gradient_checkpointing_enable({"use_reentrant": False})
         for _ in range(2):

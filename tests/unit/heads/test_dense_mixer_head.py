@@ -5,13 +5,11 @@ import torch
 from made_up import mixture
 from torch import nn
 
-from moe_tune.gates.gated_model import TunedRouters
+from moe_tune.gates.gated_model import GatedModel
 from moe_tune.heads.dense_mixer import DenseMixerHead
 from moe_tune.heads.identity import IdentityHead
-from moe_tune.heads.relu import ReluHead
 from moe_tune.heads.retuned import RetunedHead
 from moe_tune.heads.stack import Stack
-from moe_tune.heads.top_p import TopPHead
 from moe_tune.routing import Decision, RouterOutput, SoftmaxRule, stable_top_k
 
 T, E, K, D = 6, 8, 3, 5
@@ -132,7 +130,7 @@ def test_what_autograd_keeps_does_not_grow_with_the_experts():
 def test_a_model_gets_the_gradient_of_the_dense_mixture(family, build_model, batch, implementation):
     """Against autograd through all experts of the last layer, outputs detached where not chosen."""
     model = build_model(family, experts=implementation)
-    routers = TunedRouters(model, family, Stack({"retuned": RetunedHead(), "dense": DenseMixerHead(3)}), [2], "all")
+    routers = GatedModel(model, family, Stack({"retuned": RetunedHead(), "dense": DenseMixerHead(3)}), [2], "all")
     caught = {}
     stock = model.model.layers[2].get_submodule(family.experts_path).stock
 
@@ -166,24 +164,9 @@ def test_a_model_gets_the_gradient_of_the_dense_mixture(family, build_model, bat
     torch.testing.assert_close(parameter.grad.double(), weight_ED.grad, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("chooser", [IdentityHead, ReluHead, TopPHead])
-def test_checkpointing_changes_no_gradient(chooser, family, build_model, batch):
-    gradients = []
-    for checkpointing in (False, True):
-        model = build_model(family).train()
-        head = Stack({"retuned": RetunedHead(), "chooser": chooser(), "dense": DenseMixerHead()})
-        routers = TunedRouters(model, family, head, "all", "all")
-        if checkpointing:
-            model.base_model.gradient_checkpointing_enable({"use_reentrant": False})
-        model(**batch).logits[batch["attention_mask"].bool()].logsumexp(-1).sum().backward()
-        gradients.append([parameter.grad for parameter in routers.trainable().values()])
-    assert all(torch.equal(plain, again) for plain, again in zip(*gradients, strict=True))
-    assert all(gradient.isfinite().all() for gradient in gradients[0])
-
-
 def test_experts_are_computed_in_the_precision_of_the_forward_pass(family, build_model, batch):
     model = build_model(family)
-    routers = TunedRouters(model, family, Stack({"retuned": RetunedHead(), "dense": DenseMixerHead()}), [2], "all")
+    routers = GatedModel(model, family, Stack({"retuned": RetunedHead(), "dense": DenseMixerHead()}), [2], "all")
     seen = set()
     stock = model.model.layers[2].get_submodule(family.experts_path).stock
     stock.register_forward_hook(lambda *_: seen.add(torch.is_autocast_enabled("cpu")))

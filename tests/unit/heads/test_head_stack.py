@@ -8,7 +8,7 @@ from made_up import layer_table
 from torch.nn import functional
 
 from moe_tune.base.errors import ConfigError
-from moe_tune.gates.gated_model import TunedRouters
+from moe_tune.gates.gated_model import GatedModel
 from moe_tune.heads.accuracy_bias import AccuracyBiasHead
 from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead, decide
 from moe_tune.heads.loss_free_bias import LossFreeBiasHead
@@ -118,7 +118,7 @@ def test_tokens_without_an_expert_weigh_nothing(parts):
 @pytest.mark.parametrize("head", [TopPHead(p=0.9, slots=1), ReluHead(slots=1)], ids=["top-p", "relu"])
 @pytest.mark.parametrize("scope", ["answer", "all"])
 def test_a_head_may_use_fewer_experts_than_the_pretrained_router(head, scope, family, tiny_model, batch):
-    routers = TunedRouters(tiny_model, family, head, "all", scope)
+    routers = GatedModel(tiny_model, family, head, "all", scope)
     with torch.no_grad():
         assert tiny_model(**batch).logits.isfinite().all()
     for output in routers.trace.at(scope):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_up import bound_to, output_of
 
-from moe_tune.gates.gated_model import TunedRouters
+from moe_tune.gates.gated_model import GatedModel
 from moe_tune.heads import loss_free_bias
 from moe_tune.heads.base import decide
 from moe_tune.heads.loss_free_bias import LossFreeBiasHead, load_sign
@@ -65,7 +65,7 @@ def test_a_skewed_router_is_evened_out():
 
 def test_training_batches_are_counted_once_and_evaluation_never(family, build_model, batch):
     model = build_model(family).train()
-    routers = TunedRouters(model, family, LossFreeBiasHead(), "all", "all")
+    routers = GatedModel(model, family, LossFreeBiasHead(), "all", "all")
     model(**batch)
     counts = {layer: head.counts_E.clone() for layer, head in routers.heads.items()}
     for output in routers.trace.at("all"):

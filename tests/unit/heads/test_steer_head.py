@@ -62,13 +62,6 @@ def test_calibration_picks_the_experts_that_differ_most(promote, suppress):
     assert head.traits.needs_calibration == bool(promote or suppress)
 
 
-def test_the_promoted_are_always_in_and_the_suppressed_never():
-    came = decide(bound((4, 7), (0, 1, 2)), RULE, HIDDEN_TD, 5 * torch.randn(30, 8))
-    assert (came.experts_TK == torch.tensor([4, 7])).all()
-    came = decide(bound((), (0, 1, 2)), RULE, HIDDEN_TD, 5 * torch.randn(30, 8))
-    assert not torch.isin(came.experts_TK, torch.tensor([0, 1, 2])).any()
-
-
 def test_in_half_precision_a_promoted_expert_stays_above_the_best():
     logits_TE = torch.full((30, 8), 60.0).to(torch.bfloat16)
     came = decide(bound((6,)), RULE, HIDDEN_TD, logits_TE, stock_ties=True)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_up import bound_to, layer_table
 
-from moe_tune.gates.gated_model import TunedRouters
+from moe_tune.gates.gated_model import GatedModel
 from moe_tune.heads.base import decide
 from moe_tune.heads.entropy_k import EntropyKHead
 from moe_tune.heads.identity import IdentityHead
@@ -51,7 +51,7 @@ def test_relu_without_a_positive_logit_adds_nothing(family, build_model, batch):
     model = build_model(family)
     for block in family.moe_layers(model).values():
         block.get_submodule(family.gate_path).weight.data.zero_()
-    routers = TunedRouters(model, family, Stack({"retuned": RetunedHead(), "relu": ReluHead()}), "all", "all")
+    routers = GatedModel(model, family, Stack({"retuned": RetunedHead(), "relu": ReluHead()}), "all", "all")
     added = []
     model.model.layers[0].mlp.register_forward_hook(lambda module, args, output: added.append(output))
     model(**batch).logits[batch["attention_mask"].bool()].sum().backward()
@@ -82,15 +82,6 @@ def test_thresholds_of_entropy_k_are_quantiles_of_the_training_questions(ks):
         place = (j + 1) / len(ks) * (len(entropies) - 1)
         low, high = entropies[math.floor(place)], entropies[math.ceil(place)]
         assert threshold == pytest.approx(low + (place - math.floor(place)) * (high - low), abs=1e-5)
-
-
-def test_training_questions_fill_the_levels_of_entropy_k_alike():
-    table, head = layer_table(16, questions=300), EntropyKHead([2, 4, 6])
-    bound = bound_to(rule_of(), head)
-    assert decide(bound, rule_of(), HIDDEN_TD, LOGITS_TE).used_TK is None
-    bound.calibrate(table)
-    used_TK = decide(bound, rule_of(), torch.zeros(300, 4), table.logits_QE).used_TK
-    assert used_TK.sum(-1).bincount()[[2, 4, 6]].tolist() == [100, 100, 100]
 
 
 def test_levels_that_are_all_the_family_k_are_the_pretrained_router():

@@ -174,23 +174,3 @@ BALANCED_ONE_HOT = (torch.eye(E), CYCLIC_TK)
 def test_the_documented_values(loss, layer, wanted):
     subtracted = LOG_E if isinstance(loss, MutualInformationLoss) else 0.0 if isinstance(loss, ReluL1Loss) else 1.0
     assert value(loss, layer, layer) == pytest.approx(wanted, rel=2e-6, abs=rounding_of(subtracted, steps=8))
-
-
-def test_balance_within_questions_sees_what_balance_over_them_does_not():
-    """Four questions of 16 tokens, each on two sets of its own: balanced together, collapsed apart."""
-    question_T = torch.arange(TOKENS) // 16
-    experts_TK = (16 * question_T + 8 * (torch.arange(TOKENS) % 2))[:, None] + torch.arange(K)
-    layer = (torch.zeros(TOKENS, E).scatter(-1, experts_TK, 1 / K), experts_TK)
-    assert value(LoadBalanceLoss(), layer) == pytest.approx(1)
-    assert value(SequenceLoadBalanceLoss(), layer) == pytest.approx(4)
-
-
-def test_a_dead_expert_is_lifted_and_the_others_are_left_alone():
-    logits_TE = torch.zeros(TOKENS, E)
-    logits_TE[:, 3] = -10
-    logits_TE.requires_grad_()
-    probs_TE = torch.softmax(logits_TE, -1)
-    loss = DeadExpertHingeLoss().compute(trace_of((probs_TE, CYCLIC_TK), logits_TE=logits_TE), context_of(RULE, 1))
-    loss.backward()
-    assert (logits_TE.grad[:, 3] < 0).all(), "descent raises its logit"
-    assert logits_TE.grad.abs()[:, 3].min() > 10 * logits_TE.grad.abs()[:, :3].max()

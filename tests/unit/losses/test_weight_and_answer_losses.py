@@ -8,9 +8,11 @@ import torch
 from made_up import loss_context
 from tolerances import rounding_of
 
+import moe_tune.losses  # noqa: F401 (finds the losses)
 from moe_tune.base.errors import ConfigError
+from moe_tune.base.plugins import concrete_subclasses
 from moe_tune.losses.accuracy_pull import AccuracyPullLoss, accuracy_zscore
-from moe_tune.losses.dead_expert_hinge import DeadExpertHingeLoss
+from moe_tune.losses.base import AuxLoss
 from moe_tune.losses.router_distillation import RouterDistillationLoss, distillation
 from moe_tune.losses.router_orthogonality import RouterOrthogonalityLoss, relative_change, row_overlap
 
@@ -116,12 +118,6 @@ def test_distillation_reads_the_answers_alone(random_trace):
     torch.testing.assert_close(value, distillation(context.logits_BV, context.teacher_logits_BV, 3.0))
 
 
-@pytest.mark.parametrize("temperature", [0.0, -1.0, float("inf"), float("nan")])
-def test_an_impossible_temperature_is_refused(temperature):
-    with pytest.raises(ConfigError, match=r"RouterDistillationLoss\.temperature"):
-        RouterDistillationLoss(temperature=temperature)
-
-
 # Accuracy pull
 
 
@@ -170,9 +166,16 @@ def test_a_layers_own_table_counts(random_trace):
     assert not torch.equal(loss.compute(trace, replace(context, tables=swapped)), value)
 
 
-def test_impossible_settings_are_refused():
-    with pytest.raises(ConfigError, match=r"AccuracyPullLoss\.shrinkage"):
-        AccuracyPullLoss(shrinkage=-1.0)
-    for tau in (0.0, 1.5, float("nan")):
-        with pytest.raises(ConfigError, match=r"DeadExpertHingeLoss\.tau"):
-            DeadExpertHingeLoss(tau=tau)
+OUTSIDE = {
+    ("AccuracyPullLoss", "shrinkage"): (-1.0,),
+    ("DeadExpertHingeLoss", "tau"): (0.0, 1.5, math.nan),
+    ("MarginalEntropyLoss", "momentum"): (-0.1, 1.0, math.nan),
+    ("RouterDistillationLoss", "temperature"): (0.0, -1.0, math.inf, math.nan),
+}
+
+
+@pytest.mark.parametrize(("kind", "key"), OUTSIDE)
+def test_impossible_settings_are_refused(kind, key):
+    for value in OUTSIDE[kind, key]:
+        with pytest.raises(ConfigError, match=rf"{kind}\.{key}"):
+            concrete_subclasses(AuxLoss)[kind](**{key: value})

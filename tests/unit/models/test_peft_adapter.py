@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from moe_tune.base.errors import ConfigError
-from moe_tune.gates.gated_model import TunedRouters
+from moe_tune.gates.gated_model import GatedModel
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.heads.retuned import RetunedHead
 from moe_tune.models.adapter import PREFIX, Adapter
@@ -23,7 +23,7 @@ each_option = pytest.mark.parametrize("options", OPTIONS, ids=["attention", "rou
 
 
 def adapted(model, family, options, head):
-    routers = TunedRouters(model, family, head, "all", "all")
+    routers = GatedModel(model, family, head, "all", "all")
     routers.adapt(options)
     return routers
 
@@ -84,7 +84,7 @@ def test_the_files_are_those_of_peft(options, family, build_model, batch, tmp_pa
 
 
 def test_frozen_tensors_keep_their_names_and_hashes(family, build_model):
-    plain = TunedRouters(build_model(family), family, IdentityHead()).frozen_hashes()
+    plain = GatedModel(build_model(family), family, IdentityHead()).frozen_hashes()
     for options in OPTIONS:
         assert adapted(build_model(family), family, options, IdentityHead()).frozen_hashes() == plain
 
@@ -139,7 +139,7 @@ def test_the_lora_of_a_half_precision_model_is_trained_in_full_precision(family,
 
 def test_base_logits_are_those_of_the_pretrained_router(family, build_model, batch):
     model = build_model(family)
-    routers = TunedRouters(model, family, IdentityHead(), "all", "all", "float32", ["base_logits"])
+    routers = GatedModel(model, family, IdentityHead(), "all", "all", "float32", ["base_logits"])
     with torch.no_grad():
         model(**batch)
         wanted_TE = routers.trace.outputs[0].logits_TE

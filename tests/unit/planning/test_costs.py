@@ -13,18 +13,18 @@ from moe_tune.planning.estimate import Costs, Split, peak_bytes
 from moe_tune.planning.machine import GPUS, data_sheet, measure
 
 OLMOE = BaseModel("allenai/OLMoE-1B-7B-0125-Instruct", "b" * 40, dtype="bfloat16")
+SHAPE = model_shape(OLMOE)
 
 
 @pytest.fixture(scope="module")
 def costs():
-    return Costs(model_shape(OLMOE), torch.bfloat16, 11, data_sheet("H100", torch.bfloat16))
+    return Costs(SHAPE, torch.bfloat16, 11, data_sheet("H100", torch.bfloat16))
 
 
 def test_olmoe_has_its_published_size():
-    shape = model_shape(OLMOE)
-    assert shape.published
-    assert shape.total == 6_919_161_856
-    assert shape.active == pytest.approx(1.28e9, rel=0.01)
+    assert SHAPE.published
+    assert SHAPE.total == 6_919_161_856
+    assert SHAPE.active == pytest.approx(1.28e9, rel=0.01)
 
 
 def test_the_shape_of_a_family_counts_its_built_model(family, tiny_model):
@@ -58,7 +58,7 @@ def test_cache_bytes_are_those_of_the_tensors_kept(costs):
 
 @given(st.integers(1, 5000), st.integers(2, 1500), st.integers(1, 64), st.sampled_from(sorted(GPUS)))
 def test_more_questions_cost_more_and_answers_less_than_prompts(questions, length, batch, gpu):
-    costs = Costs(model_shape(OLMOE), torch.bfloat16, 11, data_sheet(gpu, torch.bfloat16))
+    costs = Costs(SHAPE, torch.bfloat16, 11, data_sheet(gpu, torch.bfloat16))
     split = Split(questions, questions * length, questions * (length - 1), "")
     twice = Split(2 * questions, 2 * split.tokens, 2 * split.kept, "")
     for of in (costs.cache_bytes, costs.trunk_bytes, costs.pass_seconds):

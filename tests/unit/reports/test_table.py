@@ -1,4 +1,4 @@
-"""A table says the same in every form: text of equal rows, values at full precision, no character that ends a cell."""
+"""A table says the same in every form: text of equal rows, no character that ends a cell."""
 
 import io
 import re
@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from moe_tune.reports.table import DASH, Table, intervals, numbers, records, shares, words
+from moe_tune.reports.table import DASH, Table, intervals, numbers, shares, words
 
 NAMES = ["a|b", "50 % & more_", r"\~^{$#}"]
 
@@ -35,19 +35,6 @@ def test_markdown_keeps_its_cells_apart(table):
     assert [line[0].strip().replace(r"\|", "|") for line in lines[2:]] == [NAMES[0], f"{NAMES[1]} (rough)", NAMES[2]]
     assert [cell.strip() for cell in lines[2][1:3]] == ["33.3", "[23.3, 43.3]"]
     assert [cell.strip() for cell in lines[3][1:3]] == [DASH, DASH]
-
-
-def test_csv_has_the_values_at_full_precision(table):
-    frame = pd.read_csv(io.StringIO(table.csv()), float_precision="round_trip")
-    assert list(frame["name"]) == NAMES
-    assert frame["share, %"][0] == 100 * (1 / 3)
-    assert np.isnan(frame["share, %"][1])
-
-
-def test_records_come_back_as_they_were():
-    rows = [{"arm": "one", "n": 3, "p": 0.1 + 0.2, "note": ""}, {"arm": "two", "n": 4, "p": None, "note": "x"}]
-    frame = pd.read_csv(io.StringIO(records(rows).csv()), float_precision="round_trip")
-    pd.testing.assert_frame_equal(frame, pd.DataFrame(rows).replace({"note": {"": np.nan}}), check_exact=True)
 
 
 def test_latex_has_no_character_that_means_something(table):

@@ -7,15 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moe_tune.routing import (
-    Decision,
-    RouterOutput,
-    RoutingTrace,
-    SoftmaxRule,
-    entropy,
-    normalised,
-    stable_top_k,
-)
+from moe_tune.routing import Decision, RouterOutput, RoutingTrace, SoftmaxRule, entropy, normalised, stable_top_k
 
 masks = st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=1, max_size=5)
 

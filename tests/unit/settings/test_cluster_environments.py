@@ -1,13 +1,12 @@
 """The cluster examples hold together, and under SLURM and torchrun process 0 alone is the one that writes."""
 
-import os
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from lightning.fabric.utilities.rank_zero import _get_rank
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch.utilities import rank_zero_only
@@ -105,9 +104,12 @@ def test_lightning_takes_its_ranks_from_the_cluster_and_the_first_process_writes
 
 
 @PLACES
-def test_before_there_is_a_trainer_other_processes_leave_the_run_alone(tmp_path, variables, environment):
+def test_before_there_is_a_trainer_other_processes_leave_the_run_alone(monkeypatch, tmp_path, variables, environment):
+    """Lightning takes its rank from these variables when it is imported."""
     (tmp_path / "run").mkdir()
-    code = "import sys; from pathlib import Path; from moe_tune.runs.directory import RunDirectory; "
-    code += "assert RunDirectory(Path(sys.argv[1])).set_aside() is None"
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], env={**os.environ, **variables(1)}, check=True)
+    for name, value in variables(1).items():
+        monkeypatch.setenv(name, value)
+    assert _get_rank() == 1
+    monkeypatch.setattr(rank_zero_only, "rank", _get_rank())
+    assert RunDirectory(tmp_path / "run").set_aside() is None
     assert (tmp_path / "run").is_dir()

@@ -37,10 +37,7 @@ def test_a_class_comes_before_its_options_whatever_their_names():
 
 
 def test_json_is_read_as_json():
-    assert words(["fit", "--config", '{"optimizer.betas": [1e-05, 0.9]}']) == [
-        "fit",
-        "--optimizer.betas=[1e-05, 0.9]",
-    ]
+    assert words(["fit", "--config", '{"optimizer.betas": [1e-05, 0.9]}']) == ["fit", "--optimizer.betas=[1e-05, 0.9]"]
     assert words(["fit", "--config", "{a.b: 0.5}"]) == ["fit", "--a.b=0.5"]
 
 

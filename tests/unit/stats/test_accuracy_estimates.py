@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 from made_up_quiz import made_up_quiz as quiz
-from scipy.stats import binomtest
 from statsmodels.stats.contingency_tables import StratifiedTable
 
 from moe_tune.stats.accuracy_estimates import raw_accuracy, risk_difference, shrunk_accuracy, subject_gap
@@ -21,30 +20,12 @@ def counts():
     return hit_QE.T @ solved_QS, hit_QE.T @ one_hot_QS, solved_QS.sum(0), one_hot_QS.sum(0)
 
 
-@pytest.mark.parametrize(("correct", "questions"), [(0, 7), (7, 7), (3, 10), (1234, 2000)])
-def test_the_interval_of_the_raw_accuracy_is_wilsons(correct, questions):
-    came = raw_accuracy(np.array([[correct]]), np.array([[questions]]))
-    wanted = binomtest(correct, questions).proportion_ci(0.95, method="wilson")
-    assert came.value[0, 0] == pytest.approx(correct / questions)
-    assert (came.low[0, 0], came.high[0, 0]) == pytest.approx((wanted.low, wanted.high), abs=1e-12)
-
-
 def test_an_expert_without_questions_has_no_accuracy():
     for estimate in (raw_accuracy, shrunk_accuracy):
         came = estimate(np.array([0, 5]), np.array([0, 9]))
         assert [math.isnan(end[0]) for end in came] == [True] * 3
         assert not any(math.isnan(end[1]) for end in came)
         assert all(np.isnan(end).all() for end in estimate(np.zeros(3, int), np.zeros(3, int)))
-
-
-def test_shrinkage_follows_the_moments():
-    k, n = np.array([10, 45, 30, 90]), np.array([50, 60, 100, 100])
-    total, p = n.sum(), k.sum() / n.sum()
-    above = sum(size * (hits / size - p) ** 2 for hits, size in zip(k, n, strict=True)) - 3 * p * (1 - p)
-    variance = above / (total - sum(n**2) / total - 3)
-    weight = p * (1 - p) / variance - 1
-    assert 1 < weight < 1e6
-    np.testing.assert_allclose(shrunk_accuracy(k, n).value, (k + weight * p) / (n + weight), rtol=1e-12)
 
 
 def test_equal_rates_give_the_common_rate():

@@ -170,3 +170,13 @@ def test_another_baseline_is_shown_first(folder, tmp_path):
     comparison = run_experiment(folder, Executor(tmp_path / "runs"))
     assert list(comparison.arms) == ["retuned", "untouched"]
     assert comparison.arms["untouched"].results["test"].diff < 0
+
+
+def test_further_arms_are_compared_with_beside_the_baseline(folder, tmp_path, capsys):
+    write(folder, also_against=["retuned"])
+    assert run_experiment(folder, Executor(tmp_path / "runs")).baseline == "untouched"
+    results = folder / "results"
+    found = [json.loads((place / "summary.json").read_text()) for place in (results, results / "against_retuned")]
+    assert [one["baseline"] for one in found] == ["untouched", "retuned"]
+    assert (results / "against_retuned" / "table.md").read_text().startswith("# nano_quiz, against retuned\n")
+    assert capsys.readouterr().out.count("report.html") == 2

@@ -42,7 +42,7 @@ def clean(monkeypatch, tmp_path):
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory):
     """Give what became of a little logging in processes of their own, by what was wrong, and where they wrote."""
-    online = {"WANDB_MODE": "online", "WANDB_API_KEY": KEY, "WANDB_INIT_TIMEOUT": "1"}
+    online = {"WANDB_MODE": "online", "WANDB_API_KEY": KEY}
     # It takes connections and never answers.
     with socket.create_server(("127.0.0.1", 0)) as black_hole:
         cases = {
@@ -55,6 +55,7 @@ def ended(tmp_path_factory):
             folder = tmp_path_factory.mktemp(case.replace(" ", "_"))
             kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
             quiet = {"HOME": str(folder), "PYTHONPATH": os.getcwd(), "WANDB_ERROR_REPORTING": "false"}
+            quiet |= {"WANDB_FINISH_TIMEOUT": "2", "WANDB_INIT_TIMEOUT": "1"}
             command = [sys.executable, "-c", SCRIPT, case]
             started[case] = (
                 folder,

@@ -1,17 +1,20 @@
-"""The data frame of layers: one row per layer."""
+"""The data frames of layers: what is known of each, the chosen weights by rank, and the experts that fire together."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from moe_tune.analysis.expert_frame import subject_totals
+from moe_tune.analysis.expert_frames import subject_totals
 from moe_tune.stats.accuracy_estimates import raw_accuracy
 from moe_tune.stats.load import effective_experts, load_gini, load_max_over_mean, load_variation
 from moe_tune.stats.never_activated import never_bound
 from moe_tune.stats.permutation_null import PermutationNull
 from moe_tune.stats.ratios import FEWEST, Tables, ratio
 from moe_tune.stats.specialisation import subject_information
+
+PAIRS = 50
+"""Pairs kept per layer."""
 
 
 def layer_frame(tables: Tables, null: PermutationNull, layers: Sequence[int]) -> pd.DataFrame:
@@ -62,3 +65,51 @@ def layer_frame(tables: Tables, null: PermutationNull, layers: Sequence[int]) ->
         spread_p_holm=null.spread_p_holm_L(),
         subject_information=subject_information(tables["questions_by_subject"], asked_S),
     )
+
+
+def weight_frame(tables: Tables, layers: Sequence[int]) -> pd.DataFrame:
+    """Return the mean weight of the 1st to Kth chosen expert of each layer, and its share of the sum of these means.
+
+    Reference:
+        Chernov 2025, https://arxiv.org/abs/2502.17187 (the table of sorted weights)
+    """
+    weight_LK = tables["sorted_weight_mean"]
+    depth, slots = weight_LK.shape
+    return pd.DataFrame(
+        {
+            "layer": np.repeat(np.asarray(layers), slots),
+            "rank": np.tile(np.arange(1, slots + 1), depth),
+            "weight_mean": weight_LK.reshape(-1),
+            "share_mean": ratio(weight_LK, weight_LK.sum(axis=1, keepdims=True)).reshape(-1),
+        }
+    )
+
+
+def co_activation_frame(tables: Tables, layers: Sequence[int]) -> pd.DataFrame:
+    """Return the pairs of experts that fire together, per layer the 50 of largest count times lift.
+
+    Formula: ``conditional = P(other | expert)``, ``lift = P(both) / (P(expert) P(other))``, shares of tokens. The
+    expert is the one of the pair with the lower index.
+
+    Reference:
+        This project's; lift as in Brin et al. 1997, https://doi.org/10.1145/253260.253325
+    """
+    first, second = np.triu_indices(tables["count"].shape[1], k=1)
+    frames = []
+    for layer, both_EE, count_E, tokens in zip(
+        layers, tables["co_count"], tables["count"], tables["tokens"], strict=True
+    ):
+        both = both_EE[first, second]
+        frame = pd.DataFrame(
+            {
+                "layer": layer,
+                "expert": first,
+                "other": second,
+                "count": both,
+                "conditional": ratio(both, count_E[first]),
+                "lift": ratio(both * float(tokens), count_E[first] * count_E[second].astype(np.float64)),
+            }
+        )
+        order = (frame["count"] * frame["lift"]).where(frame["count"] > 0).dropna()
+        frames.append(frame.loc[order.sort_values(ascending=False, kind="stable").index[:PAIRS]])
+    return pd.concat(frames, ignore_index=True)

@@ -1,0 +1,40 @@
+"""Finding a run, or a checkpoint of it, by what a person types: a path, or the run's bare name."""
+
+from pathlib import Path
+
+from moe_tune.base.errors import DataError, did_you_mean
+from moe_tune.runs.checkpoint import MANIFEST, checked_folder
+
+ROOT = Path("runs")
+"""Where runs are looked for by name."""
+CHECKPOINTS = ("best.ckpt", "last.ckpt")
+
+
+def found_run(name: str | Path, root: Path = ROOT) -> Path:
+    """Return the folder of a run or a checkpoint.
+
+    Args:
+        name: A path, or the bare name of a run below ``root``.
+        root: Where runs are looked for by name.
+
+    Raises:
+        DataError: There is none of that name.
+    """
+    for folder in (Path(name), root / name):
+        if folder.is_dir():
+            return folder
+    names = [one.name for one in sorted(root.iterdir()) if (one / MANIFEST).is_file()] if root.is_dir() else []
+    hint = did_you_mean(Path(name).name, names) if names else "`python -m moe_tune fit` prints where it wrote its run."
+    raise DataError(f"expected a run directory or a checkpoint but got {str(name)!r}. Hint: {hint}")
+
+
+def found_checkpoint(name: str | Path, root: Path = ROOT) -> Path:
+    """Return the checkpoint of a run that is to be used, its best where there is one, or the one that was named.
+
+    Raises:
+        DataError: There is no such run.
+        ModelError: It has no checkpoint, or its files are not what its manifest says.
+    """
+    folder = found_run(name, root)
+    kept = [folder / "checkpoints" / one for one in CHECKPOINTS]
+    return checked_folder(next((one for one in kept if one.is_dir()), folder))
