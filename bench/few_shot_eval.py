@@ -66,7 +66,7 @@ def our_letters(place: Place, use: str, stream: bool, shots: int) -> tuple[float
     seconds = time.perf_counter() - start
     results = tuner.results["test"]
     order = torch.cat(results.question_Q).argsort()
-    return seconds, [LETTERS[index] for index in torch.cat(results.log_probs_QA)[order].argmax(-1).tolist()]
+    return seconds, [LETTERS[index] for index in results.log_probs_QA[order].argmax(-1).tolist()]
 
 
 def their_letters(model: Any, quiz: QuizDataModule) -> tuple[float, list[str]]:

@@ -54,7 +54,7 @@ def timed(place: Place, heads: list[Point]) -> tuple[float, list[torch.Tensor]]:
     start = time.perf_counter()
     results = grid.evaluate("validation", batches)
     seconds = time.perf_counter() - start
-    return seconds, [torch.cat(one.log_probs_QA).argmax(-1) for one in results]
+    return seconds, [one.log_probs_QA.argmax(-1) for one in results]
 
 
 def grid(folder: Path, questions: int) -> float:

@@ -94,7 +94,7 @@ def main() -> None:
             passed = updated = 0.0
             for batch in batches:
                 start = time.perf_counter()
-                log_probs_BA, *_ = tuner.examiner.answer_batch(batch, "validation", Waiting(evidence))
+                log_probs_BA = tuner.examiner.answer_batch(batch, "validation", Waiting(evidence)).log_probs_BA
                 between = time.perf_counter()
                 evidence.update(tuner.gated.trace, outcome_of(log_probs_BA, batch))
                 passed, updated = passed + between - start, updated + time.perf_counter() - between

@@ -204,7 +204,7 @@ def our_fit(place: Place, use: str, scope: str = "answer", stream: bool = False,
     clock.fit.total = time.perf_counter() - start
     plain_trainer(place).validate(tuner, quiz, verbose=False)
     results = tuner.results["validation"]
-    letters_Q = torch.cat(results.log_probs_QA).argmax(-1)
+    letters_Q = results.log_probs_QA.argmax(-1)
     clock.fit.letters = dict(zip(torch.cat(results.question_Q).tolist(), letters_Q.tolist(), strict=True))
     return clock.fit
 

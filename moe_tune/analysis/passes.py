@@ -16,6 +16,7 @@ from moe_tune.routing import PARTS, Part, RoutingTrace, Scope
 from moe_tune.runs.checkpoint import RouterCheckpointIO
 from moe_tune.tuner.calibration import calibrate
 from moe_tune.tuner.examiner import Examiner
+from moe_tune.tuner.judged import Judged
 from moe_tune.tuner.opening import OpenModel, open_model
 from moe_tune.tuner.router_tuner import RouterTuner
 from moe_tune.tuner.split_results import SplitResults
@@ -72,13 +73,13 @@ class _PartedResults:
     def needs(self) -> frozenset[str]:
         return self.results.needs
 
-    def add(self, trace: RoutingTrace, batch: Batch, log_probs_BA: Tensor, loss_B: Tensor, mass_B: Tensor) -> None:
+    def add(self, trace: RoutingTrace, batch: Batch, judged: Judged) -> None:
         parts = [self.encoder.parts(self.prompts[index]) for index in batch.question_B.tolist()]
         padded_BS = pad_sequence(parts, batch_first=True, padding_value=-1)
         spare = batch.input_ids_BS.shape[1] - padded_BS.shape[1]
         part_T = torch.nn.functional.pad(padded_BS, (0, spare), value=-1).reshape(-1)
         trace.part_T = part_T.to(trace.real_T.device)
-        self.results.add(trace, batch, log_probs_BA, loss_B, mass_B)
+        self.results.add(trace, batch, judged)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,15 +103,16 @@ class QuizPass:
 
     @property
     def letter_mass_Q(self) -> Tensor:
-        """Share of the vocabulary's probability that each question's letters hold, in the order of the split."""
+        """Share of the vocabulary's probability that each question's letters hold, in the order of the split; NaN under cloze."""
         order_Q = torch.cat(self.results.question_Q).argsort()
-        return torch.cat(self.results.letter_mass_Q)[order_Q]
+        mass_Q = self.results.answers.get("letter_mass_B")
+        return torch.full(order_Q.shape, torch.nan) if mass_Q is None else mass_Q[order_Q]
 
     @property
     def predictions_Q(self) -> Tensor:
         """The letter given to each question, in the order of the split."""
         order_Q = torch.cat(self.results.question_Q).argsort()
-        return torch.cat(self.results.log_probs_QA)[order_Q].argmax(-1)
+        return self.results.log_probs_QA[order_Q].argmax(-1)
 
 
 def run_pass(

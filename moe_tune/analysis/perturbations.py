@@ -80,7 +80,7 @@ def double_a_space(question: Question) -> Question:
 
 def space_behind_stem(protocol: PromptProtocol) -> PromptProtocol:
     """Return the protocol with a trailing space behind every stem."""
-    return replace(protocol, question=protocol.question.replace("{stem}", "{stem} "))
+    return replace(protocol, question=protocol.question.replace("stem}", "stem} "))
 
 
 def misspell(question: Question) -> Question:

@@ -26,6 +26,7 @@ from moe_tune.models.other_dtype import in_other_dtype
 from moe_tune.routing import RoutingTrace
 from moe_tune.stats.accuracy_estimates import raw_accuracy
 from moe_tune.tuner.examiner import Examiner
+from moe_tune.tuner.judged import Judged
 
 FEWEST = 30
 """With fewer questions than this a mean gets no normal interval."""
@@ -135,13 +136,13 @@ class _Choices:
         self.chosen_QLE, self.letter_Q = np.zeros(shape, dtype=bool), np.zeros(shape[0], dtype=np.intp)
         self.asked = 0
 
-    def add(self, trace: RoutingTrace, batch: Batch, log_probs_BA: Tensor, loss_B: Tensor, mass_B: Tensor) -> None:
-        place_B = slice(self.asked, self.asked + len(log_probs_BA))
-        self.asked += len(log_probs_BA)
-        self.letter_Q[place_B] = log_probs_BA.argmax(-1).cpu().numpy()
+    def add(self, trace: RoutingTrace, batch: Batch, judged: Judged) -> None:
+        place_B = slice(self.asked, self.asked + len(judged.loss_B))
+        self.asked += len(judged.loss_B)
+        self.letter_Q[place_B] = judged.log_probs_BA.argmax(-1).cpu().numpy()
         question_T = trace.question_T[trace.answer_T]
         for index, output in enumerate(trace.at("answer")):
-            hit_BE = questions_by_expert(output, question_T, len(log_probs_BA))
+            hit_BE = questions_by_expert(output, question_T, len(judged.loss_B))
             self.chosen_QLE[place_B, index] = hit_BE.cpu().numpy()
 
 

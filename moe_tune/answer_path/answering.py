@@ -1,6 +1,6 @@
 """Answering: takes the batches of a split the cheapest exact way."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -10,7 +10,8 @@ from torch import Tensor
 from moe_tune.answer_path.build import build_store
 from moe_tune.answer_path.circumstances import Circumstances
 from moe_tune.answer_path.description import cache_folder, describe_cache, prompt_hashes
-from moe_tune.answer_path.forward import answer_logits
+from moe_tune.answer_path.forward import answer_logits, choice_logits
+from moe_tune.answer_path.packed_prompts import packed_logits
 from moe_tune.answer_path.prefixes import SharedPrefixes, shared_prefixes
 from moe_tune.answer_path.prompt_pass import PromptPass, StreamedStates
 from moe_tune.answer_path.states import PromptStates
@@ -59,7 +60,8 @@ class Answering:
         decided: WayDecision | ConfigError | None = None
         if not here.ranks.rank:
             try:
-                decided = decide_way(split, here.reach, here.settings, _Sizes(self, split))
+                reach = replace(here.reach, cloze=here.quiz.is_cloze(split))
+                decided = decide_way(split, reach, here.settings, _Sizes(self, split))
             except ConfigError as fault:  # the others must not wait for a decision that never comes
                 decided = fault
         decided = here.ranks.broadcast(decided)
@@ -93,11 +95,18 @@ class Answering:
     # Going
 
     def logits(self, batch: Batch, split: str) -> Tensor:
-        """Return the logits over the vocabulary at the answer position, (B x N, V); N heads side by side, or 1."""
+        """Return the logits over the vocabulary at the answer position, (B x N, V); N heads side by side, or 1.
+
+        Of a cloze batch they are those at the tokens that predict a choice's, (M x N, V).
+        """
         way, gated = self.way(split), self.here.gated
         if way is Way.FULL_PROMPTS:
+            if batch.choices is not None:
+                return packed_logits(gated, batch, batch.choices)
             return gated(batch.input_ids_BS, batch.attention_mask_BS, batch.answer_position_B)
         states = self.source(split).batch(batch.question_B).to(batch.question_B.device)
+        if batch.choices is not None:
+            return choice_logits(gated, self._shapes[split], states, batch, batch.choices)
         if way is not Way.TRUNK:
             return answer_logits(gated, self._shapes[split], states)
         hidden_BSD = trunk_hidden(gated, self._first_layer, states, batch)
@@ -180,7 +189,10 @@ class Answering:
         prefix_Q = torch.tensor(shared.prefix_Q)
         before_Q = torch.tensor([shared.length(index) for index in range(len(lengths_Q))])
         prefix_length_G = torch.tensor([len(one) for one in shared.tokens_G], dtype=torch.long)
-        return StorePlan(shape, lengths_Q - before_Q - 1, prefix_Q, prefix_length_G, lengths_Q - 1)
+        answers_Q = None
+        if self.here.quiz.is_cloze(split):
+            answers_Q = torch.tensor([one.length for one in self._prompts(split)]) - lengths_Q + 1
+        return StorePlan(shape, lengths_Q - before_Q - 1, prefix_Q, prefix_length_G, lengths_Q - 1, answers_Q)
 
     def _description(self, split: str, first_layer: int, trunk: bool = False) -> dict[str, Any]:
         questions = len(self._prompts(split))

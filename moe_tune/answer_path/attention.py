@@ -21,9 +21,12 @@ def answer_attention(
     scaling: float,
     prompt_states: PromptStates,
     first_layer: int,
+    seen_BNN: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attend from each answer token to its prompt's kept tokens and to itself; called by the model's own layers.
+
+    With ``seen_BNN`` it attends to those of the question's answer tokens that are true in its row.
 
     Kept keys and values are read in place: nothing is concatenated, and no gradient is kept for them. Scores and their
     softmax are computed in float32.
@@ -43,14 +46,19 @@ def answer_attention(
     length = keys_BHSC.shape[2]
     beyond_BS = torch.arange(length, device=query.device)[None] >= states.length_B[:, None]
     own_BHQS = (query_BHQC @ keys_BHSC.transpose(-1, -2)).masked_fill(beyond_BS[:, None, None], -torch.inf)
-    itself_BHQ1 = (query_BHGNC * key.float()[:, :, None]).sum(-1, keepdim=True).flatten(2, 3)
+    if seen_BNN is None:
+        itself_BHQN = (query_BHGNC * key.float()[:, :, None]).sum(-1, keepdim=True).flatten(2, 3)
+    else:
+        scores = query_BHGNC @ key.float()[:, :, None].transpose(-1, -2)
+        itself_BHQN = scores.masked_fill(~seen_BNN[:, None, None], -torch.inf).flatten(2, 3)
     prefixes = _PrefixAttention(states, upper)
-    scores = torch.cat([prefixes.scores(query_BHQC), own_BHQS, itself_BHQ1], dim=-1)
+    scores = torch.cat([prefixes.scores(query_BHQC), own_BHQS, itself_BHQN], dim=-1)
     weights = scores.softmax(-1)
-    before_BHQP, own_BHQS, itself_BHQ1 = weights.split([prefixes.longest, length, 1], dim=-1)
+    before_BHQP, own_BHQS, itself_BHQN = weights.split([prefixes.longest, length, itself_BHQN.shape[-1]], dim=-1)
     # Padded tokens weigh exactly nothing, whatever their values are.
     mixed_BHQC = own_BHQS @ values_BHSC + prefixes.values(before_BHQP)
-    itself_BHGNC = itself_BHQ1.unflatten(2, (groups, tokens)) * value.float()[:, :, None]
+    itself_BHGNN, value_BH1NC = itself_BHQN.unflatten(2, (groups, tokens)), value.float()[:, :, None]
+    itself_BHGNC = itself_BHGNN * value_BH1NC if seen_BNN is None else itself_BHGNN @ value_BH1NC
     mixed = (mixed_BHQC.view_as(query_BHGNC) + itself_BHGNC).flatten(1, 2)
     return mixed.transpose(1, 2).to(query.dtype).contiguous(), None
 

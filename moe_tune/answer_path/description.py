@@ -47,11 +47,12 @@ def cache_folder(description: dict[str, Any], root: str | None) -> Path:
 
 
 def prompt_hashes(split: EncodedSplit) -> dict[str, str]:
-    """Return hashes of which questions are asked, in order, and of every token of their prompts."""
+    """Return hashes of which questions are asked, in order, and of every token of their prompts and choices."""
     ids, tokens = hashlib.sha256(), hashlib.sha256()
     for one in split.prompts:
         ids.update(f"{one.question.id}\n".encode())
-        tokens.update(f"{len(one.ids_S)}\n".encode() + one.ids_S.numpy().tobytes())
+        for part_S in (one.ids_S, *one.choices):
+            tokens.update(f"{len(part_S)}\n".encode() + part_S.numpy().tobytes())
     return {"questions_sha256": ids.hexdigest(), "tokens_sha256": tokens.hexdigest()}
 
 

@@ -8,8 +8,11 @@ from torch import Tensor
 from moe_tune.answer_path import attention
 from moe_tune.answer_path.states import PromptStates
 from moe_tune.base.replaced import replaced
+from moe_tune.data.batching import Batch
+from moe_tune.data.packed import PackedChoices
 from moe_tune.gates.gated_model import GatedModel
 from moe_tune.models.state_shape import StateShape
+from moe_tune.routing import RoutingTrace
 
 
 def answer_logits(gated: GatedModel, shape: StateShape, states: PromptStates) -> Tensor:
@@ -20,19 +23,58 @@ def answer_logits(gated: GatedModel, shape: StateShape, states: PromptStates) ->
     """
     model: Any = gated.model
     heads = gated.heads_per_answer
-    trace = gated.open_answers(len(states.answer_BXD), states.answer_BXD.device)
+    gated.open_answers(len(states.answer_BXD), states.answer_BXD.device)
     with torch.no_grad():
         for place, layer in enumerate(shape.lower_routers, start=1):
             gated.gates[layer](states.answer_BXD[:, place].repeat_interleave(heads, dim=0))
     hidden_BND = states.answer_BXD[:, :1].expand(-1, heads, -1)
-    position_BN = states.position_B[:, None].expand(-1, heads)
+    hidden_BND = _upper_layers(gated, shape, hidden_BND, states.position_B[:, None].expand(-1, heads), states)
+    logits: Tensor = model.get_output_embeddings()(hidden_BND.flatten(0, 1))
+    return logits
+
+
+def choice_logits(
+    gated: GatedModel, shape: StateShape, states: PromptStates, batch: Batch, choices: PackedChoices
+) -> Tensor:
+    """Return the logits over the vocabulary at the tokens that predict those of the choices of a batch, (M x N, V).
+
+    As ``answer_logits``, but each cloze question has several answer tokens; the heads of one are neighbours.
+    """
+    model: Any = gated.model
+    heads = gated.heads_per_answer
+    answers = choices.answers(batch.attention_mask_BS, batch.answer_position_B)
+    read_BWXD = states.answer_BXD.repeat_interleave(heads, dim=1)
+    real_BN, position_BN = (one.repeat_interleave(heads, dim=1) for one in (answers.real_BW, answers.position_BW))
+    one_NN = torch.eye(heads, dtype=torch.bool, device=real_BN.device)
+    seen_BNN = torch.kron(answers.seen_BWW, one_NN)
+    with gated.session() as session:
+        session.trace = RoutingTrace.of_tokens(real_BN, real_BN, session.needs, answer_only=True)
+    with torch.no_grad():
+        for place, layer in enumerate(shape.lower_routers, start=1):
+            gated.gates[layer](read_BWXD[:, :, place])
+    hidden_BND = _upper_layers(gated, shape, read_BWXD[:, :, 0], position_BN, states, seen_BNN)
+    hidden_MND = hidden_BND.unflatten(1, (-1, heads))[choices.row_M, answers.place_M]
+    logits: Tensor = model.get_output_embeddings()(hidden_MND.flatten(0, 1))
+    return logits
+
+
+def _upper_layers(
+    gated: GatedModel,
+    shape: StateShape,
+    hidden_BND: Tensor,
+    position_BN: Tensor,
+    states: PromptStates,
+    seen_BNN: Tensor | None = None,
+) -> Tensor:
+    """Run answer tokens through the upper layers and the last norm; this closes the trace."""
+    model: Any = gated.model
     where = {"position_ids": position_BN, "position_embeddings": model.base_model.rotary_emb(hidden_BND, position_BN)}
-    read = {"prompt_states": states, "first_layer": shape.first_layer}
+    read = {"prompt_states": states, "first_layer": shape.first_layer, "seen_BNN": seen_BNN}
     try:
         with replaced(model.config, _attn_implementation=attention.NAME):
             for layer in model.base_model.layers[shape.first_layer : shape.layers]:
                 hidden_BND = layer(hidden_BND, attention_mask=None, **where, **read)
     finally:
-        trace.is_open = False
-    logits: Tensor = model.get_output_embeddings()(model.base_model.norm(hidden_BND).flatten(0, 1))
-    return logits
+        gated.trace.is_open = False
+    normed_BND: Tensor = model.base_model.norm(hidden_BND)
+    return normed_BND

@@ -13,9 +13,11 @@ from transformers import DynamicCache
 from moe_tune.answer_path.prefixes import SharedPrefixes
 from moe_tune.answer_path.states import PromptStates
 from moe_tune.data.encoding import PromptedQuestion
+from moe_tune.data.packed import PackedChoices
 from moe_tune.gates.gated_model import GatedModel
 from moe_tune.models.experts_choice import experts_run_by
 from moe_tune.models.state_shape import StateShape
+from moe_tune.routing import RoutingTrace
 
 
 class _LastKeysKept(Exception):
@@ -87,9 +89,14 @@ class PromptPass:
         """Return the states of questions that share one prefix, or have none."""
         prefix = self.prefixes.prefix_Q[question_B[0]]
         start = self.prefixes.length(question_B[0])
-        rows = [self.prompts[index].ids_S[start:].long() for index in question_B]
-        kept, answer_BXD = self._run(rows, self._prefix_layers(prefix) if prefix >= 0 else [])
-        length_B = torch.tensor([len(row) - 1 for row in rows], device=self.gated.device)
+        prompts = [self.prompts[index] for index in question_B]
+        length_B = torch.tensor([len(one.ids_S) - start - 1 for one in prompts])
+        choices = PackedChoices.of(prompts, len(prompts[0].choices), start) if prompts[0].choices else None
+        rows = [one.row_S[start:].long() for one in prompts]
+        kept, answer_BXD = self._run(
+            rows, self._prefix_layers(prefix) if prefix >= 0 else [], choices=choices, answer_B=length_B
+        )
+        length_B = length_B.to(self.gated.device)
         questions, heads, _, channels = kept[0][0].shape
         own = kept[0][0].new_empty(len(kept), 2, questions, heads, int(length_B.max()), channels)
         for layer in range(len(own)):
@@ -110,9 +117,17 @@ class PromptPass:
         return self._prefix[index]
 
     def _run(
-        self, rows: list[Tensor], prefix: list[tuple[Tensor, Tensor]], first_layer: int | None = None
+        self,
+        rows: list[Tensor],
+        prefix: list[tuple[Tensor, Tensor]],
+        first_layer: int | None = None,
+        choices: PackedChoices | None = None,
+        answer_B: Tensor | None = None,
     ) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
-        """Run the model over tokens; return the kept keys and values, and what was read at the last token of each."""
+        """Run the model over tokens; return the kept keys and values, and what was read at the last token of each.
+
+        With choices it is read at every token from the last of the prompt on, padded.
+        """
         lengths_B = torch.tensor([len(row) for row in rows])
         ids_BS = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.pad_id)
         mask_BS = (torch.arange(ids_BS.shape[1]) < lengths_B[:, None]).long()
@@ -120,26 +135,38 @@ class PromptPass:
         seen_BS = torch.cat([torch.ones(len(rows), before, dtype=torch.long), mask_BS], dim=1)
         first = self.shape.first_layer if first_layer is None else first_layer
         cache = _KeptKeys(prefix, first, self.shape.layers)
-        model = self.gated.model
+        place_B, place, model = lengths_B - 1, {}, self.gated.model
+        if choices is not None:
+            assert answer_B is not None
+            place_B = answer_B[:, None] + torch.arange(int((lengths_B - answer_B).max()))
+            place_B = place_B.clamp(max=ids_BS.shape[1] - 1)
+            mask = choices.mask(mask_BS, model.dtype)
+            seen_BS = torch.cat([mask.new_zeros(*mask.shape[:3], before), mask], dim=-1)
+            place = {"position_ids": choices.position_BS.to(self.gated.device)}
         with (
-            self._read_at(lengths_B - 1, ids_BS.shape[1]) as read,
+            self._read_at(place_B, ids_BS.shape[1]) as read,
             experts_run_by(model, self.experts),
-            self.gated.session(needs=(), base_only=True),
+            self.gated.session(needs=(), base_only=True) as session,
             suppress(_LastKeysKept),
         ):
+            if choices is not None:
+                real_BS = mask_BS.bool().to(self.gated.device)
+                session.trace = RoutingTrace.of_tokens(real_BS, real_BS)
             model.base_model(
                 input_ids=ids_BS.to(self.gated.device),
                 attention_mask=seen_BS.to(self.gated.device),
+                **place,
                 past_key_values=cache,
                 use_cache=True,
             )
-        return cache.kept, torch.stack([read[name] for name in sorted(read)], dim=1)
+        return cache.kept, torch.stack([read[name] for name in sorted(read)], dim=-2)
 
     @contextmanager
     def _read_at(self, position_B: Tensor, length: int) -> Iterator[dict[int, Tensor]]:
         """Collect what enters the first upper layer (under -1) and what each lower router reads, at a position."""
         read: dict[int, Tensor] = {}
-        flat_B = (torch.arange(len(position_B)) * length + position_B).to(self.gated.device)
+        row_B = torch.arange(len(position_B)).view(-1, *[1] * (position_B.dim() - 1))
+        flat_B = (row_B * length + position_B).to(self.gated.device)
 
         def reader(name: int) -> Any:
             def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
@@ -180,10 +207,13 @@ class StreamedStates:
             return parts[0]
         longest = max(part.own_UVBHSC.shape[-2] for part in parts)
         own = [functional.pad(part.own_UVBHSC, (0, 0, 0, longest - part.own_UVBHSC.shape[-2])) for part in parts]
-        device = question_B.device
+        device, most = question_B.device, max(part.answer_BXD.shape[1] for part in parts)
+        answers = [  # of several answer tokens, as cloze questions have them
+            functional.pad(part.answer_BXD, (0, 0, 0, 0, 0, most - part.answer_BXD.shape[1])) for part in parts
+        ]
         order = torch.tensor([place for places in groups.values() for place in places], device=device).argsort()
         return PromptStates(
-            torch.cat([part.answer_BXD for part in parts])[order],
+            torch.cat(answers)[order],
             torch.cat(own, dim=2)[:, :, order],
             torch.cat([part.length_B for part in parts])[order],
             torch.cat([part.prefix_B for part in parts])[order],

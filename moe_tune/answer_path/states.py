@@ -14,7 +14,8 @@ class PromptStates:
     The tokens before the answer position are a prefix that several questions may share, then the question's own.
 
     Args:
-        answer_BXD: At the answer position: what enters the first upper layer, then what each lower router reads.
+        answer_BXD: At the answer position: what enters the first upper layer, then what each lower router reads. Of
+            cloze questions, which have several answer tokens, (B, W, 1 + R, D), padded on the right.
         own_UVBHSC: Keys (V index 0) and values (V index 1) of each question's own tokens, padded on the right.
         length_B: How many own tokens each question has, its answer token not counted.
         prefix_B: Which prefix comes before them; -1 where there is none.

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -42,6 +43,7 @@ class StorePlan:
         prefix_Q: Which prefix comes before them, int64; -1 where there is none.
         prefix_length_G: Tokens of each prefix, int64.
         position_Q: Position of each answer token in its whole prompt, int64.
+        answers_Q: Answer tokens of each question, int64; ``None`` where each has one.
     """
 
     shape: StateShape
@@ -49,17 +51,25 @@ class StorePlan:
     prefix_Q: Tensor
     prefix_length_G: Tensor
     position_Q: Tensor
+    answers_Q: Tensor | None = None
 
     @property
     def sizes(self) -> dict[str, int]:
         """Bytes of each file of states."""
         tokens = int(self.prefix_length_G.sum() + self.own_length_Q.sum())
-        return {ANSWERS: len(self.own_length_Q) * self.shape.answer_bytes, KEYS_VALUES: tokens * self.shape.token_bytes}
+        answers = len(self.own_length_Q) if self.answers_Q is None else int(self.answers_Q.sum())
+        return {ANSWERS: answers * self.shape.answer_bytes, KEYS_VALUES: tokens * self.shape.token_bytes}
 
     @property
     def bytes(self) -> int:
         """Size of the kept states."""
         return sum(self.sizes.values())
+
+    @cached_property
+    def answer_rows_Q(self) -> list[slice]:
+        """Which of the stored answer tokens are each question's."""
+        counts = [1] * len(self.own_length_Q) if self.answers_Q is None else self.answers_Q.tolist()
+        return [slice(end - count, end) for end, count in zip(itertools.accumulate(counts), counts, strict=True)]
 
     @cached_property
     def prefix_start_G(self) -> list[int]:
@@ -87,7 +97,7 @@ class PromptStore:
         self.description: dict[str, Any] = record["description"]
         shape = plan.shape
         answers = _mapped(folder / ANSWERS, shape.dtype)
-        self._answers_QXD = answers.view(len(plan.own_length_Q), 1 + len(shape.lower_routers), shape.width)
+        self._answers_QXD = answers.view(-1, 1 + len(shape.lower_routers), shape.width)
         self._keys_values = _mapped(folder / KEYS_VALUES, shape.dtype)
         self._own = torch.empty(0, dtype=shape.dtype)
 
@@ -110,9 +120,12 @@ class PromptStore:
             index: self._tokens(plan.prefix_start_G[index], int(plan.prefix_length_G[index]))
             for index in sorted(set(prefix_B.tolist()) - {-1})
         }
-        return PromptStates(
-            self._answers_QXD[rows_B], own_UVBHSC, length_B, prefix_B, prefixes, plan.position_Q[rows_B]
-        )
+        if plan.answers_Q is None:
+            answer_BXD = self._answers_QXD[rows_B]
+        else:
+            parts = [self._answers_QXD[plan.answer_rows_Q[question]] for question in rows_B.tolist()]
+            answer_BXD = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)
+        return PromptStates(answer_BXD, own_UVBHSC, length_B, prefix_B, prefixes, plan.position_Q[rows_B])
 
     def touch(self) -> None:
         """Note that the cache was used now; one that is shared read-only cannot remember it."""
@@ -153,7 +166,10 @@ def open_store(folder: Path) -> PromptStore | None:
 def index_bytes(plan: StorePlan) -> bytes:
     """Return the lengths and positions as the index file holds them: equal bytes, equal plans."""
     names = ("own_length_Q", "prefix_Q", "prefix_length_G", "position_Q")
-    return safetensors.torch.save({name: getattr(plan, name).clone() for name in names}, {"format": str(FORMAT)})
+    kept = {name: getattr(plan, name).clone() for name in names}
+    if plan.answers_Q is not None:
+        kept["answers_Q"] = plan.answers_Q.clone()
+    return safetensors.torch.save(kept, {"format": str(FORMAT)})
 
 
 def record_checksum(record: dict[str, Any], index: bytes) -> str:

@@ -98,7 +98,10 @@ class StoreWriter:
         each, width = plan.shape.answer_values, plan.shape.token_values
         for place, (question, length) in enumerate(zip(question_B, length_B.tolist(), strict=True)):
             planned = int(plan.own_length_Q[question])
-            self._put(ANSWERS, question * each, each, answer_BXD[place])
+            rows = plan.answer_rows_Q[question]
+            count = rows.stop - rows.start
+            answers = answer_BXD[place] if plan.answers_Q is None else answer_BXD[place, :count]
+            self._put(ANSWERS, rows.start * each, count * each, answers)
             own_UVHSC = own_UVBHSC[:, :, place, :, :length]
             self._put(KEYS_VALUES, plan.own_start_Q[question] * width, planned * width, own_UVHSC)
         self._questions.update(question_B)

@@ -31,6 +31,7 @@ class Reach:
         wide_loss: Name of a loss that reads the routing of all tokens; ``None`` if none does.
         lowest_look: Lowest layer that a loss names; ``None`` if none names one.
         refusal: Why the model's family does not allow the answer path (``ModelFamily.answer_path_refusal``).
+        cloze: Whether the choices' texts are scored, several answer tokens per question.
     """
 
     first_layer: int
@@ -39,6 +40,7 @@ class Reach:
     wide_loss: str | None = None
     lowest_look: int | None = None
     refusal: str | None = None
+    cloze: bool = False
 
     @classmethod
     def of(
@@ -96,9 +98,15 @@ def decide_way(split: str, reach: Reach, settings: AnswerPath, sizes: SplitSizes
     """Return how the batches of a split go; a pure function of its arguments, which loads and changes nothing.
 
     Raises:
-        ConfigError: The answer path is demanded where it is not exact, or a question alone is above the limit.
+        ConfigError: The answer path is demanded where it is not exact, a question alone is above the limit, or a cloze
+            question's choices cannot run side by side.
     """
     refuse_demand(reach, settings)
+    if reach.cloze and reach.refusal:
+        raise ConfigError(
+            f"expected attention to all earlier tokens but got {reach.refusal} (model.base, split {split}): "
+            "the choices of a cloze question could not run side by side. Hint: --data.protocol lm_eval."
+        )
     training, limit = split == "train", settings.limit_gb * 1e9
     if settings.use == "trunk":
         return _trunk_or_prompts(reach, sizes, limit) if training else WayDecision(Way.FULL_PROMPTS)
@@ -133,6 +141,6 @@ def refuse_demand(reach: Reach, settings: AnswerPath) -> None:
 
 def _trunk_or_prompts(reach: Reach, sizes: SplitSizes, limit: float) -> WayDecision:
     below = reach.lowest_look is not None and reach.lowest_look < reach.first_layer
-    if reach.adapter or not reach.first_layer or below or sizes.trunk_bytes > limit:
+    if reach.adapter or reach.cloze or not reach.first_layer or below or sizes.trunk_bytes > limit:
         return WayDecision(Way.FULL_PROMPTS)
     return WayDecision(Way.TRUNK)

@@ -52,8 +52,7 @@ def base_answers(trainer: Trainer, tuner: RouterTuner, split: str, known: Known)
 def answered(tuner: RouterTuner, split: str, results: SplitResults) -> pd.DataFrame:
     """Return one row per answered question of a split, of all processes."""
     results.join()
-    kept = (torch.cat(part) for part in (results.question_Q, results.log_probs_QA, results.letter_mass_Q))
-    return question_frame(tuner.quiz.questions(split), *kept)
+    return question_frame(tuner.quiz.questions(split), torch.cat(results.question_Q), results.answers)
 
 
 def validation_batches(trainer: Trainer, tuner: RouterTuner) -> Iterable[Batch]:

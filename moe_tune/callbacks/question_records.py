@@ -1,6 +1,6 @@
 """QuestionRecords: how every single question was answered."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ from moe_tune.tuner.router_tuner import RouterTuner
 
 class QuestionRecords(Callback):
     """Writes ``questions/<split>.parquet``: id, content_hash, subject, gold, log_probs, prediction, one row a question.
+
+    Under a cloze protocol ``log_likelihoods`` and ``log_likelihoods_per_byte`` of the choices' texts come after them.
 
     It prints each split's accuracy with its Wilson interval, and says ``chance`` when the interval holds
     the accuracy of guessing; the letters' mean share of the vocabulary's probability, and when all answers are one
@@ -48,8 +50,7 @@ class QuestionRecords(Callback):
         frames = {}
         for split, results in tuner.results.items():
             results.join()
-            kept = (torch.cat(part) for part in (results.question_Q, results.log_probs_QA, results.letter_mass_Q))
-            frames[split] = question_frame(tuner.quiz.questions(split), *kept)
+            frames[split] = question_frame(tuner.quiz.questions(split), torch.cat(results.question_Q), results.answers)
             if trainer.is_global_zero:
                 write_parquet(frames[split], self.directory.path / "questions" / f"{split}.parquet")
         return frames
@@ -76,32 +77,50 @@ class PredictionRecords(Callback):
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: RouterTuner) -> None:
         """Write them."""
-        index_Q = joined_over_ranks(torch.cat([one["question_B"] for one in self.seen]))
-        log_probs_QA = joined_over_ranks(torch.cat([one["log_probs_BA"] for one in self.seen]))
-        mass_Q = joined_over_ranks(torch.cat([one["mass_B"] for one in self.seen]))
+        rows = {name: joined_over_ranks(torch.cat([one[name] for one in self.seen])) for name in self.seen[0]}
+        index_Q = rows.pop("question_B")
         if not trainer.is_global_zero:
             return
         quiz: QuizDataModule = trainer.datamodule
         split, file = quiz.predict_split, self.directory.path / "predictions.parquet"
-        write_parquet(question_frame(quiz.questions(split), index_Q, log_probs_QA, mass_Q), file)
+        write_parquet(question_frame(quiz.questions(split), index_Q, rows), file)
         if split.startswith("test"):
             self.directory.record_opening(f"{split} (predict)", len(index_Q))
         rank_zero_info(f"predictions of {len(index_Q):,} questions: {file}")
 
 
 def question_frame(
-    questions: Sequence[Question], index_Q: torch.Tensor, log_probs_QA: torch.Tensor, mass_Q: torch.Tensor
+    questions: Sequence[Question], index_Q: torch.Tensor, answers: Mapping[str, torch.Tensor]
 ) -> pd.DataFrame:
-    """Return one row per answered question, in the split's order."""
+    """Return one row per answered question, in the split's order.
+
+    Under a cloze protocol two lists more per question: the choices' log-likelihoods, and those per byte of their texts.
+
+    Args:
+        questions: All questions of the split.
+        index_Q: Which of them were answered.
+        answers: What is kept of each answer, by ``Judged``'s names.
+    """
     order_Q = index_Q.argsort()
     rows = []
-    for index, log_probs_A in zip(index_Q[order_Q].tolist(), log_probs_QA[order_Q].double(), strict=True):
+    for index, log_probs_A in zip(index_Q[order_Q].tolist(), answers["log_probs_BA"][order_Q].double(), strict=True):
         one = questions[index]
         letters = log_probs_A[: len(one.choices)]
         about = (one.id, one.content_hash, one.subject, one.answer)
         rows.append((*about, letters.tolist(), int(letters.argmax()), len(one.choices)))
     frame = pd.DataFrame(rows, columns=["id", "content_hash", "subject", "gold", "log_probs", "prediction", "choices"])
-    return frame.assign(letter_mass=mass_Q[order_Q].double().numpy())
+    mass_Q = answers.get("letter_mass_B")
+    frame["letter_mass"] = np.nan if mass_Q is None else mass_Q[order_Q].double().numpy()
+    if (log_likelihood_QA := answers.get("log_likelihood_BA")) is not None:
+        texts = [questions[index].choices for index in index_Q[order_Q].tolist()]
+        found = zip(log_likelihood_QA[order_Q].double().tolist(), texts, strict=True)
+        raw = [values[: len(own)] for values, own in found]
+        frame["log_likelihoods"] = raw
+        frame["log_likelihoods_per_byte"] = [
+            [value / len(text.encode()) for value, text in zip(*pair, strict=True)]
+            for pair in zip(raw, texts, strict=True)
+        ]
+    return frame
 
 
 def accuracy_line(split: str, frame: pd.DataFrame) -> str:
@@ -117,4 +136,6 @@ def accuracy_line(split: str, frame: pd.DataFrame) -> str:
     guess = float((1 / frame["choices"]).mean())
     verdict = f": chance is {100 * guess:.1f}" if low <= guess <= high else ""
     one = f"; {same}" if (same := one_letter(frame["prediction"])) else ""
-    return f"{split}: accuracy {accuracy_text(right, n)}{verdict}; letter mass {frame['letter_mass'].mean():.3f}{one}"
+    mass = frame["letter_mass"].mean()
+    letters = "" if np.isnan(mass) else f"; letter mass {mass:.3f}"  # no letters are asked for under cloze
+    return f"{split}: accuracy {accuracy_text(right, n)}{verdict}{letters}{one}"

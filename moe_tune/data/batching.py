@@ -10,6 +10,7 @@ from torch.utils.data.distributed import DistributedSampler
 
 from moe_tune.base.errors import ConfigError
 from moe_tune.data.encoding import PromptedQuestion
+from moe_tune.data.packed import PackedChoices
 
 POOL = 50
 """Batches per bucket pool: large enough that a batch's prompts are of like length, small enough to stay random."""
@@ -26,6 +27,7 @@ class Batch(NamedTuple):
         question_B: Index of the question in its split's list.
         subject_B: Index of its subject in the list of subjects.
         choice_count_B: Number of its choices.
+        choices: The choices behind each prompt under a cloze protocol; the last prompt token predicts their first.
 
     Shape:
         ``(B, S)`` and ``(B,)``, all int64; B questions, S tokens of the longest.
@@ -38,6 +40,11 @@ class Batch(NamedTuple):
     question_B: torch.Tensor
     subject_B: torch.Tensor
     choice_count_B: torch.Tensor
+    choices: PackedChoices | None = None
+
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch on a device."""
+        return Batch(*(None if value is None else value.to(device) for value in self))  # type: ignore[arg-type]
 
 
 class PromptDataset(Dataset[Batch]):
@@ -47,24 +54,26 @@ class PromptDataset(Dataset[Batch]):
         self.prompts = prompts
         self.pad_id = pad_id
         self._subject = {name: index for index, name in enumerate(subjects)}
+        self._most = max((len(one.question.choices) for one in prompts), default=0)
 
     def __len__(self) -> int:
         return len(self.prompts)
 
     def __getitem__(self, indices: list[int]) -> Batch:
         prompts = [self.prompts[one] for one in indices]
-        lengths_B = torch.tensor([len(one.ids_S) for one in prompts])
+        lengths_B = torch.tensor([one.length for one in prompts])
         input_ids_BS = torch.nn.utils.rnn.pad_sequence(
-            [one.ids_S.long() for one in prompts], batch_first=True, padding_value=self.pad_id
+            [one.row_S.long() for one in prompts], batch_first=True, padding_value=self.pad_id
         )
         return Batch(
             input_ids_BS=input_ids_BS,
             attention_mask_BS=(torch.arange(input_ids_BS.shape[1]) < lengths_B[:, None]).long(),
-            answer_position_B=lengths_B - 1,
+            answer_position_B=torch.tensor([len(one.ids_S) - 1 for one in prompts]),
             gold_B=torch.tensor([one.gold for one in prompts]),
             question_B=torch.tensor(indices),
             subject_B=torch.tensor([self._subject[one.question.subject] for one in prompts]),
             choice_count_B=torch.tensor([len(one.question.choices) for one in prompts]),
+            choices=PackedChoices.of(prompts, self._most) if prompts[0].choices else None,
         )
 
 

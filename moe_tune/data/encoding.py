@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import track
 
 from moe_tune.base.errors import ConfigError, DataError, ModelError
+from moe_tune.data.chat import BROKEN, ChatTemplate
 from moe_tune.data.protocol import AUXILIARY, PromptProtocol
 from moe_tune.data.question import Question
 from moe_tune.data.validation import BadRow, OnBadRow, bad_rows_message
@@ -33,6 +34,7 @@ class PromptedQuestion:
         question: The question asked.
         ids_S: Token ids of the prompt up to, and without, the answer letter; int32. The last predicts it.
         shots: Worked examples in the prompt.
+        choices: Token ids of each choice's text under a cloze protocol, int32; else nothing.
 
     Shape:
         ids_S: ``(S,)``, S tokens.
@@ -41,11 +43,22 @@ class PromptedQuestion:
     question: Question
     ids_S: torch.Tensor
     shots: int
+    choices: tuple[torch.Tensor, ...] = ()
 
     @property
     def gold(self) -> int:
         """Index of the right choice, from 0."""
         return self.question.answer
+
+    @property
+    def row_S(self) -> torch.Tensor:
+        """The tokens that run: the prompt's, and those of each choice but its last, which predicts nothing."""
+        return torch.cat([self.ids_S, *(ids[:-1] for ids in self.choices)]) if self.choices else self.ids_S
+
+    @property
+    def length(self) -> int:
+        """Number of tokens that run."""
+        return len(self.ids_S) + sum(len(ids) - 1 for ids in self.choices)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,23 +67,25 @@ class EncodedSplit:
 
     Args:
         prompts: One per question that fits the context, in the order of the split.
-        letter_ids: Token of each answer letter, up to the largest number of choices.
+        letter_ids: Token of each answer letter, up to the largest number of choices; none under a cloze protocol.
         dropped: Questions left out because their prompt is too long even without examples.
         shortened: Question id to the number of examples kept, where whole examples were left out to fit.
+        template: sha256 of the chat template, if there is one.
     """
 
     prompts: list[PromptedQuestion]
     letter_ids: list[int]
     dropped: tuple[BadRow, ...]
     shortened: dict[str, int]
+    template: str | None = None
 
 
 class PromptEncoder:
     """Turns questions into token ids under one protocol, the way lm-evaluation-harness does.
 
-    Prompts begin with the special tokens that the tokenizer puts before a text, and never end with one. Nothing is ever
-    truncated: a prompt that is too long loses whole examples, the last first. Control tokens that occur in a question's
-    text are encoded as plain text.
+    Prompts begin with the special tokens that the tokenizer puts before a text, and never end with one; a chat template
+    that begins a text itself gets no second one. Nothing is ever truncated: a prompt that is too long loses whole
+    examples, the last first. Control tokens that occur in a question's text are encoded as plain text.
 
     Args:
         tokenizer: A fast tokenizer of transformers.
@@ -80,6 +95,7 @@ class PromptEncoder:
         examples: The examples of each subject; the first ``few_shot`` are taken.
 
     Raises:
+        ConfigError: The protocol is a chat and the tokenizer has no chat template.
         ModelError: The tokenizer is not a fast one.
 
     Reference:
@@ -100,7 +116,8 @@ class PromptEncoder:
                 "Hint: use a model with a tokenizer.json; only those can encode control tokens as text."
             )
         self.tokenizer = tokenizer
-        self.prefix = _prefix(tokenizer)
+        self.chat = ChatTemplate(tokenizer) if protocol.kind == "chat" else None
+        self.prefix = [] if self.chat is not None and self.chat.begins_itself else _prefix(tokenizer)
         self.protocol = protocol
         self.max_length = max_length
         self.few_shot = few_shot
@@ -114,7 +131,7 @@ class PromptEncoder:
             DataError: A prompt is too long without examples under ``error``, or none fits.
             ModelError: An answer letter is not one token of its own after every prompt.
         """
-        ids: dict[int, torch.Tensor] = {}
+        ids: dict[int, tuple[torch.Tensor, tuple[torch.Tensor, ...]]] = {}
         shots = {index: self._shots(one) for index, one in enumerate(questions)}
         lengths: dict[int, int] = {}
         pending = list(shots)
@@ -124,11 +141,12 @@ class PromptEncoder:
                 groups.setdefault((questions[index].subject, shots[index]), []).append(index)
             pending = []
             for group in track(groups.values(), "prompts", console=Console(stderr=True), transient=True):
-                texts = [self._text(questions[index], shots[index]) for index in group]
-                for index, ids_S in zip(group, self._tokens_of_group(texts), strict=True):
-                    lengths[index] = len(ids_S)
-                    if len(ids_S) <= self.max_length:
-                        ids[index] = ids_S
+                texts = [self.text(questions[index], shots[index]) for index in group]
+                answers = [self.protocol.answers(questions[index]) if self.cloze else [] for index in group]
+                for index, one in zip(group, self._with_answers(texts, answers), strict=True):
+                    lengths[index] = len(one[0]) + max((len(answer) - 1 for answer in one[1]), default=0)
+                    if lengths[index] <= self.max_length:
+                        ids[index] = one
                     elif shots[index]:
                         shots[index] -= 1
                         pending.append(index)
@@ -141,11 +159,17 @@ class PromptEncoder:
             raise DataError(bad_rows_message(dropped, f"protocol {self.protocol.name}, data.max_length"))
         kept = {index: questions[index] for index in sorted(ids)}
         return EncodedSplit(
-            [PromptedQuestion(one, ids[index], shots[index]) for index, one in kept.items()],
-            self.letter_ids(list(kept.values())),
+            [PromptedQuestion(one, ids[index][0], shots[index], ids[index][1]) for index, one in kept.items()],
+            [] if self.cloze else self.letter_ids(list(kept.values())),
             tuple(dropped),
             {one.id: shots[index] for index, one in kept.items() if shots[index] < self._shots(one)},
+            None if self.chat is None else self.chat.sha256,
         )
+
+    @property
+    def cloze(self) -> bool:
+        """Whether the choices' texts are scored."""
+        return self.protocol.kind == "cloze"
 
     def letter_ids(self, questions: Sequence[Question]) -> list[int]:
         """Return the token of each answer letter, after checking it behind every prompt.
@@ -157,8 +181,9 @@ class PromptEncoder:
             ModelError: A letter is several tokens, merges with the prompt, is unknown, or shares its token.
         """
         letters = self.protocol.letters(max(len(one.choices) for one in questions))
-        prompts = [self.protocol.prompt(one) for one in questions]
-        tails = sorted({one[-TAIL:] for one in prompts} | set(prompts[:: -(-len(prompts) // WHOLE)]))
+        # In a chat all end with the same text of the template, whose control tokens may be longer than a tail.
+        ends = {self.protocol.prompt(one)[-TAIL:] for one in questions} if self.chat is None else set()
+        tails = sorted(ends | {self.text(one) for one in questions[:: -(-len(questions) // WHOLE)]})
         plain = list(self._tokens(tails))
         found: list[int] = []
         for letter in letters:
@@ -184,11 +209,14 @@ class PromptEncoder:
     def parts(self, prompt: PromptedQuestion) -> torch.Tensor:
         """Return the part of the prompt each of its tokens belongs to, as index into ``PARTS``."""
         examples = self.examples.get(prompt.question.subject, ())[: prompt.shots]
-        pieces = self.protocol.pieces(prompt.question, examples)
+        if self.chat is None:
+            pieces = self.protocol.pieces(prompt.question, examples)
+        else:
+            pieces = self.chat.pieces(self.protocol, prompt.question, examples)
         encoded = self.tokenizer(
             "".join(text for _, text in pieces),
             add_special_tokens=False,
-            split_special_tokens=True,
+            split_special_tokens=self.chat is None,
             return_offsets_mapping=True,
         )
         spans = [(0, 0)] * len(self.prefix) + encoded["offset_mapping"]
@@ -206,18 +234,44 @@ class PromptEncoder:
         # Questions without a subject have no examples of their subject.
         return 0 if question.subject == AUXILIARY else self.few_shot
 
-    def _text(self, question: Question, shots: int) -> str:
+    def text(self, question: Question, shots: int = 0) -> str:
+        """Return the text of a prompt, with so many examples of its subject.
+
+        Raises:
+            ConfigError: The subject has fewer examples.
+        """
         examples = self.examples.get(question.subject, ())
         if shots > len(examples):
             raise ConfigError(
                 f"expected {shots} examples of {question.subject!r} in the split dev but got {len(examples)} "
                 "(data.few_shot). Hint: lower data.few_shot."
             )
+        if self.chat is not None:
+            return self.chat.text(self.protocol.messages(question, examples[:shots]))
         return self.protocol.prompt(question, examples[:shots])
+
+    def _with_answers(
+        self, texts: list[str], answers: list[list[str]]
+    ) -> Iterator[tuple[torch.Tensor, tuple[torch.Tensor, ...]]]:
+        """Yield the tokens of each prompt, and those that each of its answers adds to it."""
+        whole = iter(
+            self._tokens_of_group([text + one for text, given in zip(texts, answers, strict=True) for one in given])
+        )
+        for text, ids_S, given in zip(texts, self._tokens_of_group(texts), answers, strict=True):
+            added = tuple(next(whole)[len(ids_S) :] for _ in given)
+            for answer, tokens in zip(given, added, strict=True):
+                if not len(tokens):
+                    raise ModelError(
+                        f"expected tokens of the answer {answer!r} but it adds none to {text[-20:]!r} "
+                        f"(protocol {self.protocol.name}). Hint: choose a protocol made for this tokenizer."
+                    )
+            yield ids_S, added
 
     def _tokens_of_group(self, texts: list[str]) -> Iterator[torch.Tensor]:
         # Prompts of a subject begin with the same examples, at five shots most of the text: those are encoded once, up
         # to the start of a line well before the prompts part, where that is shown to change nothing.
+        if not texts:
+            return
         first, last = min(texts), max(texts)
         same = next((at for at, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))
         cut = max((match.end() for match in LINE_START.finditer(first[: max(same - TAIL, 0)])), default=0)
@@ -235,9 +289,11 @@ class PromptEncoder:
         remaining = iter(texts)
         while chunk := list(islice(remaining, CHUNK)):
             encoded = self.tokenizer(
-                chunk, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False
+                chunk, add_special_tokens=False, split_special_tokens=self.chat is None, return_attention_mask=False
             )
-            for ids in encoded["input_ids"]:
+            for text, ids in zip(chunk, encoded["input_ids"], strict=True):
+                if self.chat is not None and BROKEN in text:
+                    ids = self.chat.ids(text)
                 yield torch.from_numpy(np.asarray(ids, dtype=np.int32))
 
 

@@ -121,9 +121,10 @@ class QuizDataModule(LightningDataModule):
                 "protocol": self._protocol(name).name,
                 "few_shot": self.few_shot,
                 "n": len(encoded.prompts),
-                "longest": max(len(one.ids_S) for one in encoded.prompts),
-                "tokens": sum(len(one.ids_S) for one in encoded.prompts),
+                "longest": max(one.length for one in encoded.prompts),
+                "tokens": sum(one.length for one in encoded.prompts),
                 "letter_ids": encoded.letter_ids,
+                **({"chat_template_sha256": encoded.template} if encoded.template else {}),
                 "shortened": encoded.shortened,
                 "dropped": [{"where": one.where, "reason": one.reason} for one in encoded.dropped],
                 "dropped_sha256": drop_list_hash(encoded.dropped),
@@ -211,6 +212,10 @@ class QuizDataModule(LightningDataModule):
         """Return the name of the protocol a split is asked under."""
         return self._protocol(name).name
 
+    def is_cloze(self, name: str) -> bool:
+        """Return whether the choices' texts of a split are scored, not letters."""
+        return self._protocol(name).kind == "cloze"
+
     def limit(self, name: str, questions: int) -> None:
         """Go on with a sample of a split's questions, by subject; recorded in the manifest like a limit asked for."""
         self.splits.limit(name, questions)
@@ -249,7 +254,7 @@ class QuizDataModule(LightningDataModule):
     def _loader(self, name: str, batch_size: int, shuffle: bool = False) -> DataLoader[Batch]:
         prompts = self.encoded(name).prompts
         sampler = BucketBatchSampler(
-            [len(one.ids_S) for one in prompts],
+            [one.length for one in prompts],
             batch_size,
             shuffle,
             self.seed,

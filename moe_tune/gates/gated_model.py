@@ -324,10 +324,11 @@ class GatedModel:
         tokens = kwargs.get("input_ids", args[0] if args else None)
         tokens = kwargs["inputs_embeds"] if tokens is None else tokens
         mask = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
-        if mask is None:
-            mask = torch.ones(tokens.shape[:2], dtype=torch.long, device=tokens.device)
+        if mask is not None and mask.dim() == 4:
+            return  # who says which token sees which has opened the trace
         # In generation the mask also covers the cached positions; the current ones are the last.
-        self._session.trace = RoutingTrace.of_batch(mask[:, -tokens.shape[1] :], self._session.needs)
+        real_BS = torch.ones(tokens.shape[:2], device=tokens.device) if mask is None else mask[:, -tokens.shape[1] :]
+        self._session.trace = RoutingTrace.of_batch(real_BS, self._session.needs)
 
     def _close(self, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
         if self._session.trace is not None:

@@ -28,6 +28,7 @@ class Split:
         kept: Prompt tokens that are cached: without answer tokens, shared prefixes counted once.
         source: Where the figures come from, in words.
         prefixes: Prefixes that prompts share.
+        answers: Mean answer tokens of a question: 1, but for cloze questions, whose choices' tokens they are.
     """
 
     questions: int
@@ -35,6 +36,7 @@ class Split:
     kept: float
     source: str
     prefixes: int = 0
+    answers: float = 1.0
 
     @property
     def length(self) -> float:
@@ -44,12 +46,12 @@ class Split:
     @property
     def pass_batches(self) -> float:
         """Batches of a pass over the prompts: a prefix goes by itself, and the prompts it begins form their own."""
-        return max(1.0, (self.kept + self.questions) / PASS_TOKENS + 2 * self.prefixes)
+        return max(1.0, (self.kept + self.answers * self.questions) / PASS_TOKENS + 2 * self.prefixes)
 
     @property
     def pass_tokens(self) -> float:
         """Mean tokens of such a batch."""
-        return (self.kept + self.questions) / self.pass_batches
+        return (self.kept + self.answers * self.questions) / self.pass_batches
 
     def part(self, share: float) -> "Split":
         """Return a sample of the split.
@@ -59,7 +61,7 @@ class Split:
         """
         questions = max(1, int(share * self.questions))
         share = questions / self.questions
-        return Split(questions, share * self.tokens, share * self.kept, self.source, self.prefixes)
+        return Split(questions, share * self.tokens, share * self.kept, self.source, self.prefixes, self.answers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ class Costs:
 
     def cache_bytes(self, split: Split) -> float:
         """Return the bytes a split's prompt cache takes: keys and values per token, hidden states per question."""
-        return split.kept * self.states.token_bytes + split.questions * self.states.answer_bytes
+        return split.kept * self.states.token_bytes + split.questions * split.answers * self.states.answer_bytes
 
     def trunk_bytes(self, split: Split) -> float:
         """Return the bytes of a split's trunk cache: one hidden state per token."""
@@ -182,9 +184,9 @@ class Costs:
             batch: Questions per batch.
             training: Whether gradients are computed, which go down to the first layer with a head.
         """
-        return self._seconds(split, batch, 1.0, range(self.first_layer, len(self.shape.dense_L)), training) + (
-            2 * (1 + training) * split.kept * self.states.token_bytes / self.machine.copy
-        )
+        return self._seconds(
+            split, batch, split.answers, range(self.first_layer, len(self.shape.dense_L)), training
+        ) + (2 * (1 + training) * split.kept * self.states.token_bytes / self.machine.copy)
 
     def prompt_seconds(self, split: Split, batch: int, training: bool = False, recomputed: bool = False) -> float:
         """Return the seconds of all questions of a split on full prompts, an epoch or an evaluation.

@@ -1,7 +1,7 @@
 """What is known of a fit before it runs: counts, bytes and seconds, and the way each split goes."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -34,7 +34,10 @@ def report_of(
     if tuner.peft:
         trainable += adapter_parameters(tuner.base, tuner.peft)
     reach = Reach.of(layers, tuner.scope, bool(tuner.peft), tuner.losses, shape.refusal)
-    ways = {name: _way(name, split, costs, reach, tuner.answer_path) for name, split in splits.items()}
+    ways = {
+        name: _way(name, split, costs, replace(reach, cloze=quiz.is_cloze(name)), tuner.answer_path)
+        for name, split in splits.items()
+    }
     way, train, _ = ways["train"]
     again = tuner.base.gradient_checkpointing
     on = way in (Way.CACHED, Way.STREAMED)

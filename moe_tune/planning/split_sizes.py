@@ -42,11 +42,13 @@ def split_of(prompts: list[PromptedQuestion], questions: int, prompt_tokens: flo
     if prompt_tokens is not None:
         return _flat(questions, prompt_tokens, "counted; tokens as given")
     shared = shared_prefixes(prompts)
-    tokens = sum(len(one.ids_S) for one in prompts)
+    tokens = sum(one.length for one in prompts)
     own = sum(len(one.ids_S) - 1 - shared.length(place) for place, one in enumerate(prompts))
     times = questions / len(prompts)
     source = "counted" if times == 1 else f"tokens by a sample of {len(prompts)} prompts"
-    return Split(questions, times * tokens, times * own + sum(map(len, shared.tokens_G)), source, len(shared.tokens_G))
+    kept, prefixes = times * own + sum(map(len, shared.tokens_G)), len(shared.tokens_G)
+    answers = sum(one.length - len(one.ids_S) + 1 for one in prompts) / len(prompts)
+    return Split(questions, times * tokens, kept, source, prefixes, answers)
 
 
 def _prompts(

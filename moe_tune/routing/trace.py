@@ -19,7 +19,8 @@ class RoutingTrace:
 
     Args:
         real_T: True for real tokens, False for padding.
-        answer_T: True at the answer position of each question (its last real token).
+        answer_T: True at the answer position of each question (its last real token); of a cloze question at its last
+            prompt token and every token of a choice but the last.
         question_T: Index within the batch of the question a token belongs to.
         needs: Costly extras to record: ``hidden``, ``base_logits``.
         answer_only: The forward pass saw answer tokens alone (the answer path); nothing is known of the others.
@@ -53,6 +54,14 @@ class RoutingTrace:
         answer_BS = real_BS & (place_S[None] == last_B[:, None])
         question_BS = torch.arange(questions, device=real_BS.device)[:, None].expand(questions, positions)
         return cls(real_BS.reshape(-1), answer_BS.reshape(-1), question_BS.reshape(-1), needs)
+
+    @classmethod
+    def of_tokens(
+        cls, real_BS: Tensor, answer_BS: Tensor, needs: frozenset[str] = frozenset(), *, answer_only: bool = False
+    ) -> "RoutingTrace":
+        """Open a trace for a padded batch whose rows have several answer tokens, as the choices of a cloze question."""
+        question_BS = torch.arange(len(real_BS), device=real_BS.device)[:, None].expand_as(real_BS)
+        return cls(real_BS.reshape(-1), answer_BS.reshape(-1), question_BS.reshape(-1), needs, answer_only)
 
     @classmethod
     def of_answers(
@@ -98,6 +107,11 @@ class RoutingTrace:
             every = len(index_T) == len(mask_T)
             self._rows[scope] = (slice(None), None) if every else (index_T, (~mask_T).nonzero().squeeze(-1))
         return self._rows[scope]
+
+    def first_answers(self) -> Tensor:
+        """Return where, among the tokens of scope ``answer``, the first of each question stands."""
+        question_T = self.question_T[self.answer_T]
+        return torch.cat([question_T.new_ones(1, dtype=torch.bool), question_T.diff() != 0]).nonzero().squeeze(-1)
 
     def record(self, output: RouterOutput) -> None:
         """Keep a layer's output while the trace is open; drop it afterwards."""

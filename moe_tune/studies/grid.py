@@ -19,6 +19,7 @@ from moe_tune.heads.identity import IdentityHead
 from moe_tune.routing import RoutingTrace
 from moe_tune.stats.paired import PairedResult, compare_paired
 from moe_tune.tuner.calibration import calibrate
+from moe_tune.tuner.judged import Judged
 from moe_tune.tuner.opening import open_model
 from moe_tune.tuner.router_tuner import RouterTuner
 from moe_tune.tuner.split_results import SplitResults
@@ -72,11 +73,10 @@ class _Panel:
     def needs(self) -> frozenset[str]:
         return self.results[0].needs
 
-    def add(self, trace: RoutingTrace, batch: Batch, log_probs_BA: Tensor, loss_B: Tensor, mass_B: Tensor) -> None:
+    def add(self, trace: RoutingTrace, batch: Batch, judged: Judged) -> None:
         heads = len(self.results)
         for index, one in enumerate(self.results):
-            own = slice(index, None, heads)
-            one.add(trace.of_head(index, heads), batch, log_probs_BA[own], loss_B[own], mass_B[own])
+            one.add(trace.of_head(index, heads), batch, judged.of_head(index, heads))
 
 
 class Grid:
@@ -152,7 +152,7 @@ def run_grid(host: RouterTuner, quiz: QuizDataModule, points: list[Point], train
         place_Q, order_Q = torch.cat(results.question_Q).sort()
         questions = [quiz.questions("validation")[place] for place in place_Q.tolist()]
         gold_Q = np.array([one.answer for one in questions])
-        right.append(torch.cat(results.log_probs_QA)[order_Q].argmax(-1).numpy() == gold_Q)
+        right.append(results.log_probs_QA[order_Q].argmax(-1).numpy() == gold_Q)
     hashes, subjects = [one.content_hash for one in questions], [one.subject for one in questions]
     compared: list[Any] = [None]
     compared += [compare_paired(right[0][None], one[None], hashes, subjects, [quiz.seed]) for one in right[1:]]

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
 
 from moe_tune.base.ranks import summed_over_ranks
 from moe_tune.data.batching import Batch
@@ -12,6 +11,7 @@ from moe_tune.metrics.base import Outcome
 from moe_tune.metrics.expert_accuracy import ExpertAccuracy
 from moe_tune.routing import LayerTable, RoutingTrace
 from moe_tune.tuner.examiner import Examiner
+from moe_tune.tuner.judged import Judged
 from moe_tune.tuner.train_table import HiddenSample, TrainTable, ids_hash
 
 SPLIT = "train"
@@ -46,13 +46,12 @@ class _TableRecorder:
         self.sample = HiddenSample(shape.num_questions)
         self.asked_S, self.right_S = (torch.zeros(shape.num_subjects, dtype=torch.long, device=device) for _ in "ab")
 
-    def add(self, trace: RoutingTrace, batch: Batch, log_probs_BA: Tensor, loss_B: Tensor, mass_B: Tensor) -> None:
-        correct_B = log_probs_BA.argmax(-1) == batch.gold_B
+    def add(self, trace: RoutingTrace, batch: Batch, judged: Judged) -> None:
+        correct_B = judged.log_probs_BA.argmax(-1) == batch.gold_B
         self.metric.update(trace, Outcome(correct_B, batch.subject_B, batch.question_B))
         self.asked_S.index_add_(0, batch.subject_B, torch.ones_like(batch.subject_B))
         self.right_S.index_add_(0, batch.subject_B, correct_B.long())
-        # At the answer scope a trace has one token per question, in the order of the batch.
-        self.sample.add(batch.question_B, list(trace.at("answer")))
+        self.sample.add(batch.question_B, [one.rows(trace.first_answers()) for one in trace.at("answer")])
 
     def tables(self) -> dict[int, LayerTable]:
         counts = self.metric.compute()

@@ -10,7 +10,6 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from rich.console import Console
 from rich.progress import track
-from torch import Tensor
 
 from moe_tune.answer_path.answering import Answering
 from moe_tune.answer_path.way import Way
@@ -19,6 +18,7 @@ from moe_tune.data.batching import Batch
 from moe_tune.metrics.base import MetricShape
 from moe_tune.metrics.evidence import SCOPES, RoutingEvidence
 from moe_tune.routing import Part, RoutingTrace, Scope
+from moe_tune.tuner.judged import Judged
 from moe_tune.tuner.objective import TaskLoss, judge, letter_mass
 from moe_tune.tuner.split_results import SplitResults
 
@@ -30,8 +30,8 @@ class Recorder(Protocol):
     def needs(self) -> frozenset[str]:
         """Costly extras of the routing that it reads: ``hidden``, ``base_logits``."""
 
-    def add(self, trace: RoutingTrace, batch: Batch, log_probs_BA: Tensor, loss_B: Tensor, mass_B: Tensor) -> None:
-        """Add a batch and its letters' mass; where heads act side by side, each question has a row for each of them."""
+    def add(self, trace: RoutingTrace, batch: Batch, judged: Judged) -> None:
+        """Add a batch; where heads act side by side, each question has a row for each of them."""
 
 
 Kept = TypeVar("Kept", bound=Recorder)
@@ -79,8 +79,8 @@ class Examiner:
                 self.answering.keep(split)
 
     @torch.no_grad()
-    def answer_batch(self, batch: Batch, split: str, recorder: Recorder | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return letter log-probabilities (B x N, A), task loss and letter mass of each question (B x N,).
+    def answer_batch(self, batch: Batch, split: str, recorder: Recorder | None = None) -> Judged:
+        """Return the log-probabilities of the choices and the task loss of each question.
 
         Raises:
             DataError: The heads were calibrated on questions of the split.
@@ -95,15 +95,16 @@ class Examiner:
             with self.gated.session(needs=() if recorder is None else recorder.needs) as session, self.numerics():
                 logits_BV = self.answering.logits(batch, split).float()
                 letters = self.quiz.letter_token_ids(split)
-                log_probs_BA, loss_B = judge(logits_BV, batch, letters, self.task_loss, split)
-                mass_B = letter_mass(logits_BV, batch, letters)
+                judged = judge(logits_BV, batch, letters, self.task_loss, split)
+                if batch.choices is None:
+                    judged = judged._replace(letter_mass_B=letter_mass(logits_BV, batch, letters))
                 if recorder is not None:
                     assert session.trace is not None
-                    recorder.add(session.trace, batch, log_probs_BA, loss_B, mass_B)
+                    recorder.add(session.trace, batch, judged)
         finally:
             if training:
                 self.gated.train(True)
-        return log_probs_BA, loss_B, mass_B
+        return judged
 
     def evaluate(
         self, split: str, recorder: Kept, batches: Iterable[Batch] | None = None, announced: str | None = None
@@ -121,7 +122,7 @@ class Examiner:
         self.gated.train(False)
         try:
             for batch in asked:
-                self.answer_batch(Batch(*(value.to(self.gated.device) for value in batch)), split, recorder)
+                self.answer_batch(batch.to(self.gated.device), split, recorder)
         finally:
             self.gated.train(training)
         return recorder

@@ -10,9 +10,11 @@ from torch.nn import functional
 
 from moe_tune.base.errors import ConfigError, NumericsError
 from moe_tune.data.batching import Batch
+from moe_tune.data.module import QuizDataModule
 from moe_tune.gates.gated_model import GatedModel
 from moe_tune.losses.base import CONTEXT_EXTRAS, AuxLoss, LossContext
 from moe_tune.routing import Scope
+from moe_tune.tuner.judged import Judged, judge_choices
 
 TaskLoss = Literal["letters", "vocabulary"]
 """Cross-entropy over the answer letters, or over the full vocabulary; at the answer position."""
@@ -20,14 +22,14 @@ Parts = dict[str, tuple[float, Tensor]]
 """The weight and the unscaled value of each loss by name; ``task`` is the task loss."""
 
 
-def judge(
-    logits_BV: Tensor, batch: Batch, letters: Sequence[int], task_loss: TaskLoss, where: str
-) -> tuple[Tensor, Tensor]:
-    """Return letter log-probabilities (B x N, A) and the task loss of each question (B x N,).
+def judge(logits_BV: Tensor, batch: Batch, letters: Sequence[int], task_loss: TaskLoss, where: str) -> Judged:
+    """Return letter log-probabilities and the task loss of each question; of a cloze batch those of its choices.
 
     Raises:
         NumericsError: A letter's logit is not finite.
     """
+    if batch.choices is not None:
+        return judge_choices(logits_BV, batch, batch.choices, where)
     letters_A = torch.tensor(letters, device=logits_BV.device)
     letters_BA = logits_BV[:, letters_A]
     heads = len(logits_BV) // len(batch.gold_B)
@@ -40,8 +42,8 @@ def judge(
         )
     log_probs_BA = functional.log_softmax(letters_BA.masked_fill(beyond_BA, -torch.inf), dim=-1)
     if task_loss == "letters":
-        return log_probs_BA, functional.nll_loss(log_probs_BA, gold_B, reduction="none")
-    return log_probs_BA, functional.cross_entropy(logits_BV, letters_A[gold_B], reduction="none")
+        return Judged(log_probs_BA, functional.nll_loss(log_probs_BA, gold_B, reduction="none"))
+    return Judged(log_probs_BA, functional.cross_entropy(logits_BV, letters_A[gold_B], reduction="none"))
 
 
 def letter_mass(logits_BV: Tensor, batch: Batch, letters: Sequence[int]) -> Tensor:
@@ -72,6 +74,18 @@ class Objective:
         """Costly extras of the routing that a training step records."""
         self.wants_teacher, self.wants_table = "teacher" in wanted, "table" in wanted
         self._told_constant = False
+
+    def require_loss_for(self, quiz: QuizDataModule) -> None:
+        """Refuse a loss over the vocabulary where there is no answer position.
+
+        Raises:
+            ConfigError: The quiz trains under a cloze protocol.
+        """
+        if quiz.is_cloze("train") and self.task_loss == "vocabulary":
+            raise ConfigError(
+                f"expected task_loss letters but got vocabulary (model.task_loss, protocol {quiz.protocol.name}): "
+                "a cloze question has no answer position. Hint: letters is the cross-entropy over its choices there."
+            )
 
     def counts_tokens(self, scope: Scope) -> bool:
         """Return whether a loss is a mean over all tokens, given where the heads act."""

@@ -151,6 +151,7 @@ class RouterTuner(LightningModule):
 
     def setup(self, stage: str) -> None:
         self.quiz.prepare(self.tokenizer, self.context_length)
+        self.objective.require_loss_for(self.quiz)
 
     def configure_model(self) -> None:
         """Load the base model and attach the heads, once."""
@@ -197,7 +198,7 @@ class RouterTuner(LightningModule):
             logits_BV = answering.logits(batch, "train").float()
         where = f"step {self.global_step} (epoch {self.current_epoch})"
         letters = self.quiz.letter_token_ids("train")
-        log_probs_BA, loss_B = judge(logits_BV, batch, letters, self.asked.task_loss, f"train split, {where}")
+        log_probs_BA, loss_B, *_ = judge(logits_BV, batch, letters, self.asked.task_loss, f"train split, {where}")
         size = together = len(batch.gold_B)
         share = 1.0
         if several_ranks():  # what they have is averaged, and their parts of a batch may differ in size by one
@@ -297,9 +298,9 @@ class RouterTuner(LightningModule):
         self._evaluate(batch, self.quiz.test_names[dataloader_idx])
 
     def predict_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
-        """Return each question's index, letter log-probabilities and letter mass."""
-        log_probs_BA, _, mass_B = self.examiner.answer_batch(batch, self.quiz.predict_split)
-        return {"question_B": batch.question_B.cpu(), "log_probs_BA": log_probs_BA.cpu(), "mass_B": mass_B.cpu()}
+        """Return each question's index, and by name what is kept of its answer."""
+        judged = self.examiner.answer_batch(batch, self.quiz.predict_split)
+        return {"question_B": batch.question_B.cpu(), **judged.rows()}
 
     def _forget(self) -> None:
         self.results = {}

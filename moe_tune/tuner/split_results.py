@@ -10,6 +10,7 @@ from moe_tune.data.batching import Batch
 from moe_tune.metrics.base import Outcome
 from moe_tune.metrics.evidence import RoutingEvidence
 from moe_tune.routing import RoutingTrace
+from moe_tune.tuner.judged import Judged
 
 
 @dataclass(slots=True)
@@ -19,8 +20,8 @@ class SplitResults:
     Args:
         evidence: The routing metrics.
         question_Q: Index of each answered question within the split.
-        log_probs_QA: Log-probabilities of its letters, padded with -inf.
-        letter_mass_Q: Share of the vocabulary's probability that its letters hold together.
+        kept: What is kept of each question's answer, by ``Judged``'s names: ``log_probs_BA``, ``letter_mass_B`` or, under
+            a cloze protocol, ``log_likelihood_BA``.
         correct: Questions answered correctly.
         loss: Sum of the questions' task losses, in double precision.
         joined: Whether what the other processes answered is in.
@@ -28,8 +29,7 @@ class SplitResults:
 
     evidence: RoutingEvidence
     question_Q: list[Tensor] = field(default_factory=list)
-    log_probs_QA: list[Tensor] = field(default_factory=list)
-    letter_mass_Q: list[Tensor] = field(default_factory=list)
+    kept: dict[str, list[Tensor]] = field(default_factory=dict)
     correct: int = 0
     loss: float = 0.0
     joined: bool = False
@@ -39,14 +39,23 @@ class SplitResults:
         """Costly extras of the routing that the metrics read."""
         return self.evidence.needs
 
+    @property
+    def answers(self) -> dict[str, Tensor]:
+        """What is kept of each answered question, by name, in the order of ``question_Q``."""
+        return {name: torch.cat(parts) for name, parts in self.kept.items()}
+
+    @property
+    def log_probs_QA(self) -> Tensor:
+        """Log-probabilities of each question's letters or choices, padded with -inf."""
+        return torch.cat(self.kept["log_probs_BA"])
+
     def join(self) -> None:
         """Take in what the other processes answered; every process has to come here."""
         if self.joined:
             return
         self.joined = True
         self.question_Q = [joined_over_ranks(torch.cat(self.question_Q))]
-        self.log_probs_QA = [joined_over_ranks(torch.cat(self.log_probs_QA))]
-        self.letter_mass_Q = [joined_over_ranks(torch.cat(self.letter_mass_Q))]
+        self.kept = {name: [joined_over_ranks(torch.cat(parts))] for name, parts in self.kept.items()}
         right, loss = summed_over_ranks(torch.tensor([self.correct, self.loss], dtype=torch.float64)).tolist()
         self.correct, self.loss = int(right), loss
 
@@ -56,12 +65,12 @@ class SplitResults:
         count = sum(len(part) for part in self.question_Q)
         return {"accuracy": self.correct / count, "loss": self.loss / count, **self.evidence.summary()}
 
-    def add(self, trace: RoutingTrace, batch: Batch, log_probs_BA: Tensor, loss_B: Tensor, mass_B: Tensor) -> None:
+    def add(self, trace: RoutingTrace, batch: Batch, judged: Judged) -> None:
         """Add a batch."""
-        correct_B = log_probs_BA.argmax(-1) == batch.gold_B
+        correct_B = judged.log_probs_BA.argmax(-1) == batch.gold_B
         self.evidence.update(trace, Outcome(correct_B, batch.subject_B, batch.question_B))
         self.question_Q.append(batch.question_B.cpu())
-        self.log_probs_QA.append(log_probs_BA.cpu())
-        self.letter_mass_Q.append(mass_B.cpu())
+        for name, value in judged.rows().items():
+            self.kept.setdefault(name, []).append(value)
         self.correct += int(correct_B.sum())
-        self.loss += float(loss_B.to(torch.float64).sum())
+        self.loss += float(judged.loss_B.to(torch.float64).sum())

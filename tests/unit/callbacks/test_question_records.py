@@ -23,7 +23,7 @@ def test_predictions_are_of_the_split_that_was_predicted_and_the_ledger_counts_t
     outputs = {
         "question_B": torch.tensor([1, 0]),
         "log_probs_BA": torch.tensor([[-2.0, -0.1], [-0.1, -2.0]]),
-        "mass_B": torch.tensor([0.5, 0.25]),
+        "letter_mass_B": torch.tensor([0.5, 0.25]),
     }
     trainer = SimpleNamespace(is_global_zero=True, datamodule=quiz)
     records.on_predict_batch_end(trainer, None, outputs, None, 0)

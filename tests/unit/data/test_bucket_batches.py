@@ -124,7 +124,8 @@ def test_padding_never_changes_ids(rows, pad):
     ]
     indices = list(reversed(range(len(rows))))
     batch = PromptDataset(prompts, ["a", "b"], pad)[indices]
-    assert all(one.dtype == torch.int64 for one in batch)
+    assert batch.choices is None
+    assert all(one.dtype == torch.int64 for one in batch[:-1])
     for b, index in enumerate(indices):
         mask = batch.attention_mask_BS[b].bool()
         assert batch.input_ids_BS[b][mask].tolist() == rows[index]

@@ -53,5 +53,12 @@ def test_one_shot_text():
     assert load_protocol("lm_eval").prompt(ASKED, [EXAMPLE]) == ONE_SHOT
 
 
+def test_the_original_has_two_spaces_before_the_subject_and_keeps_white_space():
+    text = load_protocol("hendrycks").prompt(ASKED, [EXAMPLE])
+    said = ONE_SHOT.replace("about high", "about  high").replace("\nWhich came", "\n  Which came")
+    assert text == said.replace("pamphlet?\n", "pamphlet?\n\n")
+    assert load_protocol("hendrycks").letters(4) == [" A", " B", " C", " D"]
+
+
 def test_continuations():
     assert load_protocol("lm_eval").letters(4) == [" A", " B", " C", " D"]

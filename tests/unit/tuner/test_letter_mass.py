@@ -17,7 +17,7 @@ def test_mass_and_letter_probabilities_give_the_probabilities_of_the_vocabulary(
     letters = torch.randperm(vocabulary, generator=draw)[:16].tolist()
     count_B = torch.tensor(counts)
     batch = Batch(NOTHING, NOTHING, NOTHING, torch.zeros_like(count_B), NOTHING, NOTHING, count_B)
-    log_probs_BA, _ = judge(logits_BV, batch, letters, "letters", "test")
+    log_probs_BA = judge(logits_BV, batch, letters, "letters", "test").log_probs_BA
     mass_B = letter_mass(logits_BV, batch, letters)
     wanted_BA = logits_BV.double().softmax(-1)[:, letters]
     for row, count in enumerate(torch.repeat_interleave(count_B, heads).tolist()):
