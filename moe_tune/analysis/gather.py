@@ -125,8 +125,8 @@ def gather(
 def answers_text(questions: pd.DataFrame) -> str:
     """Return the letters' mean share of the vocabulary's probability, and whether all answers are one letter."""
     same = one_letter(questions["prediction"])
-    mass = questions["letter_mass"].mean()
-    return "; ".join(([] if np.isnan(mass) else [f"letter mass {mass:.3f}"]) + ([same] if same else []))
+    mass = float(questions["letter_mass"].mean())
+    return "; ".join(([] if mass != mass else [f"letter mass {mass:.3f}"]) + ([same] if same else []))
 
 
 def question_table(one: QuizPass, split: str) -> pd.DataFrame:

@@ -20,7 +20,7 @@ class SplitResults:
     Args:
         evidence: The routing metrics.
         question_Q: Index of each answered question within the split.
-        kept: What is kept of each question's answer, by ``Judged``'s names: ``log_probs_BA``, ``letter_mass_B`` or, under
+        kept: What is kept of each answer, by ``Judged``'s names: ``log_probs_BA``, ``letter_mass_B`` or, under
             a cloze protocol, ``log_likelihood_BA``.
         correct: Questions answered correctly.
         loss: Sum of the questions' task losses, in double precision.
