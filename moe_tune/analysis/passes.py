@@ -103,7 +103,7 @@ class QuizPass:
 
     @property
     def letter_mass_Q(self) -> Tensor:
-        """Share of the vocabulary's probability that each question's letters hold, in the order of the split; NaN under cloze."""
+        """Share of the vocabulary's probability that each question's letters hold, in order; NaN under cloze."""
         order_Q = torch.cat(self.results.question_Q).argsort()
         mass_Q = self.results.answers.get("letter_mass_B")
         return torch.full(order_Q.shape, torch.nan) if mass_Q is None else mass_Q[order_Q]
