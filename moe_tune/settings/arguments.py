@@ -10,7 +10,7 @@ import yaml
 
 from moe_tune.base.errors import require
 from moe_tune.base.strict_yaml import load_yaml, parse_yaml
-from moe_tune.settings.shipped import found_config
+from moe_tune.settings.shipped import found_config, not_found
 
 CONFIG_WORDS = ("-c", "--config")
 BARE_FLAGS = ("--fresh", "--test_after_fit")
@@ -88,6 +88,8 @@ def _options(words: list[str]) -> Iterator[tuple[str, str | None, list[str]]]:
 
 
 def _content(value: str) -> dict[str, Any]:
+    if not is_inline(value) and not Path(value).is_file():
+        raise not_found(value)
     content = parse_yaml(value, "--config") if is_inline(value) else load_yaml(Path(value))
     came, hint = type(content).__name__, "configs/nano.yaml is one to start from."
     require(isinstance(content, dict), "a mapping of keys", came, value, hint)

@@ -55,7 +55,7 @@ def run_trainer(
     if not any(isinstance(callback, EvidenceLog) for callback in trainer.callbacks):
         callbacks.append(EvidenceLog())
     if resolved.get("test_after_fit"):
-        callbacks.append(SeenByValidation())
+        callbacks.insert(0, SeenByValidation())  # before anything is asked
     trainer.callbacks[:0] = callbacks
     trainer.callbacks += watchers
     for callback in trainer.checkpoint_callbacks:

@@ -15,13 +15,10 @@ def shipped_folder() -> Path:
 
 
 def found_config(name: str) -> str:
-    """Return the file that a configuration's name stands for.
+    """Return the file that a configuration's name stands for; the name itself if there is none.
 
     ``head/temperature`` and ``configs/head/temperature.yaml`` are looked up as they stand, then in the working folder's
     ``configs``, then among the copies that come with the program.
-
-    Raises:
-        ConfigError: There is none of that name.
 
     Example:
         >>> Path(found_config("head/temperature")).name
@@ -32,7 +29,12 @@ def found_config(name: str) -> str:
     for place in (Path(name), *(folder / f"{plain}{end}" for folder in folders for end in ("", ".yaml"))):
         if place.is_file():
             return str(place)
+    return name
+
+
+def not_found(name: str) -> ConfigError:
+    """Return the fault of a name that no configuration has, with the closest one."""
     known = [str(one.relative_to(shipped_folder()).with_suffix("")) for one in shipped_folder().rglob("*.yaml")]
-    close = difflib.get_close_matches(plain.removesuffix(".yaml"), known, n=1)
+    close = difflib.get_close_matches(name.removeprefix("configs/").removesuffix(".yaml"), known, n=1)
     guess = f"did you mean {close[0]}?" if close else "a path, or a name such as nano or head/temperature."
-    raise ConfigError(f"expected a configuration file but got {name!r} (--config). Hint: {guess}")
+    return ConfigError(f"expected a configuration file but got {name!r} (--config). Hint: {guess}")

@@ -28,4 +28,4 @@ def test_own_files_come_first(tmp_path, monkeypatch):
 
 def test_a_wrong_name_gets_a_guess():
     with pytest.raises(ConfigError, match="did you mean head/temperature"):
-        found_config("heads/temprature")
+        read_arguments(["fit", "--config", "heads/temprature"])
