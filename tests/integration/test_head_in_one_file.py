@@ -25,7 +25,7 @@ LAWS = """
 
 def readme_head():
     """Return the Python of the README's section on a head in one file."""
-    section = (ROOT / "README.md").read_text(encoding="utf-8").split("### A head in one file")[1]
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## My own head in one file")[1]
     return re.search(r"```python\n(.*?)```", section, re.DOTALL).group(1)
 
 
@@ -44,39 +44,39 @@ sys.exit(main([*plugin, "list", "heads", "--format", "json"]) or main([*plugin, 
 ASK_EVERY_LAW = """
 import importlib.util, sys
 sys.path.insert(0, sys.argv[2])
-name = "moe_tune.heads.clipped"
+name = "moe_tune.heads.gain"
 spec = importlib.util.spec_from_file_location(name, sys.argv[1])
 sys.modules[name] = module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
 import pytest
-held = ["-k", "ClippedHead", "-rA", "-p", "no:cacheprovider", "-p", "no:xdist"]
+held = ["-k", "GainHead", "-rA", "-p", "no:cacheprovider", "-p", "no:xdist"]
 sys.exit(pytest.main([sys.argv[2] + "/conformance/test_heads.py", *held]))
 """
 
 
 @pytest.fixture
 def plugin(tmp_path):
-    file = tmp_path / "clipped.py"
+    file = tmp_path / "gain.py"
     file.write_text(readme_head(), encoding="utf-8")
     return file
 
 
 def test_the_readmes_head_is_found_by_its_name_and_runs(plugin, tmp_path):
     assert len(readme_head().splitlines()) <= 30
-    words = [*TINY, "--model.head", "ClippedHead", "--model.head.limit", "2", "--test_after_fit", "false"]
+    words = [*TINY, "--model.head", "GainHead", "--test_after_fit", "false"]
     done = in_a_process(LIST_AND_FIT, plugin, *words, "--runs_root", tmp_path / "runs")
     assert done.returncode == 0, done.stderr
     listed, _ = json.JSONDecoder().raw_decode(done.stdout)
-    (entry,) = [one for one in listed if one["name"] == "ClippedHead"]
-    assert entry["summary"].startswith("Clips the logits")
-    (run,) = (tmp_path / "runs").glob("*ClippedHead*")
+    (entry,) = [one for one in listed if one["name"] == "GainHead"]
+    assert entry["summary"].startswith("Scales every expert")
+    (run,) = (tmp_path / "runs").glob("*GainHead*")
     told = manifest(run)
-    assert (told["head"], list(told["plugins"])) == ("ClippedHead", [str(plugin)])
+    assert (told["head"], list(told["plugins"])) == ("GainHead", [str(plugin)])
 
 
 def test_the_readmes_head_keeps_the_laws_of_the_conformance_suite(plugin):
     """Put beside the shipped heads it is discovered; here the suite is pointed at the file instead."""
     done = in_a_process(ASK_EVERY_LAW, plugin, ROOT / "tests")
     assert done.returncode == 0, done.stdout[-3000:]
-    passed = set(re.findall(r"^PASSED \S+::test_(\w+)\[\S*ClippedHead", done.stdout, re.MULTILINE))
+    passed = set(re.findall(r"^PASSED \S+::test_(\w+)\[\S*GainHead", done.stdout, re.MULTILINE))
     assert passed == set(LAWS.split())
