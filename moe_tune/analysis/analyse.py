@@ -6,7 +6,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -19,6 +19,7 @@ from moe_tune.analysis.gather import Manner, gather, pass_part
 from moe_tune.analysis.kept import Part, keep, kept
 from moe_tune.analysis.passes import AnalysedModel, run_pass
 from moe_tune.analysis.perturbations import CHANGES, unchanged
+from moe_tune.analysis.pretrained import pretrained_entropy
 from moe_tune.analysis.sensitivity import measure_sensitivity
 from moe_tune.base.errors import ConfigError, DataError
 from moe_tune.base.memory import peak_memory
@@ -84,6 +85,9 @@ def analyse(asked: Asked, host: FitSettings, with_shots: Callable[[int], FitSett
     cost = {"seconds": round(time.monotonic() - began, 1), "peak_memory_gib": round(peak_memory() / 2**30, 2)}
     parts = list(passes.values())
     analysis = gather(parts, manner, sensitivity, notes, cost)
+    if manner.trained:
+        shots = host.settings.data.few_shot
+        analysis = replace(analysis, pretrained=pretrained_entropy(asked.home, asked.split, shots, analysis.layers))
     write_analysis(analysis, out)
     write_parquet(pd.concat([one.tables["questions"] for one in parts]), out / "questions.parquet")
     shutil.rmtree(out / PASSES)  # all of it is in the tables now

@@ -21,7 +21,12 @@ def _entropy(part: Analysis, name: str) -> Chart:
     curve = routing.EntropyCurve(
         "mean, band: one sd", layers["layer"], mean, mean / share, layers[f"{name}_std"], width=2.5
     )
-    return routing.entropy_chart([curve])
+    base = part.pretrained
+    if base.empty:
+        return routing.entropy_chart([curve])
+    mean = base[f"{name}_mean"]
+    beside = routing.EntropyCurve("pretrained router", base["layer"], mean, colour="ink", dash="dash")
+    return routing.entropy_chart([curve, beside])
 
 
 def _weights(part: Analysis) -> Chart:
@@ -31,6 +36,7 @@ def _weights(part: Analysis) -> Chart:
         Bars(
             rows["layer"],
             rows["weight_mean"],
+            f"rank {rank}",
             opacity=1 - 0.75 * (int(str(rank)) - 1) / max(1, ranks - 1),
             hover=Hover(
                 f"layer %{{x}}, rank {rank}<br>weight %{{y:.4f}}<br>%{{customdata:.1%}} of the chosen experts' sum",
@@ -78,6 +84,8 @@ CHARTS: dict[str, Callable[[Analysis], Chart | None]] = {
     "accuracy": lambda part: routing.accuracy_chart(part.experts, _overall(part)),
     "entropy_all": lambda part: _entropy(part, "entropy_all"),
     "entropy_topk": lambda part: _entropy(part, "entropy_topk"),
+    "entropy_all_0": lambda part: routing.from_zero(_entropy(part, "entropy_all")),
+    "entropy_topk_0": lambda part: routing.from_zero(_entropy(part, "entropy_topk")),
     "weights": _weights,
     "scatter": lambda part: routing.scatter_chart(part.experts, _overall(part)),
     "sensitivity": _sensitivity,

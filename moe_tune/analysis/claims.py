@@ -8,7 +8,7 @@ import numpy as np
 from moe_tune.analysis.frames import ScopeEvidence
 from moe_tune.stats.ratios import ratio
 
-Verdict = Literal["holds", "does not hold", "inconclusive"]
+Verdict = Literal["holds", "not monotone", "does not hold", "inconclusive"]
 
 UNIFORM_FROM = 0.89
 """Share of the maximum from which a gate counts as near-uniform: the lowest the paper quotes, 1.85 of 2.079 nats."""
@@ -70,17 +70,26 @@ def _gate_is_near_uniform(known: ScopeEvidence) -> tuple[str, Verdict]:
 
 
 def _entropy_rises(known: ScopeEvidence) -> tuple[str, Verdict]:
-    trend = known.trend
+    trend, level = known.trend, known.level
     if np.isnan(trend.low):
         return "the slope has no interval here (one layer, or fewer than two questions)", "inconclusive"
     ours = (
         f"slope {trend.slope:+.4f} nats per layer (95 % interval {trend.low:+.4f} to {trend.high:+.4f}, "
         f"n = {trend.questions:,} questions in {trend.clusters:,} clusters); rank correlation of the layer means with "
-        f"depth {trend.spearman:+.2f}"
+        f"depth {trend.spearman:+.2f}; {level.mean_L.min():.3f} to {level.mean_L.max():.3f} nats of at most "
+        f"{level.most_L.max():.3f}"
     )
-    if trend.low > 0:
+    if trend.low <= 0:
+        return ours, "does not hold" if trend.high < 0 else "inconclusive"
+    if not trend.falls:
         return ours, "holds"
-    return ours, "does not hold" if trend.high < 0 else "inconclusive"
+    deepest = trend.falls[0]
+    ours += (
+        f"; but layer {deepest.later} lies {deepest.by:.4f} nats below layer {deepest.earlier} (surely at least "
+        f"{deepest.least:.4f}, Holm over all pairs of layers), more than a tenth of the means' range of "
+        f"{trend.range:.4f}; {len(trend.falls)} of {len(level.mean_L) * (len(level.mean_L) - 1) // 2} pairs fall so"
+    )
+    return ours, "not monotone"
 
 
 def _experts_differ(known: ScopeEvidence) -> tuple[str, Verdict]:
@@ -124,7 +133,9 @@ _CLAIMS = (
     (
         "entropy rises from early to late layers",
         "mean over questions of the least-squares slope of top-k entropy over the layer index; holds if the 95 % "
-        "interval lies above 0",
+        "interval lies above 0 and no later layer lies below an earlier one by more than a tenth of the range of the "
+        "layers' means, surely so by paired intervals with Holm's correction over all pairs; not monotone if the slope "
+        "is positive and one does",
         "grows with depth",
         _entropy_rises,
     ),

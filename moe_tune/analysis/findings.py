@@ -22,7 +22,7 @@ SCOPE_LABELS = {
     "stem": "question stem",
     "choices": "choices",
 }
-TONES = {"holds": "good", "does not hold": "bad", "inconclusive": "open"}
+TONES = {"holds": "good", "not monotone": "bad", "does not hold": "bad", "inconclusive": "open"}
 """The tone of each verdict."""
 
 
@@ -66,6 +66,7 @@ class Analysis:
         claims: One entry per claim and setting: claim, scope, shots, definition, ours, quoted, verdict.
         notes: Sentences for the method section.
         sensitivity: Share of chosen experts that change with small changes of the input; may be empty.
+        pretrained: Mean entropies of the pretrained router by setting and layer, where a run kept them; may be empty.
     """
 
     title: str
@@ -79,6 +80,7 @@ class Analysis:
     claims: list[dict[str, Any]]
     notes: list[str] = field(default_factory=list)
     sensitivity: pd.DataFrame = field(default_factory=pd.DataFrame)
+    pretrained: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Return the tables by name."""
@@ -94,7 +96,7 @@ class Analysis:
         """Return the analysis restricted to one setting."""
         rows: dict[str, Any] = {
             name: frame[(frame["shots"] == setting.shots) & (frame["scope"] == setting.scope)].reset_index(drop=True)
-            for name, frame in self.tables().items()
+            for name, frame in {**self.tables(), "pretrained": self.pretrained}.items()
             if not frame.empty
         }
         claims = [claim for claim in self.claims if (claim["shots"], claim["scope"]) == (setting.shots, setting.scope)]

@@ -12,7 +12,7 @@ import torch
 from moe_tune.base.errors import DataError
 from moe_tune.data.encoding import text_tokens
 from moe_tune.gates.gated_model import GatedModel
-from moe_tune.reports.chart import Axis, Blank, Chart, Heat, Hover
+from moe_tune.reports.chart import Axis, Blank, Chart, Heat, Hover, layer_ticks
 from moe_tune.reports.palette import ROOT_STOPS
 from moe_tune.routing import RoutingTrace, entropy
 
@@ -91,7 +91,8 @@ class PromptTrace:
         ends = (len(self.tokens) - 0.5, -0.5)
         y = Axis(ticks=names, ends=ends, lined=False)
         title = f"layer {layer}, {ROUTERS[router]}"
-        return Chart([heat], Axis("expert", lined=False), y, title, height=90 + 17 * len(self.tokens))
+        x = Axis("expert", ticks=layer_ticks(range(self.experts)), lined=False)
+        return Chart([heat], x, y, title, height=90 + 17 * len(self.tokens))
 
 
 def trace(gated: GatedModel, tokenizer: Any, prompt: str, likeliest: int = 5) -> PromptTrace:

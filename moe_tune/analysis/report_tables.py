@@ -13,6 +13,10 @@ MEASURED = "measured under changed inputs"
 PAIRS_PER_LAYER = 10
 EACH = 3
 """Experts ranked at each end of a layer."""
+EVERYBODY = 0.95
+"""An expert that this share of the questions chose, or more, serves everybody: its accuracy is that of all."""
+LEAST_SPREAD = 0.001
+"""Layers whose experts differ by less in shrunk accuracy have no order: a tenth of a point, as the table prints it."""
 
 
 def sample_line(part: Analysis) -> str:
@@ -103,7 +107,7 @@ def _spread(part: Analysis) -> Table:
 
 def _ranked(part: Analysis) -> Table:
     """Return the experts of highest and lowest accuracy of each layer, with counts and intervals."""
-    enough = part.experts[part.experts["questions"] >= FEWEST]
+    enough, everybody, level = _rankable(part)
     ordered = enough.sort_values(["layer", "shrunk", "expert"], ascending=[True, False, True])
     place = ordered.groupby("layer").cumcount()
     size = ordered.groupby("layer")["expert"].transform("size")
@@ -128,10 +132,23 @@ def _ranked(part: Analysis) -> Table:
             words("commonest subject by lift", subjects),
         ],
         f"{sample_line(part)} Best and worst {EACH} of each layer by shrunk accuracy (empirical Bayes), among experts "
-        f"with at least {FEWEST} questions. Intervals: 95 %; raw: Wilson; odds ratio: Mantel-Haenszel by subject, "
-        f"fired against not. p adjusted: max-T permutation within subject, over all experts of all layers; a star "
-        f"marks those below 0.05. Picked from many: the ends of a ranking lie further apart than the truth.",
+        f"with at least {FEWEST} questions. Left out: {everybody} that at least {100 * EVERYBODY:.0f} % of the "
+        f"questions chose, and layers whose other experts differ by less than {100 * LEAST_SPREAD:.1f} points "
+        f"({', '.join(map(str, level)) or 'none'}). Intervals: 95 %; raw: Wilson; odds ratio: Mantel-Haenszel by "
+        f"subject, fired against not. p adjusted: max-T permutation within subject, over all experts of all layers; a "
+        f"star marks those below 0.05. Picked from many: the ends of a ranking lie further apart than the truth.",
     )
+
+
+def _rankable(part: Analysis) -> tuple[pd.DataFrame, int, list[int]]:
+    """Return the experts that can be ranked, how many serve everybody, and the layers left without an order."""
+    experts = part.experts[part.experts["questions"] >= FEWEST]
+    asked = experts["layer"].map(part.layers.set_index("layer")["questions"])
+    everybody = experts["questions"] >= EVERYBODY * asked
+    some = experts[~everybody]
+    shrunk = some.groupby("layer")["shrunk"]
+    enough = some[shrunk.transform("max") - shrunk.transform("min") >= LEAST_SPREAD]
+    return enough, int(everybody.sum()), sorted(set(part.layers["layer"]) - set(enough["layer"]))
 
 
 def _subjects(part: Analysis) -> Table:

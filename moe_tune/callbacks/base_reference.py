@@ -62,7 +62,7 @@ class BaseReference(Callback):
                 logger.log_metrics(history, step=tuner.global_step)
 
 
-def read_reference(folder: Path) -> pd.DataFrame | None:
-    """Return the pretrained router's evidence on the validation split; ``None`` where a run has none."""
-    file = base_routing_file(folder, "validation")
+def read_reference(folder: Path, split: str) -> pd.DataFrame | None:
+    """Return the pretrained router's evidence on a split; ``None`` where a run has none."""
+    file = base_routing_file(folder, split)
     return pd.read_parquet(file) if file.is_file() else None

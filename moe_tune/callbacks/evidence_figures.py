@@ -15,6 +15,8 @@ def evidence_figures(frame: pd.DataFrame, split: str, reference: pd.DataFrame | 
     """Return the figures of an evaluation by name; layers whose routing was not seen are left out."""
     seen = frame[frame["tokens"] > 0]
     base = seen.iloc[:0] if reference is None else reference[reference["tokens"] > 0]
+    if set(base["layer"]) != set(seen["layer"]):  # kept from an evaluation that saw fewer
+        base = base.iloc[:0]
     drawers = {"usage": _usage, "accuracy": _accuracy, "entropy": _entropy, "scatter": _scatter}
     return {name: drawn(seen, split, base) for name, drawn in drawers.items()}
 
@@ -43,32 +45,36 @@ def _accuracy(frame: pd.DataFrame, split: str, reference: pd.DataFrame) -> Figur
 
 
 def _entropy(frame: pd.DataFrame, split: str, reference: pd.DataFrame) -> Figure:
-    """Entropy by layer over all experts and over the chosen ones, a colour per scope."""
-    figure = Figure(figsize=(10, 3.6))
-    panels = figure.subplots(1, 2, gridspec_kw={"left": 0.065, "right": 0.985, "bottom": 0.14, "top": 0.9})
-    for axes, kind in zip(panels, ("all", "topk"), strict=True):
+    """Entropy by layer over all experts and over the chosen ones, a colour per scope; narrow, from 0 to the maximum."""
+    figure = Figure(figsize=(11, 4.2))
+    shape = {"width_ratios": [3, 1, 3, 1], "left": 0.06, "right": 0.99, "bottom": 0.33, "top": 0.92, "wspace": 0.3}
+    panels = figure.subplots(1, 4, gridspec_kw=shape)
+    for place, kind in enumerate(("all", "topk")):
         curves = []
         for colour, scope in zip(SERIES, frame["scope"].unique(), strict=False):
             layers, base = (table[table["scope"] == scope].groupby("layer").first() for table in (frame, reference))
             mean_L, deviation_L = layers[f"entropy_{kind}_mean"], layers[f"entropy_{kind}_std"]
             even_L = mean_L * 0 + np.log(frame["expert"].nunique())
             most_L = even_L if kind == "all" else layers["entropy_topk_most"]
-            curves.append(routing.EntropyCurve(f"scope {scope}", layers.index, mean_L, most_L, deviation_L, colour))
+            name = f"scope {scope}; band: one sd"
+            curves.append(routing.EntropyCurve(name, layers.index, mean_L, most_L, deviation_L, colour))
             if len(base):
-                mean_L = base[f"entropy_{kind}_mean"]
-                curves.append(routing.EntropyCurve("pretrained router", base.index, mean_L, colour=colour, dash="dash"))
+                mean_L, name = base[f"entropy_{kind}_mean"], f"pretrained router, scope {scope}"
+                curves.append(routing.EntropyCurve(name, base.index, mean_L, colour=colour, dash="dash"))
         title = f"{split}: entropy over {'all' if kind == 'all' else 'the chosen'} experts"
-        draw(axes, routing.entropy_chart(curves, title))
+        zoomed = routing.entropy_chart(curves, title)
+        draw(panels[2 * place], zoomed)
+        draw(panels[2 * place + 1], routing.from_zero(zoomed, "from 0", narrow=True))
     return figure
 
 
 def _scatter(frame: pd.DataFrame, split: str, reference: pd.DataFrame) -> Figure:
     """Accuracy by usage; the colour is the layer."""
     part, base = (table[table["scope"] == "answer"] for table in (frame, reference))
-    figure = Figure(figsize=(8, 4.6))
+    figure = Figure(figsize=(8, 5.2))
     overall, title = _pooled(base) if len(base) else None, f"{split}: experts, associational"
-    draw(figure.add_axes((0.1, 0.12, 0.82, 0.8)), routing.scatter_chart(part, _pooled(part), title, overall))
-    scale = figure.add_axes((0.935, 0.12, 0.015, 0.8))
+    draw(figure.add_axes((0.1, 0.23, 0.82, 0.7)), routing.scatter_chart(part, _pooled(part), title, overall))
+    scale = figure.add_axes((0.935, 0.23, 0.015, 0.7))
     first, last = float(part["layer"].min()), float(part["layer"].max())
     colour_scale(scale, EVEN_STOPS, first, last, [first, last], ".0f")
     scale.set_title("layer", fontsize=8)

@@ -56,7 +56,7 @@ class EvidenceLog(Callback):
         folder = Path(trainer.default_root_dir)
         write_parquet(frame, folder / "routing" / f"{split}.parquet")
         write_parquet(by_subject, folder / "routing" / f"{split}_by_subject.parquet")
-        figures = evidence_figures(frame, split, read_reference(folder) if split == "validation" else None)
+        figures = evidence_figures(frame, split, read_reference(folder, split))
         files = {name: folder / "figures" / f"{split}_{name}.png" for name in figures}
         for name, figure in figures.items():
             with published(files[name]) as draft:

@@ -44,7 +44,7 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
     run = found_checkpoint(argv[0]) if argv and not argv[0].startswith("-") else None
     words = argv if run is None else ["--config", str(run / CONFIG), *argv[1:]]
     names = {word.partition("=")[0] for word in words}
-    if not names & {"--config", "-c", "-h", "--help"}:
+    if not names & {"--config", "-c", "-h", "--help", "--help-all"}:
         raise ConfigError(
             f"expected a run directory first, or --config FILE, but got {' '.join(argv) or 'nothing'} (analyze). "
             "Hint: python -m moe_tune analyze --config configs/nano.yaml"

@@ -30,7 +30,8 @@ examples:
   python -m moe_tune list heads
   python -m moe_tune list runs
 
-python -m moe_tune VERB --help names every key; --model.head.help TemperatureHead those of a head.
+python -m moe_tune VERB --help names the keys of data, model, head, losses, optimizer and runs, --help-all Lightning's
+trainer keys, too; fit --model.head.help TemperatureHead explains a head, its formula and its options.
 A configuration file and a plug-in file are code: run only those you trust.
 """
 

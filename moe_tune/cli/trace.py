@@ -28,7 +28,7 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
         run = found_checkpoint(words[0])
         words[0:1] = ["--config", str(run / CONFIG)]
     names = {word.partition("=")[0] for word in words}
-    if not names & {"-h", "--help"} and not (names & {"--config", "-c"} and "--prompt" in names):
+    if not names & {"-h", "--help", "--help-all"} and not (names & {"--config", "-c"} and "--prompt" in names):
         raise ConfigError(
             f"expected a run or --config FILE, and a prompt, but got {' '.join(argv) or 'nothing'} (trace). "
             'Hint: python -m moe_tune trace RUN "The capital of France is"'

@@ -4,12 +4,15 @@ import numpy as np
 
 from moe_tune.compare.columns import points
 from moe_tune.compare.comparison import Comparison
+from moe_tune.compare.routing_summary import RoutingSummary
 from moe_tune.compare.subjects import SubjectDifferences
 from moe_tune.reports.chart import Axis, Bars, Chart, Dash, Hover, Mark, Points, Rule, named_rows
 from moe_tune.reports.palette import SERIES
-from moe_tune.reports.routing_charts import EntropyCurve, entropy_chart, usage_chart
+from moe_tune.reports.routing_charts import EntropyCurve, entropy_chart, from_zero, usage_chart
 from moe_tune.stats.decision import MARGIN
 
+PRETRAINED = "pretrained router"
+"""The name of the arm and of the curve of the router that nothing was done to."""
 DASHES: tuple[Dash, ...] = ("solid", "dash", "dot")
 
 
@@ -17,27 +20,48 @@ def forest_chart(comparison: Comparison, split: str) -> Chart:
     """Return each arm's difference to the baseline with its 95 % interval; filled: improved or worse; ticks: seeds."""
     arms = comparison.challengers
     results = [arm.results[split] for arm in arms]
-    marks: list[Mark] = [Rule(-100 * MARGIN, 100 * MARGIN, upright=True, colour="band"), Rule(0, upright=True)]
+    margin = f"within {100 * MARGIN:g} point"
+    marks: list[Mark] = [
+        Rule(-100 * MARGIN, 100 * MARGIN, upright=True, colour="band", name=margin),
+        Rule(0, upright=True, name="no difference"),
+    ]
+    named: set[str] = set()
+
+    def once(name: str) -> str:
+        known = name in named
+        named.add(name)
+        return "" if known else name
+
     for row, result in enumerate(results):
         decided = result.decision in ("improved", "worse")
+        name = once("improved or worse, 95 % interval" if decided else "neither, 95 % interval")
         low, high = (np.array([100 * end]) for end in result.ci95)
         told = f"{arms[row].name}<br>{points(result.diff)} [{points(result.ci95[0])}, {points(result.ci95[1])}]"
         marks.append(
             Points(
-                [100 * result.diff], [row], symbol="circle" if decided else "hollow", size=9,
+                [100 * result.diff], [row], name, symbol="circle" if decided else "hollow", size=9,
                 texts=[points(result.diff)], ends=(low, high), hover=Hover(f"{told}<br>{result.decision}"),
             )
         )  # fmt: skip
         if len(result.seeds) > 1:
             seeds = Hover("seed %{customdata}<br>%{x:+.2f} points", result.seeds)
             place = [row + 0.24] * len(result.seeds)
-            marks.append(Points([100 * one for one in result.seed_diffs], place, "", "muted", "tick", 5, hover=seeds))
+            diffs, name = [100 * one for one in result.seed_diffs], once("one seed")
+            marks.append(Points(diffs, place, name, "muted", "tick", 5, hover=seeds))
     y = named_rows([arm.name for arm in arms], above=0.75)
-    return Chart(marks, Axis(f"points against {comparison.baseline}"), y, height=110 + 44 * len(arms))
+    return Chart(marks, Axis(f"points against {comparison.baseline}"), y, height=150 + 44 * len(arms))
 
 
-def entropy_charts(comparison: Comparison, split: str) -> dict[str, Chart]:
-    """Return the entropy by layer of every arm that recorded it, over the chosen experts and over all; none if none."""
+def entropy_charts(comparison: Comparison, split: str, pretrained: RoutingSummary | None = None) -> dict[str, Chart]:
+    """Return the entropy by layer of every arm that recorded it, over the chosen experts and over all; none if none.
+
+    Of each there is a second chart, from 0 to the most there can be.
+
+    Args:
+        comparison: The comparison.
+        split: The split.
+        pretrained: The pretrained router on the same questions, drawn dashed where no arm is it.
+    """
     curves: dict[str, list[EntropyCurve]] = {"entropy_topk": [], "entropy_all": []}
     recorded = [arm for arm in comparison.arms.values() if arm.routing[split] is not None]
     for place, arm in enumerate(recorded):
@@ -52,7 +76,13 @@ def entropy_charts(comparison: Comparison, split: str) -> dict[str, Chart]:
             ("entropy_all", routing.entropy_all_L, even_L),
         ):
             curves[name].append(EntropyCurve(arm.name, routing.layers, mean_L, most_L, None, *look))
-    return {name: entropy_chart(drawn) for name, drawn in curves.items() if drawn}
+    if pretrained is not None and PRETRAINED not in comparison.arms:
+        look = ("muted", "dash", 1.6)
+        for name, mean_L in (("entropy_topk", pretrained.entropy_topk_L), ("entropy_all", pretrained.entropy_all_L)):
+            curves[name].append(EntropyCurve(PRETRAINED, pretrained.layers, mean_L, None, None, *look))
+    charts = {name: entropy_chart(drawn) for name, drawn in curves.items() if drawn}
+    whole = {f"{name}_0": from_zero(chart) for name, chart in charts.items()}
+    return {each: (charts | whole)[each] for name in charts for each in (name, f"{name}_0")}
 
 
 def usage_charts(comparison: Comparison, split: str) -> dict[str, Chart]:
@@ -75,9 +105,9 @@ def subject_chart(found: SubjectDifferences) -> Chart:
     hover = Hover(told, np.stack([pooled, low, high, raw], axis=-1))
     names = table["subject"].str.replace("_", " ") + "  (" + table["n"].astype(str) + ")"
     marks: list[Mark] = [
-        Bars(rows, pooled, opacity=0.55, lying=True, ends=(low, high), hover=hover),
-        Points(raw, rows, "", "series-2", "tick", 9, hover=hover),
+        Bars(rows, pooled, "pooled, 95 % interval", opacity=0.55, lying=True, ends=(low, high), hover=hover),
+        Points(raw, rows, "raw difference", "series-2", "tick", 9, hover=hover),
         Rule(0, upright=True),
     ]
     y = named_rows(names.tolist(), above=0.6)
-    return Chart(marks, Axis("points against the baseline"), y, height=80 + 24 * len(table))
+    return Chart(marks, Axis("points against the baseline"), y, height=110 + 24 * len(table))

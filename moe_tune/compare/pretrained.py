@@ -4,14 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from moe_tune.base.errors import DataError
+from moe_tune.compare.charts import PRETRAINED
 from moe_tune.compare.comparison import Comparison, compare_arms
 from moe_tune.compare.report import write_comparison
 from moe_tune.compare.runs import Run, evaluation_command, load_run, read_questions, read_routing
 from moe_tune.compare.setting import setting_of
 from moe_tune.runs.answers import BASE, base_routing_file, questions_file, tested_questions_file
-
-PRETRAINED = "pretrained router"
-"""The name of its arm."""
 
 
 def compare_with_pretrained(path: Path, out: Path) -> Comparison:

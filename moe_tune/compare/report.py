@@ -1,15 +1,18 @@
 """The comparison's files: one self-contained HTML page, tables and the summary, written whole or not at all."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from moe_tune.base.published import published
 from moe_tune.compare.arms import group_arms
 from moe_tune.compare.charts import entropy_charts, forest_chart, subject_chart, usage_charts
 from moe_tune.compare.columns import further, headline, wide
 from moe_tune.compare.comparison import Comparison, compare_arms
+from moe_tune.compare.routing_summary import RoutingSummary, summarise_routing
 from moe_tune.compare.runs import load_run
 from moe_tune.compare.setting import setting_of
 from moe_tune.compare.table import render_csv, render_markdown, summarise
@@ -17,6 +20,7 @@ from moe_tune.compare.words import described, method_line, routing_line, subject
 from moe_tune.reports.chart import Chart
 from moe_tune.reports.one_line import one_line
 from moe_tune.reports.page import render_page
+from moe_tune.runs.answers import base_routing_file
 
 FEW_SUBJECTS = 12
 """With more, the figures by subject are folded but for the first."""
@@ -35,18 +39,32 @@ def compare_runs(baseline: Path, runs: list[Path], out: Path) -> Comparison:
     first = loaded[baseline.resolve()]
     name = next(name for name, members in arms.items() if first in members)
     comparison = compare_arms(arms, name)
-    write_comparison(comparison, out, title=f"Comparison with {name}", provenance=setting_of(arms, comparison))
+    known = pretrained_routing(loaded, comparison.primary)
+    setting = setting_of(arms, comparison)
+    write_comparison(comparison, out, title=f"Comparison with {name}", provenance=setting, pretrained=known)
     return comparison
 
 
+def pretrained_routing(runs: Iterable[Path], split: str) -> RoutingSummary | None:
+    """Return what the pretrained router did on a split, as the first run that keeps it says."""
+    files = (base_routing_file(run, split) for run in runs)
+    return next((summarise_routing([pd.read_parquet(file)]) for file in files if file.is_file()), None)
+
+
 def write_comparison(
-    comparison: Comparison, out: Path, *, title: str, lead: str = "", provenance: Mapping[str, Any] | None = None
+    comparison: Comparison,
+    out: Path,
+    *,
+    title: str,
+    lead: str = "",
+    provenance: Mapping[str, Any] | None = None,
+    pretrained: RoutingSummary | None = None,
 ) -> None:
     """Write a comparison's files."""
     about = dict(provenance or {})
     opening = "\n\n".join([f"# {title}", *([lead] if lead else [])])
     files = {
-        "report.html": render_report(comparison, title=title, lead=lead, provenance=about),
+        "report.html": render_report(comparison, title=title, lead=lead, provenance=about, pretrained=pretrained),
         "table.md": f"{opening}\n\n{render_markdown(comparison)}",
         "table.tex": wide(comparison).latex(),
         "table.csv": render_csv(comparison),
@@ -58,11 +76,16 @@ def write_comparison(
 
 
 def render_report(
-    comparison: Comparison, *, title: str, lead: str = "", provenance: Mapping[str, Any] | None = None
+    comparison: Comparison,
+    *,
+    title: str,
+    lead: str = "",
+    provenance: Mapping[str, Any] | None = None,
+    pretrained: RoutingSummary | None = None,
 ) -> str:
     """Return the report as one HTML page that needs no other file and no network."""
     primary, arms = comparison.primary, comparison.challengers
-    charts: dict[str, Chart] = entropy_charts(comparison, primary)
+    charts: dict[str, Chart] = entropy_charts(comparison, primary, pretrained)
     forest = {f"forest-{split}": label for split, label in comparison.splits.items()} if arms else {}
     charts |= {f"forest-{split}": forest_chart(comparison, split) for split in comparison.splits if arms}
     subjects, usage = [], []

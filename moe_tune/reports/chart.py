@@ -105,6 +105,7 @@ class Rule:
     until: float | None = None
     upright: bool = False
     colour: str = "muted"
+    name: str = ""
 
 
 Mark = Line | Points | Bars | Heat | Rule
@@ -153,7 +154,7 @@ class Chart:
 
 
 def layer_ticks(layers: Values) -> dict[float, str]:
-    """Return labels of at most 9 layers: ticks are what drawing takes longest for."""
+    """Return labels of at most 9 layers, or experts: ticks are what drawing takes longest for."""
     named = np.unique(np.asarray(layers, dtype=int))
     return {float(layer): str(layer) for layer in named[:: -(-len(named) // 9)]}
 

@@ -97,6 +97,12 @@ def _heat(figure: go.Figure, mark: Heat) -> None:
 
 
 def _rule(figure: go.Figure, mark: Rule) -> None:
+    if mark.name:  # what plotly draws across a chart has no legend
+        look = {"color": f"var(--{mark.colour})"}
+        mode = {"mode": "lines", "line": {**look, "dash": "dot", "width": 1.5}}
+        if mark.until is not None:
+            mode = {"mode": "markers", "marker": {**look, "symbol": "square", "size": 11}}
+        figure.add_scatter(x=[None], y=[None], **mode, **_named(mark.name))
     along = "v" if mark.upright else "h"
     if mark.until is None:
         getattr(figure, f"add_{along}line")(

@@ -31,7 +31,12 @@ def draw(axes: Axes, chart: Chart) -> None:
         axes.set_ylim(len(heat.layers) - 0.5, -0.5)
         axes.xaxis.labelpad = 1
     elif axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=8, frameon=False)
+        # Below the axis and its title, where it hides nothing; looking for room inside is slow, too.
+        inches = axes.get_window_extent().height / axes.figure.dpi
+        axes.legend(
+            loc="upper left", bbox_to_anchor=(-0.02, -0.48 / inches), ncols=2, fontsize=8, frameon=False,
+            borderaxespad=0, columnspacing=1.2,
+        )  # fmt: skip
 
 
 def map_picture(rows: Sequence[tuple[Chart, Chart]]) -> Figure:
@@ -97,9 +102,9 @@ def _draw(axes: Axes, mark: Mark) -> None:
         case Rule():
             line, span = (axes.axvline, axes.axvspan) if mark.upright else (axes.axhline, axes.axhspan)
             if mark.until is None:
-                line(mark.at, color=LIGHT[mark.colour], linewidth=1, linestyle=":")
+                line(mark.at, color=LIGHT[mark.colour], linewidth=1, linestyle=":", label=mark.name or None)
             else:
-                span(mark.at, mark.until, color=LIGHT[mark.colour], linewidth=0)
+                span(mark.at, mark.until, color=LIGHT[mark.colour], linewidth=0, label=mark.name or None)
         case Bars():
             lay = axes.barh if mark.lying else axes.bar
             lay(mark.place, mark.length, 0.8, color=LIGHT[mark.colour], alpha=mark.opacity, label=mark.name or None)

@@ -1,7 +1,7 @@
 """The charts of routing that epochs, analyses and comparisons share: usage, accuracy, entropy, accuracy by usage."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -79,6 +79,22 @@ def entropy_chart(curves: Sequence[EntropyCurve], title: str = "") -> Chart:
     return Chart(marks, Axis("layer", ticks=layer_ticks(curves[0].layers), lined=False), Axis("entropy, nats"), title)
 
 
+def from_zero(chart: Chart, title: str = "", narrow: bool = False) -> Chart:
+    """Return a chart of entropies again, from 0 to the most there can be: how much of it the differences are.
+
+    Args:
+        chart: The chart, which shows the curves as large as they fit.
+        title: Title of the new one; its legend is that of the other.
+        narrow: Whether only the first and the last layer are labelled.
+    """
+    lines = [replace(mark, name="", marked=False) for mark in chart.marks if isinstance(mark, Line)]
+    most = max((float(np.nanmax(line.y)) for line in lines if not np.isnan(line.y).all()), default=0.0) or 1.0
+    y = Axis("", ".1f", ends=(0, 1.04 * most))
+    ticks = list((chart.x.ticks or {}).items())
+    x = replace(chart.x, ticks=dict([ticks[0], ticks[-1]])) if narrow and ticks else chart.x
+    return replace(chart, marks=lines, x=x, y=y, title=title)
+
+
 def scatter_chart(experts: pd.DataFrame, overall: float, title: str = "", base: float | None = None) -> Chart:
     """Return each expert's raw accuracy against its usage, coloured by layer; hollow: few questions; marked: flagged.
 
@@ -112,7 +128,8 @@ def scatter_chart(experts: pd.DataFrame, overall: float, title: str = "", base: 
     share = np.geomspace(1 / tokens, 1, 60)
     one_token = (experts["questions"] == experts["count"]).all()
     reach = 1.96 * np.sqrt(overall * (1 - overall) / (share * tokens)) if one_token else None
-    marks.insert(0, Line(share, np.full(60, overall), "all questions", "muted", "dot", 1.5, reach=reach))
+    name = "all questions" if reach is None else "all questions; band: 95 % of experts by chance"
+    marks.insert(0, Line(share, np.full(60, overall), name, "muted", "dot", 1.5, reach=reach))
     if base is not None:
         marks.append(Line([1 / tokens, 1], [base, base], "pretrained router", "ink", "dash", 1.2))
     ticks = {tick: f"{100 * tick:g} %" for tick in (0.0001, 0.001, 0.01, 0.1, 1) if tick >= 1 / tokens}
@@ -139,4 +156,5 @@ def trusted(experts: pd.DataFrame) -> Floats:
 def _map(heat: Heat, title: str) -> Chart:
     ends = (float(np.max(heat.layers)) + 0.5, float(np.min(heat.layers)) - 0.5)
     y = Axis("layer", ticks=layer_ticks(heat.layers), ends=ends, lined=False)
-    return Chart([heat], Axis("expert", lined=False), y, title, height=80 + max(150, 22 * len(heat.layers)))
+    x = Axis("expert", ticks=layer_ticks(np.arange(heat.value_LE.shape[1])), lined=False)
+    return Chart([heat], x, y, title, height=80 + max(150, 22 * len(heat.layers)))

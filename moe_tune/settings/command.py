@@ -21,6 +21,7 @@ from moe_tune.data.module import QuizDataModule
 from moe_tune.runs.checkpoint import CONFIG, checked_folder
 from moe_tune.settings.arguments import read_arguments
 from moe_tune.settings.complaints import readable
+from moe_tune.settings.help_levels import HELP_ALL, MORE, HelpAll, is_of_a_fit, sections, told_of
 from moe_tune.settings.refusals import refuse_unfit
 from moe_tune.tuner.router_tuner import RouterTuner
 
@@ -33,13 +34,34 @@ class _ParseFault(Exception):
 
 
 class _Parser(LightningArgumentParser):
-    """A parser that raises instead of printing its whole usage, and takes no abbreviation for a key."""
+    """A parser that raises instead of printing its whole usage, and takes no abbreviation for a key.
+
+    The help of a fit leaves out Lightning's own keys unless they are asked for; that of a class adds its formula.
+    """
+
+    all_keys = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, allow_abbrev=False, **kwargs)
+        self.explained: type | None = None
 
-    def error(self, message: str, ex: Exception | None = None) -> None:
-        raise _ParseFault(message) from ex
+    def add_class_arguments(self, theclass: Any, *args: Any, **kwargs: Any) -> list[str]:
+        """Note the class, which is the one that a help of its own is about."""
+        self.explained = theclass
+        added: list[str] = super().add_class_arguments(theclass, *args, **kwargs)
+        return added
+
+    def format_help(self, *args: Any) -> str:
+        """Return the help, at the level that is asked for."""
+        if not is_of_a_fit(self._actions):
+            alone = self.explained if getattr(self, "_inner_parser", False) else None
+            return f"{super().format_help(*args)}{told_of(alone) if alone else ''}"
+        groups: list[Any] = vars(self)["_action_groups"]
+        self._action_groups = sections(groups, self.all_keys)
+        try:
+            return f"{super().format_help(*args)}{'' if self.all_keys else MORE}"
+        finally:
+            self._action_groups = groups
 
 
 class Command(LightningCLI):
@@ -81,7 +103,8 @@ class Command(LightningCLI):
         return {self.argv[0]: LightningCLI.subcommands()[self.argv[0]]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add where runs go, and what a fit ends with."""
+        """Add where runs go, what a fit ends with, and the help of all keys."""
+        parser.add_argument(HELP_ALL, action=HelpAll, help="the same with Lightning's own keys")
         parser.add_argument("--runs_root", type=str, default="runs", help="Folder of all runs.")
         parser.add_argument("--name", type=str | None, default=None, help="Short name of the run in comparisons.")
         parser.add_argument("--fresh", type=bool, default=False, help="Start anew although the same run exists.")

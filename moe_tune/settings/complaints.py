@@ -31,14 +31,14 @@ def readable(message: str, keys: Iterable[str], argv: Sequence[str] = ()) -> str
         wanted = " or ".join(dict.fromkeys(kinds)) or "another type of value"
         return (
             f"expected {wanted} but got {mistyped[2]!r} ({mistyped[1]}). "
-            "Hint: python -m moe_tune fit --help shows the type of every key."
+            "Hint: python -m moe_tune fit --help-all shows the type of every key."
         )
     if unknown := re.search(r"(?:nrecognized arguments: --|[Kk]ey '|Subcommand ')([\w.]+)", text):
         name = unknown[1]
         close = difflib.get_close_matches(name, list(keys), n=1, cutoff=0.5)
-        hint = f"Did you mean {close[0]}?" if close else "python -m moe_tune fit --help names every key."
+        hint = f"Did you mean {close[0]}?" if close else "python -m moe_tune fit --help-all names every key."
         return f"expected a known key but got {name!r} ({text[:160]}). Hint: {hint}"
-    return f"{text[:600]} Hint: python -m moe_tune fit --help names every key."
+    return f"{text[:600]} Hint: python -m moe_tune fit --help-all names every key."
 
 
 def _unknown_option(option: str, key: str | None, argv: Sequence[str]) -> str:

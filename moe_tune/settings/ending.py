@@ -13,6 +13,7 @@ from moe_tune.callbacks.question_records import accuracy_line
 from moe_tune.reports.table import interval
 from moe_tune.runs.answers import BASE, BEST, questions_file, tested_questions_file
 from moe_tune.stats.paired import PairedResult, compare_paired
+from moe_tune.tracking.wandb_logger import note_gains
 
 
 def tell(lines: Iterable[str]) -> None:
@@ -39,9 +40,11 @@ def fit_ending(run: Path, *, trained: bool, tests: Sequence[str]) -> list[str]:
 
 
 def against_pretrained(run: Path, splits: Iterable[str]) -> list[str]:
-    """Return a line for each split that both were asked."""
-    compared = {split: paired_with_pretrained(run, split) for split in splits}
-    return [paired_line(split, result) for split, result in compared.items() if result is not None]
+    """Return a line for each split that both were asked; a W&B run of this process gets the differences, too."""
+    results = {split: paired_with_pretrained(run, split) for split in splits}
+    compared = {split: result for split, result in results.items() if result is not None}
+    note_gains(compared)
+    return [paired_line(split, result) for split, result in compared.items()]
 
 
 def paired_with_pretrained(run: Path, split: str) -> PairedResult | None:

@@ -38,6 +38,17 @@ def reference(text: str) -> str:
     return " ".join(section.split("\n\n", 1)[0].split())
 
 
+def formula(text: str) -> str:
+    r"""Return the paragraph of a docstring that holds the formula, on one line and without its back quotes, or nothing.
+
+    Example:
+        >>> formula("One.\n\nFormula: ``w = p\n/ q``.\n\nArgs:\n    p: x")
+        'Formula: w = p / q.'
+    """
+    paragraphs = (" ".join(part.split()) for part in text.split("\n\n"))
+    return next((part.replace("`", "") for part in paragraphs if part.startswith("Formula")), "")
+
+
 def entries(kind: str) -> list[dict[str, str]]:
     """Return name, summary and reference of everything of a kind."""
     if kind == "protocols":

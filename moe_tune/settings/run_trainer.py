@@ -6,7 +6,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 
 from moe_tune.callbacks.base_answers import Known
 from moe_tune.callbacks.base_reference import BaseReference
@@ -54,6 +54,8 @@ def run_trainer(
     trainer = Trainer(**{**settings, **options})
     if not any(isinstance(callback, EvidenceLog) for callback in trainer.callbacks):
         callbacks.append(EvidenceLog())
+    if trainer.loggers and not any(isinstance(callback, LearningRateMonitor) for callback in trainer.callbacks):
+        callbacks.append(LearningRateMonitor())
     if resolved.get("test_after_fit"):
         callbacks.insert(0, SeenByValidation())  # before anything is asked
     trainer.callbacks[:0] = callbacks

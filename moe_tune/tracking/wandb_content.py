@@ -1,9 +1,15 @@
 """The words W&B finds a run by: its group, its tags, and the best values that its summary keeps."""
 
+import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
+
+import pandas as pd
+
+from moe_tune.stats.paired import PairedResult
 
 EXTREMES: dict[str, tuple[str, Callable[[float, float], float]]] = {
     "validation/accuracy": ("validation/accuracy_max", max),
@@ -14,6 +20,8 @@ EXTREMES: dict[str, tuple[str, Callable[[float, float], float]]] = {
 Keys of their own, not ``define_metric(summary="max")``: that would put ``{"max": 0.5}`` in place of the last value,
 and the summary of a sweep's metric has to be a number.
 """
+MOST_ROWS = 10_000
+"""Rows of one table that W&B shows; what comes after is cut."""
 LONGEST_TAG = 64
 """Characters; W&B refuses longer ones."""
 
@@ -42,6 +50,50 @@ def tags_of(config: dict[str, Any]) -> tuple[str, ...]:
     base = str(config.get("model.base.path", "")).rstrip("/").rpartition("/")[2]
     tags = [*classes, *scope, *([base] if base else [])]
     return tuple(dict.fromkeys(tag[:LONGEST_TAG] for tag in tags))
+
+
+def table_parts(key: str, frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return a table in parts that W&B shows whole, the first under its own key and the others under numbered ones.
+
+    Example:
+        >>> {key: len(part) for key, part in table_parts("test/experts", pd.DataFrame({"a": range(12_000)})).items()}
+        {'test/experts': 10000, 'test/experts_2': 2000}
+    """
+    starts = range(0, max(len(frame), 1), MOST_ROWS)
+    return {
+        f"{key}_{number}" if number > 1 else key: frame.iloc[start : start + MOST_ROWS]
+        for number, start in enumerate(starts, start=1)
+    }
+
+
+def gains(compared: Mapping[str, PairedResult]) -> dict[str, float]:
+    """Return the differences of accuracy to the pretrained router, 0 to 1, as a run's summary keeps them.
+
+    Args:
+        compared: The paired result by split.
+    """
+    kept: dict[str, float] = {}
+    for split, result in compared.items():
+        low, high = result.ci95
+        own = {"": result.diff, "_low": low, "_high": high}
+        kept |= {f"{split}/accuracy_gain{end}": float(value) for end, value in own.items()}
+    return kept
+
+
+def curves_and_level(metrics: Path, key: str) -> tuple[list[int], list[float], float] | None:
+    """Return the steps and values of a key of the history, and the pretrained router's value.
+
+    Args:
+        metrics: A run's ``metrics.jsonl``.
+        key: The key, such as ``validation/accuracy``.
+
+    Returns:
+        ``None`` where one of them was not logged.
+    """
+    rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    levels = [row[f"base_{key}"] for row in rows if row.get(f"base_{key}") is not None]
+    known = [(int(row["step"]), float(row[key])) for row in rows if row.get(key) is not None]
+    return ([step for step, _ in known], [value for _, value in known], float(levels[-1])) if levels and known else None
 
 
 def improved(metrics: dict[str, Any], summary: Any) -> dict[str, float]:

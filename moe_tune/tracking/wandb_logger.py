@@ -5,7 +5,7 @@ import netrc
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -18,11 +18,13 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from moe_tune.base.errors import ConfigError
 from moe_tune.runs.agent import sweep_id
 from moe_tune.runs.redact import redacted
-from moe_tune.tracking.wandb_content import EXTREMES, arm_of, improved, tags_of
+from moe_tune.stats.paired import PairedResult
+from moe_tune.tracking.wandb_content import EXTREMES, arm_of, curves_and_level, gains, improved, table_parts, tags_of
 from moe_tune.tracking.wandb_head import send_head
 
 logger = logging.getLogger(__name__)
 
+METRICS = "metrics.jsonl"
 VERBS = ("fit", "validate", "test", "predict")
 """The verbs that log by themselves; each is the job type of its runs."""
 MODES = {"online": "online", "run": "online", "offline": "offline", "dryrun": "offline", "disabled": "disabled"}
@@ -41,9 +43,10 @@ class RouterWandbLogger(WandbLogger):
     ``WANDB_MODE`` decides if it is set; without it a run is online if there is a key, else offline. A server that does
     not answer costs at most ten seconds, then the run is logged offline and sent later with ``wandb sync``.
 
-    A run's job type is its verb, ``WANDB_JOB_TYPE`` says otherwise. The summary has the last value of every number, and
-    the best of the validation split's accuracy and loss. Neither code nor the command line is stored; the machine's
-    load and memory are. A finished fit leaves its head as an artifact of the run directory's name.
+    A run's job type is its verb, ``WANDB_JOB_TYPE`` says otherwise. The summary has the last value of every number, the
+    best of the validation split's accuracy and loss, and the gain over the pretrained router with its 95 % interval.
+    Neither code nor the command line is stored; the machine's load and memory are. A finished fit leaves its head as an
+    artifact of the run directory's name, and charts of accuracy and loss with the pretrained router's level in them.
 
     Args:
         project: W&B project, one per study.
@@ -122,10 +125,12 @@ class RouterWandbLogger(WandbLogger):
                 own = tuple(self.experiment.tags or ())
                 self.experiment.tags = tuple(dict.fromkeys([*own, *tags_of(dict(params))]))
 
-    def log_table(self, key: str, *args: Any, **kwargs: Any) -> None:
-        """Log a table; a fault of W&B becomes one warning."""
+    def log_table(self, key: str, *args: Any, dataframe: Any = None, **kwargs: Any) -> None:
+        """Log a table, in parts where W&B would cut it; a fault of W&B becomes one warning."""
+        parts = {key: None} if dataframe is None else table_parts(key, dataframe)
         with self._harmless():
-            super().log_table(key, *args, **kwargs)
+            for name, part in parts.items():
+                super().log_table(name, *args, dataframe=part, **kwargs)
 
     def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: Any) -> None:
         """Log images; a fault of W&B becomes one warning."""
@@ -167,14 +172,43 @@ def logged_in() -> bool:
     return wandb_mode() == "online"
 
 
+def note_gains(compared: Mapping[str, PairedResult]) -> None:
+    """Put how the heads did against the pretrained router into the summary of the process's W&B run, if it has one."""
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is not None and compared:
+        try:
+            wandb.run.summary.update(gains(compared))
+        except _faults() as fault:
+            _warn(f"W&B did not take the gain, which the run directory has ({_one_line(fault)})")
+
+
+def _show_beside_pretrained(run: Any, folder: Path) -> None:
+    """Log a chart for each headline number of validation: each epoch's, and the pretrained router's as a level line."""
+    import wandb
+
+    charts = {}
+    for key in EXTREMES:
+        if (found := curves_and_level(folder / METRICS, key)) is not None:
+            steps, values, level = found
+            curves = {"this run": values, "pretrained router": [level] * len(steps)}
+            charts[f"{key}_and_pretrained"] = wandb.plot.line_series(
+                steps, list(curves.values()), keys=list(curves), title=key, xname="trainer/global_step"
+            )
+    if charts:
+        run.log(charts)
+
+
 def close_wandb_run(failed: bool) -> None:
     """End the process's W&B run, after its head if it is a finished fit; the next run of the process gets its own."""
     wandb = sys.modules.get("wandb")
     if wandb is not None and wandb.run is not None:
         folder = wandb.run.settings.sync_dir
         if not failed and not wandb.run.disabled and _verb() == "fit":
+            root = Path(wandb.run.settings.root_dir)
             try:
-                send_head(wandb.run, Path(wandb.run.settings.root_dir))
+                if (root / METRICS).is_file():
+                    _show_beside_pretrained(wandb.run, root)
+                send_head(wandb.run, root)
             except _faults() as fault:
                 _warn(f"W&B did not take the head, which is in the run directory ({_one_line(fault)})")
         try:

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 import subprocess
 import sys
 
@@ -44,6 +45,22 @@ def test_a_verb_of_a_fit_shows_its_options_and_all_of_a_fits(verb, capsys):
     assert end.value.code == 0
     assert text.startswith(f"usage: moe_tune {verb} [")
     assert [word for word in (OF_A_FIT[verb], "--model.layers", "--data.few_shot") if word not in text] == []
+
+
+def test_help_has_two_levels_ours_first_and_lightnings_when_asked_for(capsys):
+    texts = {}
+    for word in ("--help", "--help-all"):
+        with pytest.raises(SystemExit) as end:
+            main(["fit", word])
+        assert end.value.code == 0
+        texts[word] = capsys.readouterr().out
+    titles = [line[:-1] for line in texts["--help"].splitlines() if line.endswith(":") and line[:1].isalpha()]
+    assert titles == ["options", "data", "model", "head", "losses", "optimizer", "learning rate", "runs"]
+    short, whole = (set(re.findall(r"^  (--[\w.]+)", text, re.MULTILINE)) for text in texts.values())
+    lightnings = {key for key in whole if key.startswith("--trainer")}
+    assert short == whole - lightnings
+    assert {"--trainer.max_epochs", "--trainer.precision"} <= lightnings
+    assert "--help-all" in texts["--help"].splitlines()[-1]
 
 
 def test_every_verb_is_in_the_table_and_has_the_same_form():

@@ -80,4 +80,7 @@ def test_a_head_explains_its_options(capsys):
     with pytest.raises(SystemExit) as end:
         main(["fit", "--model.head.help", "TemperatureHead"])
     assert end.value.code == 0
-    assert "1 is the pretrained router" in " ".join(capsys.readouterr().out.split())
+    text = " ".join(capsys.readouterr().out.split())
+    assert "1 is the pretrained router" in text
+    assert "Formula: p = softmax(z / tau), S = topK(z)." in text
+    assert "Reference: Chernov 2025, https://arxiv.org/abs/2502.17187" in text

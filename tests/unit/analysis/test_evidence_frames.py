@@ -215,6 +215,17 @@ def test_rising_entropy_needs_an_interval_on_one_side_of_zero(known, slope, verd
     assert verdicts(replace(known, trend=trend))[2] == verdict
 
 
+def test_an_entropy_that_rises_and_falls_again_is_not_monotone(known):
+    noise_QL = 0.01 * np.random.default_rng(0).normal(size=(200, 4))
+    inverted_v = depth_trend(noise_QL + np.array([1.0, 1.8, 2.0, 1.65]), range(4))
+    assert inverted_v.low > 0, "its slope alone passes"
+    (claim,) = claims({"answer": replace(known, trend=inverted_v)}, 0)[2:3]
+    assert claim["verdict"] == "not monotone"
+    assert "layer 3 lies 0.3" in claim["ours"]
+    assert "below layer 2" in claim["ours"]
+    assert f"of at most {np.log(2):.3f}" in claim["ours"], "entropy stands with its maximum"
+
+
 @pytest.mark.parametrize(("p", "verdict"), [(0.01, "holds"), (0.3, "inconclusive"), (np.nan, "inconclusive")])
 def test_experts_differ_only_beyond_the_null(known, p, verdict):
     layers = known.layers.assign(spread_p=p, spread_p_holm=[p, 2 * p])

@@ -74,7 +74,7 @@ def test_the_reference_is_dashed_with_its_own_values(table, base):
     assert all(any(dashed(axes) for axes in figure.axes) for figure in both.values())
     (never,) = dashed(both["usage"].axes[1])
     assert list(never.get_xdata()) == list((values(base, "count") == 0).mean(axis=1))
-    for panel, kind in zip(both["entropy"].axes, ("all", "topk"), strict=True):
+    for panel, kind in zip(both["entropy"].axes, ("all", "all", "topk", "topk"), strict=True):
         (line,) = dashed(panel)
         assert list(line.get_ydata()) == list(base.groupby("layer")[f"entropy_{kind}_mean"].first())
     (level,) = dashed(both["scatter"].axes[0])
@@ -99,6 +99,34 @@ def test_every_scope_gets_a_map_and_layers_that_were_not_seen_are_left_out():
     assert [axes.get_title().split(":")[0] for axes in maps] == ["test, scope answer", "test, scope all"]
     assert all(axes.images[0].get_array().shape[:2] == (2, 8) for axes in maps)
     assert [tick.get_text() for tick in maps[0].get_yticklabels()] == ["1", "2"]
+
+
+def test_beside_each_entropy_stands_all_of_it_from_0_to_the_maximum(table, base):
+    zoomed_all, whole_all, zoomed_topk, whole_topk = evidence_figures(table, "test", base)["entropy"].axes
+    for zoomed, whole, most in ((zoomed_all, whole_all, np.log(8)), (zoomed_topk, whole_topk, np.log(2))):
+        low, high = whole.get_ylim()
+        assert low == 0
+        assert most < high < 1.1 * most
+        assert zoomed.get_ylim()[0] > 0
+        for one, other in zip(zoomed.lines, whole.lines, strict=True):
+            np.testing.assert_array_equal(one.get_ydata(), other.get_ydata())
+
+
+def test_a_reference_of_other_layers_is_left_out(table, base):
+    fewer = base[base["layer"] > 0]
+    assert not any(dashed(axes) for figure in evidence_figures(table, "test", fewer).values() for axes in figure.axes)
+
+
+def test_every_line_of_the_entropies_is_in_a_legend_below_the_curves(table, base):
+    figure = evidence_figures(table, "test", base)["entropy"]
+    figure.draw_without_rendering()
+    for axes in figure.axes[::2]:
+        assert {text.get_text() for text in axes.get_legend().get_texts()} == {line.get_label() for line in axes.lines}
+        box, title = axes.get_legend().get_window_extent(), axes.xaxis.label.get_window_extent()
+        assert 0 <= box.y0 < box.y1 <= title.y0 + 1
+        assert box.x1 <= figure.bbox.x1
+    right, left = figure.axes[2].get_legend().get_window_extent(), figure.axes[0].get_legend().get_window_extent()
+    assert left.x1 <= right.x0
 
 
 @pytest.mark.parametrize("correct", [0.0, 1.0])

@@ -15,7 +15,7 @@ from moe_tune.reports.picture_drawer import draw
 X, Y = np.array([1.0, 2.0, 4.0]), np.array([0.2, 0.5, 0.4])
 MARKS = [
     Rule(0.1, 0.3, colour="band"),
-    Rule(0.25),
+    Rule(0.25, name="a rule"),
     Line(X, Y, "a line", "series-2", "dash", reach=Y / 10),
     Points(X, Y, "points", "flag", "hollow", ends=(X - 1, X + 1), texts=["a", "b", "c"]),
     Points(X, 1 - Y, "shaded", shade=X),
@@ -39,7 +39,7 @@ def test_both_draw_every_mark_at_its_place(chart):
     axes = picture(chart)
     lines = {line.get_label(): line for line in axes.lines}
     dots = {one.get_label(): one for one in axes.collections}
-    assert set(drawn) == {"a line", "points", "shaded", "bars"}
+    assert set(drawn) == {"a rule", "a line", "points", "shaded", "bars"}
     for x, y in ((drawn["a line"].x, drawn["a line"].y), lines["a line"].get_data()):
         np.testing.assert_array_equal(x, X)
         np.testing.assert_array_equal(y, Y)

@@ -23,7 +23,7 @@ def table():
 
 
 def test_the_figure_of_an_epoch(table):
-    panel = evidence_figures(with_estimates(table), "validation", None)["entropy"].axes[1]
+    panel = evidence_figures(with_estimates(table), "validation", None)["entropy"].axes[2]
     (most,) = (line for line in panel.lines if line.get_linestyle() == ":")
     np.testing.assert_allclose(most.get_ydata(), MOST_L)
 

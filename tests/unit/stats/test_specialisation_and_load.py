@@ -7,8 +7,9 @@ import pytest
 import statsmodels.api as sm
 from made_up_quiz import made_up_quiz as quiz
 from scipy.spatial.distance import jensenshannon
-from scipy.stats import entropy, linregress
+from scipy.stats import entropy, linregress, ttest_1samp
 from scipy.stats import t as student
+from statsmodels.stats.multitest import multipletests
 
 from moe_tune.stats.depth_trend import depth_trend
 from moe_tune.stats.load import effective_experts, load_gini, load_max_over_mean, load_variation
@@ -149,6 +150,51 @@ def test_the_clustered_interval_is_that_of_statsmodels():
     assert (came.slope, came.high - came.slope) == pytest.approx((fit.params[0], reach))
     twice = depth_trend(np.tile(entropy_QL, (2, 1)), (0, 1, 2), np.tile(cluster_Q, 2))
     assert (twice.low, twice.high) == pytest.approx((came.low, came.high)), "copies of a question add nothing"
+
+
+def made_up_entropies(means, noise=0.1, questions=200):
+    draw = np.random.default_rng(3)
+    return np.array(means) + noise * draw.normal(size=(questions, len(means)))
+
+
+def test_falls_are_what_holms_steps_over_paired_intervals_find():
+    entropy_QL = made_up_entropies([1.0, 1.8, 2.0, 1.7, 1.99])
+    came = depth_trend(entropy_QL, (2, 3, 5, 7, 8))
+    tenth = 0.1 * np.ptp(entropy_QL.mean(0))
+    assert came.range == pytest.approx(10 * tenth)
+    pairs = [(i, j) for i in range(5) for j in range(i + 1, 5)]
+    by = {pair: entropy_QL[:, pair[0]] - entropy_QL[:, pair[1]] for pair in pairs}
+    p = [ttest_1samp(by[pair], tenth, alternative="greater").pvalue for pair in pairs]
+    wanted = {pair for pair, kept in zip(pairs, multipletests(p, 0.025, "holm")[0], strict=True) if kept}
+    layers = (2, 3, 5, 7, 8)
+    assert (
+        {(fall.earlier, fall.later) for fall in came.falls} == {(layers[i], layers[j]) for i, j in wanted} == {(5, 7)}
+    )
+    assert came.falls[0].by == pytest.approx(by[2, 3].mean())
+    assert tenth < came.falls[0].least < came.falls[0].by
+
+
+@pytest.mark.parametrize(
+    ("means", "noise", "falls"),
+    [
+        ([1.0, 1.2, 1.4, 1.6], 0.1, 0),
+        ([1.0, 1.5, 2.0, 1.95], 0.01, 0),  # by less than a tenth of the range
+        ([1.0, 1.5, 2.0, 1.7], 9.0, 0),  # not surely
+        ([1.0, 1.5, 2.0, 1.7], 0.01, 1),
+        ([1.0, 1.5, 2.0, 1.7], 0.0, 1),
+        ([1.0, 1.0, 1.0, 1.0], 0.0, 0),
+    ],
+)
+def test_a_fall_is_sure_and_beyond_a_tenth_of_the_range(means, noise, falls):
+    assert len(depth_trend(made_up_entropies(means, noise), range(4)).falls) == falls
+
+
+def test_copies_of_a_question_make_no_fall_surer():
+    entropy_QL, cluster_Q = made_up_entropies([1.0, 2.0, 1.7], 0.1, 20), np.arange(20)
+    once = depth_trend(entropy_QL, range(3), cluster_Q)
+    twice = depth_trend(np.tile(entropy_QL, (2, 1)), range(3), np.tile(cluster_Q, 2))
+    assert len(once.falls) == len(twice.falls) == 1
+    assert twice.falls[0].least == pytest.approx(once.falls[0].least)
 
 
 def test_a_trend_needs_two_layers_and_two_questions():
