@@ -123,6 +123,12 @@ def test_group_job_type_tags_and_best_values_are_filled_in(offline):
         rows = numbers(run.history, f"validation/{key}")
         assert run.summary[f"validation/{key}"] == pytest.approx(rows[-1])
         assert run.summary[f"validation/{name}"] == pytest.approx(best(rows))
+    assert set(numbers(run.history, "lr-AdamW")) == {0.003}
+    gain, low, high = (run.summary[f"validation/accuracy_gain{end}"] for end in ("", "_low", "_high"))
+    assert low <= gain <= high
+    assert {"validation/accuracy_and_pretrained", "validation/loss_and_pretrained"} <= {
+        key.removesuffix("_table") for row in run.history for key in row
+    }
     assert ("*", "trainer/global_step") in [(one.glob_name, one.step_metric) for one in run.metrics]
 
 
