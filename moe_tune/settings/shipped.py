@@ -37,4 +37,6 @@ def not_found(name: str) -> ConfigError:
     known = [str(one.relative_to(shipped_folder()).with_suffix("")) for one in shipped_folder().rglob("*.yaml")]
     close = difflib.get_close_matches(name.removeprefix("configs/").removesuffix(".yaml"), known, n=1)
     guess = f"did you mean {close[0]}?" if close else "a path, or a name such as nano or head/temperature."
+    if Path(f"{name}.yaml").is_file():  # only names of the folder configs go without their end
+        guess = f"did you mean {name}.yaml?"
     return ConfigError(f"expected a configuration file but got {name!r} (--config). Hint: {guess}")

@@ -29,3 +29,10 @@ def test_own_files_come_first(tmp_path, monkeypatch):
 def test_a_wrong_name_gets_a_guess():
     with pytest.raises(ConfigError, match="did you mean head/temperature"):
         read_arguments(["fit", "--config", "heads/temprature"])
+
+
+def test_a_file_beside_the_command_is_guessed_with_its_end(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.yaml").write_text("model: {}\n")
+    with pytest.raises(ConfigError, match=r"did you mean own\.yaml"):
+        read_arguments(["fit", "--config", "own"])
