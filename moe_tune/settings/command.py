@@ -63,6 +63,9 @@ class _Parser(LightningArgumentParser):
         finally:
             self._action_groups = groups
 
+    def error(self, message: str, ex: Exception | None = None) -> None:
+        raise _ParseFault(message) from ex
+
 
 class Command(LightningCLI):
     """One of Lightning's verbs with its arguments, parsed by LightningCLI over ``RouterTuner`` and ``QuizDataModule``.
