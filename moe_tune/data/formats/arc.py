@@ -1,12 +1,9 @@
 """ARC's columns."""
 
-from typing import Any
-
-from moe_tune.data.formats.format import QuestionFormat, Reading, Row
-from moe_tune.data.formats.values import answer_of, choices_of
+from moe_tune.data.formats.mmlu import Mmlu
 
 
-class Arc(QuestionFormat):
+class Arc(Mmlu):
     """``question``, ``choices`` with ``text`` and ``label``, and ``answerKey``: one of the labels, letters or digits.
 
     Reference:
@@ -15,8 +12,3 @@ class Arc(QuestionFormat):
 
     name = "ARC"
     columns = ("question", "choices", "answerkey")
-
-    def read(self, row: Row, reading: Reading) -> dict[str, Any]:
-        choices, labels = choices_of(row["choices"])
-        answer = answer_of(row["answerkey"], choices, labels, reading.answers_from)
-        return {"question": row["question"], "choices": choices, "answer": answer}

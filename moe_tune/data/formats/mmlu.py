@@ -18,5 +18,5 @@ class Mmlu(QuestionFormat):
 
     def read(self, row: Row, reading: Reading) -> dict[str, Any]:
         choices, labels = choices_of(row["choices"])
-        answer = answer_of(row["answer"], choices, labels, reading.answers_from)
+        answer = answer_of(row[self.columns[2]], choices, labels, reading.answers_from)
         return {"question": row["question"], "choices": choices, "answer": answer}
