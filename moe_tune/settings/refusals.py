@@ -35,12 +35,12 @@ def refuse_sharding(trainer: Trainer) -> None:
 
 
 def refuse_averaging(trainer: Trainer) -> None:
-    """Refuse Lightning's averaging of weights, which copies the whole module, before it has its heads."""
+    """Refuse Lightning's averaging of weights: it averages the whole module, and checkpoints here hold heads alone."""
     for callback in trainer.callbacks:
         if isinstance(callback, StochasticWeightAveraging | WeightAveraging):
             raise ConfigError(
-                f"expected no averaging of weights but got {type(callback).__name__} (trainer.callbacks): it would "
-                "copy the base model and average nothing of the heads. Hint: leave it out."
+                f"expected no averaging of weights but got {type(callback).__name__} (trainer.callbacks): it keeps a "
+                "second copy of the whole base model, and checkpoints here hold heads alone. Hint: leave it out."
             )
 
 
