@@ -221,7 +221,7 @@ def close_wandb_run(failed: bool) -> None:
 
 def _verb() -> str | None:
     """The verb of this process, where a verb of Lightning's is run."""
-    word = sys.argv[1] if len(sys.argv) > 1 else ""
+    word = next((one for one in sys.argv[1:] if not one.startswith("--plugins=")), "")
     return word if word in VERBS else None
 
 

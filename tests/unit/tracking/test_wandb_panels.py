@@ -7,7 +7,7 @@ import pytest
 
 from moe_tune.tracking import wandb_logger
 from moe_tune.tracking.wandb_content import curves_and_level
-from moe_tune.tracking.wandb_logger import close_wandb_run, note_gains
+from moe_tune.tracking.wandb_logger import RouterWandbLogger, close_wandb_run, note_gains
 
 ROWS = [
     {"step": 0, "base_validation/accuracy": 0.3, "base_validation/loss": 1.4},
@@ -51,3 +51,10 @@ def test_a_finished_fit_has_both_curves_in_one_chart_and_its_gain_in_the_summary
         ("pretrained router", 8, 0.3),
         ("pretrained router", 16, 0.3),
     }
+
+
+@pytest.mark.parametrize("plugins", [[], ["--plugins=mine.py"], ["--plugins=mine.py", "--plugins=other.py"]])
+def test_the_verb_is_found_behind_plug_in_files(plugins, monkeypatch, tmp_path):
+    monkeypatch.setattr("sys.argv", ["moe_tune", *plugins, "fit", "--config", "nano"])
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert RouterWandbLogger(save_dir=str(tmp_path))._wandb_init["job_type"] == "fit"
