@@ -1,16 +1,18 @@
 """Discovery: a plug-in folder imports its siblings, so that adding a class is adding one file."""
 
+import argparse
+import hashlib
 import importlib
 import importlib.util
 import inspect
 import pkgutil
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
-from moe_tune.base.errors import require
+from moe_tune.base.errors import ConfigError, require
 
 T = TypeVar("T")
 
@@ -53,3 +55,31 @@ def load_plugin_file(path: str) -> ModuleType:
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def load_plugin_files(paths: Iterable[str]) -> dict[str, str]:
+    """Import a user's own Python files, and return the sha256 of each by its path."""
+    hashes = {}
+    for path in paths:
+        load_plugin_file(path)
+        hashes[path] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return hashes
+
+
+def without_plugins(words: list[str]) -> tuple[list[str], list[str]]:
+    """Return a command's words without its ``--plugins``, wherever they stand, and the files that these name.
+
+    Raises:
+        ConfigError: One of them names no file.
+
+    Example:
+        >>> without_plugins(["--plugins", "mine.py", "fit", "--plugins=yours.py", "--name", "x"])
+        (['fit', '--name', 'x'], ['mine.py', 'yours.py'])
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--plugins", action="append", default=[])
+    try:
+        given, rest = parser.parse_known_args(words)
+    except argparse.ArgumentError as fault:
+        raise ConfigError("expected a Python file but got none (--plugins). Hint: --plugins FILE.py.") from fault
+    return rest, given.plugins

@@ -1,15 +1,12 @@
 """The command line: verbs and exit codes; nothing heavy is imported before it is needed."""
 
-import argparse
 import errno
-import hashlib
 import sys
 import tempfile
 import traceback
-from pathlib import Path
 
 from moe_tune.base.errors import ConfigError, MoeTuneError, ResourceError, did_you_mean
-from moe_tune.base.plugins import load_plugin_file
+from moe_tune.base.plugins import load_plugin_files, without_plugins
 from moe_tune.cli.verbs import VERBS, command_of
 
 HELP = f"""moe_tune: try gating fixes in mixture-of-experts language models, and see whether they are real.
@@ -81,7 +78,8 @@ def entry() -> None:
 
 
 def _main(words: list[str]) -> int:
-    words, plugins = _take_plugins(words)
+    words, files = without_plugins(words)
+    plugins = load_plugin_files(files)
     if not words or words[0] in ("-h", "--help", "help"):
         print(HELP)
     elif words[0] == "--version":
@@ -101,13 +99,3 @@ def _report(fault: BaseException) -> int:
     summary = f"{type(fault).__name__}: {' '.join(str(fault).split())[:300]}"
     print(f"moe_tune: unexpected {summary}. The traceback is in {handle.name}.", file=sys.stderr)
     return 1
-
-
-def _take_plugins(words: list[str]) -> tuple[list[str], dict[str, str]]:
-    """Import the files named by ``--plugins`` and return the other arguments, and each file's sha256."""
-    parser = argparse.ArgumentParser(prog="moe_tune", add_help=False, allow_abbrev=False)
-    parser.add_argument("--plugins", action="append", default=[], metavar="FILE.py")
-    given, rest = parser.parse_known_args(words)
-    for path in given.plugins:
-        load_plugin_file(path)
-    return rest, {path: hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in given.plugins}

@@ -83,6 +83,16 @@ class RouterCheckpointIO(CheckpointIO):
         shutil.rmtree(path, ignore_errors=True)
 
 
+def steps_of(folder: Path) -> int | None:
+    """Return how many optimiser steps a checkpoint has seen; ``None`` if another takes its place at this moment."""
+    try:
+        if (folder / PICKLED).is_file():
+            return int(_unpickled(folder)["global_step"])
+        return int(json.loads((folder / STATE).read_text(encoding="utf-8"))["global_step"])
+    except FileNotFoundError:
+        return None
+
+
 def checked_folder(path: Any) -> Path:
     """Return a checkpoint folder whose files are what its manifest says.
 

@@ -109,7 +109,7 @@ def _taken(command: Command, place: Place) -> Iterator[Start | None]:
     except MisconfigurationException as fault:
         raise ConfigError(f"expected a trainer that can run here but got: {' '.join(str(fault).split())}") from fault
     finally:
-        close_wandb_run(failed=failed)
+        close_wandb_run(failed, directory.path if command.subcommand == "fit" else None)
         directory.settle(aside)
 
 

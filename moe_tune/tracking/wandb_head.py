@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from moe_tune.runs.best_epoch import best_checkpoint
 from moe_tune.runs.checkpoint import MANIFEST, ROUTER, RouterCheckpointIO
 from moe_tune.runs.directory import RunDirectory
 from moe_tune.runs.redact import redacted
@@ -38,9 +39,7 @@ def kept_checkpoints(directory: RunDirectory) -> dict[Path, list[str]]:
     Two checkpoints of the same tensors count as one, the last; so does a fit that trained nothing.
     """
     last = directory.last_checkpoint
-    tested = Path(str(directory.manifest.get("tested_checkpoint", "last")))
-    # The manifest may name the place where the run was made; inside it the checkpoint's name is enough.
-    best = next((one for one in (directory.path / "checkpoints" / tested.name, tested) if one.is_dir()), last)
+    best = best_checkpoint(directory.path) or last
     if best is None:
         return {}
     if last is None or _router_hash(best) == _router_hash(last):

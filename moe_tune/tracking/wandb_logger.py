@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from moe_tune.base.errors import ConfigError
+from moe_tune.base.plugins import without_plugins
 from moe_tune.runs.agent import sweep_id
+from moe_tune.runs.best_epoch import validation_summary
 from moe_tune.runs.redact import redacted
 from moe_tune.stats.paired import PairedResult
 from moe_tune.tracking.wandb_content import EXTREMES, arm_of, curves_and_level, gains, improved, table_parts, tags_of
@@ -43,15 +46,17 @@ class RouterWandbLogger(WandbLogger):
     ``WANDB_MODE`` decides if it is set; without it a run is online if there is a key, else offline. A server that does
     not answer costs at most ten seconds, then the run is logged offline and sent later with ``wandb sync``.
 
-    A run's job type is its verb, ``WANDB_JOB_TYPE`` says otherwise. The summary has the last value of every number, the
-    best of the validation split's accuracy and loss, and the gain over the pretrained router with its 95 % interval.
-    Neither code nor the command line is stored; the machine's load and memory are. A finished fit leaves its head as an
-    artifact of the run directory's name, and charts of accuracy and loss with the pretrained router's level in them.
+    A run's job type is its verb, ``WANDB_JOB_TYPE`` says otherwise. The summary has every number of a fit's validation
+    at the epoch of the best checkpoint, by which ``sweep`` chooses, too, and under ``last/`` at the last epoch; the
+    best of its accuracy and loss; the gain over the pretrained router with its 95 % interval; and of every other number
+    the last value. Neither code nor the command line is stored; the machine's load and memory are. A finished fit
+    leaves its head as an artifact of the run directory's name, and charts of accuracy and loss with the pretrained
+    router's level in them.
 
     Args:
         project: W&B project, one per study.
         name: Display name of the run; ``null`` takes the run directory's.
-        save_dir: Where files go; ``null`` takes the run directory. Elsewhere, the head is not found and not sent.
+        save_dir: Where files go; ``null`` takes the run directory.
         group: Runs that belong together, such as an experiment's name; ``null`` takes ``WANDB_RUN_GROUP``, else an
             agent's sweep, else configuration and head, so that seeds are beside each other.
         tags: Words to find the run by; those of head, losses, scope and base model follow them.
@@ -116,6 +121,13 @@ class RouterWandbLogger(WandbLogger):
             super().log_metrics(metrics, step)
             if not rank_zero_only.rank and EXTREMES.keys() & metrics.keys():
                 self.experiment.summary.update(improved(metrics, self.experiment.summary))
+
+    def after_save_checkpoint(self, checkpoint_callback: ModelCheckpoint) -> None:
+        """Put the best epoch's numbers back into the summary, where those of the one just logged took their place."""
+        super().after_save_checkpoint(checkpoint_callback)
+        if self.save_dir is not None:  # where files go elsewhere, the end of the run does it
+            with self._harmless():
+                self.experiment.summary.update(validation_summary(Path(self.save_dir)))
 
     def log_hyperparams(self, params: Any) -> None:
         """Log the configuration, and tag the run with what it says; a fault of W&B becomes one warning."""
@@ -198,17 +210,23 @@ def _show_beside_pretrained(run: Any, folder: Path) -> None:
         run.log(charts)
 
 
-def close_wandb_run(failed: bool) -> None:
-    """End the process's W&B run, after its head if it is a finished fit; the next run of the process gets its own."""
+def close_wandb_run(failed: bool, fitted: Path | None = None) -> None:
+    """End the process's W&B run, after a fit's summary and head; the next run of the process gets its own.
+
+    Args:
+        failed: Whether W&B shall show the run as failed.
+        fitted: The run directory, if the run is a fit.
+    """
     wandb = sys.modules.get("wandb")
     if wandb is not None and wandb.run is not None:
         folder = wandb.run.settings.sync_dir
-        if not failed and not wandb.run.disabled and _verb() == "fit":
-            root = Path(wandb.run.settings.root_dir)
+        if fitted is not None and not wandb.run.disabled:
             try:
-                if (root / METRICS).is_file():
-                    _show_beside_pretrained(wandb.run, root)
-                send_head(wandb.run, root)
+                wandb.run.summary.update(validation_summary(fitted))
+                if not failed:
+                    if (fitted / METRICS).is_file():
+                        _show_beside_pretrained(wandb.run, fitted)
+                    send_head(wandb.run, fitted)
             except _faults() as fault:
                 _warn(f"W&B did not take the head, which is in the run directory ({_one_line(fault)})")
         try:
@@ -221,8 +239,8 @@ def close_wandb_run(failed: bool) -> None:
 
 def _verb() -> str | None:
     """The verb of this process, where a verb of Lightning's is run."""
-    word = next((one for one in sys.argv[1:] if not one.startswith("--plugins=")), "")
-    return word if word in VERBS else None
+    words, _ = without_plugins(sys.argv[1:])
+    return words[0] if words and words[0] in VERBS else None
 
 
 def _group(save_dir: str | None) -> str | None:

@@ -1,6 +1,7 @@
 """A fit under an agent: with the environment alone, and started by the unmodified agent against the test server."""
 
 import json
+import math
 import os
 import re
 import signal
@@ -16,9 +17,12 @@ from waiting import until
 from wandb_server.fixtures import TINY_FIT, wandb_command
 from wandb_server.store import Run
 
+from moe_tune.runs.best_epoch import validation_summary
 from moe_tune.studies.sweep_search import library
 
 ROOT = Path(__file__).parents[2]
+FIRST = {"monitor": "epoch", "mode": "min", "filename": "best", "enable_version_counter": False}
+FIRST_IS_BEST = json.dumps([{"class_path": "ModelCheckpoint", "init_args": FIRST}])
 PARAMETERS = {"optimizer.lr": 0.01, "model.losses.z.weight": 0.002, "seed_everything": 0}
 
 
@@ -46,7 +50,7 @@ def manifest(root):
 
 
 def test_a_run_has_its_id_group_and_locked_parameters_and_logs_the_parsed_configuration(agent, tmp_path):
-    process = fit(agent, tmp_path / "runs")
+    process = fit(agent, tmp_path / "runs", "--trainer.max_epochs=2", f"--trainer.callbacks={FIRST_IS_BEST}")
     said = process.communicate(timeout=300)[0]
     assert process.returncode == 0, said[-3000:]
     folder, content = manifest(tmp_path / "runs")
@@ -58,6 +62,14 @@ def test_a_run_has_its_id_group_and_locked_parameters_and_logs_the_parsed_config
     assert run.config["model.losses.z.weight"] == run.config["model.losses.z.init_args.weight"] == 0.002
     assert run.summary["stopped_early"] is False
     assert run.exit_code == 0
+    # By the first epoch, whose checkpoint counts as the best, both this W&B run and a sweep without a server choose.
+    first, last = (row for row in run.history if isinstance(row.get("validation/accuracy"), int | float))
+    keys = [key for key in first if key.startswith("validation/") and not math.isnan(first[key])]
+    assert first["validation/loss"] != last["validation/loss"]
+    assert {key: run.summary[key] for key in keys} == {key: first[key] for key in keys}
+    assert {key: run.summary[f"last/{key}"] for key in keys} == {key: last[key] for key in keys}
+    kept = validation_summary(folder)
+    assert {key: kept[key] for key in keys} == pytest.approx({key: first[key] for key in keys})
 
 
 @pytest.mark.slow
@@ -110,6 +122,7 @@ def test_the_unmodified_agent_runs_a_shipped_sweep(wandb_server, tmp_path):
         assert run.config["model.head.init_args.mass"] == made.given[run.id]["model.head.mass"]
         assert any("validation/accuracy" in row for row in run.history)
         assert run.summary["stopped_early"] is False
+        assert run.summary["last/validation/accuracy"] == run.summary["validation/accuracy"]
         assert (tmp_path / "runs" / f"nano-TemperatureHead-s0-{run.id}").is_dir()
     assert len({json.dumps(one, sort_keys=True) for one in made.given.values()}) == 4
 
@@ -152,6 +165,9 @@ def test_hyperband_ends_one_run_and_the_unmodified_agent_goes_on_to_the_next(wan
         assert run.summary["stopped_early"] is early
         (file,) = (tmp_path / "runs").glob(f"*-{run.id}/manifest.json")
         assert json.loads(file.read_text())["status"] == status
+        kept = validation_summary(file.parent)
+        keys = ("validation/accuracy", "validation/loss", "last/validation/accuracy", "last/validation/loss")
+        assert [run.summary[key] for key in keys] == pytest.approx([kept[key] for key in keys])
     epochs = [row for row in stopped.history if "validation/accuracy" in row]
     assert 2 <= len(epochs) < 400
     # Only what ran to its end leaves a head.

@@ -121,7 +121,7 @@ def test_group_job_type_tags_and_best_values_are_filled_in(offline):
     assert list(run.run.tags) == ["mine", "RetunedHead", "LoadBalanceLoss", "ZLoss", "scope answer", "nano"]
     for key, name, best in (("accuracy", "accuracy_max", max), ("loss", "loss_min", min)):
         rows = numbers(run.history, f"validation/{key}")
-        assert run.summary[f"validation/{key}"] == pytest.approx(rows[-1])
+        assert run.summary[f"last/validation/{key}"] == pytest.approx(rows[-1])
         assert run.summary[f"validation/{name}"] == pytest.approx(best(rows))
     assert set(numbers(run.history, "lr-AdamW")) == {0.003}
     gain, low, high = (run.summary[f"validation/accuracy_gain{end}"] for end in ("", "_low", "_high"))
@@ -305,11 +305,10 @@ def test_a_head_that_wandb_does_not_take_is_one_warning(monkeypatch, tmp_path, c
 
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(sys, "argv", ["moe_tune", "fit"])
     monkeypatch.setattr(wandb_logger, "send_head", refuse)
     logger = wandb_logger.RouterWandbLogger(save_dir=str(tmp_path))
     logger.log_metrics({"validation/accuracy": 0.5}, step=0)
-    wandb_logger.close_wandb_run(failed=False)
+    wandb_logger.close_wandb_run(failed=False, fitted=tmp_path)
     assert [record.message for record in caplog.records if "the head" in record.message]
     assert wandb.run is None
     until(lambda: offline_run(tmp_path).exit_code == 0)  # the service writes it a moment later

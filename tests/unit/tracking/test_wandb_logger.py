@@ -166,6 +166,12 @@ def test_a_variable_with_a_fault_is_one_message(clean, variable, value):
         RouterWandbLogger()
 
 
+@pytest.mark.parametrize("words", [["fit"], ["--plugins=mine.py", "fit"]])
+def test_a_fit_is_one_with_plug_in_files_too(clean, tmp_path, words):
+    clean.setattr("sys.argv", ["moe_tune", *words])
+    assert RouterWandbLogger(save_dir=str(tmp_path))._wandb_init["job_type"] == "fit"
+
+
 def test_an_offline_run_leaves_the_environment_alone(clean, tmp_path):
     before = dict(os.environ)
     logger = RouterWandbLogger(save_dir=str(tmp_path))
