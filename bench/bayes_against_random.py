@@ -67,7 +67,7 @@ def _best(given: argparse.Namespace, method: str, goal: str, seed: int) -> float
         sweep = load_sweep(file)
     folder = sweep_folder(sweep, given.runs_root, seed, {})
     points = run_sweep(sweep, folder, run_point, count=given.count, seed=seed)
-    values = [point.best(folder, sweep.metric, sweep.maximised) for point in points]
+    values = [point.value(folder, sweep.metric) for point in points]
     return (max if sweep.maximised else min)(value for value in values if value is not None)
 
 

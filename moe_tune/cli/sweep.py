@@ -1,5 +1,6 @@
 """The verb ``sweep``: a W&B sweep file run on this machine, without a server."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--count", type=int, help="most points in all; if left, the file's run_cap or all of a grid")
     parser.add_argument("--workers", type=int, default=1, help="runs at a time; above 1 in processes of their own")
     parser.add_argument("--seed", type=int, default=0, help="seed of random proposals")
+    parser.add_argument("--retry", choices=["failed"], help="run the points that failed again")
 
 
 def main(argv: list[str], plugins: dict[str, str]) -> int:
-    """Run a sweep file, show its points as they go, write the report and return 0; 1 if no point ended well."""
+    """Run a sweep, show its points, write the report and return 0; 1 if a point failed or none has a value."""
     given = parsed("sweep", add_arguments, argv)
     from moe_tune.studies.sweep_check import faults_of
     from moe_tune.studies.sweep_file import load_sweep
@@ -32,7 +34,19 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
             f"expected a number of points for a {sweep.config.get('method')} search but got none (--count). "
             "Hint: --count 20; only a grid ends by itself."
         )
+    given_files = [word for path in plugins for word in ("--plugins", path)]
+    again = [*given_files, "sweep", *argv, *([] if given.retry else ["--retry", "failed"])]
+    plugins = sweep.with_plugins(plugins)
     if faults := faults_of(given.file, plugins):
         raise ConfigError("\n".join(faults))
-    best = run_and_show(sweep, given.runs_root, count, given.seed, given.workers, plugins)
-    return 1 if best is None else 0
+    well = run_and_show(
+        sweep,
+        given.runs_root,
+        count=count,
+        seed=given.seed,
+        workers=given.workers,
+        plugins=plugins,
+        retry=given.retry is not None,
+        retry_command=f"python -m moe_tune {shlex.join(again)}",
+    )
+    return 0 if well else 1

@@ -6,10 +6,9 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from moe_tune.base.errors import ConfigError, MoeTuneError, did_you_mean
+from moe_tune.base.errors import ConfigError, did_you_mean
 from moe_tune.base.strict_yaml import load_yaml
-from moe_tune.settings.fit_settings import FitSettings
-from moe_tune.settings.refusals import refuse_idle_losses
+from moe_tune.studies.fit_check import fault_of_fit
 from moe_tune.studies.sweep_file import Sweep, fit_words, is_sweep
 from moe_tune.studies.sweep_search import library, next_values, shall_stop, with_extremes
 
@@ -39,7 +38,7 @@ def faults_of(file: Path, plugins: dict[str, str] | None = None) -> list[str]:
     data = content.get("data") if isinstance(content, dict) else None
     whole = isinstance(data, dict) and "source" in data
     questions = [] if whole else ["--data.source=NanoQuiz"]
-    problem = _parse([*questions, "--config", str(file)], plugins, whole=whole)
+    problem = fault_of_fit([*questions, "--config", str(file)], plugins, whole=whole)
     return [_placed(problem, file)] if problem else []
 
 
@@ -62,6 +61,7 @@ def _sweep_faults(sweep: Sweep, plugins: dict[str, str] | None) -> list[str]:
         found += _parameter(str(name), spec, method)
     try:
         fit_words(config)
+        plugins = sweep.with_plugins(plugins or {})
     except ConfigError as fault:
         found.append(str(fault))
     unproposed = [] if found else list(_proposal(sweep))
@@ -178,24 +178,8 @@ def _parsed_points(sweep: Sweep, plugins: dict[str, str] | None) -> list[str]:
     for row in list(zip_longest(*tried.values())) or [()]:
         pairs = zip(tried.items(), row, strict=True)
         values = {name: listed[-1] if value is None else value for (name, listed), value in pairs}
-        faults.append(_parse(sweep.arguments(values), plugins, sweep=True))
+        faults.append(fault_of_fit(sweep.arguments(values), plugins, sweep=True))
     return list(dict.fromkeys(fault for fault in faults if fault))
-
-
-def _parse(argv: list[str], plugins: dict[str, str] | None, whole: bool = True, sweep: bool = False) -> str | None:
-    """Return what is wrong with the arguments of a fit."""
-    try:
-        cli = FitSettings(argv, plugins)
-        if whole:
-            refuse_idle_losses(cli.model)
-        if sweep and cli.settings.test_after_fit:
-            raise ConfigError(
-                "expected a sweep that leaves the test split closed but got true (test_after_fit). "
-                "Hint: --test_after_fit=false in the command; a choice by the test split cannot be tested on it."
-            )
-    except MoeTuneError as fault:
-        return str(fault)
-    return None
 
 
 def _fault(expected: str, came: str, place: str, hint: str) -> str:

@@ -1,11 +1,13 @@
 """A W&B sweep file: what it varies, what it is judged by, and the arguments of ``fit`` it stands for."""
 
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from moe_tune.base.errors import ConfigError
+from moe_tune.base.plugins import load_plugin_files, without_plugins
 from moe_tune.base.strict_yaml import load_yaml
 from moe_tune.runs.directory import identity
 from moe_tune.settings.arguments import as_json, config_arguments, is_inline
@@ -56,14 +58,25 @@ class Sweep:
         """The configuration files every run starts from."""
         return config_arguments(self.base)
 
-    def best_command(self, overlay: Path) -> str:
+    def with_plugins(self, given: dict[str, str]) -> dict[str, str]:
+        """Return sha256 by path of the plug-in files that are loaded, after loading those of the sweep's own command.
+
+        Raises:
+            ConfigError: One of them is not there.
+        """
+        _, files = without_plugins(_command(self.config))
+        return given | load_plugin_files(path for path in files if path not in given)
+
+    def best_command(self, overlay: Path, plugins: Iterable[str]) -> str:
         """Return the command that fits the best point again, for a shell; whether to test after it is left open."""
         words = []
         for before, word in zip(["", *self.base[:-1]], self.base, strict=True):
             value = before == "--test_after_fit" and not word.startswith("-")
             if word.partition("=")[0] != "--test_after_fit" and not value:
                 words.append(word)
-        return "python -m moe_tune fit " + shlex.join([*words, "--config", str(overlay)]).replace("\n", " ")
+        files = [word for path in plugins for word in ("--plugins", path)]
+        said = shlex.join([*files, "fit", *words, "--config", str(overlay)])
+        return f"python -m moe_tune {said}".replace("\n", " ")
 
     def arguments(self, values: dict[str, Any]) -> list[str]:
         """Return the arguments of ``fit`` for one point, as an agent would."""
@@ -107,16 +120,17 @@ def is_sweep(content: Any) -> bool:
 
 
 def fit_words(config: dict[str, Any]) -> list[str]:
-    """Return what follows ``moe_tune fit`` in a sweep's command.
+    """Return what follows ``moe_tune fit`` in a sweep's command, but for plug-in files.
 
     Raises:
         ConfigError: The command is not of the form that survives agents.
     """
-    command = config.get("command")
-    words = [str(word) for word in command] if isinstance(command, list) else []
+    words, _ = without_plugins(_command(config))
     fits = [place for place in range(1, len(words)) if words[place] == "fit" and "moe_tune" in words[:place]]
     if not fits:
-        raise ConfigError(f"expected a command that runs moe_tune fit but got {command!r} (command). Hint: {FORM}.")
+        raise ConfigError(
+            f"expected a command that runs moe_tune fit but got {config.get('command')!r} (command). Hint: {FORM}."
+        )
     rest = words[fits[0] + 1 :]
     if [*rest, ""].count("${args_json}") != 1 or rest[rest.index("${args_json}") - 1] != "--config":
         raise ConfigError(
@@ -125,3 +139,8 @@ def fit_words(config: dict[str, Any]) -> list[str]:
             f"Hint: {FORM}."
         )
     return rest
+
+
+def _command(config: dict[str, Any]) -> list[str]:
+    command = config.get("command")
+    return [str(word) for word in command] if isinstance(command, list) else []

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from moe_tune.base.published import write_json
+from moe_tune.runs.best_epoch import validation_summary
 
 STATE = "state.json"
 Status = Literal["running", "finished", "stopped", "failed"]
@@ -58,9 +59,16 @@ class SweepPoint:
         values = [json.loads(line).get(metric) for line in lines]
         return [float(value) for value in values if value is not None and math.isfinite(value)]
 
-    def best(self, folder: Path, metric: str, maximised: bool) -> float | None:
-        """Return the best logged value, or ``None`` if there is none."""
-        return (max if maximised else min)(self.history(folder, metric), default=None)
+    def value(self, folder: Path, metric: str) -> float | None:
+        """Return what the point is judged by, as in the W&B summary: validation at ``best.ckpt``, else the last value.
+
+        ``None`` if it is not finite, or there is none.
+        """
+        run = self.run(folder)
+        summary = validation_summary(run) if run else {}
+        if metric not in summary:
+            return next(reversed(self.history(folder, metric)), None)
+        return summary[metric] if math.isfinite(summary[metric]) else None
 
 
 def load_points(folder: Path) -> list[SweepPoint]:
@@ -72,3 +80,19 @@ def load_points(folder: Path) -> list[SweepPoint]:
 def save_points(folder: Path, points: list[SweepPoint]) -> None:
     """Write the points, atomically."""
     write_json(folder / STATE, [asdict(point) for point in points])
+
+
+def opened_again(folder: Path, *, failed: bool) -> dict[int, str]:
+    """Let points run again whose run directory is gone, and those that failed if asked to; return why, by index."""
+    points, reasons = load_points(folder), {}
+    for point in points:
+        if point.status in ("finished", "stopped") and point.run(folder) is None:
+            reasons[point.index] = "its folder is gone"
+        elif point.status == "failed" and failed:
+            reasons[point.index] = f"it had failed: {point.note}"
+        else:
+            continue
+        point.status, point.note = "running", ""
+    if reasons:
+        save_points(folder, points)
+    return reasons

@@ -1,5 +1,6 @@
 """What a sweep found: results.csv, best.yaml, a plot of parallel coordinates, and what each parameter explains."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ BLOCKS = ("model", "data", "trainer")
 """Keys whose parts are told apart in an overlay; any other is taken as a whole."""
 
 
-def write_report(sweep: Sweep, folder: Path, points: list[SweepPoint]) -> tuple[pd.DataFrame, Path | None]:
+def write_report(
+    sweep: Sweep, folder: Path, points: list[SweepPoint], plugins: Iterable[str]
+) -> tuple[pd.DataFrame, Path | None]:
     """Write all files of the report; return what each parameter explains, and the best overlay's path."""
     results = results_table(sweep, folder, points)
     explained = explained_share(sweep, results)
@@ -25,7 +28,7 @@ def write_report(sweep: Sweep, folder: Path, points: list[SweepPoint]) -> tuple[
     if len(ended):
         ranked = ended.sort_values(sweep.metric, ascending=not sweep.maximised, kind="stable")
         texts["parallel.html"] = _parallel_coordinates(sweep, ended)
-        texts["best.yaml"] = _overlay(sweep, folder, points[int(ranked["point"].iloc[0])])
+        texts["best.yaml"] = _overlay(sweep, folder, points[int(ranked["point"].iloc[0])], plugins)
     for name, text in texts.items():
         with published(folder / name) as draft:
             draft.write_text(text, encoding="utf-8")
@@ -33,13 +36,13 @@ def write_report(sweep: Sweep, folder: Path, points: list[SweepPoint]) -> tuple[
 
 
 def results_table(sweep: Sweep, folder: Path, points: list[SweepPoint]) -> pd.DataFrame:
-    """Return a row per point: its parameters, how it ended, its epochs, and the best value of the metric."""
+    """Return a row per point: its parameters, how it ended, its epochs, and the value that it is judged by."""
     rows = []
     for point in points:
         run = point.run(folder)
         row: dict[str, Any] = {"point": point.index, "status": point.status, **point.values}
         row["epochs"] = len(point.history(folder, sweep.metric))
-        row[sweep.metric] = point.best(folder, sweep.metric, sweep.maximised)
+        row[sweep.metric] = point.value(folder, sweep.metric)
         rows.append(row | {"run": str(run.relative_to(folder)) if run else "", "note": point.note})
     return pd.DataFrame(rows)
 
@@ -99,7 +102,7 @@ def _parallel_coordinates(sweep: Sweep, ended: pd.DataFrame) -> str:
     return str(figure.to_html(include_plotlyjs=True))
 
 
-def _overlay(sweep: Sweep, folder: Path, best: SweepPoint) -> str:
+def _overlay(sweep: Sweep, folder: Path, best: SweepPoint, plugins: Iterable[str]) -> str:
     """Return the blocks of the best run's configuration that the sweep varied, as a file to put on top of its base."""
     run = best.run(folder)
     resolved = load_yaml(run / "config.yaml") if run else {}
@@ -111,6 +114,6 @@ def _overlay(sweep: Sweep, folder: Path, best: SweepPoint) -> str:
             overlay.setdefault(top, {})[part] = resolved[top][part]
         else:
             overlay[top] = resolved[top]
-    value = best.best(folder, sweep.metric, sweep.maximised)
+    value = best.value(folder, sweep.metric)
     head = f"# Best of {sweep.file.name}: point {best.index}, {sweep.metric} {value}, chosen on validation.\n"
-    return f"{head}# {sweep.best_command(folder / 'best.yaml')}\n{to_yaml(overlay)}"
+    return f"{head}# {sweep.best_command(folder / 'best.yaml', plugins)}\n{to_yaml(overlay)}"

@@ -113,11 +113,10 @@ def _executor(workers: int, plugins: dict[str, str]) -> Executor:
 def _begin(threads: int, plugins: list[str]) -> None:
     import torch
 
-    from moe_tune.base.plugins import load_plugin_file
+    from moe_tune.base.plugins import load_plugin_files
 
     torch.set_num_threads(threads)
-    for path in plugins:
-        load_plugin_file(path)
+    load_plugin_files(plugins)
 
 
 @cache

@@ -10,7 +10,7 @@ from rich.table import Table as Drawn
 from moe_tune.base.locks import WorkLock
 from moe_tune.reports.table import Table, numbers, shares, words
 from moe_tune.studies.sweep_file import Sweep, sweep_folder
-from moe_tune.studies.sweep_points import load_points
+from moe_tune.studies.sweep_points import load_points, opened_again
 from moe_tune.studies.sweep_report import write_report
 from moe_tune.studies.sweep_runner import run_point, run_sweep
 
@@ -19,36 +19,48 @@ SHOWN = 30
 
 
 def run_and_show(
-    sweep: Sweep, runs_root: Path, count: int | None, seed: int, workers: int, plugins: dict[str, str]
-) -> Path | None:
-    """Run a sweep, show its points as they go, write its report and return the overlay of the best point, if any."""
+    sweep: Sweep,
+    runs_root: Path,
+    *,
+    count: int | None,
+    seed: int,
+    workers: int,
+    plugins: dict[str, str],
+    retry: bool,
+    retry_command: str,
+) -> bool:
+    """Run a sweep, show its points as they go, write its report and return whether no point failed and one is best."""
     folder = sweep_folder(sweep, runs_root, seed, plugins)
     console = Console(markup=False, highlight=False)
     console.print(f"sweep: {folder}", soft_wrap=True)
     with WorkLock(folder, "a sweep", "wait for it, or stop it and give --workers 2 for runs at a time."):
-        with Live(console=console, refresh_per_second=1, get_renderable=lambda: _points(sweep, folder)):
+        for index, why in opened_again(folder, failed=retry).items():
+            console.print(f"point {index} runs again: {why}", soft_wrap=True)
+        with Live(console=console, refresh_per_second=1, get_renderable=lambda: points_table(sweep, folder)):
             points = run_sweep(sweep, folder, run_point, count=count, seed=seed, workers=workers, plugins=plugins)
-        explained, best = write_report(sweep, folder, points)
-    for point in points:
-        if point.note:
-            console.print(f"point {point.index} failed: {point.note}", soft_wrap=True)
+        explained, best = write_report(sweep, folder, points, plugins)
+    failed = [point for point in points if point.status == "failed"]
+    for point in failed:
+        console.print(f"point {point.index} failed: {point.note}", soft_wrap=True)
+    if failed:
+        console.print(f"to run what failed again: {retry_command}", soft_wrap=True)
     console.print(_explained(sweep, explained))
-    said = f"best: {sweep.best_command(best)}" if best else f"no point has a value of {sweep.metric}"
+    said = f"best: {sweep.best_command(best, plugins)}" if best else f"no point has a value of {sweep.metric}"
     console.print(said, soft_wrap=True)
-    return best
+    return best is not None and not failed
 
 
-def _points(sweep: Sweep, folder: Path) -> Drawn:
+def points_table(sweep: Sweep, folder: Path) -> Drawn:
+    """Return the newest points as they stand, a column for each parameter."""
     points = load_points(folder)[-SHOWN:]
     varied = [words(name, [_text(point.values.get(name, "")) for point in points]) for name in sweep.parameters]
-    best = [point.best(folder, sweep.metric, sweep.maximised) for point in points]
     return Table(
         [
             numbers("point", [point.index for point in points]),
             words("status", [point.status for point in points]),
             *varied,
             numbers("epochs", [len(point.history(folder, sweep.metric)) for point in points]),
-            numbers(f"best {sweep.metric}", best, ".4f"),
+            numbers(sweep.metric, [point.value(folder, sweep.metric) for point in points], ".4f"),
         ]
     ).terminal()
 

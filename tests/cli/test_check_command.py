@@ -67,6 +67,10 @@ MISTAKES = {
         {"command": [*COMMAND[:-1], *NANO, "--test_after_fit=true", *POINT]},
         ["--test_after_fit=false"],
     ),
+    "a missing plug-in file": (
+        {"command": [*COMMAND[:-1], "--plugins", "nope.py", *NANO, *POINT]},
+        ["a Python file but got 'nope.py' (--plugins)"],
+    ),
     "a missing file": (
         {"command": [*COMMAND, "configs/nope.yaml", "--config", "${args_json}"]},
         ["'configs/nope.yaml'"],

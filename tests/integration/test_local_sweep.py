@@ -74,6 +74,64 @@ def test_a_finished_sweep_says_so_and_runs_nothing(grid, capsys):
     assert "best: python -m moe_tune fit --config configs/nano.yaml" in capsys.readouterr().out
 
 
+SHAKY = """
+from pathlib import Path
+from moe_tune.base.errors import ModelError
+from moe_tune.heads.temperature import TemperatureHead
+
+class ShakyHead(TemperatureHead):
+    def bind(self, *given):
+        if self.tau == 1.0 and Path(__file__).with_suffix(".unlucky").exists():
+            raise ModelError("expected luck but got none.")
+        super().bind(*given)
+"""
+IN_ONE_PROCESS = """
+import contextlib, io, json, shlex, shutil, sys
+from pathlib import Path
+from moe_tune.cli.main import main
+file, root, unlucky = sys.argv[1:]
+told = []
+def said(words):
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        told.append((main(words), out.getvalue()))
+def command(after):
+    line = next(line for line in told[-1][1].splitlines() if line.startswith(after))
+    return shlex.split(line.removeprefix(after).removeprefix("python -m moe_tune "))
+said(["check", file])
+said(["sweep", file, "--runs_root", root])
+Path(unlucky).unlink()
+shutil.rmtree(next(Path(root).glob("sweep-*/points/000")))
+said(command("to run what failed again: "))
+said([*command("best: "), "--runs_root", root])
+print(json.dumps(told))
+"""
+
+
+def test_a_failed_point_and_one_whose_folder_is_gone_run_again_with_the_plug_in_of_the_sweeps_command(tmp_path):
+    plugin, unlucky = tmp_path / "shaky.py", tmp_path / "shaky.unlucky"
+    plugin.write_text(SHAKY)
+    unlucky.touch()
+    file = written(tmp_path, "grid", {"model.head.tau": {"values": TAUS}, "model.head": {"value": "ShakyHead"}})
+    content = yaml.safe_load(file.read_text())
+    content["command"][4:4] = ["--plugins", str(plugin)]
+    file.write_text(yaml.safe_dump(content))
+    # In a process of its own, so that the class is unknown to every other test.
+    words = [sys.executable, "-c", IN_ONE_PROCESS, str(file), str(tmp_path / "runs"), str(unlucky)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (check, _), (first, told), (again, retold), (best, _) = json.loads(done.stdout.splitlines()[-1])
+    assert (check, first, again, best) == (0, 1, 0, 0)
+    assert "point 1 failed: expected luck but got none." in told
+    assert f"python -m moe_tune sweep {file} --runs_root {tmp_path / 'runs'} --retry failed" in told
+    assert "point 0 runs again: its folder is gone" in retold
+    assert "point 1 runs again: it had failed: expected luck" in retold
+    assert "failed again" not in retold
+    assert f"best: python -m moe_tune --plugins {plugin} fit " in retold
+    (table,) = (tmp_path / "runs").glob("sweep-*/results.csv")
+    assert list(pd.read_csv(table)["status"]) == ["finished"] * 3
+
+
 @pytest.mark.parametrize("words", [["--workers", "0"], ["--seed", "-1"], ["--count", "0"]])
 def test_counts_that_are_none_are_refused(grid, words, tmp_path, capsys):
     assert main(["sweep", str(grid[0]), "--runs_root", str(tmp_path), *words]) == 2

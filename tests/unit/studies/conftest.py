@@ -23,14 +23,17 @@ def sweep_of(tmp_path):
 
 @pytest.fixture
 def leave_run():
-    """Give a function that leaves a run directory with a history, as a fit does."""
+    """Give a function that leaves a run directory with a history, as a fit does; ``best`` is its best epoch's index."""
 
-    def leave(folder, point, history, status="finished"):
+    def leave(folder, point, history, status="finished", best=None):
         run = point.root(folder) / "nano-RetunedHead-s0-0123abcd"
         run.mkdir(parents=True, exist_ok=True)
         lines = [json.dumps({"step": step, "validation/accuracy": value}) + "\n" for step, value in enumerate(history)]
         (run / "metrics.jsonl").write_text("".join(lines))
         (run / "manifest.json").write_text(json.dumps({"status": status}))
+        if best is not None:
+            (run / "checkpoints" / "best.ckpt").mkdir(parents=True)
+            (run / "checkpoints" / "best.ckpt" / "state.json").write_text(json.dumps({"global_step": best + 1}))
         return run
 
     return leave

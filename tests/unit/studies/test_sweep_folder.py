@@ -1,10 +1,12 @@
 """A sweep's folder: one for everything its points depend on; and the command of its best point."""
 
+import hashlib
 import shlex
 from pathlib import Path
 
 import pytest
 
+from moe_tune.base.errors import ConfigError
 from moe_tune.studies.sweep_file import sweep_folder
 
 TAU = {"model.head.tau": {"values": [0.5, 1.0]}}
@@ -38,5 +40,22 @@ def test_the_best_command_keeps_every_word_but_the_switch_of_the_test_split(swee
     kept = ["--config", "configs/my nano.yaml", "--data.few_shot=2", "--model.layers=[1, 2]"]
     sweep = with_words(sweep_of, *kept[:2], *switch, *kept[2:])
     overlay = Path("my runs/best.yaml")
-    words = shlex.split(sweep.best_command(overlay))
+    words = shlex.split(sweep.best_command(overlay, []))
     assert words == ["python", "-m", "moe_tune", "fit", *kept, "--config", str(overlay)]
+
+
+@pytest.mark.parametrize("where", [["--plugins", "{}", "fit"], ["fit", "--plugins={}"]])
+def test_plug_in_files_of_a_sweeps_command_are_loaded_and_no_part_of_a_points_arguments(sweep_of, tmp_path, where):
+    file = tmp_path / "no_class.py"
+    file.write_text("")
+    before = ["${env}", "python", "-m", "moe_tune", *(word.format(file) for word in where)]
+    sweep = sweep_of("grid", TAU, command=[*before, "--config", "configs/nano.yaml", "--config", "${args_json}"])
+    assert sweep.base == ["--config", "configs/nano.yaml"]
+    plugins = sweep.with_plugins({"given.py": "00ff"})
+    assert plugins == {"given.py": "00ff", str(file): hashlib.sha256(b"").hexdigest()}
+    command = shlex.split(sweep.best_command(Path("best.yaml"), plugins))
+    assert command[3:8] == ["--plugins", "given.py", "--plugins", str(file), "fit"]
+    assert sweep_folder(sweep, tmp_path, 0, plugins) != sweep_folder(sweep, tmp_path, 0, {})
+    file.unlink()
+    with pytest.raises(ConfigError, match=r"no_class\.py"):
+        sweep.with_plugins({})

@@ -1,12 +1,16 @@
 """The report of a sweep: the best point, and a regression that sees a planted effect and no other."""
 
+import io
+
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from rich.console import Console
 
-from moe_tune.studies.sweep_points import SweepPoint
+from moe_tune.studies.sweep_points import SweepPoint, save_points
 from moe_tune.studies.sweep_report import explained_share, results_table, write_report
+from moe_tune.studies.sweep_terminal import points_table
 
 LOG = {"distribution": "log_uniform_values", "min": 1.0e-4, "max": 1.0}
 METRIC = "validation/accuracy"
@@ -53,13 +57,15 @@ def test_the_best_point_becomes_an_overlay_of_what_was_varied(sweep_of, leave_ru
         SweepPoint(index, {"model.head.tau": tau, "optimizer.lr": 0.1}, "finished")
         for index, tau in enumerate((0.3, 0.5, 0.7, 1.0))
     ]
-    # The best epoch counts, not the last one; a point that failed has nothing to say.
-    for point, history in zip(points, ([0.5, 0.6], [0.9, 0.5], [0.4, 0.6], []), strict=True):
-        run = leave_run(tmp_path, point, history)
+    # What counts is the epoch of best.ckpt, not the last one; a point that failed has nothing to say.
+    histories = ([0.5, 0.6], 1), ([0.9, 0.5], 0), ([0.4, 0.6], 0), ([], None)
+    for point, (history, epoch) in zip(points, histories, strict=True):
+        run = leave_run(tmp_path, point, history, best=epoch)
         head = {"class_path": "TemperatureHead", "init_args": {"tau": point.values["model.head.tau"]}}
         config = {"model": {"head": head, "scope": "all"}, "optimizer": {"init_args": {"lr": 0.1}}}
         (run / "config.yaml").write_text(yaml.safe_dump(config))
-    _, overlay = write_report(sweep, tmp_path, points)
+    _, overlay = write_report(sweep, tmp_path, points, ["my heads.py"])
+    assert "# python -m moe_tune --plugins 'my heads.py' fit --config " in overlay.read_text()
     content = yaml.safe_load(overlay.read_text())
     assert content == {
         "model": {
@@ -72,3 +78,13 @@ def test_the_best_point_becomes_an_overlay_of_what_was_varied(sweep_of, leave_ru
     assert "parcoords" in page
     assert '<script src="http' not in page
     assert len(pd.read_csv(tmp_path / "results.csv")) == 4
+
+
+def test_on_the_terminal_every_value_stands_below_its_parameter(sweep_of, tmp_path):
+    sweep = sweep_of("grid", {"model.head.tau": {"values": [0.5]}, "model.head.mass": {"values": ["raw"]}})
+    save_points(tmp_path, [SweepPoint(0, {"model.head.tau": 0.5, "model.head.mass": "raw"}, "failed")])
+    shown = io.StringIO()
+    Console(file=shown, width=120).print(points_table(sweep, tmp_path))
+    header, _, row = shown.getvalue().splitlines()[:3]
+    for name, value in (("model.head.tau", "0.5"), ("model.head.mass", "raw"), ("status", "failed")):
+        assert row.index(value) == header.index(name)

@@ -1,8 +1,8 @@
 """A sweep without a server: grids are complete, interruptions change nothing, bayes beats chance, hyperband stops."""
 
 import json
-import math
 import os
+import shutil
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from itertools import product
@@ -12,7 +12,7 @@ import pytest
 
 from moe_tune.runs.agent import StoppedBySweep
 from moe_tune.studies import sweep_runner as runner
-from moe_tune.studies.sweep_points import SweepPoint, load_points
+from moe_tune.studies.sweep_points import SweepPoint, load_points, opened_again
 from moe_tune.studies.sweep_runner import run_sweep
 from moe_tune.studies.sweep_search import Hyperband, shall_stop
 
@@ -194,6 +194,37 @@ def test_a_half_written_line_and_values_that_are_no_numbers_are_left_out(leave_r
     with file.open("a") as handle:
         handle.write(json.dumps({"step": 3, "validation/accuracy": None}) + '\n{"step": 4, "validation/acc')
     assert point.history(tmp_path, "validation/accuracy") == [0.25, 0.5]
-    assert point.best(tmp_path, "validation/accuracy", maximised=True) == 0.5
-    assert math.isclose(point.best(tmp_path, "validation/accuracy", maximised=False), 0.25)
-    assert SweepPoint(1, {}).best(tmp_path, "validation/accuracy", maximised=True) is None
+    assert SweepPoint(1, {}).value(tmp_path, "validation/accuracy") is None
+
+
+@pytest.mark.parametrize(("best", "value"), [(0, 0.25), (1, 0.5), (None, 0.375)])
+def test_a_point_is_judged_at_the_epoch_of_its_best_checkpoint_or_by_what_was_last(leave_run, tmp_path, best, value):
+    point = SweepPoint(0, {})
+    file = leave_run(tmp_path, point, [0.25, 0.5, 0.375], best=best) / "metrics.jsonl"
+    with file.open("a") as handle:
+        handle.write(
+            json.dumps({"step": 2, "train/loss": 1.5}) + "\n" + json.dumps({"step": 3, "train/loss": 1.25}) + "\n"
+        )
+    assert point.value(tmp_path, "validation/accuracy") == value
+    assert point.value(tmp_path, "train/loss") == 1.25
+
+
+def test_a_point_whose_folder_is_gone_runs_again_and_a_failed_one_when_asked(sweep_of, execute, executed, tmp_path):
+    def sometimes(sweep, folder, point, plugins):
+        return ("failed", "no memory") if point.index == 1 else execute(sweep, folder, point, plugins)
+
+    sweep = sweep_of("random", PLANE)
+    first = [point.values for point in run_sweep(sweep, tmp_path, sometimes, count=3)]
+    assert opened_again(tmp_path, failed=False) == {}
+    shutil.rmtree(load_points(tmp_path)[2].root(tmp_path))
+    assert opened_again(tmp_path, failed=False) == {2: "its folder is gone"}
+    assert [point.status for point in run_sweep(sweep, tmp_path, execute, count=3)] == [
+        "finished",
+        "failed",
+        "finished",
+    ]
+    assert opened_again(tmp_path, failed=True) == {1: "it had failed: no memory"}
+    points = run_sweep(sweep, tmp_path, execute, count=3)
+    assert [(point.status, point.note) for point in points] == [("finished", "")] * 3
+    assert [point.values for point in points] == first
+    assert executed == [0, 2, 2, 1]
