@@ -21,5 +21,6 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
     from moe_tune.studies.experiment import fitted_on_one_bench, run_experiment
 
     with WorkLock(Path(given.runs_root) / f"experiment-{given.folder.resolve().name}", "an experiment"):
-        run_experiment(given.folder, fitted_on_one_bench(given.runs_root, plugins), full=given.full, fresh=given.fresh)
+        execute = fitted_on_one_bench(given.runs_root, plugins)
+        run_experiment(given.folder, execute, plugins=plugins, full=given.full, fresh=given.fresh)
     return 0

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from moe_tune.base.errors import ConfigError
 from moe_tune.compare.comparison import Comparison, compare_arms
 from moe_tune.compare.report import write_comparison
 from moe_tune.compare.runs import Run, load_run
@@ -15,6 +16,7 @@ from moe_tune.runs.directory import environment, now
 from moe_tune.settings.running import run
 from moe_tune.settings.workbench import Workbench
 from moe_tune.studies.experiment_file import ASSIGNMENT, Experiment, load_experiment
+from moe_tune.studies.fit_check import fault_of_fit
 from moe_tune.studies.measurement import refuse_mixed_measurements
 
 
@@ -38,27 +40,43 @@ class ArmRun:
 
 
 def run_experiment(
-    folder: Path, execute: Callable[[ArmRun], Path], *, full: bool = False, fresh: bool = False
+    folder: Path,
+    execute: Callable[[ArmRun], Path],
+    *,
+    plugins: dict[str, str] | None = None,
+    full: bool = False,
+    fresh: bool = False,
 ) -> Comparison:
     """Run all arms of an experiment, compare them and write ``results/``.
 
-    An arm whose first run has nothing to train is run with the first seed only.
+    Every arm's configuration is read before one of them runs. An arm whose first run has nothing to train is run with
+    the first seed only.
 
     Raises:
-        ConfigError: ``experiment.yaml`` has a fault, or its arms ask their questions in different ways.
+        ConfigError: ``experiment.yaml`` or an arm's configuration has a fault, or the arms ask their questions in
+            different ways.
         DataError: The arms' runs cannot be compared.
     """
     experiment = load_experiment(folder)
     arms = experiment.arms | (experiment.full_arms if full else {})
     refuse_mixed_measurements(experiment, arms)
+    asked = {
+        arm: [
+            ArmRun(arm, seed, arm_arguments(experiment, settings, seed), f"{experiment.name}-{arm}", fresh)
+            for seed in experiment.seeds
+        ]
+        for arm, settings in arms.items()
+    }
     console, seeds = Console(markup=False, highlight=False), ", ".join(map(str, experiment.seeds))
     console.print(f"{experiment.name}: {len(arms)} arms, seeds {seeds}. {experiment.claim}")
+    faults = {arm: fault_of_fit(runs[0].argv, plugins) for arm, runs in asked.items()}
+    if told := [f"{folder / 'experiment.yaml'}: arm {arm}: {fault}" for arm, fault in faults.items() if fault]:
+        raise ConfigError("\n".join(told))
     runs: dict[str, list[Run]] = {arm: [] for arm in arms}
     for place, arm in enumerate(arms, start=1):
-        for seed in experiment.seeds:
-            console.print(f"arm {place}/{len(arms)}: {arm}, seed {seed}")
-            name = f"{experiment.name}-{arm}"
-            run = load_run(execute(ArmRun(arm, seed, arm_arguments(experiment, arms[arm], seed), name, fresh)))
+        for one in asked[arm]:
+            console.print(f"arm {place}/{len(arms)}: {arm}, seed {one.seed}")
+            run = load_run(execute(one))
             runs[arm].append(run)
             if run.manifest["trainable_parameters"] == 0:
                 break
@@ -91,9 +109,9 @@ def fitted_on_one_bench(runs_root: str, plugins: dict[str, str]) -> Callable[[Ar
 
 
 def arm_arguments(experiment: Experiment, settings: list[str], seed: int) -> list[str]:
-    """Return the command line of one run: base configurations, the arm's overlays and values in order, the seed."""
-    argv = [part for path in experiment.base for part in ("--config", path)]
-    for setting in settings:
+    """Return the command line of one run: files and values of the base, those of the arm in order, the seed."""
+    argv: list[str] = []
+    for setting in [*experiment.base, *settings]:
         argv += [f"--{setting}"] if ASSIGNMENT.match(setting) else ["--config", setting]
     return [*argv, f"--seed_everything={seed}"]
 

@@ -22,7 +22,7 @@ class Experiment:
     Attributes:
         name: Short name.
         claim: The claim, in a sentence.
-        base: Configuration files every arm starts from.
+        base: Configuration files and ``key=value`` texts every arm starts from.
         seeds: Distinct seeds; an arm with nothing to train uses the first only.
         baseline: The arm all others are compared with.
         arms: Overlay files and ``key=value`` texts by arm, in order.
@@ -74,7 +74,7 @@ def load_experiment(folder: Path) -> Experiment:
     _short_name(file, "name", values["name"])
     base = [values["base"]] if isinstance(values["base"], str) else values["base"]
     if not _texts(base):
-        raise _fault(file, "a configuration file or a list of them for 'base'", repr(base), "base: configs/nano.yaml")
+        raise _fault(file, "configuration files and key=value for 'base'", repr(base), "base: configs/nano.yaml")
     arms = _arms(file, "arms", values["arms"])
     full_arms = _arms(file, "full_arms", values.get("full_arms") or {})
     if twice := sorted(set(arms) & set(full_arms)):
@@ -96,7 +96,7 @@ def load_experiment(folder: Path) -> Experiment:
     return Experiment(
         name=values["name"],
         claim=values["claim"].strip(),
-        base=[_find(file, path) for path in base],
+        base=[one if ASSIGNMENT.match(one) else _find(file, one) for one in base],
         seeds=_seeds(file, values["seeds"]),
         baseline=baseline,
         arms=arms,

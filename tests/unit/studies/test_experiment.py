@@ -28,10 +28,10 @@ VALID = {
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "pyproject.toml").touch()
-    (tmp_path / "overlay.yaml").touch()
+    (tmp_path / "overlay.yaml").write_text("model: {head: TemperatureHead}")
     folder = tmp_path / "experiments" / "nano"
     folder.mkdir(parents=True)
-    (folder / "base.yaml").touch()
+    (folder / "base.yaml").write_text("data: {source: NanoQuiz}")
     (folder / "three.yaml").write_text("data: {few_shot: 3}")
     write(folder)
     return folder
@@ -109,6 +109,28 @@ def test_faults_are_named_before_anything_runs(folder, changes, message):
         run_experiment(folder, lambda request: pytest.fail("ran"))
     assert caught.value.exit_code == 2
     assert "experiment.yaml" in str(caught.value)
+
+
+def test_every_arm_is_read_before_one_runs_and_all_faults_are_told(folder):
+    arms = {"a": [], "b": ["model.haed=TemperatureHead"], "c": ["overlay.yaml", "model.head.tau=0"], "d": []}
+    write(folder, arms=arms, full_arms={"e": ["optimizer.lr=high"]})
+    with pytest.raises(ConfigError) as caught:
+        run_experiment(folder, lambda request: pytest.fail("ran"), full=True)
+    lines = str(caught.value).splitlines()
+    assert [line.partition("experiment.yaml: ")[2].partition(":")[0] for line in lines] == ["arm b", "arm c", "arm e"]
+    assert "model.haed" in lines[0]
+    assert "temperature above 0" in lines[1]
+
+
+def test_the_base_takes_values_beside_files_and_arms_win_over_both(folder, tmp_path):
+    write(folder, base=["base.yaml", "model.head=TemperatureHead", "data.few_shot=2"])
+    execute = Executor(tmp_path / "runs")
+    run_experiment(folder, execute)
+    words = ["--config", str(folder / "base.yaml"), "--model.head=TemperatureHead", "--data.few_shot=2"]
+    assert execute.requests[0].argv == [*words, "--seed_everything=1"]
+    assert execute.requests[1].argv[4:] == [
+        "--config", str(tmp_path / "overlay.yaml"), "--model.head.tau=0.5", "--seed_everything=1"
+    ]  # fmt: skip
 
 
 def test_repeated_keys_broken_yaml_and_a_missing_file_are_faults(folder, tmp_path):
