@@ -124,7 +124,8 @@ class ModelFamily(ABC):
         if weight.is_meta:
             return
         draw = torch.Generator().manual_seed(layer)
-        hidden_TD = torch.randn(PROOF_TOKENS, weight.shape[1], generator=draw).to(weight)
+        # Lightning loads models under the GPU's default device, where a CPU generator is refused.
+        hidden_TD = torch.randn(PROOF_TOKENS, weight.shape[1], generator=draw, device="cpu").to(weight)
         with torch.autocast(weight.device.type, enabled=False):
             logits_TE, weights_TK, experts_TK = gate.forward(hidden_TD)  # not by a call, which others may be hooked to
             came = decide(None, self.rule(gate), hidden_TD, self.logits(gate, hidden_TD), stock_ties=True)
