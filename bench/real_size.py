@@ -1,7 +1,8 @@
-"""What does OLMoE-1B-7B cost here, and did ``estimate`` know? The real sizes, bfloat16, random weights, on a CPU.
+"""What does OLMoE-1B-7B cost here, and did ``estimate`` know? The real sizes, bfloat16, random weights.
 
 Real MMLU questions go the whole way of a run: cache, fit of the last five routers, evaluation. Nothing is downloaded
-and the model is never written to disk. Run it as ``python bench/real_size.py``; it takes about 17 GB of memory.
+and the model is never written to disk. Run it as ``python bench/real_size.py``; it takes about 17 GB of memory. With
+``--accelerator gpu`` it runs on a GPU: memory is the GPU's then, and the machine that of its data sheet.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from moe_tune.models.family import ModelFamily
 from moe_tune.models.olmoe import Olmoe
 from moe_tune.models.shapes import KNOWN, shape_of
 from moe_tune.planning.estimate import Costs, Split, peak_bytes
-from moe_tune.planning.machine import measure
+from moe_tune.planning.machine import GPUS, SHARES, MachineSpeed, data_sheet, measure
 from moe_tune.planning.report import costs_of
 from moe_tune.planning.split_sizes import split_of
 from moe_tune.settings.quiet import quieten
@@ -45,10 +46,12 @@ class RandomOlmoe(BaseModel):
 
     Args:
         depth: Decoder layers; the real one has 16.
+        device: Where it is made, ``cpu`` or ``cuda``.
         held: The model, once it is made; every tuner gets the same.
     """
 
     depth: int = 16
+    device: str = "cpu"
     held: list[PreTrainedModel] = field(default_factory=list)
 
     def load_config(self) -> PretrainedConfig:
@@ -69,9 +72,10 @@ class RandomOlmoe(BaseModel):
                     if self.experts_implementation == "auto"
                     else self.experts_implementation,
                 )
-            model = model.to_empty(device="cpu").requires_grad_(False)
-            model.model.rotary_emb = type(model.model.rotary_emb)(config=config)  # its buffers are no weights
-            generator = torch.Generator().manual_seed(0)
+            model = model.to_empty(device=self.device).requires_grad_(False)
+            with torch.device(self.device):
+                model.model.rotary_emb = type(model.model.rotary_emb)(config=config)  # its buffers are no weights
+            generator = torch.Generator(self.device).manual_seed(0)
             for name, weight in model.named_parameters():
                 if "norm" in name:
                     weight.fill_(1.0)
@@ -80,6 +84,13 @@ class RandomOlmoe(BaseModel):
                     weight.uniform_(-spread, spread, generator=generator)
             self.held.append(model.eval())
         return self.held[0], Olmoe()
+
+
+def now() -> float:
+    """Return the time in seconds, once a GPU has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 class Clock(Callback):
@@ -93,11 +104,11 @@ class Clock(Callback):
         self.ends: list[float] = []
 
     def _start(self, *_: Any) -> None:
-        self.started = time.perf_counter()
+        self.started = now()
         self.ends = []
 
     def _end(self, *_: Any) -> None:
-        self.ends.append(time.perf_counter())
+        self.ends.append(now())
 
     on_fit_start = on_test_start = _start
     on_train_epoch_end = on_test_end = _end
@@ -134,6 +145,12 @@ def size_of(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
+def gpu_of(name: str) -> MachineSpeed:
+    """Return what the data sheet says of the GPU with this name."""
+    known = [key for key in GPUS if key in name.replace(" ", "").split("-")[0].upper()]
+    return data_sheet(max(known, key=len, default=name), torch.bfloat16)
+
+
 def pass_flops(costs: Costs, tokens: float) -> float:
     """Return the FLOPs of the products of a pass: all layers but the last, of which only the keys are computed."""
     shape = costs.shape
@@ -156,7 +173,7 @@ def run(base: RandomOlmoe, quiz: QuizDataModule, folder: Path, epochs: int) -> d
 
     def prepared(head: RouterHead) -> tuple[RouterTuner, Trainer]:
         trainer = Trainer(
-            accelerator="cpu",
+            accelerator="cpu" if base.device == "cpu" else "gpu",
             devices=1,
             logger=False,
             max_epochs=epochs,
@@ -192,6 +209,7 @@ def main() -> None:
     parser.add_argument(
         "--experts", choices=["auto", "eager", "grouped_mm", "blocked"], default="auto", help="implementation"
     )
+    parser.add_argument("--accelerator", choices=["cpu", "gpu"], default="cpu", help="where the model runs")
     parser.add_argument("--folder", help="where the caches go, for a while; the default is that of temporary files")
     given = parsed(parser, layers=5, train=4, test=4, epochs=2, experts="eager")
     quieten()
@@ -201,12 +219,18 @@ def main() -> None:
         dtype="bfloat16",
         experts_implementation=given.experts,
         depth=given.layers,
+        device="cpu" if given.accelerator == "cpu" else "cuda",
     )
     quiz = build_quiz(base, given.train, given.test)
     train, test = (counted(quiz, name) for name in ("train", "test"))
     shape = shape_of(base.load_config())
-    # Measured before the model takes the memory; what it takes itself is given back.
-    machine = measure(torch.bfloat16, width=shape.width, inner=shape.inner)
+    if on_gpu := given.accelerator == "gpu":
+        machine = gpu_of(torch.cuda.get_device_name())
+        roof = machine.peak / SHARES["matmul"]
+    else:
+        # Measured before the model takes the memory; what it takes itself is given back.
+        machine = measure(torch.bfloat16, width=shape.width, inner=shape.inner)
+        roof = machine.peak
     costs = costs_of(RouterTuner(base), shape, machine)
     predicted = {
         "memory": peak_bytes(costs, train, quiz.batch_size, quiz.eval_batch_size, answer_path=True),
@@ -217,9 +241,9 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         took = run(base, quiz, Path(folder), given.epochs)
-    took["memory"] = float(peak_memory())
+    took["memory"] = float(torch.cuda.max_memory_allocated() if on_gpu else peak_memory())
     print(f"{shape.total:,} parameters, {train.questions} training questions of {train.length:.0f} tokens")
-    print(f"machine: {machine.name}, products {machine.peak / 1e9:.0f} GFLOP/s, copying {machine.copy / 1e9:.1f} GB/s")
+    print(f"machine: {machine.name}, products {roof / 1e9:.0f} GFLOP/s, copying {machine.copy / 1e9:.1f} GB/s")
     print(f"{'':<28}{'measured':>12}{'estimated':>12}{'ratio':>8}")
     for name, value in predicted.items():
         unit, size = ("GB", 1e9) if name in ("memory", "cache") else ("s", 1.0)
@@ -229,7 +253,7 @@ def main() -> None:
     tokens = train.kept + train.questions
     print(f"real_size_peak_gib {took['memory'] / 2**30:.2f}")
     print(f"real_size_tokens_per_second {tokens / took['pass']:.1f}")
-    print(f"real_size_roofline_share {pass_flops(costs, tokens) / took['pass'] / machine.peak:.3f}")
+    print(f"real_size_roofline_share {pass_flops(costs, tokens) / took['pass'] / roof:.3f}")
     print(f"real_size_epoch_seconds {took['epoch']:.2f}")
     print(f"real_size_estimate_memory_ratio {predicted['memory'] / took['memory']:.2f}")
     print(f"real_size_estimate_cache_ratio {predicted['cache'] / took['cache']:.2f}")
