@@ -1,26 +1,40 @@
 """Hashes of a model's tensors: what proves that nothing but the heads has changed."""
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping, Set
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from moe_tune.base.errors import ModelError
+
+MOST_THREADS = 8
+"""Tensors hashed at once, where there are so many processors."""
+PART = 2**24
+"""Bytes hashed at a time."""
 
 
 def tensor_hashes(model: nn.Module, without: Set[int] = frozenset()) -> dict[str, str]:
     """Return sha256 of every parameter and buffer by name, under the names they have in the stock model."""
-    return {
+    tensors = {
         # What a head or an adapter has wrapped are the same tensors under the same name.
-        re.sub(r"(\.stock|\.base_layer)+\.", ".", name): hashlib.sha256(
-            value.detach().cpu().reshape(-1).view(torch.uint8).numpy().data
-        ).hexdigest()
+        re.sub(r"(\.stock|\.base_layer)+\.", ".", name): value
         for name, value in [*model.named_parameters(), *model.named_buffers()]
         if id(value) not in without
     }
+    with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:  # hashing lets other threads run
+        return dict(zip(tensors, pool.map(_sha256, tensors.values()), strict=True))
+
+
+def _sha256(value: Tensor) -> str:
+    digest = hashlib.sha256()
+    for part in value.detach().reshape(-1).view(torch.uint8).split(PART):  # from a GPU little at a time
+        digest.update(part.cpu().numpy().data)
+    return digest.hexdigest()
 
 
 def fingerprint(hashes: Mapping[str, str]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import torch
 from lightning.pytorch import Callback, LightningModule
@@ -168,6 +168,13 @@ class RouterTuner(LightningModule):
         """Return the tuner's own hooks; Lightning asks again for the test after a fit, when they are there."""
         there = {type(one) for one in self.trainer.callbacks}
         return [kind() for kind in (JointEnd, PreparedPrompts, Calibration) if kind not in there]
+
+    def cpu(self) -> Self:
+        """Stay on the trainer's device: Lightning moves a module to the CPU after every stage, and back for the next.
+
+        Both ways take longer than an evaluation for gigabytes of weights. ``to("cpu")`` moves it.
+        """
+        return super().cpu() if self._trainer is None else self
 
     def train(self, mode: bool = True) -> "RouterTuner":
         """Put the heads into a mode; the base model stays in evaluation mode."""

@@ -3,9 +3,13 @@
 import pandas as pd
 import pytest
 import torch
-from tiny_runs import TINY, answers, manifest, weights
+from lightning.pytorch import Trainer
+from tiny_runs import QUIET, TINY, answers, manifest, weights
 
 from moe_tune.cli.main import main
+from moe_tune.data.module import QuizDataModule
+from moe_tune.data.nano_quiz import NanoQuiz
+from moe_tune.tuner.router_tuner import RouterTuner
 
 pytestmark = [
     pytest.mark.gpu,
@@ -74,3 +78,11 @@ def test_an_analysis_counts_the_same(tmp_path):
     keys = ["scope", "layer", "expert"]
     counts, expected = (experts[one].set_index(keys)["count"] for one in ("gpu", "cpu"))
     assert int((counts - expected).abs().sum()) <= 8, "an expert or two at a near tie"
+
+
+def test_the_model_stays_on_the_gpu_between_stages():
+    """Lightning would move gigabytes of weights to the CPU after each."""
+    tuner, trainer = RouterTuner(), Trainer(accelerator="gpu", devices=1, **QUIET)
+    trainer.validate(tuner, QuizDataModule(NanoQuiz(), "nano_quiz", limit_validation=32), verbose=False)
+    assert tuner.gated.device.type == tuner.device.type == "cuda"
+    assert tuner.to("cpu").gated.device.type == "cpu"
