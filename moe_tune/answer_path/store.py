@@ -18,6 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from moe_tune.answer_path.host_buffer import HostBuffer
 from moe_tune.answer_path.states import PromptStates
 from moe_tune.models.state_shape import StateShape
 
@@ -99,20 +100,20 @@ class PromptStore:
         answers = _mapped(folder / ANSWERS, shape.dtype)
         self._answers_QXD = answers.view(-1, 1 + len(shape.lower_routers), shape.width)
         self._keys_values = _mapped(folder / KEYS_VALUES, shape.dtype)
-        self._own = torch.empty(0, dtype=shape.dtype)
+        self._own = HostBuffer(shape.dtype)
 
     def batch(self, question_B: Tensor | Sequence[int]) -> PromptStates:
         """Return the states of questions, in the order asked; prefixes are views of the file, not to be written to.
 
-        The questions' own keys and values lie in one buffer, which the next call writes to: fresh memory of this size
-        costs more than filling it. A gradient that would still need the old ones is refused by PyTorch.
+        The questions' own keys and values lie in one buffer, which the next call writes to. A gradient that would still
+        need the old ones is refused by PyTorch.
         """
         rows_B = torch.as_tensor(question_B, dtype=torch.long, device="cpu")
         plan, shape = self.plan, self.plan.shape
         length_B, prefix_B = plan.own_length_Q[rows_B], plan.prefix_Q[rows_B]
         longest = max(length_B.tolist(), default=0)
         sizes = (shape.upper_layers, 2, len(rows_B), shape.key_value_heads, longest, shape.head_dim)
-        own_UVBHSC = self._buffer(math.prod(sizes)).view(sizes)
+        own_UVBHSC = self._own.of(math.prod(sizes)).view(sizes)
         for place, (question, length) in enumerate(zip(rows_B.tolist(), length_B.tolist(), strict=True)):
             own_UVBHSC[:, :, place, :, :length] = self._tokens(plan.own_start_Q[question], length)
             own_UVBHSC[:, :, place, :, length:] = 0
@@ -131,12 +132,6 @@ class PromptStore:
         """Note that the cache was used now; one that is shared read-only cannot remember it."""
         with contextlib.suppress(OSError):
             os.utime(self.folder / RECORD)
-
-    def _buffer(self, values: int) -> Tensor:
-        if len(self._own) < values:
-            with torch.inference_mode(False):  # else training could not write to it after an evaluation made it
-                self._own = torch.empty(values, dtype=self.plan.shape.dtype)
-        return self._own[:values]
 
     def _tokens(self, start: int, length: int) -> Tensor:
         shape = self.plan.shape

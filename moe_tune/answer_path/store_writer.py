@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from moe_tune.answer_path.host_buffer import HostBuffer
 from moe_tune.answer_path.store import (
     ANSWERS,
     FORMAT,
@@ -60,6 +61,7 @@ class StoreWriter:
         self._journal = (self.draft / f"done.{rank}").open("ab")
         self._journal.truncate(_entries(self.draft / f"done.{rank}")[1])
         self._since = time.monotonic()
+        self._own = HostBuffer(plan.shape.dtype)
 
     def __enter__(self) -> "StoreWriter":
         return self
@@ -94,7 +96,7 @@ class StoreWriter:
         Raises:
             ValueError: The states have not the planned sizes or dtype.
         """
-        plan, answer_BXD, own_UVBHSC = self.plan, answer_BXD.cpu(), own_UVBHSC.cpu()
+        plan, answer_BXD, own_UVBHSC = self.plan, answer_BXD.cpu(), self._own.copy(own_UVBHSC)
         each, width = plan.shape.answer_values, plan.shape.token_values
         for place, (question, length) in enumerate(zip(question_B, length_B.tolist(), strict=True)):
             planned = int(plan.own_length_Q[question])

@@ -17,8 +17,8 @@ HARMLESS = (
 )
 
 
-UNSAID = ("Tip:", "TPU available", "Restoring states from the checkpoint")
-"""Of advertisements, of what is not there, and of what the next line says again."""
+UNSAID = ("Tip:", "TPU available", "Restoring states from the checkpoint", "Tensor Cores")
+"""Of advertisements, of what is not there, of what the next line says again, and of a precision too low for routers."""
 
 
 def _no_tip(record: logging.LogRecord) -> bool:
