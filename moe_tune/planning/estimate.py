@@ -159,7 +159,7 @@ class Costs:
             written += rule.top_k * (4 * shape.width + 4 * shape.inner)
         # What is written is read again: twice the bytes pass.
         moved = 2 * tokens * written * size / self.machine.copy
-        return max(products, weights * size / self.machine.copy) + moved
+        return max(max(products, weights * size / self.machine.copy) + moved, self.machine.launch)
 
     def logit_seconds(self, questions: float) -> float:
         """Return the seconds of the logits at the answer positions of a batch."""
@@ -184,9 +184,10 @@ class Costs:
             batch: Questions per batch.
             training: Whether gradients are computed, which go down to the first layer with a head.
         """
-        return self._seconds(
-            split, batch, split.answers, range(self.first_layer, len(self.shape.dense_L)), training
-        ) + (2 * (1 + training) * split.kept * self.states.token_bytes / self.machine.copy)
+        kept = split.kept * self.states.token_bytes
+        read = 2 * (1 + training) * kept / self.machine.copy + kept / self.machine.feed
+        layers = range(self.first_layer, len(self.shape.dense_L))
+        return self._seconds(split, batch, split.answers, layers, training) + read
 
     def prompt_seconds(self, split: Split, batch: int, training: bool = False, recomputed: bool = False) -> float:
         """Return the seconds of all questions of a split on full prompts, an epoch or an evaluation.

@@ -22,6 +22,8 @@ SHARES = {"matmul": 0.5, "memory": 0.7}
 """Share of the data sheet's figures assumed to be reached: matrix products, memory."""
 NVME = 1e9
 """Bytes per second assumed for the disk beside a GPU from a data sheet."""
+FEED, LAUNCH = 4e9, 4e-3
+"""What is assumed of the host beside it (``MachineSpeed``): as beside an H200, whatever the batch size (2026-11-26)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class MachineSpeed:
         copy: Bytes per second read plus written when a large tensor is copied over another.
         disk: Bytes per second written to disk.
         memory: Bytes of memory.
+        feed: Bytes per second at which kept prompts come from the host's memory to a GPU.
+        launch: Fewest seconds of a layer, which a GPU is told kernel by kernel.
     """
 
     name: str
@@ -45,6 +49,8 @@ class MachineSpeed:
     copy: float
     disk: float
     memory: float
+    feed: float = math.inf
+    launch: float = 0.0
 
     def rate(self, rows: float, backward: bool = False) -> float:
         """Return FLOP/s of a product of so many rows, interpolated between those known on logarithmic scales.
@@ -119,7 +125,7 @@ def data_sheet(name: str, dtype: torch.dtype) -> MachineSpeed:
     ridge = flops * dtype.itemsize / (2 * copy)
     curve = ((1.0, flops / ridge), (ridge, flops))
     assumed = f"data sheet, {SHARES['matmul']:.0%} of its FLOP/s and {SHARES['memory']:.0%} of its bandwidth assumed"
-    return MachineSpeed(key, assumed, curve, curve, copy, NVME, sheet.memory)
+    return MachineSpeed(key, assumed, curve, curve, copy, NVME, sheet.memory, FEED, LAUNCH)
 
 
 def measure(
