@@ -253,8 +253,45 @@ def test_an_answer_is_its_index_letter_or_label_and_nothing_else_is_made_of_it(c
     for letter in (LETTERS[right], LETTERS[right].lower()):
         assert answer_of(letter, choices) == LETTERS[right]
     assert answer_of(labels[right], choices, labels) == LETTERS[right]
-    for other in (None, 1.0, True, "", "AB", ["A"]):
+    assert answer_of(float(right), choices) == right
+    for other in (None, 1.5, True, "", "AB", ["A"]):
         assert other in choices or answer_of(other, choices) is other
+
+
+WHOLE = [
+    {"question": "a?", "choices": [-3, 12345678901], "answer": "-3", "subject": 7},
+    {"question": "b?", "choices": {"text": [5, "x"], "label": [1, 2]}, "answer": 2.0, "subject": 7},
+    {"question": "c?", "choices": [1, 2], "answer": 1.0, "subject": 7},
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("test.jsonl", lines), ("test.json", lambda rows: json.dumps(rows).encode())]
+)
+def test_whole_numbers_are_texts_as_choices_and_subjects_and_indices_as_answers(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content(WHOLE))
+    read = validate_split(LocalFiles(str(tmp_path)), "test").questions
+    texts = [("-3", "12345678901"), ("5", "x"), ("1", "2")]
+    assert [(one.choices, one.answer, one.subject) for one in read] == list(
+        zip(texts, [0, 1, 1], ["7"] * 3, strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"choices": [True, "x"]}, "choice A is bool"),
+        ({"choices": ["x", 0.5]}, "choice B is float"),
+        ({"subject": True}, "subject is bool"),
+        ({"answer": 0.5}, "answer is 0.5"),
+        ({"answer": True}, "answer is True"),
+    ],
+)
+def test_truth_values_and_parts_are_no_whole_numbers(tmp_path, values, reason):
+    row = {"question": "a?", "choices": ["x", "y"], "answer": 0, "subject": "law", **values}
+    (tmp_path / "test.jsonl").write_bytes(lines([row]))
+    with pytest.raises(DataError, match=reason):
+        validate_split(LocalFiles(str(tmp_path)), "test")
 
 
 REFUSED = {
