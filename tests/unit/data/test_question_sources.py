@@ -224,7 +224,8 @@ def test_two_formats_of_one_split_are_both_named_with_what_reads_one(tmp_path, f
         (tmp_path / name).write_text("")
     with pytest.raises(DataError, match="expected one format for the split 'test'") as caught:
         LocalFiles(str(tmp_path)).splits()
-    assert first in str(caught.value) and other in str(caught.value)
+    assert first in str(caught.value)
+    assert other in str(caught.value)
     assert f"--data.source.path {tmp_path}/" in str(caught.value)
     assert LocalFiles(str(tmp_path / other)).splits() == ("test",)
 
