@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from moe_tune.analysis.analyse import Asked, analyse
-from moe_tune.analysis.terminal import render_terminal
+from moe_tune.analysis.terminal import print_terminal
 from moe_tune.base.errors import ConfigError
 from moe_tune.base.memory import peak_memory
 from moe_tune.base.published import require_writable
@@ -70,7 +70,7 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
 
     analysis = analyse(asked, host, pass_of, out)
     console = Console()
-    console.print(render_terminal(analysis, out))
+    print_terminal(console, analysis, out)
     console.print(f"{time.monotonic() - began:.0f} s, at most {peak_memory() / 2**30:.2f} GiB of memory", style="dim")
     return 0
 
