@@ -45,15 +45,13 @@ class PromptTrace:
 
     def without_copy(self) -> "PromptTrace":
         """Return the trace without the tuned routers if they did to the last bit what the pretrained ones did."""
-        kept = []
-        for frame in (self.routing, self.continuations):
-            base, tuned = (
-                frame[frame["router"] == router].drop(columns="router").reset_index(drop=True) for router in ROUTERS
-            )
-            if not base.equals(tuned):
+        frames = self.routing, self.continuations
+        for frame in frames:
+            own = [frame[frame["router"] == router].drop(columns="router").reset_index(drop=True) for router in ROUTERS]
+            if not own[0].equals(own[1]):
                 return self
-            kept.append(frame[frame["router"] == BASE])
-        return PromptTrace(self.tokens, *kept, self.experts)
+        routing, continuations = (frame[frame["router"] == BASE] for frame in frames)
+        return PromptTrace(self.tokens, routing, continuations, self.experts)
 
     def table(self) -> pd.DataFrame:
         """Return one row per token: how many experts of each layer another router chose, and the entropies.

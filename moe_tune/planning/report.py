@@ -53,8 +53,9 @@ def report_of(
         },
         "memory_bytes": {
             "weights": costs.weight_bytes,
-            "activations_full_prompts": costs.training_bytes(batch, train.length, False, again),
-            "activations_answer_path": costs.training_bytes(batch, train.length, True),
+            "activations_full_prompts": costs.training_bytes(batch, train, False, again),
+            "activations_answer_path": costs.training_bytes(batch, train, True),
+            "logits": costs.logit_bytes(batch, train, training=True),
             "peak": peak,
             "fits": peak <= machine.memory,
         },
@@ -64,7 +65,13 @@ def report_of(
             "trunk": costs.trunk_bytes(splits["train"]),
         },
         "questions": {
-            name: {"questions": split.questions, "prompt_tokens": split.length, "source": split.source}
+            name: {
+                "questions": split.questions,
+                "prompt_tokens": split.length,
+                "choice_tokens": split.choice_tokens,
+                "source": split.source
+                + "; choices' tokens not counted" * (quiz.is_cloze(name) > bool(split.choice_tokens)),
+            }
             for name, split in splits.items()
         },
         "seconds": {
@@ -125,7 +132,8 @@ def lines_of(report: dict[str, Any]) -> Iterator[str]:
     room = "fits" if memory["fits"] else "too small"
     yield f"memory of the machine            {decimal(int(machine['memory_bytes']), precision=2):>13}  ({room})"
     for name, split in report["questions"].items():
-        lengths = f"{split['prompt_tokens']:.0f} tokens"
+        scored = f", {split['choice_tokens']:.0f} rows of logits" if split["choice_tokens"] else ""
+        lengths = f"{split['prompt_tokens']:.0f} tokens{scored}"
         yield f"questions {name:<12}{split['questions']:>9,} of {lengths}  ({split['source']})"
     for name, value in report["disk_bytes"].items():
         yield f"disk cache {name:<22}{decimal(int(value), precision=2):>13}"
