@@ -4,6 +4,9 @@ import os
 import tempfile
 
 os.environ.update(WANDB_MODE="disabled", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+# Models this small gain nothing from threads, and on a busy machine threads that wait for one another cost tenfold; the
+# processes that tests start are told, too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="moe_tune-tests-")  # prompt caches, shared by a process's tests
 
 import atexit
@@ -25,9 +28,7 @@ atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 settings.register_profile("moe_tune", deadline=None, derandomize=True, database=None, max_examples=50)
 settings.load_profile("moe_tune")
 
-# Models this small gain nothing from threads, and on a busy machine threads that wait for one another cost tenfold.
-torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 # Lightning writes to the standard error it found when it was imported, which pytest has closed by the next test.
 for _name in ("lightning", "lightning.pytorch", "lightning.fabric"):

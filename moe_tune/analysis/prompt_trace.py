@@ -37,12 +37,33 @@ class PromptTrace:
     continuations: pd.DataFrame
     experts: int
 
+    @property
+    def routers(self) -> dict[str, str]:
+        """The routers that are told of, with their names: both, or the pretrained ones alone."""
+        there = set(self.routing["router"])
+        return {router: name for router, name in ROUTERS.items() if router in there}
+
+    def without_copy(self) -> "PromptTrace":
+        """Return the trace without the tuned routers if they did to the last bit what the pretrained ones did."""
+        frames = self.routing, self.continuations
+        for frame in frames:
+            own = [frame[frame["router"] == router].drop(columns="router").reset_index(drop=True) for router in ROUTERS]
+            if not own[0].equals(own[1]):
+                return self
+        routing, continuations = (frame[frame["router"] == BASE] for frame in frames)
+        return PromptTrace(self.tokens, routing, continuations, self.experts)
+
     def table(self) -> pd.DataFrame:
         """Return one row per token: how many experts of each layer another router chose, and the entropies.
 
         ``changed`` is the share of the pretrained routers' experts, over all layers, that the tuned ones do not choose;
         ``moved`` is the weight that went to other experts, half the sum of absolute differences, mean over layers.
+        Of the pretrained routers alone there is the entropy only.
         """
+        entropy = self.routing.groupby(["position", "router", "layer"])["entropy"].first()
+        mean = entropy.groupby(["position", "router"]).mean().unstack("router")
+        if TUNED not in self.routers:
+            return pd.DataFrame({"token": list(self.tokens), "entropy_base": mean[BASE].to_numpy()})
         keys = ["position", "layer", "expert"]
         weights = self.routing.pivot_table(index=keys, columns="router", values="weight", fill_value=0.0)
         both = weights.assign(
@@ -52,8 +73,6 @@ class PromptTrace:
         )
         by_token = both.groupby("position")[["dropped", "chosen", "moved"]].sum()
         layers = self.routing["layer"].nunique()
-        entropy = self.routing.groupby(["position", "router", "layer"])["entropy"].first()
-        mean = entropy.groupby(["position", "router"]).mean().unstack("router")
         return pd.DataFrame(
             {
                 "token": list(self.tokens),
@@ -64,11 +83,11 @@ class PromptTrace:
             }
         )
 
-    def charts(self) -> dict[int, tuple[Chart, Chart]]:
+    def charts(self) -> dict[int, tuple[Chart, ...]]:
         """Return per layer the maps of weight by token and expert, of the pretrained router and of the tuned one."""
         top = float(self.routing["weight"].max())
         return {
-            layer: (self._map(layer, BASE, top), self._map(layer, TUNED, top))
+            layer: tuple(self._map(layer, router, top) for router in self.routers)
             for layer in sorted(self.routing["layer"].unique())
         }
 

@@ -107,7 +107,7 @@ def _spread(part: Analysis) -> Table:
 
 def _ranked(part: Analysis) -> Table:
     """Return the experts of highest and lowest accuracy of each layer, with counts and intervals."""
-    enough, everybody, level = _rankable(part)
+    enough, everybody, level = rankable(part)
     ordered = enough.sort_values(["layer", "shrunk", "expert"], ascending=[True, False, True])
     place = ordered.groupby("layer").cumcount()
     size = ordered.groupby("layer")["expert"].transform("size")
@@ -140,7 +140,7 @@ def _ranked(part: Analysis) -> Table:
     )
 
 
-def _rankable(part: Analysis) -> tuple[pd.DataFrame, int, list[int]]:
+def rankable(part: Analysis) -> tuple[pd.DataFrame, int, list[int]]:
     """Return the experts that can be ranked, how many serve everybody, and the layers left without an order."""
     experts = part.experts[part.experts["questions"] >= FEWEST]
     asked = experts["layer"].map(part.layers.set_index("layer")["questions"])

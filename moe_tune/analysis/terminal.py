@@ -3,18 +3,25 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from rich.console import Group
+from rich.console import Console, Group
 from rich.text import Text
 
 from moe_tune.analysis.findings import TONES, Analysis
 from moe_tune.analysis.report import accuracies
+from moe_tune.analysis.report_tables import rankable
 from moe_tune.reports.table import DASH, Table, words
 
 WIDTH = 78
 """Columns a claim's own line may take."""
 
 
-def render_terminal(analysis: Analysis, out: Path) -> Group:
+def print_terminal(console: Console, analysis: Analysis, out: Path) -> None:
+    """Print one screen, at least 80 columns wide, and where the files are: a path is never folded."""
+    console.print(render_terminal(analysis))
+    console.print(f"files: {out}/report.html, report.md, summary.json, *.csv, *.parquet", soft_wrap=True)
+
+
+def render_terminal(analysis: Analysis) -> Group:
     """Return one screen for a rich console of at least 80 columns."""
     claims = list(dict.fromkeys(str(claim["claim"]) for claim in analysis.claims))
     named = [Text(_cut(f"{number}  {claim}")) for number, claim in enumerate(claims, start=1)]
@@ -28,8 +35,8 @@ def render_terminal(analysis: Analysis, out: Path) -> Group:
         _verdicts(analysis, claims).terminal(),
         *_never(analysis),
         _gate(analysis),
+        *_ends(analysis),
         Text("Routing statistics are associational.", style="dim"),
-        Text(f"files: {out}/report.html, report.md, summary.json, *.csv, *.parquet", overflow="fold"),
     )
 
 
@@ -64,6 +71,21 @@ def _gate(analysis: Analysis) -> Text:
         f"gate, {first.scope} {first.shots}-shot: {share.min():.1f} to {share.max():.1f} % of the top-k entropy's "
         f"maximum\naccuracy beyond subject and chance: {flagged} of {every:,} experts flagged"
     )
+
+
+def _ends(analysis: Analysis) -> Iterator[Text]:
+    """Name at the first setting the best and the worst expert of those that are flagged: the others may be chance."""
+    part = analysis.at(analysis.settings[0])
+    named = rankable(part)[0]
+    named = named[named["flagged"].astype(bool)]
+    for end, rows in (("best", named[named["subject_gap"] > 0]), ("worst", named[named["subject_gap"] < 0])):
+        if len(rows):
+            one = rows.sort_values(["shrunk", "layer", "expert"], ascending=[end == "worst", True, True]).iloc[0]
+            low, high = (f"{100 * one[f'shrunk_{which}']:.1f}" for which in ("low", "high"))
+            yield Text(
+                f"  {end} of them: layer {one['layer']} expert {one['expert']}, {100 * one['shrunk']:.1f} % "
+                f"[{low}, {high}] of {one['questions']:,} questions, shrunk"
+            )
 
 
 def _cut(text: str, width: int = WIDTH) -> str:

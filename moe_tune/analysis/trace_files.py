@@ -3,40 +3,38 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from moe_tune.analysis.prompt_trace import BASE, ROUTERS, TUNED, PromptTrace, token_label
+from moe_tune.analysis.prompt_trace import TUNED, PromptTrace, token_label
 from moe_tune.base.published import published
 from moe_tune.reports.page import render_page
 from moe_tune.reports.table import Table, numbers, shares, words
 
-METHOD = (
+CHANGES = (
     "Changed: share of the pretrained routers' experts, over all layers, that the tuned ones did not choose. Moved: "
-    "share of the weight that went to other experts. Entropy: over all experts, mean over layers, in nats."
+    "share of the weight that went to other experts. "
 )
+ENTROPY = "Entropy: over all experts, mean over layers, in nats."
 
 
 def token_table(seen: PromptTrace) -> Table:
     """Return the small table of a trace, one row per token."""
-    frame = seen.table()
-    return Table(
-        [
-            words("token", [token_label(token) for token in frame["token"]]),
-            shares("changed, %", frame["changed"]),
-            shares("moved, %", frame["moved"]),
-            numbers("entropy, base", frame["entropy_base"], ".3f"),
-            numbers("entropy, tuned", frame["entropy_tuned"], ".3f"),
-        ],
-        METHOD,
-        "How each token was routed",
-    )
+    frame, tuned = seen.table(), TUNED in seen.routers
+    named = [words("token", [token_label(token) for token in frame["token"]])]
+    changes = [shares(f"{name}, %", frame[name]) for name in ("changed", "moved") if tuned]
+    entropies = [numbers(f"entropy, {router}", frame[f"entropy_{router}"], ".3f") for router in seen.routers]
+    caption = f"{CHANGES if tuned else ''}{ENTROPY}"
+    return Table([*named, *changes, *entropies], caption, "How each token was routed")
 
 
 def continuation_table(seen: PromptTrace) -> Table:
     """Return the likeliest next tokens of the pretrained and of the tuned routers, side by side."""
     rows = seen.continuations
     columns = []
-    for router, title in ((BASE, "base"), (TUNED, "tuned")):
+    for router in seen.routers:
         own = rows[rows["router"] == router]
-        columns += [words(title, [token_label(one) for one in own["token"]]), shares(f"{title}, %", own["probability"])]
+        columns += [
+            words(router, [token_label(one) for one in own["token"]]),
+            shares(f"{router}, %", own["probability"]),
+        ]
     return Table(columns, title="Likeliest next tokens")
 
 
@@ -52,7 +50,7 @@ def write_trace(seen: PromptTrace, out: Path, about: Mapping[str, str]) -> None:
     pairs = {
         f"{layer}-{router}": {"all": chart}
         for layer, pair in charts.items()
-        for router, chart in zip(ROUTERS, pair, strict=True)
+        for router, chart in zip(seen.routers, pair, strict=True)
     }
     page = render_page(
         "analysis/trace.html.jinja",
@@ -63,7 +61,7 @@ def write_trace(seen: PromptTrace, out: Path, about: Mapping[str, str]) -> None:
         tokens=token_table(seen),
         continuations=continuation_table(seen),
         layers=list(charts),
-        routers=ROUTERS,
+        routers=seen.routers,
         about=about,
     )
     with published(out / "trace.html") as draft:

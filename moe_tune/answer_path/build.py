@@ -12,6 +12,7 @@ from filelock import SoftFileLease, Timeout
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from rich import progress as shown
 from rich.console import Console
+from rich.filesize import decimal
 from rich.text import Text
 
 from moe_tune.answer_path.prefixes import SharedPrefixes
@@ -63,7 +64,7 @@ def build_store(
         if not ranks.broadcast(not ranks.rank and open_store(folder) is not None):
             rank_zero_info(
                 f"prompt cache of {description['split']}: {len(plan.own_length_Q):,} questions, "
-                f"{plan.bytes / 1e9:.2f} GB, {folder}"
+                f"{decimal(plan.bytes, precision=2)}, {folder}"
             )
             _fill(folder, plan, description, prompt_pass, ranks)
     finally:

@@ -7,15 +7,15 @@ from typing import Any
 from rich.console import Console
 
 from moe_tune.analysis.analyse import Asked, analyse
-from moe_tune.analysis.terminal import render_terminal
+from moe_tune.analysis.terminal import print_terminal
 from moe_tune.base.errors import ConfigError
 from moe_tune.base.memory import peak_memory
 from moe_tune.base.published import require_writable
+from moe_tune.cli.named_run import named_checkpoint
 from moe_tune.cli.verbs import parsed_with_fit
 from moe_tune.routing import PARTS
 from moe_tune.runs.checkpoint import CONFIG
 from moe_tune.runs.directory import identity
-from moe_tune.runs.found import found_checkpoint
 from moe_tune.settings.config_files import config_label
 from moe_tune.settings.fit_settings import FitSettings
 
@@ -41,7 +41,7 @@ def add_arguments(parser: Any) -> None:
 def main(argv: list[str], plugins: dict[str, str]) -> int:
     """Analyse a model or a run, write the results and print one screen; a first word is the run or a checkpoint."""
     began = time.monotonic()
-    run = found_checkpoint(argv[0]) if argv and not argv[0].startswith("-") else None
+    run = named_checkpoint("analyze", argv) if argv and not argv[0].startswith("-") else None
     words = argv if run is None else ["--config", str(run / CONFIG), *argv[1:]]
     names = {word.partition("=")[0] for word in words}
     if not names & {"--config", "-c", "-h", "--help", "--help-all"}:
@@ -70,7 +70,7 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
 
     analysis = analyse(asked, host, pass_of, out)
     console = Console()
-    console.print(render_terminal(analysis, out))
+    print_terminal(console, analysis, out)
     console.print(f"{time.monotonic() - began:.0f} s, at most {peak_memory() / 2**30:.2f} GiB of memory", style="dim")
     return 0
 

@@ -10,16 +10,21 @@ from moe_tune.cli.verbs import parsed
 
 def add_arguments(parser: Any) -> None:
     """Add the verb's options."""
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="configs/nano.yaml configs/sweep/*.yaml")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="nano configs/sweep/*.yaml")
 
 
 def main(argv: list[str], plugins: dict[str, str]) -> int:
     """Check files, print a line for each that is valid and one for each mistake; return 0, or 2 with any mistake."""
+    if names := {word.partition("=")[0] for word in argv} & {"--config", "-c"}:
+        raise ConfigError(
+            f"expected files but got {min(names)} (check). Hint: they stand alone: python -m moe_tune check nano"
+        )
     files = parsed("check", add_arguments, argv).files
+    from moe_tune.settings.shipped import found_config
     from moe_tune.studies.sweep_check import faults_of, kind_of
 
     faulty = False
-    for file in files:
+    for file in (Path(found_config(name)) for name in files):
         faults = faults_of(file, plugins)
         faulty = faulty or bool(faults)
         if not faults:

@@ -20,6 +20,9 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder for the report (default: compare/ beside the last RUN)"
     )
+    parser.add_argument(
+        "--runs_root", type=Path, default=Path("runs"), help="folder where runs are looked for by name (default: runs)"
+    )
     parser.add_argument("--wandb", action="store_true", help="log table and report to W&B; offline without a login")
     project = os.environ.get("WANDB_PROJECT") or "moe_tune"
     parser.add_argument("--wandb_project", default=project, metavar="NAME", help=f"W&B project (default: {project})")
@@ -37,13 +40,15 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
     from moe_tune.compare.terminal import render_terminal
     from moe_tune.runs.found import found_run
 
-    runs = [found_run(name) for name in given.runs]
-    baseline = found_run(given.baseline) if given.baseline else runs[0]
+    runs = [found_run(name, given.runs_root) for name in given.runs]
+    baseline = found_run(given.baseline, given.runs_root) if given.baseline else runs[0]
     others = list(dict.fromkeys(path for path in runs if path.resolve() != baseline.resolve()))
     if not others and (given.baseline or len(runs) > 1):
+        times = len(runs) + bool(given.baseline)
         raise ConfigError(
-            f"expected a baseline and at least one other run but got only {baseline} (compare). "
-            f"Hint: python -m moe_tune compare BASELINE_RUN OTHER_RUN, or one run alone."
+            f"expected a baseline and another run but got one run {'twice' if times == 2 else f'{times} times'}: "
+            f"{baseline} (compare). Hint: python -m moe_tune compare BASELINE_RUN OTHER_RUN, or "
+            f"`python -m moe_tune compare {given.runs[0]}` against the pretrained router."
         )
     out = given.out or default_out(baseline, others)
     logger = None

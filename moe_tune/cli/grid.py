@@ -41,7 +41,7 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
     fit = parsed_with_fit("grid", add_arguments, argv, plugins)
     points = [
         *_varied(fit.settings.vary, lambda more: parsed_with_fit("grid", add_arguments, [*argv, *more], plugins).model),
-        *(_trained(found_checkpoint(path), plugins) for path in fit.settings.checkpoints),
+        *(_trained(found_checkpoint(path, Path(fit.settings.runs_root)), plugins) for path in fit.settings.checkpoints),
     ]
     if not points:
         raise ConfigError("expected --vary or --checkpoints but got neither. Hint: --vary model.head.tau=0.5,0.7,1.")

@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 
 from moe_tune.base.errors import ConfigError
+from moe_tune.cli.named_run import named_checkpoint
 from moe_tune.cli.verbs import parsed_with_fit
 
 
@@ -18,14 +19,13 @@ def add_arguments(parser: Any) -> None:
 def main(argv: list[str], plugins: dict[str, str]) -> int:
     """Trace a prompt through a model or a run, print one row per token and write a page, a picture and the rows."""
     from moe_tune.runs.checkpoint import CONFIG
-    from moe_tune.runs.found import found_checkpoint
     from moe_tune.settings.config_files import config_label
 
     words, run = list(argv), None
     if len(words) > 1 and not words[-1].startswith("-") and not words[-2].startswith("--"):
         words[-1:] = ["--prompt", words[-1]]
     if words and not words[0].startswith("-"):
-        run = found_checkpoint(words[0])
+        run = named_checkpoint("trace", words)
         words[0:1] = ["--config", str(run / CONFIG)]
     names = {word.partition("=")[0] for word in words}
     if not names & {"-h", "--help", "--help-all"} and not (names & {"--config", "-c"} and "--prompt" in names):
@@ -52,6 +52,8 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
             "Hint: fit it first, then trace RUN."
         )
     seen = trace(opened.gated, asked.base.load_tokenizer(), host.settings.prompt)
+    if run is None:
+        seen = seen.without_copy()
     home = Path(host.settings.runs_root) / f"{config_label(['fit', *words])}-trace"
     if run is not None:
         home = (run.parent.parent if run.parent.name == "checkpoints" else run) / "trace"
@@ -65,5 +67,11 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
     write_trace(seen, out, about)
     console = Console()
     console.print(token_table(seen).terminal(), continuation_table(seen).terminal())
+    if len(seen.routers) == 1:
+        console.print(
+            f"tuned: left out, before a fit {opened.gated.head_name} does what the pretrained router does here. "
+            "Hint: trace RUN",
+            soft_wrap=True,
+        )
     console.print(f"picture, page and rows: {out}/trace.png, trace.html, trace.csv", soft_wrap=True)
     return 0

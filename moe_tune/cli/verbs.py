@@ -9,6 +9,8 @@ import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from moe_tune.cli.own_arguments import OwnArguments
+
 if TYPE_CHECKING:
     from moe_tune.settings.fit_settings import FitSettings
 
@@ -42,8 +44,12 @@ def command_of(verb: str) -> Callable[[list[str], dict[str, str]], int]:
 
 
 def parsed(verb: str, add_arguments: AddArguments, argv: list[str]) -> argparse.Namespace:
-    """Return the arguments of a verb that takes only its own."""
-    parser = argparse.ArgumentParser(prog=f"moe_tune {verb}", description=_about(verb))
+    """Return the arguments of a verb that takes only its own.
+
+    Raises:
+        ConfigError: One is unknown, missing or none of those there are.
+    """
+    parser = OwnArguments(prog=f"moe_tune {verb}", description=_about(verb))
     add_arguments(parser)
     return parser.parse_args(argv)
 

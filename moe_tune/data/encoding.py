@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import track
 
 from moe_tune.base.errors import ConfigError, DataError, ModelError
+from moe_tune.base.progress import with_bar
 from moe_tune.data.chat import BROKEN, ChatTemplate
 from moe_tune.data.protocol import AUXILIARY, PromptProtocol
 from moe_tune.data.question import Question
@@ -140,7 +139,7 @@ class PromptEncoder:
             for index in pending:
                 groups.setdefault((questions[index].subject, shots[index]), []).append(index)
             pending = []
-            for group in track(groups.values(), "prompts", console=Console(stderr=True), transient=True):
+            for group in with_bar(groups.values(), "prompts"):
                 texts = [self.text(questions[index], shots[index]) for index in group]
                 answers = [self.protocol.answers(questions[index]) if self.cloze else [] for index in group]
                 for index, one in zip(group, self._with_answers(texts, answers), strict=True):

@@ -51,16 +51,25 @@ def split_files(place: Path) -> dict[str, list[SplitFile]]:
         else:
             found["test"] = _samples(place)
     for split, files in found.items():
-        kinds = sorted({one.path.suffix for one in files})
-        if len(kinds) > 1:
-            raise DataError(
-                f"expected one format for {split!r} but got {kinds} ({place}). Hint: keep one and move the others."
-            )
+        _refuse_two_formats(place, split, [one.path for one in files])
     return {split: files for split, files in found.items() if files}
 
 
+def _refuse_two_formats(folder: Path, split: str, read: list[Path]) -> None:
+    names = NAMES[split]
+    beside = [file for name in names for suffix in SUFFIXES if (file := folder / f"{name}{suffix}").is_file()]
+    # One file of each format is named.
+    kinds = {file.suffix: file for file in reversed([*read, *beside])} if read else {}
+    if len(kinds) > 1:
+        came = " and ".join(sorted(str(file.relative_to(folder)) for file in kinds.values()))
+        raise DataError(
+            f"expected one format for the split {split!r} but got {came} ({folder}). Hint: --data.source LocalFiles "
+            f"--data.source.path {min(kinds.values())} reads one file alone; or keep one and move the others."
+        )
+
+
 def _as_ever(folder: Path, split: str) -> list[SplitFile]:
-    # What versions before this reader found stays what it is, whatever lies beside it.
+    # What versions before this reader found stays what it is, whatever lies in the folders beside it.
     names = ("validation", "val") if split == "validation" else (split,)
     single = [SplitFile(file) for suffix in SUFFIXES[:2] if (file := folder / f"{split}{suffix}").is_file()]
     places = [(place, name) for name in names for place in (folder, folder / name)]

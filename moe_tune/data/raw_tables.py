@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from moe_tune.base.errors import DataError
+from moe_tune.data.misread import no_rows, refuse_other_separator
 from moe_tune.data.parquet_rows import parquet_rows
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -48,13 +49,14 @@ def read_cells(file: Path) -> Iterator[tuple[str, list[str]]]:
         DataError: It is no UTF-8, a quote is broken, or a row has another number of cells than the first.
     """
     # newline="" keeps line breaks inside quoted cells as they are.
-    text = io.StringIO(_read_text(file), newline="")
-    reader = csv.reader(text, strict=True, delimiter=DELIMITERS[file.suffix])
+    text = _read_text(file)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=DELIMITERS[file.suffix])
     width, line = 0, 1
     try:
         for cells in reader:
             width = width or len(cells)
             if len(cells) != width or width < 3:
+                refuse_other_separator(file, text, DELIMITERS)
                 raise DataError(
                     f"expected {max(width, 3)} cells (question, choices, answer) but got {len(cells)} ({file}:{line}). "
                     "Hint: quote cells that hold a comma or a line break."
@@ -62,6 +64,7 @@ def read_cells(file: Path) -> Iterator[tuple[str, list[str]]]:
             yield f"{file.name}:{line}", cells
             line = reader.line_num + 1
     except csv.Error as error:
+        refuse_other_separator(file, text, DELIMITERS)
         raise DataError(
             f"expected CSV but got: {error} ({file}:{line}). Hint: check the quotes of that row."
         ) from error
@@ -104,7 +107,7 @@ def _read_array(file: Path) -> Iterator[PlacedRow]:
             f"expected a JSON array but got: {error} ({file}). Hint: lines of objects are named .jsonl."
         ) from error
     if not isinstance(rows, list) or not all(isinstance(one, dict) for one in rows):
-        raise DataError(f"expected a JSON array of objects but got something else ({file}). Hint: [{{...}}, {{...}}].")
+        raise DataError(no_rows(rows, file))
     yield from ((f"{file.name}[{number}]", values) for number, values in enumerate(rows))
 
 

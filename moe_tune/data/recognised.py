@@ -10,6 +10,7 @@ from moe_tune.base.plugins import concrete_subclasses
 from moe_tune.data.folder_layout import SplitFile
 from moe_tune.data.formats.format import BadRowError, LeftOutError, QuestionFormat, Reading, fold
 from moe_tune.data.formats.named import NamedColumns
+from moe_tune.data.formats.values import as_text
 from moe_tune.data.formats.wrapped import WRAPPERS, unwrapped, wrapper_of
 from moe_tune.data.protocol import AUXILIARY
 from moe_tune.data.raw_tables import DELIMITERS, RawTable, read_cells, read_table
@@ -108,7 +109,7 @@ class QuestionReader:
                 numerals += 1
                 doubtful += isinstance(values["choices"], list) and given.strip() in values["choices"]
             own = cells.get(str(layout.subject), file.subject or NO_SUBJECT)
-            subject = values.get("subject", own)
+            subject = as_text(values.get("subject", own))
             if (changed := values.pop("changed", None)) is not None:
                 self._changed[changed] += 1
             unnamed = subject == "" and split == "train"  # MMLU's auxiliary split

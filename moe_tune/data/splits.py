@@ -25,13 +25,13 @@ SAME = "whatever their case, white space and order of choices"
 class Splits:
     """The splits of a source: carved where needed, free of test questions, read only when asked for.
 
-    Training questions are the source's own ``train`` split, or validation alone carved 80/20 into train and validation
-    (or train alone, where there is no validation). Questions that also occur in test, whatever their case, white space
-    and order of choices, are removed from train, and from validation where it was carved; never from test. A source's
-    own validation keeps them, and near-copies (13 words in a row) stay everywhere: they are listed.
+    Training questions are the source's own ``train`` split, or validation alone carved about 80/20 into train and
+    validation (or train alone, where there is no validation). Questions that also occur in test, whatever their case,
+    white space and order of choices, are removed from train, and from validation where it was carved; never from test.
+    A source's own validation keeps them, and near-copies (13 words in a row) stay everywhere: they are listed.
 
-    A source that has test only is asked whole, until training questions are needed: then it is split 60/20/20 by
-    content, copies together (``split_alone``).
+    A source that has test only is asked whole, until training questions are needed: then it is split about
+    60/20/20 by content hash, copies together (``split_alone``).
 
     Args:
         source: Where the questions come from.

@@ -1,7 +1,7 @@
 """What a configuration will need: parameters, memory, disk and time, from sizes alone."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -29,6 +29,7 @@ class Split:
         source: Where the figures come from, in words.
         prefixes: Prefixes that prompts share.
         answers: Mean answer tokens of a question: 1, but for cloze questions, whose choices' tokens they are.
+        choice_tokens: Mean tokens of a cloze question's choices, a row of logits each; 0 where a question has one row.
     """
 
     questions: int
@@ -37,11 +38,17 @@ class Split:
     source: str
     prefixes: int = 0
     answers: float = 1.0
+    choice_tokens: float = 0.0
 
     @property
     def length(self) -> float:
         """Mean tokens of a prompt."""
         return self.tokens / self.questions
+
+    @property
+    def logit_rows(self) -> float:
+        """Mean rows of logits of a question."""
+        return self.choice_tokens or 1.0
 
     @property
     def pass_batches(self) -> float:
@@ -61,7 +68,7 @@ class Split:
         """
         questions = max(1, int(share * self.questions))
         share = questions / self.questions
-        return Split(questions, share * self.tokens, share * self.kept, self.source, self.prefixes, self.answers)
+        return replace(self, questions=questions, tokens=share * self.tokens, kept=share * self.kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,34 +111,48 @@ class Costs:
         """Return the bytes of a split's trunk cache: one hidden state per token."""
         return split.tokens * self.shape.width * self.dtype.itemsize
 
-    def activation_bytes(self, tokens: float, layers: int = 1, answers: float = 0.0, kept: float = 0.0) -> float:
+    def activation_bytes(self, tokens: float, layers: int = 1, logits: float = 0.0, kept: float = 0.0) -> float:
         """Return the bytes of intermediate results alive at once.
 
         Args:
             tokens: Tokens that run through the layers.
             layers: Layers whose results are alive: those that a gradient needs, or 1 without gradients.
-            answers: Questions whose logits are computed, in float32 and the model's dtype.
+            logits: Bytes of logits.
             kept: Cached tokens of the batch, read from the cache and put in order for the products.
         """
         size, rule = self.dtype.itemsize, self.shape.rule
         per_token = rule.top_k * (4 * self.shape.width + 4 * self.shape.inner) + 16 * self.shape.width
-        logits = answers * self.shape.vocabulary * (size + 4)
         return tokens * layers * per_token * size + logits + 2 * kept * self.states.token_bytes
 
-    def training_bytes(self, batch: int, length: float, answer_path: bool, recomputed: bool = False) -> float:
+    def logit_bytes(self, batch: int, split: Split, training: bool) -> float:
+        """Return the bytes of a batch's logits: a row over the vocabulary per question, or per token of its choices.
+
+        A logit is there in the model's dtype and in float32. Under cloze the cross-entropy over the vocabulary keeps a
+        log-probability beside it, and its gradient takes two more: 10 and 18 bytes a logit in bfloat16, as measured.
+
+        Args:
+            batch: Questions per batch.
+            split: The split.
+            training: Whether a gradient is computed.
+        """
+        beside = (16 if training else 8) if split.choice_tokens else 4
+        return batch * split.logit_rows * self.shape.vocabulary * (self.dtype.itemsize + beside)
+
+    def training_bytes(self, batch: int, split: Split, answer_path: bool, recomputed: bool = False) -> float:
         """Return the bytes of intermediate results of a training step.
 
         Args:
             batch: Questions per batch.
-            length: Tokens per prompt.
+            split: The training split.
             answer_path: Whether only answer tokens run, through the upper layers.
             recomputed: Whether layers of full prompts keep their input alone (gradient checkpointing).
         """
-        tokens, kept = (batch, batch * length) if answer_path else (batch * length, 0.0)
+        prompts, logits = batch * split.length, self.logit_bytes(batch, split, training=True)
+        tokens, kept = (batch * split.answers, prompts) if answer_path else (prompts, 0.0)
         if recomputed and not answer_path:
             inputs = tokens * self.states.upper_layers * self.shape.width * self.dtype.itemsize
-            return inputs + self.activation_bytes(tokens, answers=batch)
-        return self.activation_bytes(tokens, self.states.upper_layers, batch, kept)
+            return inputs + self.activation_bytes(tokens, logits=logits)
+        return self.activation_bytes(tokens, self.states.upper_layers, logits, kept)
 
     # Seconds
 
@@ -161,10 +182,10 @@ class Costs:
         moved = 2 * tokens * written * size / self.machine.copy
         return max(max(products, weights * size / self.machine.copy) + moved, self.machine.launch)
 
-    def logit_seconds(self, questions: float) -> float:
-        """Return the seconds of the logits at the answer positions of a batch."""
+    def logit_seconds(self, rows: float) -> float:
+        """Return the seconds of a batch's rows of logits."""
         parameters = self.shape.vocabulary * self.shape.width
-        products = 2 * questions * parameters / self.machine.rate(questions)
+        products = 2 * rows * parameters / self.machine.rate(rows)
         return max(products, parameters * self.dtype.itemsize / self.machine.copy)
 
     def pass_seconds(self, split: Split) -> float:
@@ -207,12 +228,12 @@ class Costs:
         tokens = questions * length
         in_use = ANSWER_EXPERTS if length == 1 else 1.0
         seconds = sum(self.layer_seconds(layer, tokens, in_use=in_use) for layer in layers)
-        seconds += self.logit_seconds(questions)
+        seconds += self.logit_seconds(questions * split.logit_rows)
         if training:
             # Below the first trained router no gradient is wanted: that layer's own products are not gone back through.
             upper = range(self.first_layer + 1, len(self.shape.dense_L))
             seconds += sum(self.layer_seconds(layer, tokens, True, in_use) for layer in upper)
-            seconds += self.logit_seconds(questions)
+            seconds += self.logit_seconds(questions * split.logit_rows)
         return split.questions / questions * seconds
 
 
@@ -229,12 +250,13 @@ def peak_bytes(
         answer_path: Whether prompts are cached.
         recomputed: Whether layers of full prompts keep their input alone in training (gradient checkpointing).
     """
-    steps = [costs.training_bytes(batch, split.length, answer_path, recomputed)]
+    steps = [costs.training_bytes(batch, split, answer_path, recomputed)]
+    logits = costs.logit_bytes(eval_batch, split, training=False)
     if answer_path:
-        tokens = min(float(PASS_TOKENS), split.kept + split.questions)
+        tokens = min(float(PASS_TOKENS), split.kept + split.answers * split.questions)
         # The keys and values of a batch are held twice: as computed, and as one tensor on the way to the disk.
         steps.append(costs.activation_bytes(tokens, kept=tokens))
-        steps.append(costs.activation_bytes(eval_batch, answers=eval_batch, kept=eval_batch * split.length))
+        steps.append(costs.activation_bytes(eval_batch * split.answers, logits=logits, kept=eval_batch * split.length))
     else:
-        steps.append(costs.activation_bytes(eval_batch * split.length, answers=eval_batch))
+        steps.append(costs.activation_bytes(eval_batch * split.length, logits=logits))
     return PROGRAM + costs.weight_bytes + max(steps)

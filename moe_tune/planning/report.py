@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from rich.filesize import decimal
 
 from moe_tune.answer_path.settings import AnswerPath
 from moe_tune.answer_path.way import Reach, Way, decide_way
@@ -52,8 +53,9 @@ def report_of(
         },
         "memory_bytes": {
             "weights": costs.weight_bytes,
-            "activations_full_prompts": costs.training_bytes(batch, train.length, False, again),
-            "activations_answer_path": costs.training_bytes(batch, train.length, True),
+            "activations_full_prompts": costs.training_bytes(batch, train, False, again),
+            "activations_answer_path": costs.training_bytes(batch, train, True),
+            "logits": costs.logit_bytes(batch, train, training=True),
             "peak": peak,
             "fits": peak <= machine.memory,
         },
@@ -63,7 +65,13 @@ def report_of(
             "trunk": costs.trunk_bytes(splits["train"]),
         },
         "questions": {
-            name: {"questions": split.questions, "prompt_tokens": split.length, "source": split.source}
+            name: {
+                "questions": split.questions,
+                "prompt_tokens": split.length,
+                "choice_tokens": split.choice_tokens,
+                "source": split.source
+                + "; choices' tokens not counted" * (quiz.is_cloze(name) > bool(split.choice_tokens)),
+            }
             for name, split in splits.items()
         },
         "seconds": {
@@ -120,14 +128,15 @@ def lines_of(report: dict[str, Any]) -> Iterator[str]:
         yield f"parameters {name.replace('_', ' '):<17}{parameters[name]:>18,}{note}"
     for name, value in memory.items():
         if name != "fits":
-            yield f"memory {name.replace('_', ' '):<26}{value / 1e9:>10.2f} GB"
+            yield f"memory {name.replace('_', ' '):<26}{decimal(int(value), precision=2):>13}"
     room = "fits" if memory["fits"] else "too small"
-    yield f"memory of the machine            {machine['memory_bytes'] / 1e9:>10.2f} GB  ({room})"
+    yield f"memory of the machine            {decimal(int(machine['memory_bytes']), precision=2):>13}  ({room})"
     for name, split in report["questions"].items():
-        lengths = f"{split['prompt_tokens']:.0f} tokens"
+        scored = f", {split['choice_tokens']:.0f} rows of logits" if split["choice_tokens"] else ""
+        lengths = f"{split['prompt_tokens']:.0f} tokens{scored}"
         yield f"questions {name:<12}{split['questions']:>9,} of {lengths}  ({split['source']})"
     for name, value in report["disk_bytes"].items():
-        yield f"disk cache {name:<22}{value / 1e9:>10.2f} GB"
+        yield f"disk cache {name:<22}{decimal(int(value), precision=2):>13}"
     for name, value in report["answer_path"].items():
         yield f"answer path {name:<12} {value}"
     for name, value in report["seconds"].items():

@@ -48,7 +48,8 @@ def split_of(prompts: list[PromptedQuestion], questions: int, prompt_tokens: flo
     source = "counted" if times == 1 else f"tokens by a sample of {len(prompts)} prompts"
     kept, prefixes = times * own + sum(map(len, shared.tokens_G)), len(shared.tokens_G)
     answers = sum(one.length - len(one.ids_S) + 1 for one in prompts) / len(prompts)
-    return Split(questions, times * tokens, kept, source, prefixes, answers)
+    scored = sum(len(ids) for one in prompts for ids in one.choices) / len(prompts)
+    return Split(questions, times * tokens, kept, source, prefixes, answers, scored)
 
 
 def _prompts(

@@ -25,7 +25,11 @@ def found_run(name: str | Path, root: Path = ROOT) -> Path:
             return folder
     names = [one.name for one in sorted(root.iterdir()) if (one / MANIFEST).is_file()] if root.is_dir() else []
     hint = did_you_mean(Path(name).name, names) if names else "`python -m moe_tune fit` prints where it wrote its run."
-    raise DataError(f"expected a run directory or a checkpoint but got {str(name)!r}. Hint: {hint}")
+    places = " nor ".join(dict.fromkeys(str(folder) for folder in (Path(name), root / name)))
+    raise DataError(
+        f"expected a run directory or a checkpoint but got {str(name)!r}, and there is neither {places}. "
+        f"Hint: {hint} --runs_root FOLDER looks in another folder."
+    )
 
 
 def found_checkpoint(name: str | Path, root: Path = ROOT) -> Path:

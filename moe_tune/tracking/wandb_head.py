@@ -29,7 +29,9 @@ def send_head(run: Any, folder: Path) -> None:
     for checkpoint, aliases in kept_checkpoints(directory).items():
         name = re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name)[:LONGEST_NAME]
         artifact = wandb.Artifact(name, type=TYPE, metadata=describe(directory, checkpoint))
-        artifact.add_dir(str(checkpoint))  # all of it: only then is a download a checkpoint, as its manifest says
+        # All of it: only then is a download a checkpoint, as its manifest says. ``add_dir`` would print lines.
+        for file in sorted(one for one in checkpoint.rglob("*") if one.is_file()):
+            artifact.add_file(str(file), name=file.relative_to(checkpoint).as_posix())
         run.log_artifact(artifact, aliases=aliases)
 
 

@@ -1,6 +1,5 @@
 """The one way to answer batches for anything but a training step, and the one pass over a split."""
 
-import sys
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -8,12 +7,11 @@ from typing import Protocol, TypeVar
 
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
-from rich.console import Console
-from rich.progress import track
 
 from moe_tune.answer_path.answering import Answering
 from moe_tune.answer_path.way import Way
 from moe_tune.base.errors import DataError
+from moe_tune.base.progress import with_bar
 from moe_tune.data.batching import Batch
 from moe_tune.metrics.base import MetricShape
 from moe_tune.metrics.evidence import SCOPES, RoutingEvidence
@@ -116,8 +114,7 @@ class Examiner:
         self.prepare([split])
         asked = self.quiz.loader(split) if batches is None else batches
         if announced is not None:
-            quiet = not sys.stderr.isatty()
-            asked = track(asked, announced, console=Console(stderr=True), transient=True, disable=quiet)
+            asked = with_bar(asked, announced)
         training = self.gated.training
         self.gated.train(False)
         try:

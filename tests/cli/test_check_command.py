@@ -107,7 +107,7 @@ def test_what_the_service_and_training_know_is_valid(tmp_path, capsys):
     metric = {"name": "train/entropy_all", "goal": "minimize"}
     file.write_text(yaml.safe_dump(content | {"run_cap": 3, "metric": metric}))
     losses = "configs/losses/balance_z.yaml"  # whose head another file names
-    assert main(["check", str(file), losses]) == 0, capsys.readouterr().err
+    assert main(["check", str(file), losses, "nano"]) == 0, capsys.readouterr().err
 
 
 def test_valid_files_get_a_line_each_and_a_mistake_does_not_hide_others(tmp_path, capsys):

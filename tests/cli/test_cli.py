@@ -96,7 +96,29 @@ MISTAKES = {
     "empty batches": (["fit", *NANO, "--data.batch_size", "0"], 2, "at least 1"),
     "losses without training": (["fit", *NANO, "--model.head=IdentityHead", "--model.losses.z=ZLoss"], 2, "['z']"),
     "no such model": (["fit", *NANO, "--model.base.path", "no/such-model"], 2, "revision"),
-    "unknown list": (["list", "haeds"], 2, ""),
+    "unknown list": (["list", "haeds"], 2, "expected a known kind but got 'haeds' (list). Hint: Did you mean heads?"),
+    "no list": (["list"], 2, "expected kind but got nothing (list). Hint: Available: families, heads,"),
+    "unknown action": (["cache", "lst"], 2, "got 'lst' (cache). Hint: Did you mean list?"),
+    "unknown own option": (
+        ["list", "heads", "--formt=json"],
+        2,
+        "got '--formt=json' (list). Hint: Did you mean --format?",
+    ),
+    "one word too many": (["list", "heads", "extra"], 2, "got 'extra' (list). Hint: python -m moe_tune list [-h]"),
+    "no number": (["sweep", "a.yaml", "--count", "a"], 2, "expected int but got 'a' (--count). Hint: "),
+    "no value": (["sweep", "a.yaml", "--count"], 2, "expected one argument but got none (--count). Hint: "),
+    "nothing to check": (
+        ["check"],
+        2,
+        "expected FILE but got nothing (check). Hint: python -m moe_tune check [-h] FILE",
+    ),
+    "a key before files": (["check", "--config", "nano"], 2, "Hint: they stand alone: python -m moe_tune check nano"),
+    "a configuration for a run": (["trace", "nano", "A"], 2, "Hint: python -m moe_tune trace --config nano ..."),
+    "another folder of runs": (
+        ["test", "nope", "--runs_root=elsewhere"],
+        3,
+        "neither nope nor elsewhere/nope. Hint: `python",
+    ),
     "nothing to compare": (["compare", "runs/none", "runs/nothing"], 3, "runs/none"),
     "not an experiment": (["experiment", "configs"], 2, "experiment.yaml"),
     "no checkpoint": (["test", "--ckpt_path", "runs/none/checkpoints/last.ckpt"], 4, "checkpoint folder"),
@@ -109,14 +131,12 @@ def test_mistakes_get_one_message_and_an_exit_code(mistake, capsys, tmp_path):
     argv, code, words = MISTAKES[mistake]
     if argv[0] == "fit":
         argv = [*argv, "--runs_root", str(tmp_path / "runs")]
-    try:
-        came = main(argv)
-    except SystemExit as end:  # argparse of the small verbs
-        came = end.code
+    came = main(argv)
     message = capsys.readouterr().err
     assert came == code, message
     assert words in message
     assert "Traceback" not in message
+    assert "moe_tune: expected" in message
     assert not [*tmp_path.glob("runs/*")], "nothing half-written"
 
 

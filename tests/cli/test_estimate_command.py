@@ -1,6 +1,7 @@
 """The verb ``estimate``: what it prints, and that it neither loads a model nor writes."""
 
 import json
+import re
 
 import pytest
 
@@ -118,6 +119,9 @@ def test_text_names_the_machine_and_where_figures_come_from(capsys, tmp_path, mo
     out = capsys.readouterr().out
     for words in ("data sheet", "published shape", "6,919,161,856", "as given", "fits"):
         assert words in out
+    small = ["--machine", "H100", "--model.base.dtype=bfloat16", "--questions", "1", "--prompt_tokens", "9"]
+    assert main(["--config", "configs/nano.yaml", *small]) == 0
+    assert re.search(r"disk cache train +8\.32 kB", capsys.readouterr().out), "a small cache is not 0.00 GB"
     assert {*tmp_path.iterdir()} == before
 
 

@@ -121,9 +121,11 @@ def test_a_sweep_that_has_ended_runs_nothing(desk, no_fit, capsys):
         {"index": i, "values": {"optimizer.lr": rate}, "status": "finished"} for i, rate in enumerate([3e-3, 0.03])
     ]
     (folder / "state.json").write_text(json.dumps(points))
-    assert main(["sweep", "rates.yaml"]) == 1  # the points' runs are not there, so none has a value
+    for point in points:
+        (folder / "points" / f"{point['index']:03d}").mkdir(parents=True)  # one whose folder is gone would run again
+    assert main(["sweep", "rates.yaml"]) == 1  # they hold no history, so none has a value
     assert f"sweep: runs/{OUTCOMES['sweep']}" in capsys.readouterr().out
-    assert not list(folder.glob("points/*"))
+    assert not list(folder.glob("points/*/*"))
 
 
 @pytest.mark.parametrize("name", CACHED)

@@ -251,10 +251,10 @@ def test_a_model_that_cannot_be_recomputed_is_refused(monkeypatch):
 
 def test_the_estimate_knows_that_layers_keep_their_input_alone():
     costs = Costs(model_shape(BaseModel()), torch.float32, 0, data_sheet("H100", torch.bfloat16))
-    plain, again = (costs.training_bytes(16, 100, False, recomputed=value) for value in (False, True))
-    assert again < plain / 2
-    assert costs.training_bytes(16, 100, True, recomputed=True) == costs.training_bytes(16, 100, True)
     split = Split(1000, 1e5, 1e5, "made up")
+    plain, again = (costs.training_bytes(16, split, False, recomputed=value) for value in (False, True))
+    assert again < plain / 2
+    assert costs.training_bytes(16, split, True, recomputed=True) == costs.training_bytes(16, split, True)
     seconds = [costs.prompt_seconds(split, 16, training=True, recomputed=value) for value in (False, True)]
     assert 0 < seconds[1] - seconds[0] < costs.prompt_seconds(split, 16), "at most one more forward pass"
 

@@ -17,6 +17,13 @@ def test_a_configuration_is_traced_before_its_fit(tmp_path, capsys):
     assert (rows.groupby("router")["entropy"].mean().loc[["tuned", "base"]].diff().iloc[1]) > 0
 
 
+def test_a_head_that_changes_nothing_before_a_fit_has_no_column(tmp_path, capsys):
+    assert main([*NANO, "--out", str(tmp_path), "The capital of"]) == 0
+    told = capsys.readouterr().out
+    assert "entropy, tuned" not in told
+    assert "tuned: left out, before a fit RetunedHead" in told
+
+
 def test_a_run_is_traced_by_its_name(fit, tmp_path, monkeypatch, capsys):
     run = fit(tmp_path / "runs", "--optimizer.lr", "0.01", "--test_after_fit", "false")
     monkeypatch.chdir(tmp_path)

@@ -7,6 +7,16 @@ from typing import Any
 from moe_tune.data.question import LETTERS, text_hash
 
 
+def as_text(cell: Any) -> Any:
+    """Return a whole number as its text; a truth value, and whatever else is no whole number, as it is.
+
+    Example:
+        >>> as_text(7), as_text("seven"), as_text(True)
+        ('7', 'seven', True)
+    """
+    return str(cell) if type(cell) is int else cell
+
+
 def choices_of(cell: Any) -> tuple[Any, list[str] | None]:
     """Return the choices of a cell and their labels, where it has any; what is no list is returned as it is.
 
@@ -15,30 +25,34 @@ def choices_of(cell: Any) -> tuple[Any, list[str] | None]:
         (['one', 'two'], ['1', '2'])
         >>> choices_of({"A": "one", "B": "two"})
         (['one', 'two'], ['A', 'B'])
-        >>> choices_of("['one', 'two']")
-        (['one', 'two'], None)
+        >>> choices_of("['one', 'two']"), choices_of([1, 2])
+        ((['one', 'two'], None), (['1', '2'], None))
     """
     if isinstance(cell, Mapping) and {"text", "label"} <= cell.keys():
-        return cell["text"], [str(one) for one in cell["label"] or ()]
+        return _texts(cell["text"]), [str(one) for one in cell["label"] or ()]
     if isinstance(cell, Mapping) and list(cell) == list(LETTERS[: len(cell)]):
         kept = filled(list(cell.values()))
         return kept, list(LETTERS[: len(kept)])
     if isinstance(cell, str) and cell.strip().startswith("["):  # a list in a cell of a CSV file
         try:
-            return ast.literal_eval(cell.strip()), None
+            return _texts(ast.literal_eval(cell.strip())), None
         except (SyntaxError, ValueError, MemoryError, RecursionError):
             return cell, None
-    return cell, None
+    return _texts(cell), None
+
+
+def _texts(cells: Any) -> Any:
+    return [as_text(one) for one in cells] if isinstance(cells, list) else cells
 
 
 def filled(cells: Sequence[Any]) -> list[Any]:
-    """Return cells without the empty ones at the end: a question with fewer choices than there are columns.
+    """Return cells as texts, without the empty ones at the end: a question with fewer choices than there are columns.
 
     Example:
         >>> filled(["one", "", "three", "", None])
         ['one', '', 'three']
     """
-    kept = list(cells)
+    kept = [as_text(one) for one in cells]
     while kept and (kept[-1] is None or (isinstance(kept[-1], str) and not kept[-1].strip())):
         kept.pop()
     return kept
@@ -47,14 +61,17 @@ def filled(cells: Sequence[Any]) -> list[Any]:
 def answer_of(cell: Any, choices: Any, labels: Sequence[str] | None = None, counted_from: int | None = None) -> Any:
     """Return an answer as index from 0 or capital letter; what is none of both is returned as it is.
 
-    A label of the choices decides; else a letter in either case, a whole number, or the text of exactly one choice.
+    A label of the choices decides; else a letter in either case, a whole number (1.0 is one), or the text of exactly
+    one choice.
 
     Example:
         >>> answer_of("c", ["x", "y", "z"]), answer_of("3", ["x", "y", "z"], ["1", "2", "3"]), answer_of("2", "xyz")
         ('C', 'C', 2)
-        >>> answer_of(3, ["x", "y", "z"], counted_from=1), answer_of("Lima", ["Quito", "Lima"])
+        >>> answer_of(3.0, ["x", "y", "z"], counted_from=1), answer_of("Lima", ["Quito", "Lima"])
         (2, 'B')
     """
+    if isinstance(cell, float) and cell.is_integer():
+        cell = int(cell)
     if labels is not None:
         wanted = str(cell).strip().lower()
         places = [place for place, label in enumerate(labels) if label.strip().lower() == wanted]

@@ -16,7 +16,7 @@ from moe_tune.analysis.gather import answers_text
 from moe_tune.analysis.pretrained import pretrained_entropy
 from moe_tune.analysis.report import render_report
 from moe_tune.analysis.report_tables import tables_at
-from moe_tune.analysis.terminal import render_terminal
+from moe_tune.analysis.terminal import print_terminal, render_terminal
 from moe_tune.runs.answers import base_routing_file
 
 
@@ -178,8 +178,10 @@ def test_markdown_says_scope_shots_n_and_method_above_each_table(analysis, out):
 def test_terminal_is_one_screen_with_never_and_both_bounds(tmp_path):
     analysis = made_up_analysis(scopes=("answer", "all", "instruction", "examples", "stem", "choices"))
     stream = io.StringIO()
-    Console(file=stream, width=80).print(render_terminal(analysis, tmp_path))
-    lines = stream.getvalue().splitlines()
+    print_terminal(Console(file=stream, width=80), analysis, tmp_path)
+    *lines, files = stream.getvalue().splitlines()
+    assert files.startswith(f"files: {tmp_path}/report.html, "), "never folded"
+    assert len(files) > 80
     assert len(lines) <= 40
     assert max(map(len, lines)) <= 80
     never = [line for line in lines if "never fired" in line]
@@ -189,6 +191,25 @@ def test_terminal_is_one_screen_with_never_and_both_bounds(tmp_path):
         assert f"{100 * bound:.2g} %" in never[0]
     assert "54.2 % [52.6, 55.7]" in stream.getvalue()
     assert "does not hold" in stream.getvalue()
+
+
+def test_only_experts_that_are_flagged_and_can_be_ranked_are_named(small):
+    def ends(**columns):
+        stream = io.StringIO()
+        experts = known.assign(**columns)
+        Console(file=stream, width=80).print(render_terminal(replace(small, experts=experts)))
+        return [line.strip() for line in stream.getvalue().splitlines() if " of them: " in line]
+
+    experts = small.experts
+    gap = (experts["expert"] - 1.5) / 10
+    known = experts.assign(questions=200, shrunk=0.5 + gap, subject_gap=gap, flagged=False)
+    assert ends() == []
+    assert ends(flagged=experts["expert"] == 3, questions=600) == [], "they serve everybody"
+    best, worst = ends(flagged=True)
+    assert best.startswith("best of them: layer 0 expert 3, 65.0 % [")
+    assert worst.startswith("worst of them: layer 0 expert 0, 35.0 % [")
+    assert best.endswith("] of 200 questions, shrunk")
+    assert len(ends(flagged=experts["expert"] == 2)) == 1, "one above, none below"
 
 
 def test_no_sensitivity_is_an_empty_table_and_a_page_without_it(small, tmp_path):
@@ -213,6 +234,6 @@ def test_what_the_answers_are_is_said_on_the_terminal_and_on_the_page(small, tmp
     assert answers_text(questions.assign(prediction=range(9))) == "letter mass 0.250"
     known = replace(small, about={**small.about, "answers": {"0-shot": said}})
     stream = io.StringIO()
-    Console(file=stream, width=80).print(render_terminal(known, tmp_path))
+    Console(file=stream, width=80).print(render_terminal(known))
     assert f"answers 0-shot: {said}" in stream.getvalue()
     assert said in render_report(known)

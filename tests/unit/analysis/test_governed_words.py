@@ -61,7 +61,7 @@ def said_in(folder):
 def test_analysis_writers(tmp_path):
     analysis = made_up_analysis()
     write_analysis(analysis, tmp_path)
-    written = dict(said_in(tmp_path)) | {"terminal": printed(render_terminal(analysis, tmp_path))}
+    written = dict(said_in(tmp_path)) | {"terminal": printed(render_terminal(analysis))}
     assert len(written) == 17
     assert {name: GOVERNED.findall(text) for name, text in written.items() if GOVERNED.search(text)} == {}
     for name in ("report.html", "report.md", "terminal"):

@@ -93,6 +93,22 @@ def test_files_and_tables(traced, tmp_path):
     assert [len(column.cells) for column in continuation_table(seen).columns] == [5] * 4
 
 
+def test_a_copy_of_the_base_is_left_out_and_a_tuned_router_is_not(traced, tmp_path):
+    alone = traced(IdentityHead())[0].without_copy()
+    assert list(alone.routers) == ["base"]
+    for table, headers in (
+        (token_table(alone), ["token", "entropy, base"]),
+        (continuation_table(alone), ["base", "base, %"]),
+    ):
+        assert [column.header for column in table.columns] == headers
+    assert "Changed" not in token_table(alone).caption
+    write_trace(alone, tmp_path, {"prompt": PROMPT})
+    assert set(pd.read_csv(tmp_path / "trace.csv")["router"]) == {"base"}
+    assert "tuned routers" not in (tmp_path / "trace.html").read_text(encoding="utf-8")
+    seen = traced(TemperatureHead(tau=0.5))[0]
+    assert seen.without_copy() is seen
+
+
 @pytest.mark.parametrize("prompt", ["", "of " * 5000])
 def test_a_prompt_has_tokens_and_fits(traced, prompt):
     with pytest.raises(DataError, match="tokens but got"):

@@ -164,7 +164,7 @@ def test_command_writes_beside_the_last_run(run_dirs, capsys):
 
 def test_command_leaves_faults_to_the_command_line(run_dirs, capsys):
     baseline = run_dirs["baseline"]
-    with pytest.raises(ConfigError, match="Hint: python -m moe_tune compare"):
+    with pytest.raises(ConfigError, match=r"one run twice: .*Hint: python -m moe_tune compare"):
         main([str(baseline), str(baseline)], {})
     with pytest.raises(DataError, match="Hint:"):
         main([str(baseline), str(baseline.parent / "nowhere")], {})

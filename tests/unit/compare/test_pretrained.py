@@ -83,3 +83,8 @@ def test_bare_names_on_the_command_line(pair, monkeypatch, tmp_path, capsys):
     assert capsys.readouterr().out.count("improved") == 2
     with pytest.raises(DataError, match=f"Did you mean {pair[0].name}"):
         main([pair[0].name[:-1]], {})
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=rf"neither {pair[0].name} nor runs/{pair[0].name}.*--runs_root FOLDER"):
+        main([pair[0].name], {})
+    assert main([pair[0].name, "--runs_root", "../runs"], {}) == 0

@@ -253,8 +253,45 @@ def test_an_answer_is_its_index_letter_or_label_and_nothing_else_is_made_of_it(c
     for letter in (LETTERS[right], LETTERS[right].lower()):
         assert answer_of(letter, choices) == LETTERS[right]
     assert answer_of(labels[right], choices, labels) == LETTERS[right]
-    for other in (None, 1.0, True, "", "AB", ["A"]):
+    assert answer_of(float(right), choices) == right
+    for other in (None, 1.5, True, "", "AB", ["A"]):
         assert other in choices or answer_of(other, choices) is other
+
+
+WHOLE = [
+    {"question": "a?", "choices": [-3, 12345678901], "answer": "-3", "subject": 7},
+    {"question": "b?", "choices": {"text": [5, "x"], "label": [1, 2]}, "answer": 2.0, "subject": 7},
+    {"question": "c?", "choices": [1, 2], "answer": 1.0, "subject": 7},
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("test.jsonl", lines), ("test.json", lambda rows: json.dumps(rows).encode())]
+)
+def test_whole_numbers_are_texts_as_choices_and_subjects_and_indices_as_answers(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content(WHOLE))
+    read = validate_split(LocalFiles(str(tmp_path)), "test").questions
+    texts = [("-3", "12345678901"), ("5", "x"), ("1", "2")]
+    assert [(one.choices, one.answer, one.subject) for one in read] == list(
+        zip(texts, [0, 1, 1], ["7"] * 3, strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"choices": [True, "x"]}, "choice A is bool"),
+        ({"choices": ["x", 0.5]}, "choice B is float"),
+        ({"subject": True}, "subject is bool"),
+        ({"answer": 0.5}, "answer is 0.5"),
+        ({"answer": True}, "answer is True"),
+    ],
+)
+def test_truth_values_and_parts_are_no_whole_numbers(tmp_path, values, reason):
+    row = {"question": "a?", "choices": ["x", "y"], "answer": 0, "subject": "law", **values}
+    (tmp_path / "test.jsonl").write_bytes(lines([row]))
+    with pytest.raises(DataError, match=reason):
+        validate_split(LocalFiles(str(tmp_path)), "test")
 
 
 REFUSED = {
@@ -269,7 +306,11 @@ REFUSED = {
     "a name that is no split": ({"mine.jsonl": lines(mmlu())}, r"mine\.jsonl reads one file"),
     "a column twice": ({"test.csv": cells([["a?", *"12AA"]], ["question", *"AB", "answer", "Answer"])}, "twice"),
     "other columns": ({"test.jsonl": lines([{"text": "a", "label": 1}])}, r"got \['text', 'label'\]"),
-    "no array": ({"test.json": b'{"a": 1}'}, "JSON array of objects"),
+    "no array": ({"test.json": b'{"a": 1}'}, "an array of questions but got an object with keys 'a' "),
+    "no objects": ({"test.json": b'[{}, "b"]'}, r'got an array with "b" at \[1\]'),
+    "no array at all": ({"test.json": b'"b"'}, 'questions but got "b"'),
+    "tabs in a .csv": ({"test.csv": cells(lettered(), INDEXED[1:], "\t")}, r"',' but got tabs, 6 cells.*name it \.tsv"),
+    "commas in a .tsv": ({"test.tsv": cells(lettered(), INDEXED[1:])}, r"tabs but got ','.*name it \.csv"),
     "broken array": ({"test.json": b"[{]"}, "JSON array but got"),
 }
 
@@ -282,3 +323,25 @@ def test_what_is_refused_and_why(tmp_path, files, words):
     with pytest.raises(DataError, match=words) as caught:
         validate_split(LocalFiles(str(tmp_path)), "test")
     assert "Hint: " in str(caught.value)
+
+
+@pytest.mark.parametrize("quoting", [csv.QUOTE_ALL, csv.QUOTE_MINIMAL])
+def test_the_hint_for_semicolons_mends_the_file(tmp_path, monkeypatch, quoting):
+    monkeypatch.chdir(tmp_path)
+    with open("test.csv", "w", newline="") as file:
+        csv.writer(file, delimiter=";", quoting=quoting).writerows([INDEXED[1:], *lettered()])
+    exec(hint_of("test.csv", "separated by ',' but got ';', 6 cells a row"))
+    assert [one.stem for one in validate_split(LocalFiles("test.csv"), "test").questions] == STEMS
+
+
+def test_the_hint_for_an_object_around_the_rows_mends_the_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "quiz.json").write_text(json.dumps({"version": 1, "data": mmlu()}))
+    exec(hint_of("quiz.json", "an object with keys 'version', 'data' "))
+    assert [one.stem for one in validate_split(LocalFiles("rows_data.json"), "test").questions] == STEMS
+
+
+def hint_of(path, words):
+    with pytest.raises(DataError, match=words) as caught:
+        validate_split(LocalFiles(path), "test")
+    return str(caught.value).partition('python -c "')[2].partition('"')[0]

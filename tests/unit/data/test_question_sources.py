@@ -217,11 +217,17 @@ def test_missing_split_lists_those_there(tmp_path):
         list(source.rows("test"))
 
 
-def test_two_formats_of_one_split(tmp_path):
-    (tmp_path / "sums_test.csv").write_text("a,1,2,3,4,A\n")
-    (tmp_path / "test.jsonl").write_bytes(GOOD)
-    with pytest.raises(DataError, match="one format"):
+@pytest.mark.parametrize("other", ["sums_test.csv", "test.csv", "test.tsv", "test.json"])
+@pytest.mark.parametrize("first", ["test.jsonl", "test.parquet"])
+def test_two_formats_of_one_split_are_both_named_with_what_reads_one(tmp_path, first, other):
+    for name in (first, other):
+        (tmp_path / name).write_text("")
+    with pytest.raises(DataError, match="expected one format for the split 'test'") as caught:
         LocalFiles(str(tmp_path)).splits()
+    assert first in str(caught.value)
+    assert other in str(caught.value)
+    assert f"--data.source.path {tmp_path}/" in str(caught.value)
+    assert LocalFiles(str(tmp_path / other)).splits() == ("test",)
 
 
 def test_an_archive_is_not_unpacked(tmp_path):

@@ -9,11 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moe_tune.base.errors import ConfigError, ServiceError
+from moe_tune.data.encoding import PromptEncoder
+from moe_tune.data.module import QuizDataModule
+from moe_tune.data.nano_quiz import NanoQuiz
+from moe_tune.data.packed import PackedChoices
 from moe_tune.models.base_model import BaseModel
 from moe_tune.models.shapes import model_shape, shape_of
 from moe_tune.models.state_shape import StateShape
 from moe_tune.planning.estimate import Costs, Split, peak_bytes
 from moe_tune.planning.machine import GPUS, data_sheet, measure
+from moe_tune.planning.split_sizes import split_of
 
 OLMOE = BaseModel("allenai/OLMoE-1B-7B-0125-Instruct", "b" * 40, dtype="bfloat16")
 SHAPE = model_shape(OLMOE)
@@ -84,6 +89,24 @@ def test_small_batches_wait_for_a_gpus_host_and_for_no_cpus(costs):
     assert gpu.answer_seconds(split, 16, True) == pytest.approx(3.7, rel=0.5)
     assert told_at_once.answer_seconds(split, 16, True) < 0.1
     assert gpu.answer_seconds(split, 128, True) < 0.5 * gpu.answer_seconds(split, 16, True)
+
+
+def test_a_cloze_question_has_a_row_of_logits_per_choice_token(costs):
+    base, quiz = BaseModel("nano"), QuizDataModule(NanoQuiz(), "cloze", limit_test=20)
+    questions = quiz.splits.questions("test")
+    prompts = PromptEncoder(base.load_tokenizer(), quiz.protocol, 4096, 0, {}).encode(questions, "error").prompts
+    split = split_of(prompts, 20, None)
+    rows = len(PackedChoices.of(prompts, 4).token_M)
+    assert 20 * split.logit_rows == rows > 40
+    assert split.part(0.5).logit_rows == split.logit_rows
+    letters = replace(split, choice_tokens=0.0)
+    for training, bytes_each in ((False, 10), (True, 18)):
+        assert costs.logit_bytes(20, split, training) == pytest.approx(rows * SHAPE.vocabulary * bytes_each)
+        assert costs.logit_bytes(20, letters, training) == 20 * SHAPE.vocabulary * 6
+    for path in (False, True):
+        assert peak_bytes(costs, split, 2000, 2000, path) - peak_bytes(
+            costs, letters, 2000, 2000, path
+        ) == pytest.approx(costs.logit_bytes(2000, split, True) - costs.logit_bytes(2000, letters, True))
 
 
 def test_a_layer_is_never_faster_than_its_weights_come_from_memory(costs):

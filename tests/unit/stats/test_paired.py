@@ -122,18 +122,20 @@ def test_repeating_every_question_leaves_the_cluster_se_unchanged(number):
 
 
 def test_baseline_with_several_seeds_is_paired_seed_by_seed():
-    baseline_SQ, arm_SQ, clusters, subjects = draw(np.random.default_rng(3), seeds=3)
+    baseline_SQ, arm_SQ, clusters, subjects = draw(np.random.default_rng(3), n=600, seeds=3)
     result = run((arm_SQ, arm_SQ.copy(), clusters, subjects))
     assert (result.diff, result.ci95, result.decision) == (0, (0, 0), "equivalent")
     before_SQ = np.repeat(baseline_SQ, 3, axis=0)
     same(run((before_SQ, arm_SQ, clusters, subjects)), run((baseline_SQ, arm_SQ, clusters, subjects)))
 
 
-def test_identical_answers_are_equivalent_with_an_interval_of_zero():
-    baseline_SQ, _, clusters, subjects = draw(np.random.default_rng(4))
-    result = run((baseline_SQ, baseline_SQ.copy(), clusters, subjects))
+@pytest.mark.parametrize(("n", "word"), [(100, "inconclusive"), (298, "inconclusive"), (299, "equivalent")])
+def test_no_changed_answer_shows_equivalence_only_where_one_point_would_have_been_seen(n, word):
+    right_SQ = np.ones((1, n), dtype=bool)
+    result = run((right_SQ, right_SQ.copy(), [str(i) for i in range(n)], ["s"] * n))
     assert (result.n01, result.n10, result.p, result.ci95) == (0, 0, 1.0, (0, 0))
-    assert (result.decision, result.note) == ("equivalent", "this router only")
+    assert (result.decision, result.note) == (word, "this router only")
+    assert (result.ci90[1] < 0.01) == (word == "equivalent") == (0.99**n < 0.05)
 
 
 def test_macro_equals_micro_when_subjects_are_equally_large():

@@ -32,7 +32,7 @@ class Taker:
 
 
 @pytest.mark.parametrize("best", [0.0, 1.0])
-def test_a_downloaded_head_is_a_checkpoint(tmp_path, best):
+def test_a_downloaded_head_is_a_checkpoint(tmp_path, best, capsys):
     directory = RunDirectory(tmp_path / "run")
     directory.update_manifest(**ABOUT, status="finished", base={}, data={}, tested_checkpoint="best.ckpt")
     (directory.path / "metrics.jsonl").touch()
@@ -43,6 +43,7 @@ def test_a_downloaded_head_is_a_checkpoint(tmp_path, best):
         )
     run = Taker()
     send_head(run, directory.path)
+    assert capsys.readouterr() == ("", ""), "the last lines of a fit are its own"
     came = run.download(tmp_path / "downloaded")
     assert [folder.name for folder in came] == (["best", "last"] if best else ["best-last"])
     for folder in came:

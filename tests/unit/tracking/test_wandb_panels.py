@@ -37,9 +37,9 @@ def test_a_finished_fit_has_both_curves_in_one_chart_and_its_gain_in_the_summary
     monkeypatch.setattr("wandb.run", run)
     monkeypatch.setattr("wandb.finish", lambda exit_code: None)
     monkeypatch.setattr(wandb_logger, "send_head", lambda *_: None)
-    monkeypatch.setattr(wandb_logger, "_verb", lambda: "fit")
     note_gains({"test": SimpleNamespace(diff=0.04, ci95=(0.01, 0.07))})
-    close_wandb_run(failed=False)
+    monkeypatch.setattr(wandb_logger, "validation_summary", lambda _: {})
+    close_wandb_run(failed=False, fitted=metrics.parent)
     assert summary == {"test/accuracy_gain": 0.04, "test/accuracy_gain_low": 0.01, "test/accuracy_gain_high": 0.07}
     assert set(logged) == {"validation/accuracy_and_pretrained", "validation/loss_and_pretrained"}
     table = logged["validation/accuracy_and_pretrained"].table
