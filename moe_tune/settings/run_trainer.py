@@ -55,7 +55,7 @@ def run_trainer(
     if not any(isinstance(callback, EvidenceLog) for callback in trainer.callbacks):
         callbacks.append(EvidenceLog())
     if trainer.loggers and not any(isinstance(callback, LearningRateMonitor) for callback in trainer.callbacks):
-        callbacks.append(LearningRateMonitor())
+        callbacks.append(LearningRateMonitor(logging_interval="step"))
     if resolved.get("test_after_fit"):
         callbacks.insert(0, SeenByValidation())  # before anything is asked
     trainer.callbacks[:0] = callbacks

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 import pyarrow.parquet
@@ -14,6 +15,8 @@ VARYING = re.compile(r"(.*_)?(time|seconds|memory|memory_gib|date|created|starte
 """Keys of what is another one in every run."""
 HEX = re.compile(r"-[0-9a-f]{8}(?=[/-]|$)")
 """The digits of a configuration in a folder's name."""
+SAID = re.compile(r"(-[A-Z][A-Za-z]*)-[a-z][^/]*?(?=-s\d+-([0-9a-f]{8}|HEX))")
+"""What of a command stands in a run's name behind the head; it came later."""
 MOMENT = re.compile(r"\d{4}-\d\d-\d\d(T[\d:.+]+)?")
 COST = re.compile(r"\d+ s, at most [\d.]+ GiB|[\d.,]+ (s|seconds|GiB)\b")
 ALIGNED = re.compile(r"^\|[ :|-]+\|$", re.MULTILINE)
@@ -44,30 +47,45 @@ class Result:
 
 
 def neutral(text):
-    """Return a text without moments, durations and memory, and without how columns are aligned."""
-    return ALIGNED.sub(lambda line: line[0].replace(":", "-"), COST.sub("<cost>", MOMENT.sub("<moment>", text)))
+    """Return a text without moments, durations and memory, what run names say, and how columns are aligned."""
+    text = SAID.sub(r"\1", COST.sub("<cost>", MOMENT.sub("<moment>", text)))
+    return ALIGNED.sub(lambda line: line[0].replace(":", "-"), text)
 
 
 def parquet(file):
     table = pyarrow.parquet.read_table(file)
-    kinds = {one.name: str(one.type) for one in table.schema}
-    return {"columns": [*kinds], "types": kinds, **table.to_pydict()}
+    return {"types": {one.name: str(one.type) for one in table.schema}, **table.to_pydict()}
 
 
 def comma_separated(file):
     names, *rows = csv.reader(file.open(newline=""))
-    return {"columns": names, **{name: [row[place] for row in rows] for place, name in enumerate(names)}}
+    return {name: [row[place] for row in rows] for place, name in enumerate(names)}
+
+
+def history(file):
+    """Return every key's values with their steps, whatever rows lie between."""
+    found = defaultdict(list)
+    for line in file.read_text().splitlines():
+        row = json.loads(line)
+        for key in row.keys() - {"step"}:
+            found[key].append([row.get("step"), row[key]])
+    return dict(found)
+
+
+def lines(file):
+    """Return how often each line is there, wherever it stands."""
+    return dict(Counter(neutral(file.read_text()).splitlines()))
 
 
 READERS = {
     ".json": lambda file: json.loads(file.read_text()),
-    ".jsonl": lambda file: [json.loads(line) for line in file.read_text().splitlines()],
+    ".jsonl": history,
     ".yaml": lambda file: yaml.safe_load(file.read_text()),
     ".safetensors": safetensors.torch.load_file,
     ".pt": lambda file: torch.load(file, weights_only=True),
     ".parquet": parquet,
     ".csv": comma_separated,
-    ".md": lambda file: neutral(file.read_text()).splitlines(),
+    ".md": lines,
     ".bin": lambda file: file.read_bytes(),
 }
 
@@ -85,7 +103,7 @@ def places(value, place=""):
         for index, one in enumerate(value):
             yield from places(one, f"{place}[{index}]")
     else:
-        yield place, value
+        yield place, SAID.sub(r"\1", value) if isinstance(value, str) else value
 
 
 def same(a, b):
@@ -148,7 +166,7 @@ def files_below(folder):
     for file in sorted(folder.rglob("*")):
         path = file.relative_to(folder)
         if file.is_file() and path.parts[0] not in OWN and path.suffix not in (".lock", ".log") and path.name != "lock":
-            found[HEX.sub("-HEX", path.as_posix())] = file
+            found[HEX.sub("-HEX", SAID.sub(r"\1", path.as_posix()))] = file
     return found
 
 
@@ -156,7 +174,7 @@ def folder_names(folder):
     """Return the folders whose names hold digits of a configuration, and those of prompt caches."""
     folders = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_dir()]
     key = re.compile(r".*/prompts/[0-9a-f]{16}")
-    return {path for path in folders if HEX.search(path.rpartition("/")[2]) or key.fullmatch(path)}
+    return {SAID.sub(r"\1", path) for path in folders if HEX.search(path.rpartition("/")[2]) or key.fullmatch(path)}
 
 
 def compare_folders(reference, other):
