@@ -170,10 +170,7 @@ class RouterTuner(LightningModule):
         return [kind() for kind in (JointEnd, PreparedPrompts, Calibration) if kind not in there]
 
     def cpu(self) -> Self:
-        """Stay on the trainer's device: Lightning moves a module to the CPU after every stage, and back for the next.
-
-        Both ways take longer than an evaluation for gigabytes of weights. ``to("cpu")`` moves it.
-        """
+        """Stay on a trainer's device: Lightning comes here after every stage, which took longer than an evaluation."""
         return super().cpu() if self._trainer is None else self
 
     def train(self, mode: bool = True) -> "RouterTuner":
@@ -286,10 +283,8 @@ class RouterTuner(LightningModule):
             raise ConfigError(f"expected valid options but got: {fault} (optimizer, lr_scheduler).") from fault
         if scheduler is None:
             return optimizer
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": paced(scheduler, lambda: float(self.trainer.estimated_stepping_batches)),
-        }
+        pace = paced(scheduler, lambda: float(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": pace}
 
     # Evaluation, whose batches Lightning pushes
 
