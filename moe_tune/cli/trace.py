@@ -12,7 +12,7 @@ from moe_tune.cli.verbs import parsed_with_fit
 
 def add_arguments(parser: Any) -> None:
     """Add the verb's options."""
-    parser.add_argument("--prompt", type=str, help="the text; may stand last without its name")
+    parser.add_argument("--prompt", type=str, help="the text; may stand behind the run, or last, without its name")
     parser.add_argument("--out", type=str, help="folder of trace.html, trace.png and trace.csv")
 
 
@@ -22,7 +22,10 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
     from moe_tune.settings.config_files import config_label
 
     words, run = list(argv), None
-    if len(words) > 1 and not words[-1].startswith("-") and not words[-2].startswith("--"):
+    bare = [not word.startswith("-") for word in words]
+    if bare[:2] == [True, True]:
+        words[1:2] = ["--prompt", words[1]]
+    elif len(words) > 1 and bare[-1] and not words[-2].startswith("--"):
         words[-1:] = ["--prompt", words[-1]]
     if words and not words[0].startswith("-"):
         run = named_checkpoint("trace", words)

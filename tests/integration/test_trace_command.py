@@ -29,6 +29,8 @@ def test_a_run_is_traced_by_its_name(fit, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["trace", run.name, "The capital of"]) == 0
     assert (run / "trace" / "trace.png").is_file()
+    assert main(["trace", run.name, "The capital of", "--out", "elsewhere"]) == 0
+    assert (tmp_path / "elsewhere" / "trace.html").is_file()
     assert main(["trace", f"{run.name}x", "The capital of"]) == 3
     assert run.name in capsys.readouterr().err  # did you mean
 
