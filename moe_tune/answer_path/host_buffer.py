@@ -28,7 +28,7 @@ class HostBuffer:
         return self._values[:count]
 
     def copy(self, value: Tensor) -> Tensor:
-        """Return a tensor on the host: itself if it is there, else a copy in this memory."""
-        if value.device.type == "cpu":
-            return value
+        """Return a tensor on the host: itself if it is there, else a copy, in this memory if it has its dtype."""
+        if value.device.type == "cpu" or value.dtype != self._values.dtype:
+            return value.cpu()
         return self.of(value.numel()).view(value.shape).copy_(value)

@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import pkgutil
 import sys
+import traceback
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from types import ModuleType
@@ -43,17 +44,26 @@ def load_plugin_file(path: str) -> ModuleType:
     """Import a user's own Python file, so that its classes are found by their short names.
 
     Raises:
-        ConfigError: The file does not exist.
+        ConfigError: The file does not exist, is none of Python's, or raises.
     """
     file = Path(path)
-    require(file.is_file(), "a Python file", path, "--plugins", "give a path that exists.")
+    require(file.is_file() and file.suffix == ".py", "a Python file", path, "--plugins", "give the path of a .py file.")
     name = f"{PLUGIN}{file.stem}"  # it stands in configurations, which an edit of the file must not break
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as fault:
+        del sys.modules[name]
+        lines = [one.lineno for one in traceback.extract_tb(fault.__traceback__) if one.filename == spec.origin]
+        where = f"{path}:{lines[-1]}" if lines else path
+        raise ConfigError(
+            f"expected a plug-in that can be imported but got {type(fault).__name__}: {fault} ({where}). "
+            f"Hint: python {path} shows the same."
+        ) from fault
     return module
 
 

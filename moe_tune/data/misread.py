@@ -49,7 +49,8 @@ def no_rows(content: Any, file: Path) -> str:
     hint = '[{"question": ..., "choices": [...], "answer": ...}, ...]; lines of objects are named .jsonl.'
     came = json.dumps(content)[:SHOWN_CHARACTERS]
     if isinstance(content, dict):
-        came = f"an object with keys {', '.join(map(repr, islice(content, SHOWN)))}{', ...' * (len(content) > SHOWN)}"
+        keys = f"{', '.join(map(repr, islice(content, SHOWN)))}{', ...' * (len(content) > SHOWN)}"
+        came = f"an object with keys {keys}" if content else "an empty object"
         inside = [name for name, one in content.items() if isinstance(one, list) and one and isinstance(one[0], dict)]
         hint = _inside(file, inside) if inside else hint
     elif isinstance(content, list):
@@ -69,6 +70,8 @@ def _separated(file: Path, other: str, delimiters: Mapping[str, str]) -> str:
 
 
 def _inside(file: Path, names: list[str]) -> str:
+    if not names[0].isidentifier():  # a command would need its quotes
+        return f"write the rows under {names[0]!r} to a file of their own."
     out = f"rows_{names[0]}.json"
     rows = f"json.load(open({str(file)!r}, encoding='utf-8-sig'))[{names[0]!r}]"
     return (

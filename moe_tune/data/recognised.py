@@ -105,9 +105,14 @@ class QuestionReader:
             except BadRowError as reason:
                 yield RawRow(where, {}, str(reason))
                 continue
-            if isinstance(given := cells.get("answer"), str) and type(values["answer"]) is int:
+            given = cells.get("answer")
+            # A number beside choices that are texts has always been an index.
+            words = given.strip() if isinstance(given, str) else ""
+            if isinstance(given, int | float) and _holds_numbers(cells, layout):
+                words = str(int(given))
+            if type(values["answer"]) is int and words:
                 numerals += 1
-                doubtful += isinstance(values["choices"], list) and given.strip() in values["choices"]
+                doubtful += isinstance(values["choices"], list) and words in values["choices"]
             own = cells.get(str(layout.subject), file.subject or NO_SUBJECT)
             subject = as_text(values.get("subject", own))
             if (changed := values.pop("changed", None)) is not None:
@@ -144,6 +149,11 @@ class QuestionReader:
             more = f" and {len(extra) - SHOWN} more" if len(extra) > SHOWN else ""
             words.append(f"ignored: {', '.join(extra[:SHOWN])}{more}")
         self.notes["; ".join(words)] = None
+
+
+def _holds_numbers(cells: Mapping[str, Any], layout: QuestionFormat | NamedColumns) -> bool:
+    choices = (cell for name, cell in cells.items() if name not in ("answer", layout.subject))
+    return any(type(one) is int for cell in choices for one in (cell if isinstance(cell, list) else [cell]))
 
 
 def _without_header(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:

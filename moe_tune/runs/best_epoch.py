@@ -4,7 +4,7 @@ import json
 import math
 from pathlib import Path
 
-from moe_tune.runs.checkpoint import steps_of
+from moe_tune.runs.checkpoint import seen_by
 from moe_tune.runs.directory import RunDirectory
 
 LAST = "last/"
@@ -24,21 +24,24 @@ def validation_summary(folder: Path) -> dict[str, float]:
     Without such a checkpoint, as of a head with nothing to train, the last epoch is the best.
     """
     checkpoint = best_checkpoint(folder)
-    steps = None if checkpoint is None else steps_of(checkpoint)
+    seen = None if checkpoint is None else seen_by(checkpoint)
     best: dict[str, float] = {}
     last: dict[str, float] = {}
-    for step, values in _validations(folder / "metrics.jsonl"):
+    for number, (step, values) in enumerate(_validations(folder / "metrics.jsonl")):
         last |= values
-        if steps is None or step < max(steps, 1):
+        # The history calls a step by its number from 0.
+        if seen is None or (step < max(seen[0], 1) if seen[1] is None else number < seen[1]):
             best |= values
     return best | {f"{LAST}{key}": value for key, value in last.items()}
 
 
 def _validations(file: Path) -> list[tuple[int, dict[str, float]]]:
-    found = []
+    found: list[tuple[int, dict[str, float]]] = []
     for line in file.read_text(encoding="utf-8").splitlines(keepends=True) if file.is_file() else ():
         row = json.loads(line) if line.endswith("\n") else {}  # a killed process may have left half a line
         pairs = ((key, value) for key, value in row.items() if key.startswith("validation/"))
         if values := {key: math.nan if value is None else float(value) for key, value in pairs}:
-            found.append((int(row["step"] or 0), values))
-    return sorted(found, key=lambda one: one[0])  # a later `validate` adds its own at step 0
+            step = int(row["step"] or 0)
+            if not found or step >= found[-1][0]:  # a later `validate` adds its own at step 0
+                found.append((step, values))
+    return found

@@ -21,6 +21,8 @@ ADAPTER = "adapter"
 ROUTER, CONFIG, MANIFEST = "router.safetensors", "config.yaml", "manifest.json"
 STATE, STATE_TENSORS = "state.json", "state.safetensors"
 FORMAT = 2
+COUNTED = "validations"
+"""Under what a callback keeps in the state how many validations there were."""
 PICKLED = "trainer.pt"
 """What the first format kept its state in; it is read as plain types only."""
 FILES = {1: (ROUTER, PICKLED, CONFIG), FORMAT: (ROUTER, STATE, STATE_TENSORS, CONFIG)}
@@ -83,14 +85,18 @@ class RouterCheckpointIO(CheckpointIO):
         shutil.rmtree(path, ignore_errors=True)
 
 
-def steps_of(folder: Path) -> int | None:
-    """Return how many optimiser steps a checkpoint has seen; ``None`` if another takes its place at this moment."""
+def seen_by(folder: Path) -> tuple[int, int | None] | None:
+    """Return how many optimiser steps and validations a checkpoint has seen; ``None`` while another takes its place.
+
+    Checkpoints of earlier versions do not know their validations.
+    """
     try:
-        if (folder / PICKLED).is_file():
-            return int(_unpickled(folder)["global_step"])
-        return int(json.loads((folder / STATE).read_text(encoding="utf-8"))["global_step"])
+        plain = (folder / STATE).is_file()
+        state = json.loads((folder / STATE).read_text(encoding="utf-8")) if plain else _unpickled(folder)
     except FileNotFoundError:
         return None
+    found = (kept[COUNTED] for kept in state.get("callbacks", {}).values() if COUNTED in kept)
+    return int(state["global_step"]), next(found, None)
 
 
 def checked_folder(path: Any) -> Path:

@@ -46,14 +46,26 @@ class MetricsFile(Logger):
         with self.file.open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(line, allow_nan=False) + "\n")
 
-    def forget_from(self, step: int) -> None:
-        """Drop the lines of steps that a resumed fit does again, and a line that was not written to its end."""
+    def forget_from(self, step: int, validations: int | None = None) -> None:
+        """Drop the lines of what a resumed fit does again, and a line that was not written to its end.
+
+        Args:
+            step: The first step that it does again.
+            validations: How many validations it does not repeat, if that is known: one within an accumulation of
+                gradients has the number of a step that comes after it.
+        """
         if not self.file.is_file():
             return
-        lines = self.file.read_text(encoding="utf-8").splitlines(keepends=True)
-        whole = [line for line in lines if line.endswith("\n")]
+        kept, left = [], validations or 0
+        for line in self.file.read_text(encoding="utf-8").splitlines(keepends=True):
+            if line.endswith("\n"):
+                row = json.loads(line)
+                validated = any(key.startswith("validation/") for key in row)
+                if row["step"] < step or (validated and left > 0):
+                    kept.append(line)
+                left -= validated
         with published(self.file) as draft:
-            draft.write_text("".join(line for line in whole if json.loads(line)["step"] < step), encoding="utf-8")
+            draft.write_text("".join(kept), encoding="utf-8")
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Leave the configuration to ``config.yaml``."""

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from moe_tune.base.errors import require
 from moe_tune.base.strict_yaml import load_yaml
 from moe_tune.runs.agent import own_folder, sweep_id
-from moe_tune.runs.checkpoint import CONFIG, RouterCheckpointIO
+from moe_tune.runs.checkpoint import CONFIG, checked_folder, seen_by
 from moe_tune.runs.directory import RunDirectory, identity, without_later
 from moe_tune.runs.redact import redacted
 from moe_tune.settings.command import Command
@@ -72,12 +72,13 @@ class Start:
 
     Attributes:
         checkpoint: What is loaded first.
-        resumed: Optimiser steps that an earlier process of the same run has done; ``None`` where it does not go on.
+        resumed: Optimiser steps that an earlier process of the same run has done, and its validations if it counted
+            them; ``None`` where it does not go on.
         anew: Whether what lies in the directory has to make room.
     """
 
     checkpoint: str | None
-    resumed: int | None = None
+    resumed: tuple[int, int | None] | None = None
     anew: bool = False
 
 
@@ -95,7 +96,7 @@ def start_of(command: Command, place: Place) -> Start | None:
         return None
     if checkpoint is None and not settings.fresh and directory.last_checkpoint is not None:
         checkpoint = str(directory.last_checkpoint)
-        return Start(checkpoint, resumed=RouterCheckpointIO().load_checkpoint(checkpoint)["global_step"])
+        return Start(checkpoint, resumed=seen_by(checked_folder(checkpoint)))
     own = checkpoint is not None and directory.path in Path(checkpoint).parents
     outside = not (own and settings.fresh)
     asked = "a checkpoint outside the run that is made afresh"

@@ -88,8 +88,8 @@ def _taken(command: Command, place: Place) -> Iterator[Start | None]:
         start = start_of(command, place)
         if start is not None and start.resumed is not None:
             if not rank_zero_only.rank:
-                MetricsFile(directory.path).forget_from(start.resumed)
-            rank_zero_info(f"resuming {directory.path} from {start.checkpoint} at step {start.resumed}")
+                MetricsFile(directory.path).forget_from(*start.resumed)
+            rank_zero_info(f"resuming {directory.path} from {start.checkpoint} at step {start.resumed[0]}")
         if start is not None and start.anew:
             aside = directory.set_aside()
         yield start

@@ -37,8 +37,8 @@ class PairedResult:
         se: Standard error over clusters and seeds.
         df: Its degrees of freedom.
         ci95: 95 % interval of ``diff``.
-        ci90: 90 % interval of ``diff``, for the equivalence test; where no answer changed, the exact binomial bound on
-            the share that changes, which is under one point from 299 different questions on.
+        ci90: 90 % interval of ``diff``, for the equivalence test; where no cluster changed, the exact binomial bound on
+            the share that does, which is under one point from 299 different questions on.
         p: Exact McNemar test of the median seed, two-sided.
         midp: Mid-p McNemar test of the median seed.
         n01: Questions only the median seed's run answered correctly.
@@ -136,8 +136,9 @@ def compare_paired(
     diff = float(diff_Q.mean())
     se, df, ci95 = _interval(0.95, diff, sums_C, diff_S)
     ci90 = _interval(0.90, diff, sums_C, diff_S)[2]
-    if not diff_SQ.any():
-        # Nothing changed, so nothing spreads; by the exact binomial bound less than this share may change elsewhere.
+    if not sums_C.any():
+        # Nothing changed, or it cancels in each cluster, so nothing spreads; by the exact binomial bound less than this
+        # share of clusters may change elsewhere.
         share = 1 - 0.05 ** (1 / len(sums_C))
         ci90 = (-share, share)
     se_paired = paired_se(diff_Q)

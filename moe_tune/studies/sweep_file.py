@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moe_tune.base.errors import ConfigError
+from moe_tune.base.errors import ConfigError, require
 from moe_tune.base.plugins import load_plugin_files, without_plugins
 from moe_tune.base.strict_yaml import load_yaml
 from moe_tune.runs.directory import identity
@@ -16,6 +16,7 @@ SWEEP_KEYS = ("method", "parameters", "program", "command", "metric", "early_ter
 """A mapping with one of these at its top is a sweep, not a configuration."""
 NOT_IDENTITY = ("name", "description", "project", "entity", "run_cap")
 """Keys of a sweep file that change none of its points."""
+PROGRAMS = ("moe_tune", "moe-tune")
 FORM = "command: [${env}, python, -m, moe_tune, fit, --config, configs/nano.yaml, --config, '${args_json}']"
 
 
@@ -65,7 +66,8 @@ class Sweep:
             ConfigError: One of them is not there.
         """
         _, files = without_plugins(_command(self.config))
-        return given | load_plugin_files(path for path in files if path not in given)
+        there = {Path(path).resolve() for path in given}
+        return given | load_plugin_files(path for path in files if Path(path).resolve() not in there)
 
     def best_command(self, overlay: Path, plugins: Iterable[str]) -> str:
         """Return the command that fits the best point again, for a shell; whether to test after it is left open."""
@@ -90,6 +92,7 @@ def load_sweep(file: Path) -> Sweep:
     Raises:
         ConfigError: It is not there, is no YAML, or is no sweep.
     """
+    require(file.is_file(), "a sweep file", str(file), "sweep", "configs/sweep/temperature.yaml is one to start from.")
     content = load_yaml(file)
     if not is_sweep(content):
         raise ConfigError(
@@ -126,7 +129,7 @@ def fit_words(config: dict[str, Any]) -> list[str]:
         ConfigError: The command is not of the form that survives agents.
     """
     words, _ = without_plugins(_command(config))
-    fits = [place for place in range(1, len(words)) if words[place] == "fit" and "moe_tune" in words[:place]]
+    fits = [place for place in range(1, len(words)) if words[place] == "fit" and words[place - 1] in PROGRAMS]
     if not fits:
         raise ConfigError(
             f"expected a command that runs moe_tune fit but got {config.get('command')!r} (command). Hint: {FORM}."

@@ -22,9 +22,10 @@ def write_report(
 ) -> tuple[pd.DataFrame, Path | None]:
     """Write all files of the report; return what each parameter explains, and the best overlay's path."""
     results = results_table(sweep, folder, points)
-    explained = explained_share(sweep, results)
+    # What a failed run came to before it failed is no result.
+    ended = results[results["status"] != "failed"].dropna(subset=[sweep.metric])
+    explained = explained_share(sweep, ended)
     texts = {"results.csv": results.to_csv(index=False), "explained.csv": explained.to_csv(index=False)}
-    ended = results.dropna(subset=[sweep.metric])
     if len(ended):
         ranked = ended.sort_values(sweep.metric, ascending=not sweep.maximised, kind="stable")
         texts["parallel.html"] = _parallel_coordinates(sweep, ended)

@@ -1,5 +1,6 @@
 """A sweep on the terminal: its points while they run, and at the end what each parameter explains and the best one."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pandas as pd
@@ -7,6 +8,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table as Drawn
 
+from moe_tune.base.errors import ConfigError
 from moe_tune.base.locks import WorkLock
 from moe_tune.reports.table import Table, numbers, shares, words
 from moe_tune.studies.sweep_file import Sweep, sweep_folder
@@ -34,11 +36,16 @@ def run_and_show(
     console = Console(markup=False, highlight=False)
     console.print(f"sweep: {folder}", soft_wrap=True)
     with WorkLock(folder, "a sweep", "wait for it, or stop it and give --workers 2 for runs at a time."):
+        if retry and not load_points(folder):
+            raise ConfigError(_nothing_to_retry(folder))
         for index, why in opened_again(folder, failed=retry).items():
             console.print(f"point {index} runs again: {why}", soft_wrap=True)
-        with Live(console=console, refresh_per_second=1, get_renderable=lambda: points_table(sweep, folder)):
+        live = Live(console=console, refresh_per_second=1, get_renderable=lambda: points_table(sweep, folder))
+        with live if console.is_terminal else nullcontext():
             points = run_sweep(sweep, folder, run_point, count=count, seed=seed, workers=workers, plugins=plugins)
         explained, best = write_report(sweep, folder, points, plugins)
+    if not console.is_terminal:
+        console.print(points_table(sweep, folder))
     failed = [point for point in points if point.status == "failed"]
     for point in failed:
         console.print(f"point {point.index} failed: {point.note}", soft_wrap=True)
@@ -48,6 +55,16 @@ def run_and_show(
     said = f"best: {sweep.best_command(best, plugins)}" if best else f"no point has a value of {sweep.metric}"
     console.print(said, soft_wrap=True)
     return best is not None and not failed
+
+
+def _nothing_to_retry(folder: Path) -> str:
+    beside = folder.parent.glob(f"{folder.name.rpartition('-')[0]}-*")
+    others = sorted(str(other) for other in beside if any(one.status == "failed" for one in load_points(other)))
+    found = f"; points failed in {', '.join(others)}, a sweep of other content" if others else ""
+    return (
+        f"expected a sweep with points but got none in {folder} (--retry failed){found}. Hint: without --retry it runs "
+        "from its first point on: another sweep file, base or plug-in file is another sweep."
+    )
 
 
 def points_table(sweep: Sweep, folder: Path) -> Drawn:

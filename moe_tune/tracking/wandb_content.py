@@ -96,6 +96,14 @@ def curves_and_level(metrics: Path, key: str) -> tuple[list[int], list[float], f
     return ([step for step, _ in known], [value for _, value in known], float(levels[-1])) if levels and known else None
 
 
+def extremes(history: Path) -> dict[str, float]:
+    """Return the best values of a whole history under their keys in the summary; a resumed run has two processes'."""
+    best: dict[str, float] = {}
+    for line in history.read_text(encoding="utf-8").splitlines() if history.is_file() else ():
+        best |= improved(json.loads(line), best)
+    return best
+
+
 def improved(metrics: dict[str, Any], summary: Any) -> dict[str, float]:
     """Return the best values so far of what was just logged, under their keys in the summary.
 

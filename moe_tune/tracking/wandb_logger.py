@@ -22,7 +22,16 @@ from moe_tune.runs.agent import sweep_id
 from moe_tune.runs.best_epoch import validation_summary
 from moe_tune.runs.redact import redacted
 from moe_tune.stats.paired import PairedResult
-from moe_tune.tracking.wandb_content import EXTREMES, arm_of, curves_and_level, gains, improved, table_parts, tags_of
+from moe_tune.tracking.wandb_content import (
+    EXTREMES,
+    arm_of,
+    curves_and_level,
+    extremes,
+    gains,
+    improved,
+    table_parts,
+    tags_of,
+)
 from moe_tune.tracking.wandb_head import send_head
 
 logger = logging.getLogger(__name__)
@@ -222,7 +231,7 @@ def close_wandb_run(failed: bool, fitted: Path | None = None) -> None:
         folder = wandb.run.settings.sync_dir
         if fitted is not None and not wandb.run.disabled:
             try:
-                wandb.run.summary.update(validation_summary(fitted))
+                wandb.run.summary.update(validation_summary(fitted) | extremes(fitted / METRICS))
                 if not failed:
                     if (fitted / METRICS).is_file():
                         _show_beside_pretrained(wandb.run, fitted)

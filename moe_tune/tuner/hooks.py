@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from moe_tune.base.ranks import several_ranks, summed_over_ranks
+from moe_tune.runs.checkpoint import COUNTED
 from moe_tune.tuner.calibration import calibrate, training_table
 
 
@@ -41,6 +42,31 @@ class JointEnd(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Forget the handler, which Lightning takes away with its own."""
         self.stands_in = False
+
+
+class CountedValidations(Callback):
+    """Keeps in every checkpoint how many validations of its fit there were, so that its own is found in the history."""
+
+    def __init__(self) -> None:
+        self.validations: int | None = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count nothing where a checkpoint that did not count is gone on with."""
+        if trainer.global_step and not self.validations:
+            self.validations = None
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count a validation before checkpoints are saved after it."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking and self.validations is not None:
+            self.validations += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the count."""
+        return {} if self.validations is None else {COUNTED: self.validations}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint's count."""
+        self.validations = state_dict.get(COUNTED)
 
 
 class PreparedPrompts(Callback):

@@ -27,7 +27,7 @@ from moe_tune.models.base_model import BaseModel
 from moe_tune.models.recomputed_layers import recomputed
 from moe_tune.routing import Scope
 from moe_tune.tuner.examiner import Examiner
-from moe_tune.tuner.hooks import Calibration, JointEnd, PreparedPrompts
+from moe_tune.tuner.hooks import Calibration, CountedValidations, JointEnd, PreparedPrompts
 from moe_tune.tuner.objective import Objective, TaskLoss, judge
 from moe_tune.tuner.opening import ModelSettings, OpenModel, open_model
 from moe_tune.tuner.pace import paced
@@ -167,7 +167,7 @@ class RouterTuner(LightningModule):
     def configure_callbacks(self) -> list[Callback]:
         """Return the tuner's own hooks; Lightning asks again for the test after a fit, when they are there."""
         there = {type(one) for one in self.trainer.callbacks}
-        return [kind() for kind in (JointEnd, PreparedPrompts, Calibration) if kind not in there]
+        return [kind() for kind in (JointEnd, CountedValidations, PreparedPrompts, Calibration) if kind not in there]
 
     def cpu(self) -> Self:
         """Stay on a trainer's device: Lightning comes here after every stage, which took longer than an evaluation."""

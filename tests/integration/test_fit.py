@@ -10,6 +10,8 @@ from tiny_runs import HISTORY, answers, history, manifest, only_run, power_cut, 
 
 from moe_tune.cli.main import main
 from moe_tune.models.base_model import NANO as NANO_FOLDER
+from moe_tune.runs.best_epoch import best_checkpoint, validation_summary
+from moe_tune.runs.checkpoint import seen_by
 from moe_tune.studies.sweep_check import LOGGED
 
 
@@ -155,6 +157,25 @@ def test_an_interrupted_fit_ends_where_an_undisturbed_one_does(finished, fit, tm
     resumed = fit(tmp_path)
     assert same_weights(resumed, finished)
     assert without_time(resumed) == without_time(finished)
+
+
+WITHIN = ("accumulate_grad_batches=2", "val_check_interval=3", "check_val_every_n_epoch=null", "max_epochs=3")
+
+
+@pytest.mark.parametrize("trainer", [("max_epochs=4",), WITHIN, ("val_check_interval=0.5",)])
+@pytest.mark.parametrize("cut", [False, True])
+def test_the_summary_is_that_of_the_validation_whose_checkpoint_is_kept(trainer, cut, fit, tmp_path):
+    words = [*(f"--trainer.{one}" for one in trainer), "--optimizer.lr", "0.03", "--test_after_fit", "false"]
+    if cut:
+        power_cut(3, lambda: fit(tmp_path, *words))
+    run = fit(tmp_path, *words)
+    rows = [row for row in history(run) if "validation/accuracy" in row]
+    best = max(rows, key=lambda row: row["validation/accuracy"])  # of several the first, as the checkpoint is
+    summary = validation_summary(run)
+    for key in ("validation/accuracy", "validation/loss"):
+        assert (summary[key], summary[f"last/{key}"]) == (best[key], rows[-1][key])
+    _, validations = seen_by(best_checkpoint(run))
+    assert validations == rows.index(best) + 1
 
 
 def test_what_a_sweep_may_choose_by_is_what_a_run_logs(finished):

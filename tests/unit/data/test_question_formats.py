@@ -301,6 +301,10 @@ REFUSED = {
         {"test.jsonl": lines([{"question": f"{n}?", "choices": ["3", "1", "2"], "answer": "2"} for n in range(3)])},
         r"also the text of a choice.*answers_from 0",
     ),
+    "answers are numbers among the choices": (
+        {"test.jsonl": lines([{"question": f"{n}?", "choices": [3, 1, 2], "answer": 2.0 - n} for n in range(2)])},
+        r"also the text of a choice.*answers_from 0",
+    ),
     "a shard is missing": ({"data/test-00000-of-00002.parquet": parquet(mmlu())}, "all of test-"),
     "two tasks": ({f"samples_{n}.jsonl": lines(samples()) for n in "ab"}, r"samples of one task but got.*\['a', 'b'\]"),
     "a name that is no split": ({"mine.jsonl": lines(mmlu())}, r"mine\.jsonl reads one file"),

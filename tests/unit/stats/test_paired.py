@@ -138,6 +138,12 @@ def test_no_changed_answer_shows_equivalence_only_where_one_point_would_have_bee
     assert (result.ci90[1] < 0.01) == (word == "equivalent") == (0.99**n < 0.05)
 
 
+def test_changes_that_cancel_in_each_cluster_or_over_seeds_are_as_no_change():
+    before_SQ, after_SQ = np.eye(2, 6, dtype=bool), np.eye(2, 6, dtype=bool)[::-1]
+    assert run((before_SQ, after_SQ, list("abcdef"), ["s"] * 6)).decision == "inconclusive"
+    assert run((before_SQ[:1], after_SQ[:1], list("aabcde"), ["s"] * 6)).decision == "inconclusive"
+
+
 def test_macro_equals_micro_when_subjects_are_equally_large():
     result = run(draw(np.random.default_rng(5), subjects=4))
     assert result.macro_diff == pytest.approx(result.diff)

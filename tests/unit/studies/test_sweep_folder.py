@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from moe_tune.base.errors import ConfigError
-from moe_tune.studies.sweep_file import sweep_folder
+from moe_tune.studies.sweep_file import fit_words, sweep_folder
+from moe_tune.studies.sweep_points import SweepPoint, save_points
+from moe_tune.studies.sweep_terminal import run_and_show
 
 TAU = {"model.head.tau": {"values": [0.5, 1.0]}}
 
@@ -59,3 +61,28 @@ def test_plug_in_files_of_a_sweeps_command_are_loaded_and_no_part_of_a_points_ar
     file.unlink()
     with pytest.raises(ConfigError, match=r"no_class\.py"):
         sweep.with_plugins({})
+
+
+def test_one_plug_in_under_two_spellings_is_one(sweep_of, tmp_path):
+    (tmp_path / "a").mkdir()
+    file = tmp_path / "mine.py"
+    file.write_text("")
+    sweep = sweep_of("grid", TAU, command=["python", "-m", "moe_tune", "--plugins", str(file), "fit", *"bc"])
+    given = {str(tmp_path / "a" / ".." / "mine.py"): "00ff"}
+    assert sweep.with_plugins(given) == given
+
+
+def test_what_stands_between_the_program_and_its_verb_is_refused(sweep_of):
+    command = ["python", "-m", "moe_tune", "--plugin", "mine.py", "fit", "--config", "${args_json}"]
+    with pytest.raises(ConfigError, match="runs moe_tune fit"):
+        fit_words(sweep_of("grid", TAU, command=command).config)
+
+
+def test_a_retry_of_a_sweep_that_is_another_one_says_so_and_runs_nothing(sweep_of, tmp_path):
+    sweep = with_words(sweep_of)
+    folder = sweep_folder(sweep, tmp_path, 0, {"mine.py": "00ff"})
+    folder.mkdir()
+    save_points(folder, [SweepPoint(0, {}, "failed")])
+    given = {"count": None, "seed": 0, "workers": 1, "retry": True, "retry_command": ""}
+    with pytest.raises(ConfigError, match=f"points failed in {folder}, a sweep of other content"):
+        run_and_show(sweep, tmp_path, plugins={"mine.py": "ff00"}, **given)

@@ -57,8 +57,9 @@ def test_the_best_point_becomes_an_overlay_of_what_was_varied(sweep_of, leave_ru
         SweepPoint(index, {"model.head.tau": tau, "optimizer.lr": 0.1}, "finished")
         for index, tau in enumerate((0.3, 0.5, 0.7, 1.0))
     ]
+    points[3].status = "failed"
     # What counts is the epoch of best.ckpt, not the last one; a point that failed has nothing to say.
-    histories = ([0.5, 0.6], 1), ([0.9, 0.5], 0), ([0.4, 0.6], 0), ([], None)
+    histories = ([0.5, 0.6], 1), ([0.9, 0.5], 0), ([0.4, 0.6], 0), ([0.99, 0.1], 0 if goal == "maximize" else 1)
     for point, (history, epoch) in zip(points, histories, strict=True):
         run = leave_run(tmp_path, point, history, best=epoch)
         head = {"class_path": "TemperatureHead", "init_args": {"tau": point.values["model.head.tau"]}}
@@ -73,7 +74,7 @@ def test_the_best_point_becomes_an_overlay_of_what_was_varied(sweep_of, leave_ru
         },
         "optimizer": {"init_args": {"lr": 0.1}},
     }
-    assert list(results_table(sweep, tmp_path, points)["epochs"]) == [2, 2, 2, 0]
+    assert list(results_table(sweep, tmp_path, points)["epochs"]) == [2, 2, 2, 2]
     page = (tmp_path / "parallel.html").read_text()
     assert "parcoords" in page
     assert '<script src="http' not in page

@@ -40,7 +40,8 @@ def test_a_finished_fit_has_both_curves_in_one_chart_and_its_gain_in_the_summary
     note_gains({"test": SimpleNamespace(diff=0.04, ci95=(0.01, 0.07))})
     monkeypatch.setattr(wandb_logger, "validation_summary", lambda _: {})
     close_wandb_run(failed=False, fitted=metrics.parent)
-    assert summary == {"test/accuracy_gain": 0.04, "test/accuracy_gain_low": 0.01, "test/accuracy_gain_high": 0.07}
+    gains = {"test/accuracy_gain": 0.04, "test/accuracy_gain_low": 0.01, "test/accuracy_gain_high": 0.07}
+    assert summary == gains | {"validation/accuracy_max": 0.6, "validation/loss_min": 1.1}
     assert set(logged) == {"validation/accuracy_and_pretrained", "validation/loss_and_pretrained"}
     table = logged["validation/accuracy_and_pretrained"].table
     rows = [dict(zip(table.columns, row, strict=True)) for row in table.data]
