@@ -21,6 +21,7 @@ from moe_tune.answer_path.store import PromptStore, StorePlan, open_store
 from moe_tune.answer_path.store_writer import StoreWriter, draft_of
 from moe_tune.base.errors import ConfigError, ModelError
 from moe_tune.base.locks import cache_lock, holder
+from moe_tune.base.progress import screen
 from moe_tune.base.ranks import ALONE, Ranks, everywhere
 
 BATCH_PRICE = 384
@@ -104,7 +105,7 @@ def _fill(folder: Path, plan: StorePlan, description: dict[str, Any], prompt_pas
         batches = pass_batches(missing, plan, prompt_pass.prefixes)
         shortfall = set(writer.missing_prefixes())
         committed = time.monotonic()
-        with _progress(disable=ranks.rank > 0) as progress:
+        with screen() as console, _progress(console, disable=ranks.rank > 0) as progress:
             task = progress.add_task(f"prompts {description['split']}", total=len(missing))
             for question_B in batches:
                 states = prompt_pass.batch(question_B)
@@ -154,8 +155,7 @@ class _Speed(shown.ProgressColumn):
         return Text(f"{task.finished_speed or task.speed or 0:.1f} questions/s")
 
 
-def _progress(disable: bool) -> shown.Progress:
+def _progress(console: Console, disable: bool) -> shown.Progress:
     counted = (shown.BarColumn(), shown.MofNCompleteColumn(), _Speed())
     times = (shown.TimeElapsedColumn(), shown.TimeRemainingColumn())
-    console = Console(stderr=True)
     return shown.Progress("{task.description}", *counted, *times, console=console, transient=True, disable=disable)

@@ -91,7 +91,8 @@ class PromptPass:
         start = self.prefixes.length(question_B[0])
         prompts = [self.prompts[index] for index in question_B]
         length_B = torch.tensor([len(one.ids_S) - start - 1 for one in prompts])
-        choices = PackedChoices.of(prompts, len(prompts[0].choices), start) if prompts[0].choices else None
+        most = max(len(one.choices) for one in prompts)
+        choices = PackedChoices.of(prompts, most, start) if most else None
         rows = [one.row_S[start:].long() for one in prompts]
         kept, answer_BXD = self._run(
             rows, self._prefix_layers(prefix) if prefix >= 0 else [], choices=choices, answer_B=length_B

@@ -3,12 +3,24 @@
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import track
 
 T = TypeVar("T")
+
+
+@contextmanager
+def screen() -> Iterator[Console]:
+    """Give the terminal behind standard error to draw on; a console that says nothing where there is none."""
+    if not sys.stderr.isatty():
+        yield Console(quiet=True)
+        return
+    # A stream of its own: W&B copies what is written to sys.stderr into a log, in which a bar is a heap of codes.
+    with os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding="utf-8") as stream:
+        yield Console(file=stream)
 
 
 def with_bar(steps: Iterable[T], name: str) -> Iterator[T]:
@@ -18,9 +30,5 @@ def with_bar(steps: Iterable[T], name: str) -> Iterator[T]:
         steps: What is done one after the other.
         name: What stands before the bar.
     """
-    if not sys.stderr.isatty():
-        yield from steps
-        return
-    # A stream of its own: W&B copies what is written to sys.stderr into a log, in which a bar is a heap of codes.
-    with os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding="utf-8") as screen:
-        yield from track(steps, name, console=Console(file=screen), transient=True)
+    with screen() as console:
+        yield from track(steps, name, console=console, transient=True, disable=console.quiet)

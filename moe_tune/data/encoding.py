@@ -20,6 +20,10 @@ from moe_tune.routing import PARTS
 CHUNK = 256
 """Prompts per tokeniser call: enough to keep its threads busy, few enough to stay small in memory."""
 LINE_START = re.compile(r"\S\n(?=\S)")
+OTHER_PROTOCOL = (
+    "--data.protocol cloze needs no letters, nor does --data.test_protocols '[]' ask for others; or choose a protocol "
+    "made for this tokenizer."
+)
 TAIL = 8
 WHOLE = 64
 """The letter tokens are checked behind the last characters of every prompt, and behind this many whole prompts."""
@@ -195,13 +199,13 @@ class PromptEncoder:
                     raise ModelError(
                         f"expected the answer {letter!r} to be one token, the same after every prompt, but got {got} "
                         f"after {tail[-20:]!r} (protocol {self.protocol.name}). "
-                        "Hint: choose a protocol made for this tokenizer."
+                        f"Hint: {OTHER_PROTOCOL}"
                     )
             found += added[0]
         if len(set(found)) != len(letters) or self.tokenizer.unk_token_id in found:
             raise ModelError(
                 f"expected a known token per answer letter but got {dict(zip(letters, found, strict=True))} "
-                f"(protocol {self.protocol.name}). Hint: choose a protocol made for this tokenizer."
+                f"(protocol {self.protocol.name}). Hint: {OTHER_PROTOCOL}"
             )
         return found
 

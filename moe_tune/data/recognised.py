@@ -90,7 +90,8 @@ class QuestionReader:
             raise DataError(
                 f"expected columns such as question, choices and answer but got {list(columns)} ({file.path}). "
                 "Hint: say which is which, as in --data.source.columns "
-                "'{question: Q, choices: [right, wrong 1, wrong 2], answer: =A, subject: =history}'."
+                "'{question: Q, choices: [right, wrong 1, wrong 2], answer: =A, subject: =history}' "
+                "(of a further test set NAME: --data.test_sources.NAME.columns)."
             )
         used = layout.used(folded, str(file.path))
         self._say(layout, used, columns, file, wrapped)

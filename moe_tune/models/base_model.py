@@ -149,8 +149,9 @@ class BaseModel:
             return place
         if self.revision is None or len(self.revision) != 40:
             raise ConfigError(
-                f"expected a local folder, or a Hub id with a 40-digit revision, but got {place!r} at "
-                f"{self.revision!r} (model.base). Hint: take the commit from the model's page."
+                f"expected a local folder, or a Hub id with a 40-digit revision, but got {place!r}, which is no folder "
+                f"here, and revision {self.revision!r} (model.base). Hint: the path of a folder; or of a Hub id the "
+                "commit from the model's page."
             )
         patterns = (*SETTINGS, *WEIGHTS) if weights else SETTINGS
         what = "the weights" if weights else "config.json and the tokenizer"

@@ -124,7 +124,8 @@ class Command(LightningCLI):
             if missing := re.search(rf"{PLUGIN}(\w+)", str(fault)):
                 raise ConfigError(
                     f"expected the plug-in file {missing[1]}.py, which the configuration names, but it is not loaded. "
-                    f"Hint: python -m moe_tune --plugins {missing[1]}.py {self.argv[0]} ..."
+                    f"Hint: python -m moe_tune --plugins {missing[1]}.py VERB ..., with every verb; from Python "
+                    f"load_plugin_file({missing[1] + '.py'!r}) of moe_tune.base.plugins."
                 ) from fault
             keys = {action.dest for one in self._subcommand_parsers.values() for action in one._actions}
             raise ConfigError(readable(str(fault), keys, self.argv)) from fault

@@ -54,11 +54,17 @@ def is_of_a_fit(actions: Iterable[argparse.Action]) -> bool:
 
 
 def told_of(kind: type) -> str:
-    """Return a class's formula and reference as paragraphs for a terminal; empty where its docstring has neither."""
+    """Return a class's formula and reference as paragraphs for a terminal, before them what it is if it has no options.
+
+    The summary of a class with options heads their list.
+    """
     text = inspect.getdoc(kind) or ""
     width = min(shutil.get_terminal_size().columns, 120) - 2
-    parts = {"": formula(text), "Reference: ": reference(text)}
-    return "".join(f"\n{textwrap.fill(lead + said, width)}\n" for lead, said in parts.items() if said)
+    kinds = {one.kind for one in inspect.signature(kind).parameters.values()}
+    options = kinds - {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+    summary = "" if options else text.partition("\n\n")[0]
+    parts = [summary, formula(text), f"Reference: {reference(text)}" if reference(text) else ""]
+    return "".join(f"\n{textwrap.fill(said, width)}\n" for said in parts if said)
 
 
 def _title(action: argparse.Action) -> str:

@@ -18,7 +18,7 @@ from moe_tune.heads.retuned import RetunedHead
 from moe_tune.routing import RoutingTrace
 
 TEXTS = ("a", "bb", "ccc ccc", "dd")
-LENGTHS = ((1, 3, 5, 2), (2, 2), (4, 1, 1))
+LENGTHS = ((2, 2), (1, 3, 5, 2), (4, 1, 1))
 """Tokens of the choices of each question."""
 
 

@@ -26,7 +26,7 @@ class NamedColumns:
         ConfigError: A role is missing or unknown, or a constant answer is no letter.
     """
 
-    name = "data.source.columns says"
+    name = "the columns that were named"
     subject = None
 
     def __init__(self, columns: Mapping[str, str | list[str]]) -> None:
