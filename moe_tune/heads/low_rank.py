@@ -47,7 +47,6 @@ class LowRankHead(RouterHead):
         """Draw A from torch's global generator, on the CPU so that a seed means the same on every device."""
         experts, width = gate.weight_ED.shape
         device = gate.weight_ED.device
-        # Drawn on the CPU, so that a seed gives the same start on every device.
         down_RD = torch.randn(self.rank, width, dtype=torch.float32, device="cpu") / math.sqrt(width)
         self.down_RD = nn.Parameter(down_RD.to(device))
         self.up_ER = nn.Parameter(torch.zeros(experts, self.rank, dtype=torch.float32, device=device))

@@ -44,7 +44,6 @@ class MlpHead(RouterHead):
         """Draw V from torch's global generator, on the CPU so that a seed means the same on every device."""
         experts, width = gate.weight_ED.shape
         device = gate.weight_ED.device
-        # Drawn on the CPU, so that a seed gives the same start on every device.
         inner_MD = torch.randn(self.width, width, dtype=torch.float32, device="cpu") / math.sqrt(width)
         self.inner_MD = nn.Parameter(inner_MD.to(device))
         self.outer_EM = nn.Parameter(torch.zeros(experts, self.width, dtype=torch.float32, device=device))

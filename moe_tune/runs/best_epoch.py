@@ -1,11 +1,11 @@
 """What a fit's validation came to: at the epoch of the checkpoint that is tested, and at the last one."""
 
-import json
 import math
 from pathlib import Path
 
 from moe_tune.runs.checkpoint import seen_by
 from moe_tune.runs.directory import RunDirectory
+from moe_tune.runs.metrics_file import logged_rows
 
 LAST = "last/"
 """What the keys of the last epoch begin with."""
@@ -24,21 +24,29 @@ def validation_summary(folder: Path) -> dict[str, float]:
     Without such a checkpoint, as of a head with nothing to train, the last epoch is the best.
     """
     checkpoint = best_checkpoint(folder)
-    seen = None if checkpoint is None else seen_by(checkpoint)
-    best: dict[str, float] = {}
-    last: dict[str, float] = {}
-    for number, (step, values) in enumerate(_validations(folder / "metrics.jsonl")):
-        last |= values
+    last = validation_at(folder, None)
+    best = last if checkpoint is None else validation_at(folder, seen_by(checkpoint))
+    return best | {f"{LAST}{key}": value for key, value in last.items()}
+
+
+def validation_at(folder: Path, seen: tuple[int, int | None] | None) -> dict[str, float]:
+    """Return the last value of every validation key among what a checkpoint has seen.
+
+    Args:
+        folder: The run directory.
+        seen: Its optimiser steps and validations, as ``seen_by`` says; ``None`` takes the whole history.
+    """
+    values: dict[str, float] = {}
+    for number, (step, logged) in enumerate(_validations(folder / "metrics.jsonl")):
         # The history calls a step by its number from 0.
         if seen is None or (step < max(seen[0], 1) if seen[1] is None else number < seen[1]):
-            best |= values
-    return best | {f"{LAST}{key}": value for key, value in last.items()}
+            values |= logged
+    return values
 
 
 def _validations(file: Path) -> list[tuple[int, dict[str, float]]]:
     found: list[tuple[int, dict[str, float]]] = []
-    for line in file.read_text(encoding="utf-8").splitlines(keepends=True) if file.is_file() else ():
-        row = json.loads(line) if line.endswith("\n") else {}  # a killed process may have left half a line
+    for row in logged_rows(file):
         pairs = ((key, value) for key, value in row.items() if key.startswith("validation/"))
         if values := {key: math.nan if value is None else float(value) for key, value in pairs}:
             step = int(row["step"] or 0)

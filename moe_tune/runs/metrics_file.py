@@ -13,6 +13,12 @@ from lightning.pytorch.utilities import rank_zero_only
 from moe_tune.base.published import published
 
 
+def logged_rows(file: Path) -> list[dict[str, Any]]:
+    """Return the rows of a history, none without one; half a line, as a killed process may leave, is left out."""
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.is_file() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
 class MetricsFile(Logger):
     """A Lightning logger that appends to ``metrics.jsonl``.
 
@@ -57,15 +63,13 @@ class MetricsFile(Logger):
         if not self.file.is_file():
             return
         kept, left = [], validations or 0
-        for line in self.file.read_text(encoding="utf-8").splitlines(keepends=True):
-            if line.endswith("\n"):
-                row = json.loads(line)
-                validated = any(key.startswith("validation/") for key in row)
-                if row["step"] < step or (validated and left > 0):
-                    kept.append(line)
-                left -= validated
+        for row in logged_rows(self.file):
+            validated = any(key.startswith("validation/") for key in row)
+            if row["step"] < step or (validated and left > 0):
+                kept.append(row)
+            left -= validated
         with published(self.file) as draft:
-            draft.write_text("".join(kept), encoding="utf-8")
+            draft.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Leave the configuration to ``config.yaml``."""

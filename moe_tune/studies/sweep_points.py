@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from moe_tune.base.published import write_json
 from moe_tune.runs.best_epoch import validation_summary
+from moe_tune.runs.metrics_file import logged_rows
 
 STATE = "state.json"
 Status = Literal["running", "finished", "stopped", "failed"]
@@ -51,12 +52,7 @@ class SweepPoint:
     def history(self, folder: Path, metric: str) -> list[float]:
         """Return the metric's logged values in order; values that are not finite are left out."""
         run = self.run(folder)
-        file = run / "metrics.jsonl" if run else None
-        if file is None or not file.is_file():
-            return []
-        # A process that was killed may have left half a line, which the resumed run drops.
-        lines = [line for line in file.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
-        values = [json.loads(line).get(metric) for line in lines]
+        values = [row.get(metric) for row in logged_rows(run / "metrics.jsonl")] if run else []
         return [float(value) for value in values if value is not None and math.isfinite(value)]
 
     def value(self, folder: Path, metric: str) -> float | None:

@@ -1,6 +1,5 @@
 """The words W&B finds a run by: its group, its tags, and the best values that its summary keeps."""
 
-import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -9,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from moe_tune.runs.metrics_file import logged_rows
 from moe_tune.stats.paired import PairedResult
 
 EXTREMES: dict[str, tuple[str, Callable[[float, float], float]]] = {
@@ -90,7 +90,7 @@ def curves_and_level(metrics: Path, key: str) -> tuple[list[int], list[float], f
     Returns:
         ``None`` where one of them was not logged.
     """
-    rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    rows = logged_rows(metrics)
     levels = [row[f"base_{key}"] for row in rows if row.get(f"base_{key}") is not None]
     known = [(int(row["step"]), float(row[key])) for row in rows if row.get(key) is not None]
     return ([step for step, _ in known], [value for _, value in known], float(levels[-1])) if levels and known else None
@@ -99,8 +99,8 @@ def curves_and_level(metrics: Path, key: str) -> tuple[list[int], list[float], f
 def extremes(history: Path) -> dict[str, float]:
     """Return the best values of a whole history under their keys in the summary; a resumed run has two processes'."""
     best: dict[str, float] = {}
-    for line in history.read_text(encoding="utf-8").splitlines() if history.is_file() else ():
-        best |= improved(json.loads(line), best)
+    for row in logged_rows(history):
+        best |= improved(row, best)
     return best
 
 

@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from moe_tune.runs.best_epoch import best_checkpoint
-from moe_tune.runs.checkpoint import MANIFEST, ROUTER, RouterCheckpointIO
+from moe_tune.runs.best_epoch import best_checkpoint, validation_at
+from moe_tune.runs.checkpoint import MANIFEST, ROUTER, checked_folder, seen_by
 from moe_tune.runs.directory import RunDirectory
 from moe_tune.runs.redact import redacted
 
@@ -53,14 +53,14 @@ def describe(directory: RunDirectory, checkpoint: Path) -> dict[str, Any]:
     """Return an artifact's metadata: the head, what it was trained from, and its accuracy on the validation split."""
     manifest = directory.manifest
     data = manifest.get("data", {})
-    step = int(RouterCheckpointIO().load_checkpoint(checkpoint)["global_step"])
+    seen = seen_by(checked_folder(checkpoint))
     return redacted(
         {
             **{key: manifest[key] for key in ("head", "scope", "layers", "losses", "seed", "trainable_parameters")},
             "run": directory.path.resolve().name,
             "checkpoint": checkpoint.name,
-            "step": step,
-            "validation_accuracy": accuracy_at(directory.path, step),
+            "step": None if seen is None else seen[0],
+            "validation_accuracy": validation_at(directory.path, seen).get("validation/accuracy"),
             "base_model": manifest["base"],
             "data": {
                 "source": data.get("source"),
@@ -68,13 +68,6 @@ def describe(directory: RunDirectory, checkpoint: Path) -> dict[str, Any]:
             },
         }
     )
-
-
-def accuracy_at(folder: Path, step: int) -> float | None:
-    """Return the last accuracy on the validation split that was logged before a step; ``None`` if there was none."""
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [row for row in map(json.loads, lines) if "validation/accuracy" in row and row["step"] < max(step, 1)]
-    return float(rows[-1]["validation/accuracy"]) if rows else None
 
 
 def _router_hash(checkpoint: Path) -> str:

@@ -14,9 +14,10 @@ from wandb_server.fixtures import wandb_command
 from wandb_server.server import KEY, WandbServer
 
 from moe_tune.cli.compare import main as compare
+from moe_tune.runs.best_epoch import validation_at
 from moe_tune.runs.directory import RunDirectory
 from moe_tune.tracking.wandb_content import arm_of, improved, tags_of
-from moe_tune.tracking.wandb_head import accuracy_at, kept_checkpoints
+from moe_tune.tracking.wandb_head import kept_checkpoints
 
 EPOCHS = 2
 WORDS = [
@@ -292,9 +293,9 @@ def test_two_checkpoints_of_other_tensors_are_two_versions(offline):
     assert kept_checkpoints(directory) == expected
     rows = [json.loads(line) for line in (offline / "metrics.jsonl").open()]
     steps = [row["step"] for row in rows if "validation/accuracy" in row]
-    assert accuracy_at(offline, 0) is None
+    assert validation_at(offline, (0, None)) == {}
     for step, row in zip(steps, [row for row in rows if "validation/accuracy" in row], strict=True):
-        assert accuracy_at(offline, step + 1) == row["validation/accuracy"]
+        assert validation_at(offline, (step + 1, None))["validation/accuracy"] == row["validation/accuracy"]
 
 
 def test_a_head_that_wandb_does_not_take_is_one_warning(monkeypatch, tmp_path, caplog):
