@@ -34,12 +34,13 @@ def validation_at(folder: Path, seen: tuple[int, int | None] | None) -> dict[str
 
     Args:
         folder: The run directory.
-        seen: Its optimiser steps and validations, as ``seen_by`` says; ``None`` takes the whole history.
+        seen: Its optimiser steps and validations, as ``seen_by`` says; ``None`` takes the whole history, and so does a
+            checkpoint without a step: a head that trains nothing is saved before it is validated.
     """
     values: dict[str, float] = {}
     for number, (step, logged) in enumerate(_validations(folder / "metrics.jsonl")):
         # The history calls a step by its number from 0.
-        if seen is None or (step < max(seen[0], 1) if seen[1] is None else number < seen[1]):
+        if seen is None or not seen[0] or (step < seen[0] if seen[1] is None else number < seen[1]):
             values |= logged
     return values
 
