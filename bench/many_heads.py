@@ -25,7 +25,8 @@ from bench.smoke import parsed, smoking
 from moe_tune.heads.retuned import RetunedHead
 from moe_tune.settings.running import run
 from moe_tune.settings.workbench import Workbench
-from moe_tune.studies.experiment import ArmRun, run_experiment
+from moe_tune.studies.bench import ArmRun
+from moe_tune.studies.experiment import run_experiment
 from moe_tune.studies.grid import Grid, Point
 
 ROOT = Path(__file__).resolve().parents[1]

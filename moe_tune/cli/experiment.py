@@ -11,6 +11,9 @@ def add_arguments(parser: Any) -> None:
     """Add the verb's options."""
     parser.add_argument("folder", type=Path, help="folder with an experiment.yaml")
     parser.add_argument("--full", action="store_true", help="add the arms under full_arms")
+    parser.add_argument(
+        "--controls", action="store_true", help="put the arm that is best on validation under the controls C1 to C9"
+    )
     parser.add_argument("--fresh", action="store_true", help="run finished runs again")
     parser.add_argument("--runs_root", default="runs", help="folder of all runs")
 
@@ -18,9 +21,12 @@ def add_arguments(parser: Any) -> None:
 def main(argv: list[str], plugins: dict[str, str]) -> int:
     """Run an experiment folder."""
     given = parsed("experiment", add_arguments, argv)
-    from moe_tune.studies.experiment import fitted_on_one_bench, run_experiment
+    from moe_tune.studies.bench import Bench
+    from moe_tune.studies.controls import control_with
+    from moe_tune.studies.experiment import run_experiment
 
     with WorkLock(Path(given.runs_root) / f"experiment-{given.folder.resolve().name}", "an experiment"):
-        execute = fitted_on_one_bench(given.runs_root, plugins)
-        run_experiment(given.folder, execute, plugins=plugins, full=given.full, fresh=given.fresh)
+        bench = Bench(given.runs_root, plugins)
+        controls = control_with(bench) if given.controls else None
+        run_experiment(given.folder, bench.fit, plugins=plugins, full=given.full, fresh=given.fresh, controls=controls)
     return 0

@@ -1,7 +1,8 @@
 """The comparison's files: one self-contained HTML page, tables and the summary, written whole or not at all."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from moe_tune.compare.arms import group_arms
 from moe_tune.compare.charts import entropy_charts, forest_chart, shift_chart, subject_chart, usage_charts
 from moe_tune.compare.columns import answers, further, headline, wide
 from moe_tune.compare.comparison import Comparison, compare_arms
+from moe_tune.compare.control import Control, control_table
 from moe_tune.compare.routing_summary import RoutingSummary, summarise_routing
 from moe_tune.compare.runs import load_run
 from moe_tune.compare.setting import setting_of
@@ -59,21 +61,43 @@ def write_comparison(
     lead: str = "",
     provenance: Mapping[str, Any] | None = None,
     pretrained: RoutingSummary | None = None,
+    controls: Sequence[Control] = (),
 ) -> None:
-    """Write a comparison's files."""
+    """Write a comparison's files.
+
+    Args:
+        comparison: The comparison.
+        out: Folder of the files.
+        title: Title of the page.
+        lead: The claim.
+        provenance: Where the figures come from.
+        pretrained: The pretrained router's routing.
+        controls: What controls came to, if there were some.
+    """
     about = dict(provenance or {})
     opening = "\n\n".join([f"# {title}", *([lead] if lead else [])])
     files = {
-        "report.html": render_report(comparison, title=title, lead=lead, provenance=about, pretrained=pretrained),
-        "table.md": f"{opening}\n\n{render_markdown(comparison)}",
+        "report.html": render_report(
+            comparison, title=title, lead=lead, provenance=about, pretrained=pretrained, controls=controls
+        ),
+        "table.md": f"{opening}\n\n{render_markdown(comparison)}{_controls_below(controls)}",
         "table.tex": wide(comparison).latex(),
         "table.csv": render_csv(comparison),
         "flips.csv": render_flips(comparison),
-        "summary.json": json.dumps(about | summarise(comparison), indent=2, allow_nan=False) + "\n",
+        "summary.json": json.dumps(
+            about | summarise(comparison) | ({"controls": [asdict(one) for one in controls]} if controls else {}),
+            indent=2,
+            allow_nan=False,
+        )
+        + "\n",
     }
     for name, text in files.items():
         with published(out / name) as draft:
             draft.write_text(text, encoding="utf-8")
+
+
+def _controls_below(controls: Sequence[Control]) -> str:
+    return f"\n## Controls\n\n{control_table(controls).markdown()}\n" if controls else ""
 
 
 def render_report(
@@ -83,6 +107,7 @@ def render_report(
     lead: str = "",
     provenance: Mapping[str, Any] | None = None,
     pretrained: RoutingSummary | None = None,
+    controls: Sequence[Control] = (),
 ) -> str:
     """Return the report as one HTML page that needs no other file and no network."""
     primary, arms = comparison.primary, comparison.challengers
@@ -126,6 +151,7 @@ def render_report(
         entropy=[name for name in charts if name.startswith("entropy")],
         usage=usage,
         shift=shift is not None,
+        controls=control_table(controls) if controls else None,
         about=[described(comparison, arm) for arm in comparison.arms.values()],
         provenance={key.replace("_", " "): one_line(value) for key, value in (provenance or {}).items()},
     )

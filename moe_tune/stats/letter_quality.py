@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from moe_tune.stats.letter_offsets import padded
+
 BINS = 15
 
 
@@ -50,10 +52,8 @@ def letter_quality(log_probs: Sequence[NDArray[np.float64]], gold_Q: NDArray[np.
         >>> round(found.ece, 2), found.share_A
         (0.48, (1.0, 0.0, 0.0))
     """
-    letters = max(map(len, log_probs))
-    logits_QA = np.full((len(log_probs), letters), -np.inf)
-    for place, row in enumerate(log_probs):
-        logits_QA[place, : len(row)] = row
+    logits_QA = padded(log_probs)
+    letters = logits_QA.shape[1]
     shifted_QA = logits_QA - logits_QA.max(axis=1, keepdims=True)
     log_QA = shifted_QA - np.log(np.exp(shifted_QA).sum(axis=1, keepdims=True))
     probs_QA, rows_Q = np.exp(log_QA), np.arange(len(gold_Q))

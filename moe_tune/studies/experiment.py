@@ -1,7 +1,6 @@
 """Experiments: every arm with every seed, compared with the baseline arm, results kept beside the claim."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -9,34 +8,17 @@ from rich.console import Console
 from moe_tune.base.commit import git_commit
 from moe_tune.base.errors import ConfigError
 from moe_tune.compare.comparison import Comparison, compare_arms
+from moe_tune.compare.control import Control
 from moe_tune.compare.report import write_comparison
 from moe_tune.compare.runs import Run, load_run
 from moe_tune.compare.terminal import render_terminal
+from moe_tune.runs.best_epoch import validation_summary
 from moe_tune.runs.directory import environment, now
-from moe_tune.settings.running import run
-from moe_tune.settings.workbench import Workbench
+from moe_tune.studies.bench import ArmRun
+from moe_tune.studies.controls import Controlled
 from moe_tune.studies.experiment_file import ASSIGNMENT, Experiment, load_experiment
 from moe_tune.studies.fit_check import fault_of_fit
 from moe_tune.studies.measurement import refuse_mixed_measurements
-
-
-@dataclass(frozen=True, slots=True)
-class ArmRun:
-    """One run an experiment asks for.
-
-    Attributes:
-        arm: Name of the arm.
-        seed: Seed of everything random.
-        argv: Arguments of the command line: configurations, overrides, the seed.
-        name: Short name of the run, ``<experiment>-<arm>``.
-        fresh: Whether to start anew if the run exists, finished or not.
-    """
-
-    arm: str
-    seed: int
-    argv: list[str]
-    name: str
-    fresh: bool
 
 
 def run_experiment(
@@ -46,11 +28,20 @@ def run_experiment(
     plugins: dict[str, str] | None = None,
     full: bool = False,
     fresh: bool = False,
+    controls: Callable[[Controlled], list[Control]] | None = None,
 ) -> Comparison:
     """Run all arms of an experiment, compare them and write ``results/``.
 
     Every arm's configuration is read before one of them runs. An arm whose first run has nothing to train is run with
     the first seed only.
+
+    Args:
+        folder: The experiment's folder.
+        execute: What runs one arm with one seed and returns its run directory.
+        plugins: sha256 of the plug-in files, by path.
+        full: Whether the arms under ``full_arms`` run, too.
+        fresh: Whether finished runs run again.
+        controls: What puts the arm under controls that did best on validation; ``None`` leaves it out.
 
     Raises:
         ConfigError: ``experiment.yaml`` or an arm's configuration has a fault, or the arms ask their questions in
@@ -83,13 +74,15 @@ def run_experiment(
 
     about = {"experiment": experiment.name, "claim": experiment.claim, "date": now(), "git_commit": git_commit(folder)}
     about |= environment()
+    checked = [] if controls is None else controls(_controlled(experiment, arms, runs, console))
     compared = []
     for arm in (experiment.baseline, *experiment.also_against):
         against = "" if arm == experiment.baseline else f"against {arm}"
         results = folder / "results" / against.replace(" ", "_")
         comparison = compare_arms(runs, arm, experiment.splits, experiment.protocols)
         title = f"{experiment.name}, {against}" if against else experiment.name
-        write_comparison(comparison, results, title=title, lead=experiment.claim, provenance=about)
+        shown = () if against else checked
+        write_comparison(comparison, results, title=title, lead=experiment.claim, provenance=about, controls=shown)
         if not against:
             console.print(render_terminal(comparison))
         console.print(f"{against or 'report'}: {results / 'report.html'}", soft_wrap=True)
@@ -97,15 +90,21 @@ def run_experiment(
     return compared[0]
 
 
-def fitted_on_one_bench(runs_root: str, plugins: dict[str, str]) -> Callable[[ArmRun], Path]:
-    """Return what fits arms one after the other in this process, on what the first of them has loaded."""
-    workbench = Workbench()
+def _controlled(
+    experiment: Experiment, arms: Mapping[str, list[str]], runs: Mapping[str, list[Run]], console: Console
+) -> Controlled:
+    """Return the arm that did best on validation among those that train, and what its controls need."""
+    trained = [arm for arm in arms if runs[arm][0].manifest["trainable_parameters"] and arm != experiment.baseline]
+    best = max(trained or [arm for arm in arms if arm != experiment.baseline], key=lambda arm: _validated(runs[arm]))
+    console.print(f"controls of {best}, the best arm on validation")
+    primary = next(iter(experiment.splits), "test")
+    argv = {run.seed: arm_arguments(experiment, arms[best], run.seed) for run in runs[best]}
+    return Controlled(experiment.name, best, runs[best], argv, primary)
 
-    def execute(arm: ArmRun) -> Path:
-        words = ["fit", *arm.argv, f"--name={arm.name}", f"--runs_root={runs_root}", "--test_after_fit=true"]
-        return run([*words, "--fresh=true"] if arm.fresh else words, plugins, workbench).path
 
-    return execute
+def _validated(runs: Sequence[Run]) -> float:
+    found = [validation_summary(run.path).get("validation/accuracy", 0.0) for run in runs]
+    return sum(found) / len(found)
 
 
 def arm_arguments(experiment: Experiment, settings: list[str], seed: int) -> list[str]:
