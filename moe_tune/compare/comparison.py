@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from statsmodels.stats.multitest import multipletests
 
 from moe_tune.base.errors import DataError, did_you_mean
+from moe_tune.compare.overlap import overlap_notes
 from moe_tune.compare.routing_summary import RoutingSummary, summarise_routing
 from moe_tune.compare.runs import (
     Run,
@@ -104,7 +105,11 @@ def compare_arms(
         name: _build_arm(name, arms[name], _partners(reference, name, arms[name]), chosen, protocols, name == baseline)
         for name in (baseline, *(name for name in arms if name != baseline))
     }
-    notes = (*_base_notes(reference[0], everyone), *_one_letter_notes(everyone, chosen))
+    notes = (
+        *_base_notes(reference[0], everyone),
+        *_one_letter_notes(everyone, chosen),
+        *overlap_notes(everyone, chosen),
+    )
     comparison = Comparison(baseline, chosen, built, notes)
     for split in chosen if comparison.challengers else ():
         p_values = [arm.results[split].p for arm in comparison.challengers]
