@@ -9,13 +9,12 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from moe_tune.base.errors import require
+from moe_tune.stats.decision import FEWEST_SEEDS
 from moe_tune.stats.paired import PairedResult
 from moe_tune.stats.standard_error import total_se
 
 ALPHA, POWER = 0.05, 0.8
 """One-sided level of the test, and the power that a margin should have where nothing changed."""
-ENOUGH_SEEDS = 5
-"""From this many seeds on the spread between them is judged; with fewer the result speaks of these routers only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +135,7 @@ def pooled_non_inferiority(results: Sequence[PairedResult], margin: float) -> No
     diff = float(np.mean([one.diff for one in results]))
     square = sum(one.design_effect * one.se_paired**2 for one in results) / len(results) ** 2
     diff_S = np.mean([one.seed_diffs for one in results], axis=0)
-    spread_S = diff_S if len(diff_S) >= ENOUGH_SEEDS else np.array([diff])
+    spread_S = diff_S if len(diff_S) >= FEWEST_SEEDS else np.array([diff])
     se, df = total_se(math.sqrt(square), sum(one.clusters for one in results) - len(results) + 1, spread_S)
     low = diff - float(student.ppf(1 - ALPHA, df)) * se
     if se == 0:  # nothing changed; each set's own bound says how much may have gone unseen

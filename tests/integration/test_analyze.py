@@ -101,6 +101,7 @@ def analyse(out, *words):
     return experts, pd.read_parquet(out / "questions.parquet")
 
 
+@pytest.mark.slow
 def test_a_pass_does_not_hang_on_the_pass_before_it(tmp_path):
     """Neither on its kept prompts nor on what its heads were calibrated on."""
     words = [*SMALL, "--config", "configs/head/accuracy_bias.yaml", "--data.limit_train", "200"]
@@ -122,7 +123,7 @@ def whole(tmp_path_factory):
     return analyse(out, *INTERRUPTED), out
 
 
-@pytest.mark.parametrize("stops_at", ["second pass", "sensitivity"])
+@pytest.mark.parametrize("stops_at", ["second pass", pytest.param("sensitivity", marks=pytest.mark.slow)])
 def test_an_interrupted_analysis_goes_on_from_the_passes_it_kept(tmp_path, monkeypatch, whole, stops_at):
     words, runs = INTERRUPTED, []
 
