@@ -36,7 +36,7 @@ LEVEL = 0.05
 ONE, REPEATED = Arms(), Arms(questions=800, discordance=0.3, per_cluster=4)
 SPREADS = (0.01, 0.04, 0.08)
 """Standard deviations of seeds, as fractions."""
-POWERED = ((0.05, 0.02), (0.10, 0.02), (0.20, 0.03))
+POWERED = ((0.05, 0.01), (0.10, 0.01), (0.20, 0.01))
 """Discordance and difference whose power is checked, at the questions that 80 % need."""
 POWER_DRAWS = 4
 """Draws of a power cell over those of a null cell: within 2 points is finer than 2,000 draws tell."""
@@ -101,7 +101,7 @@ def powers(count: int, seed: int) -> Iterator[tuple[str, float, float]]:
         shares = [(discordance + diff) / 2, (discordance - diff) / 2, 1 - discordance]
         counts = draws.multinomial(n, shares, size=POWER_DRAWS * count)
         found = [up > down and mcnemar(int(up), int(down))[1] < LEVEL for up, down, _ in counts]
-        name = f"discordance {100 * discordance:.0f} %, {100 * diff:.0f} points, {n:,} questions"
+        name = f"discordance {100 * discordance:.0f} %, {100 * diff:.0f} point, {n:,} questions"
         yield name, float(np.mean(found)), power_of(n, discordance, diff)
 
 

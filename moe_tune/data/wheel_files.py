@@ -2,12 +2,14 @@
 
 import gzip
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moe_tune.base.errors import DataError
 from moe_tune.base.wheel import INSTALL
+from moe_tune.data.question import LETTERS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,3 +56,23 @@ def rendered_questions(file: Path) -> Iterator[dict[str, Any]]:
         raise DataError(f"expected rendered requests but got: {error!r} ({file}). Hint: {INSTALL}") from error
     if asked:
         raise DataError(f"expected a line per choice but {abs(asked)} lines differ ({file}). Hint: {INSTALL}")
+
+
+def worked_examples(file: Path) -> Iterator[tuple[str, list[str], int]]:
+    """Yield the worked examples in front of the first question of a file of requests: stem, choices, right index.
+
+    The file asks for letters: ``<stem>``, a line `` A. <choice>`` per choice, ``Answer: <letter>``, a blank line.
+
+    Raises:
+        DataError: The file is none of such requests.
+    """
+    try:
+        with gzip.open(file, "rt", encoding="utf-8") as lines:
+            request = json.loads(next(lines))
+        shown = request["request"]["context"].removesuffix(request["doc"]["query"]).strip()
+        for example in re.split(r"(?<=\nAnswer: [A-P])\n\n", shown):
+            asked, letter = example.rsplit("\nAnswer: ", 1)
+            stem, *choices = re.split(r"\n [A-P]\. ", asked)
+            yield "\n".join(map(str.rstrip, stem.split("\n"))), choices, LETTERS.index(letter)
+    except (OSError, EOFError, StopIteration, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"expected requests with examples but got: {error!r} ({file}). Hint: {INSTALL}") from error

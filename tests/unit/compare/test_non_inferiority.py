@@ -6,8 +6,18 @@ import pytest
 from made_up_runs import write_run
 from rich.console import Console
 
-from moe_tune.compare.non_inferiority import POOL, POOL_MARGINS, POOLED, findings
+from moe_tune.compare.comparison import compare_arms
+from moe_tune.compare.non_inferiority import (
+    POOL,
+    POOL_MARGINS,
+    POOLED,
+    findings,
+    non_inferiority_tables,
+    summarise_non_inferiority,
+)
 from moe_tune.compare.report import compare_runs
+from moe_tune.compare.runs import load_run
+from moe_tune.compare.table import render_markdown
 from moe_tune.compare.terminal import render_terminal
 from moe_tune.data.suite_tasks import TASKS
 from moe_tune.stats.non_inferiority import pooled_margin, smallest_margin
@@ -27,17 +37,23 @@ def recorded(tasks, splits=None):
     return {"source": own, "test_sources": sources, "splits": splits or {"train": {"subjects": {"sums": 9}}}}
 
 
-def compared(folder, tasks, trained=None, n=240):
+def runs_of(folder, tasks, trained=None, n=240):
     splits = ("test", *(f"test_{task}" for task in tasks))
     baseline = write_run(folder / "base", n=n, splits=splits, data=recorded(tasks))
     arm = write_run(
         folder / "arm", name="retuned", trainable=8, gain=0.1, n=n, splits=splits, data=recorded(tasks, trained)
     )
-    return compare_runs(baseline, [arm], folder / "out"), folder / "out"
+    return baseline, arm
+
+
+def figures(baseline, arm):
+    return compare_arms({"untouched": [load_run(baseline)], "retuned": [load_run(arm)]}, "untouched")
 
 
 def test_each_set_has_its_margin_and_all_six_are_averaged(tmp_path):
-    comparison, out = compared(tmp_path, [*POOL, "sciq"])
+    baseline, arm = runs_of(tmp_path, [*POOL, "sciq"])
+    out = tmp_path / "out"
+    comparison = compare_runs(baseline, [arm], out)
     (found,) = findings(comparison).values()
     assert set(found) == {*(f"test_{task}" for task in (*POOL, "sciq")), POOLED}
     one, result = found["test_piqa"], comparison.arms["retuned"].results["test_piqa"]
@@ -56,7 +72,7 @@ def test_each_set_has_its_margin_and_all_six_are_averaged(tmp_path):
 
 
 def test_after_exams_four_are_averaged_and_arc_is_said_to_overlap(tmp_path):
-    comparison, out = compared(tmp_path, POOL, EXAMS)
+    comparison = figures(*runs_of(tmp_path, POOL, EXAMS))
     (found,) = findings(comparison).values()
     assert found[POOLED].margin == 0.0085
     kept = [task for task in POOL if not task.startswith("arc")]
@@ -64,16 +80,15 @@ def test_after_exams_four_are_averaged_and_arc_is_said_to_overlap(tmp_path):
     notes = [note for note in comparison.notes if "not out of distribution" in note]
     assert [note.split()[0] for note in notes] == ["test_arc_challenge", "test_arc_easy"]
     assert "arm trained on auxiliary_train" in notes[0]
-    assert notes[0] in (out / "table.md").read_text()
 
 
 def test_without_all_sets_there_is_no_average_and_without_any_no_table(tmp_path):
-    (found,) = findings(compared(tmp_path / "some", ["piqa", "boolq"])[0]).values()
+    (found,) = findings(figures(*runs_of(tmp_path / "some", ["piqa", "boolq"]))).values()
     assert POOLED not in found
-    comparison, out = compared(tmp_path / "none", [])
-    assert findings(comparison) == {}
-    assert "non_inferiority" not in json.loads((out / "summary.json").read_text())
-    assert "non-inferior" not in (out / "table.md").read_text()
+    comparison = figures(*runs_of(tmp_path / "none", []))
+    assert findings(comparison) == summarise_non_inferiority(comparison) == {}
+    assert non_inferiority_tables(comparison) == []
+    assert "non-inferior" not in render_markdown(comparison)
 
 
 def test_an_evaluated_checkpoint_is_known_by_the_run_that_fitted_it(tmp_path):
@@ -83,7 +98,7 @@ def test_an_evaluated_checkpoint_is_known_by_the_run_that_fitted_it(tmp_path):
     splits = ("test_openbookqa",)
     arm = write_run(tmp_path / "arm", name="retuned", trainable=8, gain=0.1, splits=splits, data=data, config=config)
     baseline = write_run(tmp_path / "base", splits=splits, data=data)
-    notes = compare_runs(baseline, [arm], tmp_path / "out").notes
+    notes = figures(baseline, arm).notes
     assert [note for note in notes if note.startswith("test_openbookqa is not out of distribution: arm trained on")]
 
 

