@@ -34,10 +34,21 @@ def tasks_of(arms: Iterable[Arm], splits: Iterable[str]) -> dict[str, str]:
     return {split: task for split, task in named.items() if task in TASKS}
 
 
+def size_of(task: str) -> int:
+    """Return how many questions a set has; a sample of it is held to the margin of the whole."""
+    known = TASKS[task]
+    return known.test or known.validation - known.contradictory
+
+
+def near_training(comparison: Comparison) -> set[str]:
+    """Return the splits that are not out of distribution for an arm."""
+    return {split for arm in comparison.arms.values() for split in recorded(arm.manifest.get("data", {}))}
+
+
 def findings(comparison: Comparison) -> dict[str, dict[str, NonInferiority]]:
     """Return for each arm the test of each set, by split, and of their pool; nothing where no set was asked."""
     tasks = tasks_of(comparison.arms.values(), comparison.splits)
-    known = {split for arm in comparison.arms.values() for split in recorded(arm.manifest.get("data", {}))}
+    known = near_training(comparison)
     pool = [split for split, task in tasks.items() if task in POOL and split not in known]
     near = {task for split, task in tasks.items() if split in known}
     whole = {tasks[split] for split in pool} == set(POOL) - near and len(pool) in POOL_MARGINS
@@ -45,7 +56,8 @@ def findings(comparison: Comparison) -> dict[str, dict[str, NonInferiority]]:
     for arm in comparison.challengers if tasks else ():
         results = {split: arm.results[split] for split in tasks}
         found[arm.name] = {
-            split: non_inferiority(one, smallest_margin(one.n, DISCORDANCE)) for split, one in results.items()
+            split: non_inferiority(one, smallest_margin(size_of(tasks[split]), DISCORDANCE))
+            for split, one in results.items()
         }
         if whole:
             margin = POOL_MARGINS[len(pool)]
@@ -59,10 +71,11 @@ def non_inferiority_tables(comparison: Comparison) -> list[tuple[Table, str]]:
     if not rows:
         return []
     every = [one for _, _, one in rows]
-    names = [split.removeprefix("test_") for _, split, _ in rows]
+    names, known = [split.removeprefix("test_") for _, split, _ in rows], near_training(comparison)
+    notes = ["not out of distribution" if split in known else "" for _, split, _ in rows]
     table = Table(
         [
-            words("set", names),
+            words("set", names, notes=notes),
             words("arm", [arm for arm, _, _ in rows]),
             Column("diff", [Cell(points(one.diff), 100 * one.diff) for one in every]),
             Column("at least", [Cell(points(one.low), 100 * one.low) for one in every]),
@@ -78,8 +91,8 @@ def _method(comparison: Comparison, pooled: bool) -> str:
     pool = f" {POOLED.capitalize()}: over {', '.join(POOL)}, but those not out of distribution." if pooled else ""
     return (
         f"Non-inferior: the lower one-sided 95 % bound of the difference to {comparison.baseline} (at least) lies "
-        f"above minus the margin; in points. A set's margin is the smallest that its number of questions shows in "
-        f"80 % of cases where nothing changed and {100 * DISCORDANCE:.0f} % of the answers differ.{pool} "
+        f"above minus the margin; in points. A set's margin is the smallest that all of its questions show in 80 % "
+        f"of cases where nothing changed and {100 * DISCORDANCE:.0f} % of the answers differ.{pool} "
         "Not shown non-inferior is no finding of harm."
     )
 

@@ -23,7 +23,7 @@ def overlap_notes(runs: Iterable[Run], splits: Iterable[str]) -> tuple[str, ...]
             if split in compared:
                 found.setdefault((split, trained), []).append(run.path.resolve().name)
     return tuple(
-        f"{split} is not out of distribution: {', '.join(sorted(names))} trained on {trained}, "
+        f"{split} is not out of distribution: {', '.join(sorted(set(names)))} trained on {trained}, "
         "which has questions of the same collections."
         for (split, trained), names in sorted(found.items())
     )
