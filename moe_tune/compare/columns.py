@@ -139,6 +139,7 @@ def answers(comparison: Comparison, split: str) -> Table | None:
     return Table(
         [
             _arms(comparison)[0],
+            *_opened(comparison, split),
             numbers("gained", [int(one.get("gained", 0)) for one in changes]),
             numbers("lost", [int(one.get("lost", 0)) for one in changes]),
             numbers("ECE, %", [one.ece if one else None for one in found], ".1f", 100),
@@ -149,6 +150,16 @@ def answers(comparison: Comparison, split: str) -> Table | None:
         title=f"answers: {comparison.splits[split]}",
         caption=ANSWERS,
     )
+
+
+def _opened(comparison: Comparison, split: str) -> list[Column]:
+    known = comparison.openings.get(split)
+    if known is None or known.count < 2:
+        return []
+    results = [arm.results[split] for arm in comparison.arms.values()]
+    values = [None if one.decision == "baseline" else known.corrected(one.p) for one in results]
+    cells = [NOTHING if value is None else Cell(p_value(value), value) for value in values]
+    return [Column(f"p x {known.count} openings", cells)]
 
 
 def _found(difference: float) -> Cell:

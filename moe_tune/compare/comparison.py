@@ -9,6 +9,7 @@ import pandas as pd
 from moe_tune.base.errors import DataError, did_you_mean
 from moe_tune.compare.answers import arm_quality, flipped
 from moe_tune.compare.deciding import asked_in_several_ways, decided_together, holm
+from moe_tune.compare.openings import Openings, openings
 from moe_tune.compare.overlap import overlap_notes
 from moe_tune.compare.pairing import PairedAnswers, partners_of
 from moe_tune.compare.routing_summary import RoutingSummary, routing_shift, summarise_routing
@@ -69,12 +70,14 @@ class Comparison:
         arms: The arms by name, the baseline first.
         notes: In what the base models of the runs differ, or may differ, and which runs gave one letter to all
             questions, in sentences.
+        openings: By test split, how often it was opened.
     """
 
     baseline: str
     splits: dict[str, str]
     arms: dict[str, Arm]
     notes: tuple[str, ...] = ()
+    openings: dict[str, Openings] = field(default_factory=dict)
 
     @property
     def primary(self) -> str:
@@ -144,7 +147,8 @@ def compare_arms(
             built[name].bootstrap.update({split: one.bootstrap() for split, one in by_split.items()})
     notes = (*_base_notes(reference[0], everyone), *_one_letter_notes(everyone, chosen))
     notes += overlap_notes(everyone, chosen)
-    return Comparison(baseline, chosen, built, notes)
+    opened = {split: openings(everyone, split) for split in chosen if split.startswith("test")}
+    return Comparison(baseline, chosen, built, notes, opened)
 
 
 def _one_letter_notes(runs: list[Run], splits: Mapping[str, str]) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from moe_tune.compare.routing_summary import RoutingSummary, summarise_routing
 from moe_tune.compare.runs import load_run
 from moe_tune.compare.setting import setting_of
 from moe_tune.compare.table import render_csv, render_flips, render_markdown, summarise
-from moe_tune.compare.words import described, method_line, routing_line, subject_note, verdict
+from moe_tune.compare.words import described, method_line, openings_line, routing_line, subject_note, verdict
 from moe_tune.reports.chart import Chart
 from moe_tune.reports.one_line import one_line
 from moe_tune.reports.page import render_page
@@ -114,6 +114,7 @@ def render_report(
                 "label": label,
                 "table": headline(comparison) if split == primary else further(comparison, split),
                 "answers": answers(comparison, split),
+                "opened": openings_line(comparison, split),
                 "verdict": verdict(comparison, split),
                 "method": method_line(comparison, split),
             }

@@ -5,7 +5,7 @@ from typing import Any
 from moe_tune.compare.columns import points
 from moe_tune.compare.comparison import Arm, Comparison
 from moe_tune.reports.one_line import one_line
-from moe_tune.reports.table import interval
+from moe_tune.reports.table import interval, p_value
 from moe_tune.stats.decision import CORRECTED_AWAY, FEWEST_SEEDS
 from moe_tune.stats.paired import PairedResult
 from moe_tune.stats.standard_error import FEW_CLUSTERS
@@ -23,6 +23,20 @@ def method_line(comparison: Comparison, split: str) -> str:
         f"95 % interval: {result.interval_method}; p: {result.test}{', median seed' if several else ''}"
         f"{_correction(comparison)}."
     )
+
+
+def openings_line(comparison: Comparison, split: str) -> str:
+    """Return how often a split's test was opened before anybody wrote about it; empty where none was."""
+    known = comparison.openings.get(split)
+    if known is None:
+        return ""
+    unknown = f" Openings unknown: {', '.join(known.unknown)}." if known.unknown else ""
+    if not known.count:
+        return unknown.strip()
+    times = "once" if known.count == 1 else f"{known.count:,} times"
+    least = [known.corrected(arm.results[split].p) for arm in comparison.challengers]
+    best = f"; the smallest p times this number is {p_value(min(least))}" if least and known.count > 1 else ""
+    return f"{comparison.splits[split]}: this test (content {known.test}) was opened {times}{best}.{unknown}"
 
 
 def _correction(comparison: Comparison) -> str:
