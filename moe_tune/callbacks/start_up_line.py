@@ -18,9 +18,13 @@ def start_up_line(tuner: RouterTuner) -> str:
     asked = str(tuner.layer_choice).removeprefix("last-")
     fewer = f" (last-{asked}: it has no more)" if asked.isdecimal() and int(asked) > len(gated.gates) else ""
     alone = f"; {line}" if (line := tuner.quiz.splits.alone_line) else ""
+    known = tuner.quiz.not_out_of_distribution
+    overlap = (
+        f"; not out of distribution after {', '.join(sorted(set(known.values())))}: {', '.join(known)}" if known else ""
+    )
     head = f"{gated.head_name}{' and a LoRA' if tuner.peft else ''}"
     return (
         f"trainable {trained:,} of {total:,} ({100 * trained / total:.4f} %), {len(gated.layers)} of "
         f"{len(gated.gates)} routers{fewer}, head {head}, scope {tuner.scope}, experts {tuner.opened.experts}, "
-        f"routing {tuner.routing_dtype}, {tuner.examiner.answering.describe()}{again}{alone}"
+        f"routing {tuner.routing_dtype}, {tuner.examiner.answering.describe()}{again}{alone}{overlap}"
     )

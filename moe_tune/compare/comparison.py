@@ -10,6 +10,7 @@ from moe_tune.base.errors import DataError, did_you_mean
 from moe_tune.compare.answers import arm_quality, flipped
 from moe_tune.compare.deciding import asked_in_several_ways, decided_together, holm
 from moe_tune.compare.openings import Openings, openings
+from moe_tune.compare.overlap import overlap_notes
 from moe_tune.compare.pairing import PairedAnswers, partners_of
 from moe_tune.compare.routing_summary import RoutingSummary, routing_shift, summarise_routing
 from moe_tune.compare.runs import (
@@ -145,6 +146,7 @@ def compare_arms(
         if bootstrap:
             built[name].bootstrap.update({split: one.bootstrap() for split, one in by_split.items()})
     notes = (*_base_notes(reference[0], everyone), *_one_letter_notes(everyone, chosen))
+    notes += overlap_notes(everyone, chosen)
     opened = {split: openings(everyone, split) for split in chosen if split.startswith("test")}
     return Comparison(baseline, chosen, built, notes, opened)
 

@@ -14,6 +14,7 @@ from moe_tune.compare.charts import entropy_charts, forest_chart, shift_chart, s
 from moe_tune.compare.columns import answers, further, headline, wide
 from moe_tune.compare.comparison import Comparison, compare_arms
 from moe_tune.compare.control import Control, control_table
+from moe_tune.compare.non_inferiority import non_inferiority_tables
 from moe_tune.compare.routing_summary import RoutingSummary, summarise_routing
 from moe_tune.compare.runs import load_run
 from moe_tune.compare.setting import setting_of
@@ -144,6 +145,7 @@ def render_report(
             }
             for split, label in comparison.splits.items()
         ],
+        further_sets=non_inferiority_tables(comparison),
         routing_line=routing_line(comparison),
         primary_label=comparison.splits[primary],
         forest=forest,

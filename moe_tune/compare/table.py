@@ -8,6 +8,7 @@ import pandas as pd
 from moe_tune.compare.answers import FLIPS
 from moe_tune.compare.columns import wide
 from moe_tune.compare.comparison import Arm, Comparison
+from moe_tune.compare.non_inferiority import non_inferiority_tables, summarise_non_inferiority
 from moe_tune.compare.words import method_line, routing_line, verdict
 
 RESULT = (
@@ -37,6 +38,7 @@ def render_markdown(comparison: Comparison) -> str:
         for split, label in comparison.splits.items()
         for sentence in (f"**{label}**: {verdict(comparison, split)}", method_line(comparison, split))
     ]
+    sentences += [part for table, said in non_inferiority_tables(comparison) for part in (table.markdown(), said)]
     return "\n\n".join([wide(comparison).markdown(), *sentences, routing_line(comparison), *comparison.notes]) + "\n"
 
 
@@ -73,6 +75,7 @@ def summarise(comparison: Comparison) -> dict[str, Any]:
         "verdict": {split: verdict(comparison, split) for split in comparison.splits},
         "method": {split: method_line(comparison, split) for split in comparison.splits},
         "arms": arms,
+        **summarise_non_inferiority(comparison),
         **({"notes": list(comparison.notes)} if comparison.notes else {}),
     }
 

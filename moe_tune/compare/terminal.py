@@ -6,6 +6,7 @@ from rich.text import Text
 
 from moe_tune.compare.columns import MARKS, marks_of, narrow, routing
 from moe_tune.compare.comparison import Comparison
+from moe_tune.compare.non_inferiority import non_inferiority_tables
 from moe_tune.compare.words import method_line, openings_line, routing_line, verdict
 
 
@@ -18,6 +19,8 @@ def render_terminal(comparison: Comparison) -> Group:
     for split in comparison.splits:
         said, method = f"\n{verdict(comparison, split)}", f"{method_line(comparison, split)}\n"
         parts += [narrow(comparison, split).terminal(), Text(said), Text(method, style="dim")]
+    for table, said in non_inferiority_tables(comparison):
+        parts += [table.terminal(), Text(f"\n{said}\n", style="dim")]
     results = [result for arm in comparison.arms.values() for result in arm.results.values()]
     seen = {mark for result in results for mark in marks_of(result.note)}
     footnotes = [f"{mark} {text} " for mark, text in MARKS.values() if mark in seen]

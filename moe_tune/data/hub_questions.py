@@ -8,6 +8,7 @@ from typing import Literal
 from moe_tune.base.errors import ConfigError, DataError
 from moe_tune.base.hub_snapshot import hub_snapshot
 from moe_tune.data.local_files import LocalFiles
+from moe_tune.data.overlap import hub_origins
 from moe_tune.data.question import LETTERS
 from moe_tune.data.raw_tables import SUFFIXES
 from moe_tune.data.source import QuestionSource, RawRow
@@ -48,6 +49,7 @@ class HubQuestions(QuestionSource):
         self.choice_counts = frozenset(choice_counts or range(2, len(LETTERS) + 1))
         self.columns, self.corrected = columns, corrected
         self.answers_from: Literal[0, 1] | None = answers_from
+        self.same_origin_as = hub_origins(path)
 
     def splits(self) -> tuple[str, ...]:
         return self._files.splits()

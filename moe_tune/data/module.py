@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from moe_tune.base.errors import ConfigError, did_you_mean
 from moe_tune.data.batching import Batch, BucketBatchSampler, PromptDataset
 from moe_tune.data.encoding import EncodedSplit, PromptEncoder
+from moe_tune.data.overlap import not_out_of_distribution
 from moe_tune.data.protocol import AUXILIARY, PromptProtocol, load_protocol
 from moe_tune.data.question import Question
 from moe_tune.data.source import QuestionSource
@@ -132,7 +133,14 @@ class QuizDataModule(LightningDataModule):
             for name, encoded in self._encoded.items()
         }
         further = {name: splits.manifest() for name, splits in self.test_sources.items()}
-        return {**self.splits.manifest(), "prompts": prompts} | ({"test_sources": further} if further else {})
+        more = {"test_sources": further, "not_out_of_distribution": self.not_out_of_distribution}
+        return {**self.splits.manifest(), "prompts": prompts} | {key: value for key, value in more.items() if value}
+
+    @property
+    def not_out_of_distribution(self) -> dict[str, str]:
+        """Which further sources come from the same collections as the training questions read, and what those are."""
+        origins = {name: splits.source.same_origin_as for name, splits in self.test_sources.items()}
+        return not_out_of_distribution(self.splits.trained, origins)
 
     def prepare(self, tokenizer: Any, context_length: int) -> None:
         """Tell the module which model the prompts are for.

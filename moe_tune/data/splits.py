@@ -131,6 +131,11 @@ class Splits:
         named = sorted((found if declared is None else declared) - {AUXILIARY})
         return [*named, AUXILIARY] if AUXILIARY in found else named
 
+    @property
+    def trained(self) -> set[str]:
+        """The subjects of the training questions, once those are read."""
+        return {one.subject for one in self._used.get("train", ())}
+
     def manifest(self) -> dict[str, Any]:
         """Return what was read so far, as plain values for JSON.
 
@@ -153,6 +158,7 @@ class Splits:
             "split_from_test": self.alone,
             "carved_from_train": self._origin("train") == "train",
             "notes": list(self.notes),
+            "same_origin_as": sorted(self.source.same_origin_as),
             "validation_in_test": self._listed.get("validation", []),
             "near_copies_of_test": {name: found for name, found in self._near.items() if found},
         }
