@@ -11,7 +11,7 @@ from moe_tune.base.strict_yaml import load_yaml
 from moe_tune.settings.arguments import CONFIG_WORDS, is_inline
 from moe_tune.settings.listing import entries, options
 
-SLOTS = {"model.head": "heads", "model.losses": "losses", "data.source": "sources"}
+SLOTS = {"model.head": "heads", "model.losses": "losses", "data.source": "sources", "data.test_sources": "sources"}
 """Configuration keys that take a class of a plug-in folder."""
 
 
