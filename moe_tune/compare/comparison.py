@@ -1,7 +1,7 @@
 """The comparison of several arms with one baseline over the splits they all answered."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from moe_tune.compare.runs import (
     require_same_measurement,
 )
 from moe_tune.compare.subjects import SubjectDifferences, subject_differences
+from moe_tune.compare.text import Texts, compare_texts
 from moe_tune.data.question import one_letter
 from moe_tune.stats.decision import decide
 from moe_tune.stats.paired import PairedResult, compare_paired
@@ -59,12 +60,14 @@ class Comparison:
         arms: The arms by name, the baseline first.
         notes: In what the base models of the runs differ, or may differ, and which runs gave one letter to all
             questions, in sentences.
+        texts: Losses on each text that all runs read, by arm.
     """
 
     baseline: str
     splits: dict[str, str]
     arms: dict[str, Arm]
     notes: tuple[str, ...] = ()
+    texts: Texts = field(default_factory=dict)
 
     @property
     def primary(self) -> str:
@@ -104,8 +107,10 @@ def compare_arms(
         name: _build_arm(name, arms[name], _partners(reference, name, arms[name]), chosen, protocols, name == baseline)
         for name in (baseline, *(name for name in arms if name != baseline))
     }
-    notes = (*_base_notes(reference[0], everyone), *_one_letter_notes(everyone, chosen))
-    comparison = Comparison(baseline, chosen, built, notes)
+    ordered = {name: sorted(arms[name], key=lambda run: run.seed) for name in built}
+    texts, told = compare_texts(ordered, {name: _partners(reference, name, runs) for name, runs in ordered.items()})
+    notes = (*_base_notes(reference[0], everyone), *_one_letter_notes(everyone, chosen), *told)
+    comparison = Comparison(baseline, chosen, built, notes, texts)
     for split in chosen if comparison.challengers else ():
         p_values = [arm.results[split].p for arm in comparison.challengers]
         for arm, p in zip(comparison.challengers, multipletests(p_values, method="holm")[1], strict=True):

@@ -6,6 +6,7 @@ from rich.text import Text
 
 from moe_tune.compare.columns import MARKS, marks_of, narrow, routing
 from moe_tune.compare.comparison import Comparison
+from moe_tune.compare.text import text_tables
 from moe_tune.compare.words import method_line, routing_line, verdict
 
 
@@ -22,4 +23,7 @@ def render_terminal(comparison: Comparison) -> Group:
     seen = {mark for result in results for mark in marks_of(result.note)}
     footnotes = [f"{mark} {text} " for mark, text in MARKS.values() if mark in seen]
     last = ["".join(footnotes) + routing_line(comparison), *comparison.notes]
-    return Group(*parts, routing(comparison).terminal(), Text("\n" + "\n".join(last), style="dim"))
+    texts: list[Table | Text] = []
+    for table, method in text_tables(comparison.texts, comparison.baseline):
+        texts += [Text(), table.terminal(), Text(method, style="dim")]
+    return Group(*parts, routing(comparison).terminal(), *texts, Text("\n" + "\n".join(last), style="dim"))

@@ -38,8 +38,8 @@ class Texts:
         hint = "--data.test_sources.NAME.max_tokens 512."
         require(source.max_tokens >= FEWEST, "2 tokens or more", source.max_tokens, "max_tokens of a text", hint)
         self.source, self.limit, self.on_bad_row = source, limit, on_bad_row
-        self.dropped: list[BadRow] = []
-        """Rows that were left out."""
+        self._empty: list[BadRow] = []
+        self._short: list[BadRow] = []
         self._said: dict[str, None] = {}
         self._encoded: tuple[Any, int, list[EncodedDocument]] | None = None
 
@@ -47,6 +47,11 @@ class Texts:
     def notes(self) -> tuple[str, ...]:
         """What was recognised and left out so far, a line each."""
         return (*self.source.notes, *self._said)
+
+    @property
+    def dropped(self) -> list[BadRow]:
+        """Rows that were left out so far."""
+        return [*self._empty, *self._short]
 
     @cached_property
     def documents(self) -> list[Document]:
@@ -60,7 +65,7 @@ class Texts:
         for row in self.source.documents():
             text = row.values.get("text")
             if row.fault or not isinstance(text, str) or not text.strip():
-                self.dropped.append(BadRow(row.where, row.fault or "no text"))
+                self._empty.append(BadRow(row.where, row.fault or "no text"))
                 continue
             key = text_hash(text)
             found.append(Document(text, f"{key}-{seen[key]}" if seen[key] else key, key, row.where))
@@ -78,11 +83,11 @@ class Texts:
             DataError: A document has a single token under ``error``, or fewer than two are left.
         """
         if self._encoded is None or self._encoded[0] is not tokenizer or self._encoded[1] != context:
-            most, made = min(self.source.max_tokens, context), []
+            most, made, self._short = min(self.source.max_tokens, context), [], []
             for one in with_bar(self.documents, "documents"):
                 ids_S = torch.tensor(text_tokens(tokenizer, one.text)[:most], dtype=torch.int32)
                 if len(ids_S) < FEWEST:
-                    self.dropped.append(BadRow(one.where, "a single token, which none predicts"))
+                    self._short.append(BadRow(one.where, "a single token, which none predicts"))
                 else:
                     made.append(EncodedDocument(one, ids_S))
             self._refuse_bad()

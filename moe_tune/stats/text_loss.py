@@ -6,7 +6,6 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from moe_tune.base.errors import DataError
 from moe_tune.stats.ratios import Counts, Floats
@@ -91,8 +90,8 @@ def compare_text(
     names = range(len(tokens_D)) if clusters is None else clusters
     cluster_D = pd.factorize(np.asarray(names, dtype=object))[0]
     diff_SD = np.asarray(arm_SD, dtype=np.float64) - baseline_SD
-    diff_C = np.bincount(cluster_D, weights=diff_SD.mean(axis=0))
-    tokens_C = np.bincount(cluster_D, weights=tokens_D)
+    diff_C: Floats = np.asarray(np.bincount(cluster_D, weights=diff_SD.mean(axis=0)), dtype=np.float64)
+    tokens_C: Floats = np.asarray(np.bincount(cluster_D, weights=tokens_D), dtype=np.float64)
     if len(diff_C) < 2:
         raise DataError(
             f"expected at least two different documents but got {len(diff_C)} (text). "
@@ -119,7 +118,7 @@ def compare_text(
     )
 
 
-def bootstrapped(sum_C: Floats, count_C: NDArray[np.floating], draws: int, seed: int) -> Floats:
+def bootstrapped(sum_C: Floats, count_C: Floats, draws: int, seed: int) -> Floats:
     """Return ``sum / count`` of each draw of as many groups, with replacement.
 
     Shape:

@@ -83,10 +83,10 @@ def _losses(gated: GatedModel, batch: TextBatch) -> Tensor:
         input_ids=batch.input_ids_BS, attention_mask=batch.attention_mask_BS, use_cache=False
     ).last_hidden_state
     row_M, place_M = batch.answer_BS.nonzero(as_tuple=True)
-    loss_B = torch.zeros(len(hidden_BSD), dtype=torch.float64, device=hidden_BSD.device)
+    loss_BS = torch.zeros(batch.next_BS.shape, dtype=torch.float64, device=hidden_BSD.device)
     head: Any = gated.model.get_output_embeddings()
     for row_N, place_N in zip(row_M.split(AT_ONCE), place_M.split(AT_ONCE), strict=True):
         logits_NV = head(hidden_BSD[row_N, place_N]).float()
         token_N = batch.next_BS[row_N, place_N]
-        loss_B.index_add_(0, row_N, functional.cross_entropy(logits_NV, token_N, reduction="none").double())
-    return loss_B
+        loss_BS[row_N, place_N] = functional.cross_entropy(logits_NV, token_N, reduction="none").double()
+    return loss_BS.sum(-1)
