@@ -109,9 +109,9 @@ def _table(name: str, results: Mapping[str, TextResult], baseline: str) -> Table
 def _method(name: str, one: TextResult, baseline: str) -> str:
     return (
         f"{name}: loss of the next token over the second half of {one.documents:,} documents, {one.tokens:,} tokens, "
-        f"nats per token, mean over seeds; difference to {baseline}; ratio of perplexities: its exponential, with its 95 % interval: "
-        f"paired bootstrap over documents, {DRAWS:,} draws, of these routers only. Kept: the ratio is at most "
-        f"{MARGIN:g}; harmed: above; open: neither is shown (one-sided, 5 %)."
+        f"nats per token, mean over seeds; difference to {baseline}, whose exponential is the ratio of perplexities; "
+        f"95 % interval: paired bootstrap over documents, {DRAWS:,} draws, of these routers only. Kept: the ratio is "
+        f"at most {MARGIN:g}; harmed: above; open: neither is shown (one-sided, 5 %)."
     )
 
 
