@@ -10,7 +10,8 @@ PLUGGED = {
     "losses": "moe_tune.losses.base.AuxLoss",
     "metrics": "moe_tune.metrics.base.RoutingMetric",
     "families": "moe_tune.models.family.ModelFamily",
-    "sources": "moe_tune.data.source.Source",
+    "sources": "moe_tune.data.source.QuestionSource",
+    "texts": "moe_tune.data.text_source.TextSource",
 }
 """The class whose subclasses are plugged in, by kind; imported when asked for, as torch is."""
 KINDS = (*PLUGGED, "protocols")

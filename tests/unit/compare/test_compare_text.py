@@ -78,7 +78,7 @@ def test_a_run_alone_is_compared_with_what_it_keeps_of_the_pretrained_router(run
     assert list(comparison.texts["test_page"]) == ["pretrained router", "arm"]
     assert comparison.texts["test_page"]["arm"].kept == "harmed"
     (runs[1][0] / "text" / "test_page.base.parquet").unlink()
-    with pytest.raises(DataError, match=r"readable file but got nothing.*test_page\.base.*moe_tune test"):
+    with pytest.raises(DataError, match=r"readable file but got nothing.*test_page\.base.*moe_tune fit"):
         compare_with_pretrained(runs[1][0], tmp_path / "out")
 
 
