@@ -195,12 +195,12 @@ class QuizDataModule(LightningDataModule):
         return self._encoded[name]
 
     def _tell(self) -> None:
-        read: list[Splits | Texts] = [self.splits, *self.test_sources.values(), *self.texts.values()]
-        for one in read:
-            for line in one.notes:
-                if line not in self._told:
-                    rank_zero_info(line)
-            self._told.update(one.notes)
+        lines = [line for splits in (self.splits, *self.test_sources.values()) for line in splits.notes]
+        lines += [f"{name}: {line}" for name, texts in self.texts.items() for line in texts.notes]
+        for line in lines:
+            if line not in self._told:
+                rank_zero_info(line)
+            self._told.add(line)
 
     def split_alone(self) -> None:
         """Split test questions that have no others beside them, as a fit does: for what reads the heads it trained."""
