@@ -9,6 +9,8 @@ os.environ.update(WANDB_MODE="disabled", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLEL
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="moe_tune-tests-")  # prompt caches, shared by a process's tests
 
+os.environ["XDG_STATE_HOME"] = os.path.join(os.environ["XDG_CACHE_HOME"], "state")  # the ledger, of a process's tests
+
 import atexit
 import logging
 import random

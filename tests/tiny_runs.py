@@ -62,3 +62,10 @@ def power_cut(step, fit):
         patch.setattr(RouterTuner, "training_step", dies)
         with pytest.raises(AssertionError):
             fit()
+
+
+def openings(run):
+    """Return what the ledger keeps of the tests that a run opened."""
+    file = run / "openings.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    return [one for one in lines if one["run"] == run.name]

@@ -17,17 +17,19 @@ from moe_tune.analysis.files import write_analysis
 from moe_tune.analysis.findings import Analysis
 from moe_tune.analysis.gather import Manner, gather, pass_part
 from moe_tune.analysis.kept import Part, keep, kept
-from moe_tune.analysis.passes import AnalysedModel, run_pass
+from moe_tune.analysis.passes import AnalysedModel, QuizPass, run_pass
 from moe_tune.analysis.perturbations import CHANGES, unchanged
 from moe_tune.analysis.pretrained import pretrained_entropy
 from moe_tune.analysis.sensitivity import measure_sensitivity
 from moe_tune.base.errors import ConfigError, DataError
 from moe_tune.base.memory import peak_memory
 from moe_tune.base.published import write_parquet
+from moe_tune.data.module import QuizDataModule
 from moe_tune.routing import Part as PromptPart
 from moe_tune.routing import Scope
 from moe_tune.runs.checkpoint import MANIFEST, RouterCheckpointIO
 from moe_tune.runs.directory import RunDirectory, environment, identity
+from moe_tune.runs.ledger import OpenedTest, require_ledger, test_content
 from moe_tune.settings.fit_settings import FitSettings
 
 PASSES = "passes"
@@ -41,7 +43,7 @@ class Asked:
     Attributes:
         name: Short name of the model or the run.
         checkpoint: The trained heads; ``None`` takes the configured ones.
-        home: The directory whose ledger records that a test split was read.
+        home: The run that a test split is read for.
         split: Which questions.
         shots: Worked examples per pass; none given takes 0, 5 and what the configuration says.
         scopes: Which tokens count.
@@ -101,12 +103,29 @@ def _pass(model: AnalysedModel, fit: FitSettings, asked: Asked, manner: Manner, 
     if (part := kept(folder, key)) is not None:
         rank_zero_info(f"{manner.split}, {shots}-shot: kept in {folder}")
         return part
-    one = run_pass(model, fit.datamodule, manner.split, _trainer(fit), asked.checkpoint)
-    questions = len(one.predictions_Q)
     if manner.split.startswith("test"):
-        RunDirectory(asked.home).record_opening(f"{manner.split} (analyze, {shots}-shot)", questions)
-    rank_zero_info(f"{manner.split}, {shots}-shot: {questions:,} questions read")
+        require_ledger()
+    one = run_pass(model, fit.datamodule, manner.split, _trainer(fit), asked.checkpoint)
+    if manner.split.startswith("test"):
+        config = None if asked.checkpoint else fit.configuration
+        RunDirectory(asked.home).record_opening(_reading(one, fit.datamodule, manner.split, model), config)
+    rank_zero_info(f"{manner.split}, {shots}-shot: {len(one.predictions_Q):,} questions read")
     return keep(pass_part(model, one, manner), folder, key)
+
+
+def _reading(one: QuizPass, quiz: QuizDataModule, split: str, model: AnalysedModel) -> OpenedTest:
+    questions, answers = quiz.questions(split), one.predictions_Q.tolist()
+    right = sum(question.answer == given for question, given in zip(questions, answers, strict=True))
+    return OpenedTest(
+        test=test_content(f"{question.content_hash} {question.answer}" for question in questions),
+        split=split,
+        verb="analyze",
+        questions=len(questions),
+        protocol=quiz.protocol_name(split),
+        few_shot=quiz.few_shot,
+        weights=model.gated.all_weights,
+        result=right / len(questions),
+    )
 
 
 def _trainer(fit: FitSettings) -> Trainer:

@@ -13,7 +13,9 @@ from moe_tune.base.published import write_parquet
 from moe_tune.base.ranks import joined_over_ranks
 from moe_tune.data.module import QuizDataModule
 from moe_tune.data.question import Question, one_letter
+from moe_tune.gates.gated_model import GatedModel
 from moe_tune.runs.directory import RunDirectory
+from moe_tune.runs.ledger import OpenedTest, question_lines, test_content
 from moe_tune.stats.accuracy_estimates import accuracy_text, raw_accuracy
 from moe_tune.tuner.router_tuner import RouterTuner
 
@@ -43,7 +45,8 @@ class QuestionRecords(Callback):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: RouterTuner) -> None:
         """Write the records of every test loader, and say how it went."""
         for split, frame in self._write(trainer, pl_module).items():
-            self.directory.record_opening(split, len(frame))
+            if trainer.is_global_zero:
+                self.directory.record_opening(reading_of(frame, split, "test", pl_module.quiz, pl_module.gated))
             rank_zero_info(accuracy_line(split, frame))
 
     def _write(self, trainer: Trainer, tuner: RouterTuner) -> dict[str, pd.DataFrame]:
@@ -83,10 +86,25 @@ class PredictionRecords(Callback):
             return
         quiz: QuizDataModule = trainer.datamodule
         split, file = quiz.predict_split, self.directory.path / "predictions.parquet"
-        write_parquet(question_frame(quiz.questions(split), index_Q, rows), file)
+        frame = question_frame(quiz.questions(split), index_Q, rows)
+        write_parquet(frame, file)
         if split.startswith("test"):
-            self.directory.record_opening(f"{split} (predict)", len(index_Q))
+            self.directory.record_opening(reading_of(frame, split, "predict", quiz, pl_module.gated))
         rank_zero_info(f"predictions of {len(index_Q):,} questions: {file}")
+
+
+def reading_of(frame: pd.DataFrame, split: str, verb: str, quiz: QuizDataModule, gated: GatedModel) -> OpenedTest:
+    """Return what the ledger keeps of a test split's answers."""
+    return OpenedTest(
+        test=test_content(question_lines(frame)),
+        split=split,
+        verb=verb,
+        questions=len(frame),
+        protocol=quiz.protocol_name(split),
+        few_shot=quiz.few_shot,
+        weights=gated.all_weights,
+        result=float((frame["gold"] == frame["prediction"]).mean()),
+    )
 
 
 def question_frame(

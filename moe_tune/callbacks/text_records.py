@@ -12,11 +12,13 @@ from moe_tune.base.errors import DataError
 from moe_tune.base.published import write_parquet
 from moe_tune.callbacks.base_answers import first_batches
 from moe_tune.data.texts import tokens_hash
+from moe_tune.gates.gated_model import GatedModel
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.models.experts_choice import experts_run_by
 from moe_tune.reports.table import interval
 from moe_tune.runs.answers import BASE, text_file
 from moe_tune.runs.directory import RunDirectory
+from moe_tune.runs.ledger import OpenedTest, test_content
 from moe_tune.stats.text_loss import TextResult, compare_text
 from moe_tune.tuner.router_tuner import RouterTuner
 from moe_tune.tuner.text_losses import document_losses
@@ -49,7 +51,7 @@ class TextRecords(Callback):
             if trainer.is_global_zero:
                 write_parquet(tuned, text_file(self.directory.path, name))
                 write_parquet(base, text_file(self.directory.path, name, BASE))
-            self.directory.record_opening(name, len(tuned))
+                self.directory.record_opening(reading_of_text(tuned, name, loss, pl_module.gated))
             rank_zero_info(text_line(name, tuned, base))
 
     def _base(self, trainer: Trainer, tuner: RouterTuner, name: str, tuned: pd.DataFrame) -> pd.DataFrame:
@@ -82,6 +84,12 @@ def _circumstances(trainer: Trainer, tuner: RouterTuner, name: str) -> tuple[Has
     numerics = (trainer.precision, tuner.routing_dtype, tuner.opened.pass_experts, str(gated.device))
     how = (quiz.eval_batch_size, trainer.limit_test_batches, trainer.world_size)
     return (name, gated.fingerprint, tokens_hash(quiz.documents(name)), *numerics, *how)
+
+
+def reading_of_text(frame: pd.DataFrame, name: str, loss: float, gated: GatedModel) -> OpenedTest:
+    """Return what the ledger keeps of a text that was read."""
+    lines = (f"{content} {tokens}" for content, tokens in zip(frame["content_hash"], frame["tokens"], strict=True))
+    return OpenedTest(test_content(lines), name, "test", len(frame), "text", 0, gated.all_weights, loss)
 
 
 def compared_frames(base: pd.DataFrame, tuned: pd.DataFrame) -> TextResult:

@@ -8,6 +8,9 @@ from typing import Any
 from moe_tune.base.errors import ConfigError
 from moe_tune.cli.verbs import parsed
 
+FORMATS = {"latex": "table.tex", "markdown": "table.md", "csv": "table.csv"}
+"""Formats that can be printed, each with the file that holds it."""
+
 
 def add_arguments(parser: Any) -> None:
     """Add the verb's options."""
@@ -23,6 +26,10 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument(
         "--runs_root", type=Path, default=Path("runs"), help="folder where runs are looked for by name (default: runs)"
     )
+    parser.add_argument(
+        "--bootstrap", action="store_true", help="add the interval of the paired cluster bootstrap (10,000 draws, BCa)"
+    )
+    parser.add_argument("--format", choices=FORMATS, help="print the table in this format alone, for a paper or a pipe")
     parser.add_argument("--wandb", action="store_true", help="log table and report to W&B; offline without a login")
     project = os.environ.get("WANDB_PROJECT") or "moe_tune"
     parser.add_argument("--wandb_project", default=project, metavar="NAME", help=f"W&B project (default: {project})")
@@ -58,9 +65,15 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
         # Before the work: a fault in a variable shall not be told after it.
         named = {"project": given.wandb_project, "group": given.wandb_group}
         logger = RouterWandbLogger(**named, name=out.name, save_dir=str(out)).as_job("compare")
-    comparison = compare_runs(baseline, others, out) if others else compare_with_pretrained(baseline, out)
-    console = Console()
-    console.print(render_terminal(comparison))
+    if others:
+        comparison = compare_runs(baseline, others, out, bootstrap=given.bootstrap)
+    else:
+        comparison = compare_with_pretrained(baseline, out, bootstrap=given.bootstrap)
+    if given.format:
+        print((out / FORMATS[given.format]).read_text(encoding="utf-8"), end="")
+    console = Console(stderr=bool(given.format))
+    if not given.format:
+        console.print(render_terminal(comparison))
     console.print(f"report: {out / 'report.html'}", soft_wrap=True)
     if logger is not None:
         from moe_tune.compare.wandb_report import send_comparison

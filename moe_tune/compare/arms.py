@@ -52,7 +52,8 @@ def differing(one: Run, other: Run) -> list[str]:
     mine, theirs = _identity(one, one.config), _identity(other, other.config)
     if mine.keys() != theirs.keys():  # written by different versions, or really different
         mine, theirs = (_identity(run, _completed({key: {} for key in SECTIONS} | run.config)) for run in (one, other))
-    return sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
+    keys = [key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)]
+    return sorted(keys + _other_weights(one, other))
 
 
 def flat_identity(config: dict[str, Any]) -> dict[str, Any]:
@@ -68,6 +69,11 @@ def _identity(run: Run, config: dict[str, Any]) -> dict[str, Any]:
         "processes": run.manifest.get("processes") or _processes(config.get("trainer") or {}),
         "trainable_parameters": run.manifest["trainable_parameters"],
     }
+
+
+def _other_weights(one: Run, other: Run) -> list[str]:
+    hashes = {run.manifest["base"].get("frozen_sha256") for run in (one, other)} - {None}
+    return ["model.base.frozen_sha256"] if len(hashes) > 1 else []
 
 
 def _processes(trainer: dict[str, Any]) -> int | str:

@@ -52,6 +52,21 @@ def forest_chart(comparison: Comparison, split: str) -> Chart:
     return Chart(marks, Axis(f"points against {comparison.baseline}"), y, height=150 + 44 * len(arms))
 
 
+def shift_chart(comparison: Comparison, split: str) -> Chart | None:
+    """Return each arm's difference to the baseline over how much of its routing went elsewhere; ``None`` for one."""
+    moved = [(arm, shift) for arm in comparison.challengers if (shift := arm.shift[split]) is not None]
+    if len(moved) < 2:
+        return None
+    results = [arm.results[split] for arm, _ in moved]
+    ends = (np.array([100 * one.ci95[0] for one in results]), np.array([100 * one.ci95[1] for one in results]))
+    names = [arm.name for arm, _ in moved]
+    told = Hover("%{customdata}<br>%{x:+.2f} points, %{y:.1f} % elsewhere", names)
+    x, y = [100 * one.diff for one in results], [100 * shift for _, shift in moved]
+    places = Points(x, y, "arm, 95 % interval", size=9, texts=names, ends=ends, hover=told)
+    across, up = f"points against {comparison.baseline}", "routed elsewhere, %"
+    return Chart([Rule(0, upright=True, name="no difference"), places], Axis(across), Axis(up), height=340)
+
+
 def entropy_charts(comparison: Comparison, split: str, pretrained: RoutingSummary | None = None) -> dict[str, Chart]:
     """Return the entropy by layer of every arm that recorded it, over the chosen experts and over all; none if none.
 

@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from statsmodels.stats.multitest import multipletests
+import pandas as pd
 
 from moe_tune.base.errors import DataError, did_you_mean
-from moe_tune.compare.routing_summary import RoutingSummary, summarise_routing
+from moe_tune.compare.answers import arm_quality, flipped
+from moe_tune.compare.deciding import asked_in_several_ways, decided_together, holm
+from moe_tune.compare.openings import Openings, openings
+from moe_tune.compare.pairing import PairedAnswers, partners_of
+from moe_tune.compare.routing_summary import RoutingSummary, routing_shift, summarise_routing
 from moe_tune.compare.runs import (
     Run,
     evaluation_command,
@@ -20,8 +22,8 @@ from moe_tune.compare.runs import (
 from moe_tune.compare.subjects import SubjectDifferences, subject_differences
 from moe_tune.compare.text import Texts, compare_texts
 from moe_tune.data.question import one_letter
-from moe_tune.stats.decision import decide
-from moe_tune.stats.paired import PairedResult, compare_paired
+from moe_tune.stats.letter_quality import LetterQuality
+from moe_tune.stats.paired import PairedResult
 
 FEWEST = 10
 """From this many answers on it is said that all are one letter."""
@@ -36,9 +38,13 @@ class Arm:
         manifest: Manifest of its first run: head, scope, layers, trainable parameters.
         runs: Names of its run directories, by seed.
         results: Paired result by split; the baseline's compare it with itself.
-        p_holm: Exact p value by split, corrected after Holm over the arms.
+        p_holm: The results' p value by split, corrected after Holm over the arms.
         subjects: Differences by subject, by split.
         routing: Routing at the answer position, by split.
+        letters: Calibration and letter bias by split, mean over seeds; ``None`` without log-probabilities.
+        shift: By split, which share of the routed slots go to other experts than the baseline's, 0 to 1.
+        flips: By split, the questions that the median seed gained or lost.
+        bootstrap: By split, the 95 % interval of the paired cluster bootstrap, where it was asked for.
     """
 
     name: str
@@ -48,6 +54,10 @@ class Arm:
     p_holm: dict[str, float]
     subjects: dict[str, SubjectDifferences | None]
     routing: dict[str, RoutingSummary | None]
+    letters: dict[str, LetterQuality | None]
+    shift: dict[str, float | None]
+    flips: dict[str, pd.DataFrame]
+    bootstrap: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,6 +70,7 @@ class Comparison:
         arms: The arms by name, the baseline first.
         notes: In what the base models of the runs differ, or may differ, and which runs gave one letter to all
             questions, in sentences.
+        openings: By test split, how often it was opened.
         texts: Losses on each text that all runs read, by arm.
     """
 
@@ -67,6 +78,7 @@ class Comparison:
     splits: dict[str, str]
     arms: dict[str, Arm]
     notes: tuple[str, ...] = ()
+    openings: dict[str, Openings] = field(default_factory=dict)
     texts: Texts = field(default_factory=dict)
 
     @property
@@ -81,11 +93,25 @@ class Comparison:
 
 
 def compare_arms(
-    arms: Mapping[str, list[Run]], baseline: str, splits: Mapping[str, str] | None = None, protocols: Sequence[str] = ()
+    arms: Mapping[str, list[Run]],
+    baseline: str,
+    splits: Mapping[str, str] | None = None,
+    protocols: Sequence[str] = (),
+    *,
+    bootstrap: bool = False,
 ) -> Comparison:
     """Compare every arm with the baseline, question by question.
 
-    A baseline with one run serves every seed; with several it is paired seed by seed.
+    A baseline with one run serves every seed; with several it is paired seed by seed. A decision counts after Holm's
+    correction for the number of arms.
+
+    Args:
+        arms: The runs of each arm.
+        baseline: The arm all others are compared with.
+        splits: Split name to label, the primary first; ``None`` for all test splits.
+        protocols: Splits that are wordings of one test; without, those of the same questions under three or more
+            protocols.
+        bootstrap: Whether to add the interval of the paired cluster bootstrap.
 
     Raises:
         DataError: Runs answered different questions or were asked in different ways, lack a split, have no baseline
@@ -103,19 +129,29 @@ def compare_arms(
         for run in everyone:
             require_same_measurement(reference[0], run, split)
             require_same_items(reference[0], run, split)
-    built = {
-        name: _build_arm(name, arms[name], _partners(reference, name, arms[name]), chosen, protocols, name == baseline)
+    paired = {
+        name: {split: PairedAnswers(arms[name], partners_of(reference, name, arms[name]), split) for split in chosen}
         for name in (baseline, *(name for name in arms if name != baseline))
     }
-    ordered = {name: sorted(arms[name], key=lambda run: run.seed) for name in built}
-    texts, told = compare_texts(ordered, {name: _partners(reference, name, runs) for name, runs in ordered.items()})
+    challengers = [name for name in paired if name != baseline]
+    wordings = list(protocols) or asked_in_several_ways(reference[0], chosen)
+    built = {}
+    corrections = {split: holm({name: paired[name][split].result for name in challengers}) for split in chosen}
+    for name, by_split in paired.items():
+        if name == baseline:
+            results = {split: replace(one.result, decision="baseline", note="") for split, one in by_split.items()}
+            built[name] = _build_arm(name, arms[name], by_split, results, {}, reference[0])
+            continue
+        corrected = {split: corrections[split][name] for split in chosen}
+        results = decided_together({split: one.result for split, one in by_split.items()}, corrected, wordings)
+        built[name] = _build_arm(name, arms[name], by_split, results, corrected, reference[0])
+        if bootstrap:
+            built[name].bootstrap.update({split: one.bootstrap() for split, one in by_split.items()})
+    ordered = {name: sorted(arms[name], key=lambda run: run.seed) for name in paired}
+    texts, told = compare_texts(ordered, {name: partners_of(reference, name, runs) for name, runs in ordered.items()})
     notes = (*_base_notes(reference[0], everyone), *_one_letter_notes(everyone, chosen), *told)
-    comparison = Comparison(baseline, chosen, built, notes, texts)
-    for split in chosen if comparison.challengers else ():
-        p_values = [arm.results[split].p for arm in comparison.challengers]
-        for arm, p in zip(comparison.challengers, multipletests(p_values, method="holm")[1], strict=True):
-            arm.p_holm[split] = float(p)
-    return comparison
+    opened = {split: openings(everyone, split) for split in chosen if split.startswith("test")}
+    return Comparison(baseline, chosen, built, notes, opened, texts)
 
 
 def _one_letter_notes(runs: list[Run], splits: Mapping[str, str]) -> tuple[str, ...]:
@@ -136,48 +172,29 @@ def _base_notes(reference: Run, runs: list[Run]) -> tuple[str, ...]:
 def _build_arm(
     name: str,
     runs: list[Run],
-    partners: list[Run],
-    splits: Mapping[str, str],
-    protocols: Sequence[str],
-    is_baseline: bool,
+    paired: Mapping[str, PairedAnswers],
+    results: dict[str, PairedResult],
+    corrected: Mapping[str, tuple[float, float]],
+    reference: Run,
 ) -> Arm:
     runs = sorted(runs, key=lambda run: run.seed)
-    seeds, results, subjects = [run.seed for run in runs], {}, {}
-    for split in splits:
-        hashes, topics = (list(runs[0].questions[split][name]) for name in ("content_hash", "subject"))
-        arm_SQ, baseline_SQ = _correct(runs, split), _correct(partners, split)
-        results[split] = compare_paired(baseline_SQ, arm_SQ, hashes, topics, seeds)
-        diff_SQ = arm_SQ.astype(np.float64) - baseline_SQ
-        subjects[split] = None if is_baseline else subject_differences(diff_SQ, topics)
-    diffs = [results[split].diff for split in protocols]
-    for split, result in results.items():
-        if is_baseline:
-            results[split] = replace(result, decision="baseline", note="")
-        elif split in protocols:
-            word, note = decide(result.ci95, result.ci90, result.midp, len(seeds), diffs)
-            results[split] = replace(result, decision=word, note=note)
-    routing = {split: summarise_routing([run.routing[split] for run in runs]) for split in splits}
-    names = tuple(run.path.resolve().name for run in runs)
-    return Arm(name, runs[0].manifest, names, results, dict.fromkeys(splits, 1.0), subjects, routing)
-
-
-def _correct(runs: list[Run], split: str) -> NDArray[np.bool_]:
-    return np.stack(
-        [(run.questions[split]["prediction"] == run.questions[split]["gold"]).to_numpy(dtype=bool) for run in runs]
+    is_baseline = all(result.decision == "baseline" for result in results.values())
+    routing = {split: summarise_routing([run.routing[split] for run in runs]) for split in results}
+    before = {split: summarise_routing([reference.routing[split]]) for split in results}
+    return Arm(
+        name=name,
+        manifest=runs[0].manifest,
+        runs=tuple(run.path.resolve().name for run in runs),
+        results=results,
+        p_holm={split: corrected[split][0] if split in corrected else 1.0 for split in results},
+        subjects={
+            s: None if is_baseline else subject_differences(one.diff_SQ, one.topics) for s, one in paired.items()
+        },
+        routing=routing,
+        letters={split: arm_quality(runs, split) for split in results},
+        shift={split: routing_shift(before[split], routing[split]) for split in results},
+        flips={split: pd.DataFrame() if is_baseline else flipped(*one.pair) for split, one in paired.items()},
     )
-
-
-def _partners(reference: list[Run], name: str, runs: list[Run]) -> list[Run]:
-    if len(reference) == 1:
-        return reference
-    by_seed = {run.seed: run for run in reference}
-    missing = sorted(run.seed for run in runs if run.seed not in by_seed)
-    if missing:
-        raise DataError(
-            f"expected a baseline run for each seed of {name!r} but got none for {missing}; the baseline has "
-            f"{sorted(by_seed)}. Hint: run the baseline with these seeds, or give a single baseline run."
-        )
-    return [by_seed[seed] for seed in sorted(run.seed for run in runs)]
 
 
 def _choose_splits(runs: list[Run], wanted: Mapping[str, str] | None) -> dict[str, str]:

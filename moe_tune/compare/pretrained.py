@@ -12,7 +12,7 @@ from moe_tune.compare.setting import setting_of
 from moe_tune.runs.answers import BASE, base_routing_file, questions_file, tested_questions_file
 
 
-def compare_with_pretrained(path: Path, out: Path) -> Comparison:
+def compare_with_pretrained(path: Path, out: Path, *, bootstrap: bool = False) -> Comparison:
     """Compare a finished run with the pretrained router and write the comparison's files.
 
     Raises:
@@ -20,7 +20,7 @@ def compare_with_pretrained(path: Path, out: Path) -> Comparison:
     """
     run = load_run(path)
     arms = {PRETRAINED: [pretrained(run)], run.name: [_as_tested(run)]}
-    comparison = compare_arms(arms, PRETRAINED)
+    comparison = compare_arms(arms, PRETRAINED, bootstrap=bootstrap)
     title = f"{run.name} and the pretrained router"
     write_comparison(comparison, out, title=title, provenance=setting_of(arms, comparison))
     return comparison

@@ -9,15 +9,15 @@ import pandas as pd
 
 from moe_tune.base.published import published
 from moe_tune.compare.arms import group_arms
-from moe_tune.compare.charts import entropy_charts, forest_chart, subject_chart, usage_charts
-from moe_tune.compare.columns import further, headline, wide
+from moe_tune.compare.charts import entropy_charts, forest_chart, shift_chart, subject_chart, usage_charts
+from moe_tune.compare.columns import answers, further, headline, wide
 from moe_tune.compare.comparison import Comparison, compare_arms
 from moe_tune.compare.routing_summary import RoutingSummary, summarise_routing
 from moe_tune.compare.runs import load_run
 from moe_tune.compare.setting import setting_of
-from moe_tune.compare.table import render_csv, render_markdown, summarise
+from moe_tune.compare.table import render_csv, render_flips, render_markdown, summarise
 from moe_tune.compare.text import text_tables
-from moe_tune.compare.words import described, method_line, routing_line, subject_note, verdict
+from moe_tune.compare.words import described, method_line, openings_line, routing_line, subject_note, verdict
 from moe_tune.reports.chart import Chart
 from moe_tune.reports.one_line import one_line
 from moe_tune.reports.page import render_page
@@ -27,10 +27,10 @@ FEW_SUBJECTS = 12
 """With more, the figures by subject are folded but for the first."""
 
 
-def compare_runs(baseline: Path, runs: list[Path], out: Path) -> Comparison:
+def compare_runs(baseline: Path, runs: list[Path], out: Path, *, bootstrap: bool = False) -> Comparison:
     """Compare finished runs with a baseline run and write the comparison's files.
 
-    They are ``report.html``, ``table.md``, ``table.tex``, ``table.csv`` and ``summary.json``.
+    They are ``report.html``, ``table.md``, ``table.tex``, ``table.csv``, ``flips.csv`` and ``summary.json``.
 
     Raises:
         DataError: A run is incomplete, or the runs answered different questions.
@@ -39,7 +39,7 @@ def compare_runs(baseline: Path, runs: list[Path], out: Path) -> Comparison:
     arms = group_arms(list(loaded.values()))
     first = loaded[baseline.resolve()]
     name = next(name for name, members in arms.items() if first in members)
-    comparison = compare_arms(arms, name)
+    comparison = compare_arms(arms, name, bootstrap=bootstrap)
     known = pretrained_routing(loaded, comparison.primary)
     setting = setting_of(arms, comparison)
     write_comparison(comparison, out, title=f"Comparison with {name}", provenance=setting, pretrained=known)
@@ -69,6 +69,7 @@ def write_comparison(
         "table.md": f"{opening}\n\n{render_markdown(comparison)}",
         "table.tex": wide(comparison).latex(),
         "table.csv": render_csv(comparison),
+        "flips.csv": render_flips(comparison),
         "summary.json": json.dumps(about | summarise(comparison), indent=2, allow_nan=False) + "\n",
     }
     for name, text in files.items():
@@ -89,6 +90,8 @@ def render_report(
     charts: dict[str, Chart] = entropy_charts(comparison, primary, pretrained)
     forest = {f"forest-{split}": label for split, label in comparison.splits.items()} if arms else {}
     charts |= {f"forest-{split}": forest_chart(comparison, split) for split in comparison.splits if arms}
+    if (shift := shift_chart(comparison, primary)) is not None:
+        charts["shift"] = shift
     subjects, usage = [], []
     for place, arm in enumerate(arms):
         if (found := arm.subjects[primary]) is not None:
@@ -110,6 +113,8 @@ def render_report(
             {
                 "label": label,
                 "table": headline(comparison) if split == primary else further(comparison, split),
+                "answers": answers(comparison, split),
+                "opened": openings_line(comparison, split),
                 "verdict": verdict(comparison, split),
                 "method": method_line(comparison, split),
             }
@@ -122,6 +127,7 @@ def render_report(
         subjects=subjects,
         entropy=[name for name in charts if name.startswith("entropy")],
         usage=usage,
+        shift=shift is not None,
         about=[described(comparison, arm) for arm in comparison.arms.values()],
         provenance={key.replace("_", " "): one_line(value) for key, value in (provenance or {}).items()},
     )

@@ -72,3 +72,18 @@ def summarise_routing(tables: Sequence[pd.DataFrame]) -> RoutingSummary | None:
         never_bound=never_bound(tokens, counts[0].size),
         tokens=tokens,
     )
+
+
+def routing_shift(before: RoutingSummary | None, after: RoutingSummary | None) -> float | None:
+    """Return which share of routed slots must go to other experts for one usage to become the other, 0 to 1.
+
+    Formula, u the usage of a layer divided by its sum: ``mean_l sum_e |u_le - u'_le| / 2``. A lower bound of the share
+    of slots that changed, as changes that cancel over questions are not seen.
+
+    Returns:
+        ``None`` where either was not recorded, or they have other layers or experts.
+    """
+    if before is None or after is None or before.usage_LE.shape != after.usage_LE.shape:
+        return None
+    first_LE, second_LE = (one.usage_LE / one.usage_LE.sum(axis=1, keepdims=True) for one in (before, after))
+    return float(np.abs(first_LE - second_LE).sum(axis=1).mean() / 2)

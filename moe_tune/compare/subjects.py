@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.stats import chi2, norm
 
+from moe_tune.stats.decision import FEWEST_SEEDS
+
 
 @dataclass(frozen=True, slots=True)
 class SubjectDifferences:
@@ -35,7 +37,8 @@ def subject_differences(diff_SQ: NDArray[np.float64], subjects: list[str]) -> Su
     """Pool the subjects' differences towards their mean as far as their noise suggests.
 
     Formula: ``D_j* = mu + tau^2 / (tau^2 + SE_j^2) (D_j - mu)`` with
-    ``SE_j^2 = (n_j pi_j + pi) / (n_j + 1) / n_j``, pi the discordance; tau by restricted maximum likelihood.
+    ``SE_j^2 = (n_j pi_j + pi) / (n_j + 1) / n_j``, pi the discordance, and from five seeds on their spread within the
+    subject, ``sd(D_js)^2 / S``, added to it; tau by restricted maximum likelihood.
 
     Returns:
         ``None`` with fewer than three subjects or no discordant question.
@@ -52,6 +55,9 @@ def subject_differences(diff_SQ: NDArray[np.float64], subjects: list[str]) -> Su
     diff_J = np.bincount(subject_Q, weights=diff_SQ.mean(axis=0)) / n_J
     discordant_J = np.bincount(subject_Q, weights=(diff_SQ != 0).mean(axis=0))
     var_J = (discordant_J + discordance) / (n_J + 1) / n_J
+    if len(diff_SQ) >= FEWEST_SEEDS:
+        diff_SJ = np.stack([np.bincount(subject_Q, weights=row) for row in diff_SQ]) / n_J
+        var_J = var_J + diff_SJ.var(axis=0, ddof=1) / len(diff_SQ)
 
     tau2 = _restricted_variance(diff_J, var_J)
     weight_J = 1 / (tau2 + var_J)

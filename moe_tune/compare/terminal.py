@@ -7,7 +7,7 @@ from rich.text import Text
 from moe_tune.compare.columns import MARKS, marks_of, narrow, routing
 from moe_tune.compare.comparison import Comparison
 from moe_tune.compare.text import text_tables
-from moe_tune.compare.words import method_line, routing_line, verdict
+from moe_tune.compare.words import method_line, openings_line, routing_line, verdict
 
 
 def render_terminal(comparison: Comparison) -> Group:
@@ -22,7 +22,8 @@ def render_terminal(comparison: Comparison) -> Group:
     results = [result for arm in comparison.arms.values() for result in arm.results.values()]
     seen = {mark for result in results for mark in marks_of(result.note)}
     footnotes = [f"{mark} {text} " for mark, text in MARKS.values() if mark in seen]
-    last = ["".join(footnotes) + routing_line(comparison), *comparison.notes]
+    opened = [line for split in comparison.splits if (line := openings_line(comparison, split))]
+    last = ["".join(footnotes) + routing_line(comparison), *comparison.notes, *opened]
     texts: list[Table | Text] = []
     for table, method in text_tables(comparison.texts, comparison.baseline):
         texts += [Text(), table.terminal(), Text(method, style="dim")]

@@ -9,8 +9,9 @@ import numpy as np
 from moe_tune.base.errors import DataError
 from moe_tune.compare.runs import Run
 from moe_tune.reports.table import Cell, Column, Table, interval, numbers, words
+from moe_tune.stats.bootstrap import DRAWS
 from moe_tune.stats.ratios import Floats
-from moe_tune.stats.text_loss import DRAWS, MARGIN, TextResult, compare_text
+from moe_tune.stats.text_loss import MARGIN, TextResult, compare_text
 
 TONES = {"kept": "good", "harmed": "bad", "open": "open"}
 

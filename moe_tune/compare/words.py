@@ -5,7 +5,8 @@ from typing import Any
 from moe_tune.compare.columns import points
 from moe_tune.compare.comparison import Arm, Comparison
 from moe_tune.reports.one_line import one_line
-from moe_tune.reports.table import interval
+from moe_tune.reports.table import interval, p_value
+from moe_tune.stats.decision import CORRECTED_AWAY, FEWEST_SEEDS
 from moe_tune.stats.paired import PairedResult
 from moe_tune.stats.standard_error import FEW_CLUSTERS
 
@@ -19,9 +20,28 @@ def method_line(comparison: Comparison, split: str) -> str:
     return (
         f"{comparison.splits[split]}: n = {result.n:,} paired questions in {result.clusters:,} clusters of "
         f"equal content; difference to {comparison.baseline}, averaged over seeds ({', '.join(map(str, seeds))}); "
-        f"95 % interval: {result.interval_method}; p: exact McNemar test, two-sided"
-        f"{', median seed' if several else ''}, not corrected for the number of arms."
+        f"95 % interval: {result.interval_method}; p: {result.test}{', median seed' if several else ''}"
+        f"{_correction(comparison)}."
     )
+
+
+def openings_line(comparison: Comparison, split: str) -> str:
+    """Return how often a split's test was opened before anybody wrote about it; empty where none was."""
+    known = comparison.openings.get(split)
+    if known is None:
+        return ""
+    unknown = f" Openings unknown: {', '.join(known.unknown)}." if known.unknown else ""
+    if not known.count:
+        return unknown.strip()
+    times = "once" if known.count == 1 else f"{known.count:,} times"
+    least = [known.corrected(arm.results[split].p) for arm in comparison.challengers]
+    best = f"; the smallest p times this number is {p_value(min(least))}" if least and known.count > 1 else ""
+    return f"{comparison.splits[split]}: this test (content {known.test}) was opened {times}{best}.{unknown}"
+
+
+def _correction(comparison: Comparison) -> str:
+    count = len(comparison.challengers)
+    return f"; decisions after Holm's correction for {count} arms" if count > 1 else ""
 
 
 def verdict(comparison: Comparison, split: str) -> str:
@@ -36,9 +56,9 @@ def verdict(comparison: Comparison, split: str) -> str:
         "inconclusive": "Not shown to help or harm, inconclusive: {}.",
     }
     sentences = [text.format(", ".join(groups[word])) for word, text in said.items() if word in groups]
-    count, decided = len(comparison.challengers), [*groups.get("improved", []), *groups.get("worse", [])]
-    doubtful = [arm.name for arm in comparison.challengers if arm.name in decided and arm.p_holm[split] >= 0.05]
-    if doubtful and count > 1:
+    doubtful = [arm.name for arm in comparison.challengers if CORRECTED_AWAY in arm.results[split].note]
+    if doubtful:
+        count = len(comparison.challengers)
         sentences.append(f"No longer significant after Holm's correction for {count} arms: {', '.join(doubtful)}.")
     return " ".join(sentences) or "There is only the baseline."
 
@@ -98,8 +118,11 @@ def _caveats(result: PairedResult) -> list[str]:
     caveats = []
     if len(result.seeds) == 1:
         caveats.append("One seed: the result speaks of this router only, not of the recipe that made it.")
-    elif len(result.seeds) < 5:
-        caveats.append(f"{len(result.seeds)} seeds: too few to judge the spread between seeds; five are the minimum.")
+    elif len(result.seeds) < FEWEST_SEEDS:
+        caveats.append(
+            f"{len(result.seeds)} seeds: the result speaks of these routers only; a decision about the recipe needs "
+            f"{FEWEST_SEEDS}."
+        )
     if result.clusters < FEW_CLUSTERS:
         caveats.append(f"Only {result.clusters} different questions: the interval is rough.")
     if result.design_effect > 1.5:

@@ -26,6 +26,11 @@ def tensor_hashes(model: nn.Module, without: Set[int] = frozenset()) -> dict[str
         for name, value in [*model.named_parameters(), *model.named_buffers()]
         if id(value) not in without
     }
+    return hashes_of(tensors)
+
+
+def hashes_of(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return sha256 of each tensor by name."""
     with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:  # hashing lets other threads run
         return dict(zip(tensors, pool.map(_sha256, tensors.values()), strict=True))
 

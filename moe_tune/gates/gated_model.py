@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from moe_tune.base.errors import ConfigError, ModelError
 from moe_tune.base.replaced import replaced
-from moe_tune.gates.frozen import fingerprint, refuse_to_save, tensor_hashes
+from moe_tune.gates.frozen import fingerprint, hashes_of, refuse_to_save, tensor_hashes
 from moe_tune.gates.head_state import copy_state, head_state
 from moe_tune.gates.layer_view import LayerView
 from moe_tune.gates.session import RoutingDtype, Session
@@ -311,6 +311,11 @@ class GatedModel:
     def fingerprint(self) -> str:
         """One hash over ``hashes_at_load``."""
         return fingerprint(self.hashes_at_load)
+
+    @property
+    def all_weights(self) -> str:
+        """One hash over the base model at load and all that was put on it, as it is now."""
+        return fingerprint(self.hashes_at_load | hashes_of(self.state()))
 
     def prove_frozen(self) -> int:
         """Hash every frozen tensor again, refuse any that is not what it was at load, and return how many there are."""

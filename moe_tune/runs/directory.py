@@ -8,6 +8,8 @@ import os
 import platform
 import shutil
 import uuid
+from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -16,8 +18,10 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
+from moe_tune.base.commit import git_commit
 from moe_tune.base.locks import WorkLock
 from moe_tune.base.published import published, require_writable, tidied, write_json
+from moe_tune.runs.ledger import OpenedTest, record
 
 VERSIONED = ("moe-tune", "torch", "lightning", "transformers", "peft", "datasets", "torchmetrics", "wandb")
 NOT_IDENTITY = ("runs_root", "name", "test_after_fit")
@@ -131,14 +135,25 @@ class RunDirectory:
             return
         write_json(self.path / "manifest.json", {**self.manifest, **values})
 
-    def record_opening(self, split: str, questions: int) -> None:
-        """Append to the ledger of the runs' folder that a test split was evaluated."""
+    def record_opening(self, read: OpenedTest, config: Mapping[str, Any] | None = None) -> None:
+        """Record in the ledger that a test's answers were read, and keep a copy in the run.
+
+        Args:
+            read: What was read.
+            config: The resolved configuration; ``None`` takes the run's own.
+        """
         if rank_zero_only.rank:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        entry = {"time": now(), "run": self.path.name, "split": split, "questions": questions}
-        with (self.path.parent / "test_ledger.jsonl").open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps(entry) + "\n")
+        own = self.path / "config.yaml"
+        if config is None:
+            config = yaml.safe_load(own.read_text(encoding="utf-8")) if own.is_file() else {}
+        about = {
+            "config": identity(dict(config)),
+            "commit": git_commit(Path.cwd()),
+            "run": self.path.name,
+            "time": now(),
+        }
+        record(asdict(read) | about, self.path if self.path.is_dir() else None)
 
 
 def identity(config: dict[str, Any]) -> str:

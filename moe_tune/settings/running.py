@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 from moe_tune.base.errors import ConfigError, MoeTuneError
 from moe_tune.data.module import QuizDataModule
 from moe_tune.runs.agent import record_end, stopped_by_sweep
+from moe_tune.runs.ledger import require_ledger
 from moe_tune.runs.metrics_file import MetricsFile
 from moe_tune.settings.command import Command
 from moe_tune.settings.ending import against_pretrained, fit_ending, tell
@@ -63,6 +64,7 @@ def run(
     place = place_of(command)
     with _taken(command, place) as start:
         if start is not None:
+            _refuse_a_closed_test(command)
             model, data, trainer = _made(command, place, workbench, watchers)
             if command.subcommand == "fit":
                 _fit(command, place, model, data, trainer, start.checkpoint)
@@ -73,6 +75,23 @@ def run(
                 if place.directory.manifest.get("status") == "started":
                     place.directory.update_manifest(status="evaluated")
     return Ran(place.directory.path, before=start is None)
+
+
+def _refuse_a_closed_test(command: Command) -> None:
+    """Refuse to begin where a test would be read that the ledger cannot record, or that is only tried."""
+    settings = command.settings
+    reads = {"fit": settings.get("test_after_fit"), "test": True, "predict": True}
+    if not reads.get(str(command.subcommand)):
+        return
+    if settings.trainer.fast_dev_run:
+        if command.subcommand == "fit":  # it ends before its test
+            return
+        raise ConfigError(
+            f"expected all questions of a test but got fast_dev_run, which reads a few (trainer.fast_dev_run of "
+            f"{command.subcommand}). Hint: try it on the validation split: `validate`."
+        )
+    if not rank_zero_only.rank:
+        require_ledger()
 
 
 @contextmanager

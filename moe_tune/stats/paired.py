@@ -8,13 +8,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from moe_tune.base.errors import DataError
-from moe_tune.stats.decision import Word, decide
+from moe_tune.stats.decision import FEWEST_SEEDS, MARGIN, Word, decide
 from moe_tune.stats.mcnemar import mcnemar
+from moe_tune.stats.power import smallest_detectable
 from moe_tune.stats.standard_error import (
     FEW_CLUSTERS,
+    cluster_p,
     cluster_se,
     cluster_sums,
     critical_value,
+    equivalence_p,
     macro_sums,
     paired_se,
     total_se,
@@ -34,16 +37,18 @@ class PairedResult:
         baseline_accuracy: Share the baseline answered correctly.
         accuracy: The same of the arm, mean over seeds.
         diff: ``accuracy - baseline_accuracy``.
-        se: Standard error over clusters and seeds.
+        se: Standard error over clusters and, from five seeds on, over seeds.
         df: Its degrees of freedom.
         ci95: 95 % interval of ``diff``.
         ci90: 90 % interval of ``diff``, for the equivalence test; where no cluster changed, the exact binomial bound on
             the share that does, which is under one point from 299 different questions on.
-        p: Exact McNemar test of the median seed, two-sided.
-        midp: Mid-p McNemar test of the median seed.
+        p: Exact McNemar test of the median seed, two-sided; where content repeats, the cluster-robust test.
+        midp: Mid-p McNemar test of the median seed; where content repeats, the cluster-robust test.
+        p_equivalence: Two one-sided tests that ``diff`` lies within one point around 0.
         n01: Questions only the median seed's run answered correctly.
         n10: Questions only the baseline answered correctly against it.
         discordance: Share of (question, seed) pairs on which arm and baseline differ.
+        detectable: Smallest difference that as many questions with this discordance find in 80 % of cases at 5 %.
         se_paired: Standard error that takes the questions as independent.
         design_effect: Squared ratio of the cluster-robust to that standard error.
         macro_diff: Mean of the subjects' differences; ``None`` with fewer than two subjects.
@@ -66,9 +71,11 @@ class PairedResult:
     ci90: tuple[float, float]
     p: float
     midp: float
+    p_equivalence: float
     n01: int
     n10: int
     discordance: float
+    detectable: float
     se_paired: float
     design_effect: float
     macro_diff: float | None
@@ -83,8 +90,15 @@ class PairedResult:
     def interval_method(self) -> str:
         """How the interval was made."""
         quantile = "t" if self.clusters >= FEW_CLUSTERS else "wild cluster bootstrap"
-        over_seeds = " and spread over seeds" if len(self.seeds) > 1 else ""
+        few = " over questions, of these routers only" if len(self.seeds) > 1 else ""
+        over_seeds = " and spread over seeds" if len(self.seeds) >= FEWEST_SEEDS else few
         return f"{quantile} with cluster-robust standard error{over_seeds}"
+
+    @property
+    def test(self) -> str:
+        """How the p value was made."""
+        name = "exact McNemar test" if self.clusters == self.n else "cluster-robust test, as content repeats"
+        return f"{name}, two-sided"
 
     @property
     def method(self) -> str:
@@ -93,7 +107,8 @@ class PairedResult:
         return (
             f"n = {self.n:,} paired questions in {self.clusters:,} clusters of equal content, "
             f"seed{'s' if several else ''} {', '.join(map(str, self.seeds))}; 95 % interval: {self.interval_method}; "
-            f"p: exact McNemar test, two-sided, seed {self.median_seed}{' (the median one)' if several else ''}."
+            f"p: {self.test}, seed {self.median_seed}{' (the median one)' if several else ''}; smallest difference "
+            f"found in 80 % of cases: {100 * self.detectable:.2f} points."
         )
 
 
@@ -107,7 +122,7 @@ def compare_paired(
     """Compare the runs of one arm with the baseline, question by question.
 
     Formula: ``D = mean_i mean_s (b_is - a_is)``; its interval is ``D +- t_df SE`` with the standard error of
-    ``total_se``, never beyond -1 to 1.
+    ``total_se``, never beyond -1 to 1; below five seeds with that of the clusters alone.
 
     Args:
         baseline_SQ: Whether the baseline was right; one row for all seeds, or one per seed.
@@ -141,7 +156,12 @@ def compare_paired(
         # share of clusters may change elsewhere.
         share = 1 - 0.05 ** (1 / len(sums_C))
         ci90 = (-share, share)
+        p_equivalence = float((1 - MARGIN) ** len(sums_C))
+    else:
+        p_equivalence = equivalence_p(diff, se, df, MARGIN)
     se_paired = paired_se(diff_Q)
+    design_effect = (cluster_se(sums_C) / se_paired) ** 2 if se_paired > 0 else 1.0
+    discordance = float(np.mean(diff_SQ != 0))
     macro_diff, macro_ci95 = _macro(diff_SQ, cluster_Q, subjects)
 
     # The lower median; among seeds that tie, the lowest.
@@ -149,6 +169,9 @@ def compare_paired(
     n01 = int(np.sum(diff_SQ[median] > 0))
     n10 = int(np.sum(diff_SQ[median] < 0))
     p, midp = mcnemar(n01, n10)
+    if len(sums_C) < len(diff_Q):
+        # McNemar's test takes questions as independent: with each of them four times it rejects 30 % of true nulls.
+        p = midp = cluster_p(float(diff_S[median]), cluster_sums(diff_SQ[median], cluster_Q))
     decision, note = decide(ci95, ci90, midp, len(sorted_seeds))
     return PairedResult(
         n=len(diff_Q),
@@ -162,11 +185,13 @@ def compare_paired(
         ci90=ci90,
         p=p,
         midp=midp,
+        p_equivalence=p_equivalence,
         n01=n01,
         n10=n10,
-        discordance=float(np.mean(diff_SQ != 0)),
+        discordance=discordance,
+        detectable=smallest_detectable(len(diff_Q), discordance, design_effect or 1.0),
         se_paired=se_paired,
-        design_effect=(cluster_se(sums_C) / se_paired) ** 2 if se_paired > 0 else 1.0,
+        design_effect=design_effect,
         macro_diff=macro_diff,
         macro_ci95=macro_ci95,
         seeds=sorted_seeds,
@@ -180,7 +205,9 @@ def compare_paired(
 def _interval(
     level: float, diff: float, sums_C: NDArray[np.float64], diff_S: NDArray[np.float64]
 ) -> tuple[float, float, tuple[float, float]]:
-    se, df = total_se(cluster_se(sums_C), len(sums_C), diff_S)
+    # Below five seeds there is no interval over seeds: this one speaks of the routers at hand.
+    spread_S = diff_S if len(diff_S) >= FEWEST_SEEDS else diff_S.mean(keepdims=True)
+    se, df = total_se(cluster_se(sums_C), len(sums_C), spread_S)
     reach = critical_value(level, df, sums_C) * se
     return se, df, (max(-1.0, diff - reach), min(1.0, diff + reach))
 

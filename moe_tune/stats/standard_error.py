@@ -66,6 +66,20 @@ def cluster_reach(influence_Q: NDArray[np.float64], cluster_Q: NDArray[np.intp] 
     return float(student.ppf(0.975, clusters - 1)) * cluster_se(influence_C), clusters
 
 
+def equivalence_p(diff: float, se: float, df: float, margin: float) -> float:
+    """Return the p value of two one-sided t tests that a difference lies within a margin around 0.
+
+    Reference:
+        Schuirmann, 1987, "A comparison of the two one-sided tests procedure and the power approach", Journal of
+        Pharmacokinetics and Biopharmaceutics 15(6).
+
+    Example:
+        >>> round(equivalence_p(0.0, 0.005, 1000, 0.01), 4)
+        0.0229
+    """
+    return float(student.sf((margin - abs(diff)) / se, df))
+
+
 def total_se(se_clusters: float, clusters: int, diff_S: NDArray[np.float64]) -> tuple[float, float]:
     """Return the standard error over questions and seeds together, and its degrees of freedom.
 
@@ -94,19 +108,39 @@ def critical_value(level: float, df: float, sums_C: NDArray[np.float64]) -> floa
     quantile = float(student.ppf((1 + level) / 2, df))
     if len(sums_C) >= FEW_CLUSTERS:
         return quantile
-    return max(quantile, _wild_quantile(level, sums_C))
+    return max(quantile, float(np.quantile(_wild_t(sums_C), level)))
+
+
+def cluster_p(diff: float, sums_C: NDArray[np.float64]) -> float:
+    """Return the two-sided p value of a mean difference whose questions come in clusters of equal content.
+
+    Formula: ``P[|t_{C-1}| >= |D| / SE_c]``; with few clusters the larger of it and the wild cluster bootstrap's; where
+    nothing spreads, the sign test over clusters, ``2 / 2^C``.
+
+    Args:
+        diff: Mean difference D.
+        sums_C: Influence of each cluster, as ``cluster_sums`` gives it.
+    """
+    clusters, se = len(sums_C), cluster_se(sums_C)
+    if diff == 0:
+        return 1.0
+    if se == 0:
+        return float(min(1.0, 2 * 0.5**clusters))
+    t = abs(diff) / se
+    p = 2 * float(student.sf(t, clusters - 1))
+    return p if clusters >= FEW_CLUSTERS else max(p, float(np.mean(_wild_t(sums_C) >= t)))
 
 
 def _sum_by(group_Q: NDArray[np.intp], value_Q: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.bincount(group_Q, weights=value_Q), dtype=np.float64)
 
 
-def _wild_quantile(level: float, sums_C: NDArray[np.float64], draws: int = 9_999) -> float:
-    """Quantile of |t*| when every cluster's influence keeps its size and takes a random sign (Cameron et al., 2008)."""
+def _wild_t(sums_C: NDArray[np.float64], draws: int = 9_999) -> NDArray[np.float64]:
+    """Draw |t*|: every cluster's influence keeps its size and takes a random sign (Cameron et al., 2008)."""
     clusters = len(sums_C)
     sign_BC = np.random.default_rng(0).choice(np.array([-1.0, 1.0]), size=(draws, clusters))
     drawn_BC = sign_BC * sums_C
     shift_B = drawn_BC.sum(axis=1)
     spread_B = np.sqrt(clusters / (clusters - 1) * np.sum((drawn_BC - shift_B[:, None] / clusters) ** 2, axis=1))
-    t_B = np.divide(np.abs(shift_B), spread_B, out=np.zeros(draws), where=spread_B > 0)
-    return float(np.quantile(t_B, level))
+    t_B: NDArray[np.float64] = np.divide(np.abs(shift_B), spread_B, out=np.zeros(draws), where=spread_B > 0)
+    return t_B

@@ -8,14 +8,11 @@ import numpy as np
 import pandas as pd
 
 from moe_tune.base.errors import DataError
+from moe_tune.stats.bootstrap import DRAWS, ratio_bootstrap
 from moe_tune.stats.ratios import Counts, Floats
 
 MARGIN = 1.01
 """The perplexity ratio up to which text counts as kept."""
-DRAWS, SEED = 10_000, 0
-"""Bootstrap draws, and their seed."""
-IN_MEMORY = 2_000_000
-"""Drawn documents that are in memory at a time."""
 
 Kept = Literal["kept", "harmed", "open"]
 """Whether the perplexity ratio is at most ``MARGIN``, above it, or not shown to be either (one-sided, 5 % each)."""
@@ -60,12 +57,12 @@ def compare_text(
     tokens_D: Counts,
     clusters: Sequence[str] | None = None,
     draws: int = DRAWS,
-    seed: int = SEED,
+    seed: int = 0,
 ) -> TextResult:
     """Compare the losses of an arm with those of the baseline, document by document.
 
-    Formula: ``D = sum_d mean_s (a_sd - b_sd) / sum_d n_d``, perplexity ratio ``exp(D)``; the intervals are percentiles
-    of D over documents drawn with replacement, of equal content together. They speak of these seeds' routers.
+    Formula: ``D = sum_d mean_s (a_sd - b_sd) / sum_d n_d``, perplexity ratio ``exp(D)``; the intervals are those of
+    D over documents drawn with replacement, of equal content together. They speak of these seeds' routers.
 
     Args:
         baseline_SD: Summed losses of each document in nats; one row for all seeds, or one per seed of the arm.
@@ -77,9 +74,6 @@ def compare_text(
 
     Raises:
         DataError: All documents are the same one, so that nothing can be said about others.
-
-    Reference:
-        Efron and Tibshirani 1993, "An Introduction to the Bootstrap" (percentile intervals of a ratio of sums).
 
     Example:
         >>> base, tokens = np.array([[10.0, 22.0, 29.0]]), np.array([10, 20, 30])
@@ -99,9 +93,8 @@ def compare_text(
         )
     total = float(tokens_C.sum())
     diff = float(diff_C.sum()) / total
-    drawn = bootstrapped(diff_C, tokens_C, draws, seed)
-    ends = [float(end) for end in np.quantile(drawn, [0.025, 0.05, 0.95, 0.975])]
-    ratio_ends = [float(end) for end in np.exp(ends)]
+    ci95, ci90 = (ratio_bootstrap(diff_C, tokens_C, draws, seed, level) for level in (0.95, 0.90))
+    (low95, high95), (low90, high90) = ((float(np.exp(low)), float(np.exp(high))) for low, high in (ci95, ci90))
     return TextResult(
         documents=len(tokens_D),
         clusters=len(diff_C),
@@ -109,25 +102,10 @@ def compare_text(
         baseline_loss=float(np.sum(baseline_SD.mean(axis=0))) / total,
         loss=float(np.sum(arm_SD.mean(axis=0))) / total,
         diff=diff,
-        ci95=(ends[0], ends[3]),
+        ci95=ci95,
         ratio=float(np.exp(diff)),
-        ratio_ci95=(ratio_ends[0], ratio_ends[3]),
-        ratio_ci90=(ratio_ends[1], ratio_ends[2]),
+        ratio_ci95=(low95, high95),
+        ratio_ci90=(low90, high90),
         seed_diffs=tuple(float(one) / total for one in diff_SD.sum(axis=1)),
-        kept="kept" if ratio_ends[2] <= MARGIN else "harmed" if ratio_ends[1] > MARGIN else "open",
+        kept="kept" if high90 <= MARGIN else "harmed" if low90 > MARGIN else "open",
     )
-
-
-def bootstrapped(sum_C: Floats, count_C: Floats, draws: int, seed: int) -> Floats:
-    """Return ``sum / count`` of each draw of as many groups, with replacement.
-
-    Shape:
-        - (C,), (C,); returns (draws,).
-    """
-    random, groups = np.random.default_rng(seed), len(sum_C)
-    found: list[Floats] = []
-    step = max(1, IN_MEMORY // groups)
-    for start in range(0, draws, step):
-        drawn_RC = random.integers(0, groups, (min(step, draws - start), groups))
-        found.append(sum_C[drawn_RC].sum(axis=1) / count_C[drawn_RC].sum(axis=1))
-    return np.concatenate(found)

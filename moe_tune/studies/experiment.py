@@ -1,12 +1,12 @@
 """Experiments: every arm with every seed, compared with the baseline arm, results kept beside the claim."""
 
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
+from moe_tune.base.commit import git_commit
 from moe_tune.base.errors import ConfigError
 from moe_tune.compare.comparison import Comparison, compare_arms
 from moe_tune.compare.report import write_comparison
@@ -81,7 +81,7 @@ def run_experiment(
             if run.manifest["trainable_parameters"] == 0:
                 break
 
-    about = {"experiment": experiment.name, "claim": experiment.claim, "date": now(), "git_commit": _git_commit(folder)}
+    about = {"experiment": experiment.name, "claim": experiment.claim, "date": now(), "git_commit": git_commit(folder)}
     about |= environment()
     compared = []
     for arm in (experiment.baseline, *experiment.also_against):
@@ -114,12 +114,3 @@ def arm_arguments(experiment: Experiment, settings: list[str], seed: int) -> lis
     for setting in [*experiment.base, *settings]:
         argv += [f"--{setting}"] if ASSIGNMENT.match(setting) else ["--config", setting]
     return [*argv, f"--seed_everything={seed}"]
-
-
-def _git_commit(folder: Path) -> str | None:
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()

@@ -1,12 +1,11 @@
 """The verb ``analyze`` on the nano model: it agrees with the run, its parts add up, and it flags what was planted."""
 
-import json
 import sys
 
 import numpy as np
 import pandas as pd
 import pytest
-from tiny_runs import TINY
+from tiny_runs import TINY, openings
 
 from moe_tune.analysis.gather import Manner, gather, pass_part
 from moe_tune.analysis.passes import AnalysedModel, run_pass
@@ -63,11 +62,8 @@ def test_every_table_is_there_and_readings_of_the_test_split_are_recorded(analys
     for name in ("experts", "layers", "weights", "subjects", "co_activation", "sensitivity"):
         assert pd.read_csv(out / f"{name}.csv").shape == pd.read_parquet(out / f"{name}.parquet").shape
     assert {"report.html", "report.md", "summary.json"} <= {path.name for path in out.iterdir()}
-    ledger = [json.loads(line) for line in (run.parent / "test_ledger.jsonl").read_text().splitlines()]
-    assert [one["split"] for one in ledger if "analyze" in one["split"]] == [
-        "test (analyze, 0-shot)",
-        "test (analyze, 2-shot)",
-    ]
+    told = [(one["split"], one["few_shot"]) for one in openings(run) if one["verb"] == "analyze"]
+    assert told == [("test", 0), ("test", 2)]
     assert set(pd.read_parquet(out / "experts.parquet")["evidence"]) == {"associational"}
 
 
@@ -101,6 +97,7 @@ def analyse(out, *words):
     return experts, pd.read_parquet(out / "questions.parquet")
 
 
+@pytest.mark.slow
 def test_a_pass_does_not_hang_on_the_pass_before_it(tmp_path):
     """Neither on its kept prompts nor on what its heads were calibrated on."""
     words = [*SMALL, "--config", "configs/head/accuracy_bias.yaml", "--data.limit_train", "200"]
@@ -122,7 +119,7 @@ def whole(tmp_path_factory):
     return analyse(out, *INTERRUPTED), out
 
 
-@pytest.mark.parametrize("stops_at", ["second pass", "sensitivity"])
+@pytest.mark.parametrize("stops_at", ["second pass", pytest.param("sensitivity", marks=pytest.mark.slow)])
 def test_an_interrupted_analysis_goes_on_from_the_passes_it_kept(tmp_path, monkeypatch, whole, stops_at):
     words, runs = INTERRUPTED, []
 
@@ -152,8 +149,6 @@ def test_an_interrupted_analysis_goes_on_from_the_passes_it_kept(tmp_path, monke
     assert not (out / "passes").exists()
     for name in ("layers", "sensitivity", "co_activation"):
         assert (out / f"{name}.csv").read_bytes() == (whole[1] / f"{name}.csv").read_bytes()
-    openings = (out.parent / "test_ledger.jsonl").read_text().splitlines()
-    assert len(openings) == 2
 
 
 def interrupted(work):
@@ -181,7 +176,6 @@ def test_an_output_that_is_a_file_is_refused_before_anything_is_read(tmp_path, c
     (tmp_path / "file").write_text("")
     assert main(["analyze", *SMALL, "--out", str(tmp_path / "file"), "--runs_root", str(tmp_path)]) == 2
     assert "--out" in capsys.readouterr().err
-    assert not (tmp_path / "test_ledger.jsonl").exists()
 
 
 PLUGIN = """

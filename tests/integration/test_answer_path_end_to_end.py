@@ -230,6 +230,7 @@ def test_a_grid_refuses_what_it_cannot_compare(tmp_path, capsys):
         assert said in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_arms_that_share_a_workbench_are_those_of_separate_processes(tmp_path, monkeypatch):
     """The model, the tokenizer and the data are read once; every bit of every arm is as if it ran alone."""
     from moe_tune.settings.running import run
@@ -252,6 +253,7 @@ def test_arms_that_share_a_workbench_are_those_of_separate_processes(tmp_path, m
     assert all(same_weights(*pair) for pair in zip(*runs, strict=True))
 
 
+@pytest.mark.slow
 def test_calibration_reads_the_same_table_whichever_way_prompts_go(tmp_path):
     """Also above the limit, where the split becomes a sample only when calibration asks for it."""
     tables = []

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import yaml
 from safetensors.torch import load_file, save_file
-from tiny_runs import HISTORY, answers, history, manifest, only_run, power_cut, routing, same_weights
+from tiny_runs import HISTORY, answers, history, manifest, only_run, openings, power_cut, routing, same_weights
 
 from moe_tune.cli.main import main
 from moe_tune.models.base_model import NANO as NANO_FOLDER
@@ -63,8 +63,8 @@ def test_manifest_proves_that_the_rest_is_frozen(finished):
 
 
 def test_every_opening_of_the_test_split_is_recorded(finished):
-    ledger = history(finished.parent, "test_ledger.jsonl")
-    assert [(entry["split"], entry["questions"]) for entry in ledger][:2] == [("test", 64), ("test_nano_textbook", 64)]
+    told = [(one["split"], one["verb"], one["questions"]) for one in openings(finished)]
+    assert told[:2] == [("test", "test", 64), ("test_nano_textbook", "test", 64)]
 
 
 def test_a_finished_fit_is_not_run_again(finished, fit, capsys):

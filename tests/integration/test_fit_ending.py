@@ -5,7 +5,7 @@ import re
 
 import pandas as pd
 import pytest
-from tiny_runs import TINY, answers, history, only_run, routing
+from tiny_runs import TINY, answers, history, only_run, openings, routing
 
 from moe_tune.callbacks import base_answers
 from moe_tune.cli.main import main
@@ -73,7 +73,7 @@ def test_each_epoch_has_one_line_and_the_fit_ends_with_differences_the_run_and_w
 
 def test_a_test_split_is_opened_once(first_is_best):
     path, _ = first_is_best
-    assert [line["split"] for line in history(path.parent, "test_ledger.jsonl")] == ["test", "test_nano_textbook"]
+    assert [one["split"] for one in openings(path)] == ["test", "test_nano_textbook"]
 
 
 def test_runs_of_one_bench_ask_the_pretrained_router_once(tmp_path, monkeypatch):

@@ -75,6 +75,7 @@ def test_the_readmes_head_is_found_by_its_name_and_runs(plugin, tmp_path):
     assert (told["head"], list(told["plugins"])) == ("GainHead", [str(plugin)])
 
 
+@pytest.mark.slow
 def test_the_readmes_head_keeps_the_laws_of_the_conformance_suite(plugin):
     """Put beside the shipped heads it is discovered; here the suite is pointed at the file instead."""
     done = in_a_process(ASK_EVERY_LAW, plugin, ROOT / "tests")

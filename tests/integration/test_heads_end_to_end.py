@@ -71,7 +71,11 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_an_update(tmp_path, caps
 
 @pytest.mark.parametrize(
     "overlays",
-    [["head/stack"], ["head/loss_free_bias", "losses/relu_l1"], ["head/default_expert", "losses/marginal_entropy"]],
+    [
+        ["head/stack"],
+        pytest.param(["head/loss_free_bias", "losses/relu_l1"], marks=pytest.mark.slow),
+        pytest.param(["head/default_expert", "losses/marginal_entropy"], marks=pytest.mark.slow),
+    ],
     ids=["temperature, accuracy bias and low rank", "carried counts", "carried means"],
 )
 def test_what_is_stacked_trains_resumes_and_reloads_bit_exactly(overlays, fit, tmp_path):

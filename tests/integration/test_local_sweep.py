@@ -54,7 +54,7 @@ def test_every_point_is_run_with_its_value(grid):
 
 def test_the_test_split_stays_closed(grid):
     _, folder = grid
-    assert not list(folder.rglob("test_ledger.jsonl"))
+    assert not list(folder.rglob("openings.jsonl"))
     assert not list(folder.rglob("questions/test*.parquet"))
 
 

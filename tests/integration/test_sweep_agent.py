@@ -49,6 +49,7 @@ def manifest(root):
     return file.parent, json.loads(file.read_text())
 
 
+@pytest.mark.slow
 def test_a_run_has_its_id_group_and_locked_parameters_and_logs_the_parsed_configuration(agent, tmp_path):
     process = fit(agent, tmp_path / "runs", "--trainer.max_epochs=2", f"--trainer.callbacks={FIRST_IS_BEST}")
     said = process.communicate(timeout=300)[0]

@@ -6,7 +6,7 @@ import re
 import pandas as pd
 import pytest
 import torch
-from tiny_runs import TINY, history, manifest, only_run
+from tiny_runs import TINY, history, manifest, only_run, openings
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -69,10 +69,8 @@ def test_a_run_keeps_both_losses_and_tells_them_in_a_line_and_its_history(on_tex
         rf"{math.exp(mean - before):.4f} \[.*\] \(95 % intervals, bootstrap over documents\)"
     )
     assert re.fullmatch(form, line)
-    assert [one["split"] for one in history(path.parent, "test_ledger.jsonl")] == [
-        *("test", "test_nano_textbook"),
-        "test_text",
-    ]
+    *_, opened = openings(path)
+    assert (opened["split"], opened["questions"], opened["result"]) == ("test_text", 40, logged)
     told = manifest(path)["data"]["test_sources"]["test_text"]
     assert (told["source"]["class"], told["documents"]) == ("NanoText", 40)
     assert told["tokens_scored"] == tuned["tokens"].sum()

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 from safetensors.torch import load_file
-from tiny_runs import TINY, history, manifest, only_run
+from tiny_runs import TINY, history, manifest, only_run, openings
 
 from moe_tune import BaseModel, GatedModel
 from moe_tune.base.errors import ModelError
@@ -89,7 +89,9 @@ def test_a_dry_run_reads_no_test_row_and_never_finishes(tmp_path, capsys):
     said = manifest(only_run(tmp_path))
     assert said["status"] == "tried"
     assert "test" not in said.get("data", {}).get("splits", {})
-    assert not (tmp_path / "test_ledger.jsonl").exists()
+    assert openings(only_run(tmp_path)) == []
+    assert main(["test", *TINY, "--runs_root", str(tmp_path), "--trainer.fast_dev_run=true"]) == 2
+    assert "Hint: try it on the validation split" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("code", [0, 7, "bye"])

@@ -23,8 +23,9 @@ def compared(run_dirs, tmp_path_factory):
     return compare_runs(run_dirs["baseline"], [*run_dirs["retuned"], run_dirs["fixed"]], out), out
 
 
-def test_five_files_and_nothing_else(compared):
+def test_six_files_and_nothing_else(compared):
     assert sorted(path.name for path in compared[1].iterdir()) == [
+        "flips.csv",
         "report.html",
         "summary.json",
         "table.csv",
@@ -79,7 +80,7 @@ def test_words_below_the_table_say_what_did_not_help(compared):
     assert "Improved: retuned." in text
     assert "Not shown to help or harm, inconclusive: fixed." in text
     assert "n = 240" in text
-    assert "exact McNemar" in text
+    assert "cluster-robust test, as content repeats" in text
     assert "this router only" in text
 
 
@@ -91,7 +92,7 @@ def test_the_markdown_table_holds_every_split_in_one(compared):
     for label in comparison.splits.values():
         for name in ("difference, points", "95 % interval", "p", "decision"):
             assert header.count(f"{label}: {name}") == 1
-    assert header[-2:] == ["top-k entropy, nats", "never activated, %"]
+    assert header[-3:] == ["top-k entropy, nats", "never activated, %", "routed elsewhere, %"]
     place = header.index(f"{comparison.splits['test_nano_textbook']}: difference, points")
     shown = {row[0]: row[place] for row in rows}
     assert shown["retuned"] == f"{100 * comparison.arms['retuned'].results['test_nano_textbook'].diff:+.2f}"

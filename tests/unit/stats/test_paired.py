@@ -239,6 +239,7 @@ def test_wild_bootstrap_holds_the_level_with_twelve_clusters():
         ((-0.02, 0.03), (-0.01, 0.02), 0.4, 5, [], ("inconclusive", "")),
         ((0.01, 0.05), (0.015, 0.045), 0.06, 5, [], ("inconclusive", "")),
         ((0.01, 0.05), (0.015, 0.045), 0.001, 1, [], ("improved", "this router only")),
+        ((0.01, 0.05), (0.015, 0.045), 0.001, 4, [], ("improved", "these routers only")),
         ((0.01, 0.05), (0.015, 0.045), 0.001, 5, [0.03, 0.01, -0.01], ("improved", "")),
         ((0.01, 0.05), (0.015, 0.045), 0.001, 5, [0.03, -0.01, -0.01],
          ("inconclusive", "sign holds under 1 of 3 protocols")),
@@ -247,3 +248,53 @@ def test_wild_bootstrap_holds_the_level_with_twelve_clusters():
 )  # fmt: skip
 def test_decision_words(ci95, ci90, midp, seeds, protocols, expected):
     assert decide(ci95, ci90, midp, seeds, protocols) == expected
+
+
+def test_a_decision_that_the_correction_takes_back_says_so():
+    assert decide((0.01, 0.05), (0.015, 0.045), 0.02, 5, corrected=0.06) == ("inconclusive", "not after correction")
+    assert decide((0.01, 0.05), (0.015, 0.045), 0.02, 5, corrected=0.04) == ("improved", "")
+
+
+def test_below_five_seeds_the_interval_is_that_of_the_questions_and_from_five_on_wider():
+    rng = np.random.default_rng(8)
+    before_Q = rng.random(500) < 0.5
+    # Seeds spread by several points.
+    arm_SQ = np.stack([np.where(rng.random(500) < 0.1 + 0.05 * seed, True, before_Q) for seed in range(6)])
+    few, several = (compare_paired(before_Q[None], arm_SQ[:k], contents(500), ["a"] * 500, range(k)) for k in (4, 6))
+    for result, k in ((few, 4), (several, 6)):
+        diff_Q = (arm_SQ[:k].astype(float) - before_Q).mean(axis=0)
+        questions = cluster_se(cluster_sums(diff_Q, np.arange(500)))
+        assert (result.se == pytest.approx(questions)) == (k < 5)
+        assert result.se >= questions - 1e-15
+        assert ("these routers only" in result.note) == (k < 5)
+    assert "of these routers only" in few.method
+    assert "spread over seeds" in several.method
+
+
+def test_where_content_repeats_p_is_of_clusters_and_repeating_changes_nothing():
+    rng = np.random.default_rng(9)
+    before_Q, arm_Q = rng.random(200) < 0.5, rng.random(200) < 0.6
+
+    def repeated_by(times):
+        right_2Q = [np.repeat(one, times)[None] for one in (before_Q, arm_Q)]
+        return compare_paired(*right_2Q, [f"c{i // times}" for i in range(200 * times)], ["a"] * 200 * times, [1])
+
+    repeated, twice = repeated_by(4), repeated_by(2)
+    assert repeated.p == repeated.midp == pytest.approx(twice.p, rel=1e-9)
+    assert repeated.p > mcnemar(repeated.n01, repeated.n10)[0]
+    # It is the p value of the interval: below 0.05 exactly where the interval excludes 0.
+    assert (repeated.p < 0.05) == (repeated.ci95[0] > 0 or repeated.ci95[1] < 0)
+    assert "cluster-robust" in repeated.method
+
+
+def test_p_of_equivalence_is_that_of_the_90_percent_interval():
+    rng = np.random.default_rng(10)
+    for n in (400, 2000, 6000):
+        before_Q = rng.random(n) < 0.5
+        arm_Q = np.where(rng.random(n) < 0.03, ~before_Q, before_Q)
+        result = compare_paired(before_Q[None], arm_Q[None], contents(n), ["a"] * n, [1])
+        assert (result.p_equivalence < 0.05) == (max(map(abs, result.ci90)) < 0.01)
+
+
+def contents(n):
+    return [f"c{i}" for i in range(n)]

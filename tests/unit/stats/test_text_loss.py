@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from moe_tune.base.errors import DataError
-from moe_tune.stats.text_loss import bootstrapped, compare_text
+from moe_tune.stats.text_loss import compare_text
 
 
 def losses(documents=400, seed=0, tokens=128):
@@ -81,10 +81,3 @@ def test_several_seeds_are_averaged_and_pair_with_one_baseline_or_one_each():
     assert found.seed_diffs == pytest.approx((0.1, 0.3))
     each = compare_text(arm_SD, arm_SD + tokens_D, tokens_D)
     assert each.seed_diffs == pytest.approx((1.0, 1.0))
-
-
-def test_draws_are_the_same_whatever_is_in_memory_at_a_time(monkeypatch):
-    base_D, tokens_D, _ = losses(documents=30)
-    whole = bootstrapped(base_D, tokens_D.astype(float), 100, 0)
-    monkeypatch.setattr("moe_tune.stats.text_loss.IN_MEMORY", 30 * 7)
-    np.testing.assert_array_equal(bootstrapped(base_D, tokens_D.astype(float), 100, 0), whole)

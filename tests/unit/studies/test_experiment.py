@@ -164,7 +164,7 @@ def test_runs_compares_and_writes_results(folder, tmp_path, capsys):
     assert execute.requests[2].name == "nano_quiz-retuned"
     assert not execute.requests[2].fresh
     results = folder / "results"
-    names = ["report.html", "summary.json", "table.csv", "table.md", "table.tex"]
+    names = ["flips.csv", "report.html", "summary.json", "table.csv", "table.md", "table.tex"]
     assert sorted(path.name for path in results.iterdir()) == names
     summary = json.loads((results / "summary.json").read_text())
     assert summary["claim"] == VALID["claim"]
