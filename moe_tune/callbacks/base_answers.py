@@ -58,10 +58,11 @@ def answered(tuner: RouterTuner, split: str, results: SplitResults) -> pd.DataFr
 def validation_batches(trainer: Trainer, tuner: RouterTuner) -> Iterable[Batch]:
     """Return the validation batches, as many as the trainer reads."""
     # The trainer's own where it has one: to overfit it replaces the sampler.
-    return _first(trainer.val_dataloaders or tuner.quiz.val_dataloader(), trainer.limit_val_batches)
+    return first_batches(trainer.val_dataloaders or tuner.quiz.val_dataloader(), trainer.limit_val_batches)
 
 
-def _first(loader: Any, limit: float) -> Iterable[Batch]:
+def first_batches(loader: Any, limit: float) -> Iterable[Any]:
+    """Return a loader's batches, as many as a trainer's limit (a number, or a share) lets through."""
     return islice(loader, limit if isinstance(limit, int) else int(limit * len(loader)))
 
 
@@ -69,7 +70,7 @@ def _asked(trainer: Trainer, tuner: RouterTuner, split: str) -> SplitResults:
     if split == "validation":
         batches = validation_batches(trainer, tuner)
     else:
-        batches = _first(tuner.quiz.loader(split), trainer.limit_test_batches)
+        batches = first_batches(tuner.quiz.loader(split), trainer.limit_test_batches)
     with tuner.gated.session(base_only=True):
         return tuner.examiner.evaluate(split, tuner.examiner.results(split), batches)
 

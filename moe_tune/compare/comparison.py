@@ -21,6 +21,7 @@ from moe_tune.compare.runs import (
     require_same_measurement,
 )
 from moe_tune.compare.subjects import SubjectDifferences, subject_differences
+from moe_tune.compare.text import Texts, compare_texts
 from moe_tune.data.question import one_letter
 from moe_tune.stats.letter_quality import LetterQuality
 from moe_tune.stats.paired import PairedResult
@@ -71,6 +72,7 @@ class Comparison:
         notes: In what the base models of the runs differ, or may differ, and which runs gave one letter to all
             questions, in sentences.
         openings: By test split, how often it was opened.
+        texts: Losses on each text that all runs read, by arm.
     """
 
     baseline: str
@@ -78,6 +80,7 @@ class Comparison:
     arms: dict[str, Arm]
     notes: tuple[str, ...] = ()
     openings: dict[str, Openings] = field(default_factory=dict)
+    texts: Texts = field(default_factory=dict)
 
     @property
     def primary(self) -> str:
@@ -145,10 +148,12 @@ def compare_arms(
         built[name] = _build_arm(name, arms[name], by_split, results, corrected, reference[0])
         if bootstrap:
             built[name].bootstrap.update({split: one.bootstrap() for split, one in by_split.items()})
-    notes = (*_base_notes(reference[0], everyone), *_one_letter_notes(everyone, chosen))
+    ordered = {name: sorted(arms[name], key=lambda run: run.seed) for name in paired}
+    texts, told = compare_texts(ordered, {name: partners_of(reference, name, runs) for name, runs in ordered.items()})
+    notes = (*_base_notes(reference[0], everyone), *_one_letter_notes(everyone, chosen), *told)
     notes += overlap_notes(everyone, chosen)
     opened = {split: openings(everyone, split) for split in chosen if split.startswith("test")}
-    return Comparison(baseline, chosen, built, notes, opened)
+    return Comparison(baseline, chosen, built, notes, opened, texts)
 
 
 def _one_letter_notes(runs: list[Run], splits: Mapping[str, str]) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from moe_tune.compare.routing_summary import RoutingSummary, summarise_routing
 from moe_tune.compare.runs import load_run
 from moe_tune.compare.setting import setting_of
 from moe_tune.compare.table import render_csv, render_flips, render_markdown, summarise
+from moe_tune.compare.text import text_tables
 from moe_tune.compare.words import described, method_line, openings_line, routing_line, subject_note, verdict
 from moe_tune.reports.chart import Chart
 from moe_tune.reports.one_line import one_line
@@ -147,6 +148,7 @@ def render_report(
         ],
         further_sets=non_inferiority_tables(comparison),
         routing_line=routing_line(comparison),
+        texts=text_tables(comparison.texts, comparison.baseline),
         primary_label=comparison.splits[primary],
         forest=forest,
         subjects=subjects,

@@ -3,7 +3,7 @@
 import json
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,14 @@ import pyarrow as pa
 import yaml
 
 from moe_tune.base.errors import DataError
-from moe_tune.runs.answers import split_files
+from moe_tune.runs.answers import split_files, text_file, text_files
 
 MANIFEST_KEYS = ("name", "head", "scope", "layers", "trainable_parameters", "seed", "base", "protocols", "status")
 COMPLETE = ("finished", "evaluated")
 """States of a run that can be compared: a fit that ran to its end, or an evaluation without one."""
 QUESTION_COLUMNS = ("id", "content_hash", "subject", "gold", "prediction")
 CONTENT_COLUMNS = ["content_hash", "subject", "gold"]
+TEXT_COLUMNS = ("id", "content_hash", "tokens", "loss")
 ROUTING_COLUMNS = ("layer", "scope", "expert", "count", "tokens", "entropy_all_mean", "entropy_topk_mean")
 
 
@@ -32,6 +33,7 @@ class Run:
         config: What ``config.yaml`` holds.
         questions: By split: one row per question, ordered by id.
         routing: By split: one row per layer, scope and expert.
+        texts: By text source: one row per document, ordered by id.
     """
 
     path: Path
@@ -39,6 +41,7 @@ class Run:
     config: dict[str, Any]
     questions: dict[str, pd.DataFrame]
     routing: dict[str, pd.DataFrame]
+    texts: dict[str, pd.DataFrame] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -81,7 +84,8 @@ def load_run(path: Path) -> Run:
         remedy = f"run `{evaluation_command(path, manifest, file.stem)}`."
         questions[file.stem] = read_questions(file, remedy)
         routing[file.stem] = read_routing(path / "routing" / file.name, remedy)
-    return Run(path, manifest, config if isinstance(config, dict) else {}, questions, routing)
+    texts = read_texts(path, manifest)
+    return Run(path, manifest, config if isinstance(config, dict) else {}, questions, routing, texts)
 
 
 def require_same_items(reference: Run, other: Run, split: str) -> None:
@@ -195,6 +199,19 @@ def read_questions(file: Path, remedy: str) -> pd.DataFrame:
 def read_routing(file: Path, remedy: str) -> pd.DataFrame:
     """Return the routing in a file; ``remedy`` says what makes it anew."""
     return _read_table(file, remedy, ROUTING_COLUMNS)
+
+
+def read_texts(path: Path, manifest: dict[str, Any], of: str = "") -> dict[str, pd.DataFrame]:
+    """Return the losses that a run keeps of each text source; ``of`` is an end of the files' names.
+
+    Raises:
+        DataError: A file is missing, unreadable or lacks columns.
+    """
+    found = {}
+    for file in text_files(path):
+        remedy = f"run `{evaluation_command(path, manifest, file.stem)}`."
+        found[file.stem] = _read_table(text_file(path, file.stem, of), remedy, TEXT_COLUMNS).sort_values("id")
+    return found
 
 
 def _read_table(file: Path, remedy: str, columns: tuple[str, ...]) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from moe_tune.compare.answers import FLIPS
 from moe_tune.compare.columns import wide
 from moe_tune.compare.comparison import Arm, Comparison
 from moe_tune.compare.non_inferiority import non_inferiority_tables, summarise_non_inferiority
+from moe_tune.compare.text import summarise_texts, text_tables
 from moe_tune.compare.words import method_line, routing_line, verdict
 
 RESULT = (
@@ -39,7 +40,13 @@ def render_markdown(comparison: Comparison) -> str:
         for sentence in (f"**{label}**: {verdict(comparison, split)}", method_line(comparison, split))
     ]
     sentences += [part for table, said in non_inferiority_tables(comparison) for part in (table.markdown(), said)]
-    return "\n\n".join([wide(comparison).markdown(), *sentences, routing_line(comparison), *comparison.notes]) + "\n"
+    texts = [
+        part
+        for table, method in text_tables(comparison.texts, comparison.baseline)
+        for part in (table.markdown(), method)
+    ]
+    parts = [wide(comparison).markdown(), *sentences, routing_line(comparison), *texts, *comparison.notes]
+    return "\n\n".join(parts) + "\n"
 
 
 def render_csv(comparison: Comparison) -> str:
@@ -67,7 +74,8 @@ def summarise(comparison: Comparison) -> dict[str, Any]:
     for arm in comparison.arms.values():
         about = {key: arm.manifest[key] for key in ("head", "scope", "layers", "trainable_parameters", "base")}
         splits = {split: summarise_split(arm, split) for split in comparison.splits}
-        arms[arm.name] = {**splits[comparison.primary], **about, "runs": list(arm.runs), "splits": splits}
+        read = summarise_texts(comparison.texts, arm.name)
+        arms[arm.name] = {**splits[comparison.primary], **about, "runs": list(arm.runs), "splits": splits, **read}
     return {
         "baseline": comparison.baseline,
         "primary_split": comparison.primary,

@@ -7,6 +7,7 @@ from rich.text import Text
 from moe_tune.compare.columns import MARKS, marks_of, narrow, routing
 from moe_tune.compare.comparison import Comparison
 from moe_tune.compare.non_inferiority import non_inferiority_tables
+from moe_tune.compare.text import text_tables
 from moe_tune.compare.words import method_line, openings_line, routing_line, verdict
 
 
@@ -26,4 +27,7 @@ def render_terminal(comparison: Comparison) -> Group:
     footnotes = [f"{mark} {text} " for mark, text in MARKS.values() if mark in seen]
     opened = [line for split in comparison.splits if (line := openings_line(comparison, split))]
     last = ["".join(footnotes) + routing_line(comparison), *comparison.notes, *opened]
-    return Group(*parts, routing(comparison).terminal(), Text("\n" + "\n".join(last), style="dim"))
+    texts: list[Table | Text] = []
+    for table, method in text_tables(comparison.texts, comparison.baseline):
+        texts += [Text(), table.terminal(), Text(method, style="dim")]
+    return Group(*parts, routing(comparison).terminal(), *texts, Text("\n" + "\n".join(last), style="dim"))

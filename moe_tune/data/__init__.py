@@ -1,8 +1,10 @@
-"""Questions from a source to batches; every question source in this folder is found by its class name.
+"""Questions and text from a source to batches; every source in this folder is found by its class name.
 
 The modules that import torch, Lightning or jinja2 hold no plug-in and are imported by those who need them.
 """
 
 from moe_tune.base.plugins import import_siblings
 
-import_siblings(__name__, list(__path__), skip=("batching", "chat", "encoding", "module", "packed"))
+import_siblings(
+    __name__, list(__path__), skip=("batching", "chat", "encoding", "module", "packed", "text_batching", "texts")
+)

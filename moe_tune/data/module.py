@@ -14,8 +14,11 @@ from moe_tune.data.encoding import EncodedSplit, PromptEncoder
 from moe_tune.data.overlap import not_out_of_distribution
 from moe_tune.data.protocol import AUXILIARY, PromptProtocol, load_protocol
 from moe_tune.data.question import Question
-from moe_tune.data.source import QuestionSource
+from moe_tune.data.source import QuestionSource, Source
 from moe_tune.data.splits import Splits
+from moe_tune.data.text_batching import EncodedDocument, TextBatch, TextDataset
+from moe_tune.data.text_source import TextSource
+from moe_tune.data.texts import Texts
 from moe_tune.data.validation import drop_list_hash
 
 
@@ -35,13 +38,13 @@ class QuizDataModule(LightningDataModule):
         train_split: ``train`` takes the source's own; ``validation`` carves validation 80/20 into train and validation.
         limit_train: At most this many training questions, sampled by subject; ``null`` takes all.
         limit_validation: The same for validation.
-        limit_test: The same for test.
+        limit_test: The same for test, and for the documents of each text.
         on_bad_row: ``error`` stops at rows that are no questions or do not fit; ``drop`` leaves them out, recorded.
         official: Published sizes must match and no training question may occur in test, or the run stops.
         seed: Seed of the training order, from 0.
         num_workers: Processes that collate batches, from 0.
         test_sources: Further sources by a name of your choice: the test split of each is evaluated as ``test_<name>``
-            under ``protocol``. None of its test questions is trained on.
+            under ``protocol``, and none of its test questions is trained on. Of text it is the loss of the next token.
 
     Raises:
         ConfigError: A number is out of range, or a name of a source is no plain word or a protocol's.
@@ -64,16 +67,24 @@ class QuizDataModule(LightningDataModule):
         official: bool = False,
         seed: int = 0,
         num_workers: int = 0,
-        test_sources: dict[str, QuestionSource] = {},  # noqa: B006 - never changed; an optional dict has unreadable messages
+        test_sources: dict[str, Source] = {},  # noqa: B006 - never changed; an optional dict has unreadable messages
     ) -> None:
         super().__init__()
         given = {"train": limit_train, "validation": limit_validation, "test": limit_test}
         limits = {key: value for key, value in given.items() if value is not None}
         tests = {
-            f"test_{name}": Splits(one, "train", on_bad_row, official, limits) for name, one in test_sources.items()
+            f"test_{name}": Splits(one, "train", on_bad_row, official, limits)
+            for name, one in test_sources.items()
+            if isinstance(one, QuestionSource)
         }
         self.test_sources = tests
         self.splits = Splits(source, train_split, on_bad_row, official, limits, tests.values())
+        self.texts = {
+            f"test_{name}": Texts(one, on_bad_row, limit_test)
+            for name, one in test_sources.items()
+            if isinstance(one, TextSource)
+        }
+        """The texts whose next tokens are predicted after the test questions, by ``test_<name>``."""
         if few_shot < 0:
             raise ConfigError(f"expected 0 or more but got {few_shot} (data.few_shot). Hint: 0 and 5 are usual.")
         for key, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
@@ -132,7 +143,7 @@ class QuizDataModule(LightningDataModule):
             }
             for name, encoded in self._encoded.items()
         }
-        further = {name: splits.manifest() for name, splits in self.test_sources.items()}
+        further = {name: one.manifest() for name, one in (self.test_sources | self.texts).items()}
         more = {"test_sources": further, "not_out_of_distribution": self.not_out_of_distribution}
         return {**self.splits.manifest(), "prompts": prompts} | {key: value for key, value in more.items() if value}
 
@@ -168,6 +179,12 @@ class QuizDataModule(LightningDataModule):
         needed = {"fit": ["train", "validation"], "validate": ["validation"], "test": self.test_names}
         for name in needed.get(stage, [self.predict_split]):
             self.encoded(name)
+        for name, texts in self.texts.items():
+            if stage == "test":
+                self.documents(name)
+            elif stage == "fit":
+                _ = texts.documents  # a fault in them shall not be told after the fit
+        self._tell()
 
     def encoded(self, name: str) -> EncodedSplit:
         """Return the prompts of a split, encoding them on first use."""
@@ -186,11 +203,12 @@ class QuizDataModule(LightningDataModule):
         return self._encoded[name]
 
     def _tell(self) -> None:
-        for splits in (self.splits, *self.test_sources.values()):
-            for line in splits.notes:
-                if line not in self._told:
-                    rank_zero_info(line)
-            self._told.update(splits.notes)
+        lines = [line for splits in (self.splits, *self.test_sources.values()) for line in splits.notes]
+        lines += [f"{name}: {line}" for name, texts in self.texts.items() for line in texts.notes]
+        for line in lines:
+            if line not in self._told:
+                rank_zero_info(line)
+            self._told.add(line)
 
     def split_alone(self) -> None:
         """Split test questions that have no others beside them, as a fit does: for what reads the heads it trained."""
@@ -209,6 +227,22 @@ class QuizDataModule(LightningDataModule):
     def loader(self, name: str) -> DataLoader[Batch]:
         """Return the batches of any split for an evaluation, unshuffled."""
         return self._loader(name, self.eval_batch_size)
+
+    def documents(self, name: str) -> list[EncodedDocument]:
+        """Return the documents of a text as tokens, encoding them on first use; ``document_B`` points into them."""
+        if self._tokenizer is None:
+            raise ConfigError(
+                f"expected a model before the documents of {name!r} are asked for. Hint: call prepare first."
+            )
+        if name not in self.texts:
+            raise ConfigError(f"expected a text but got {name!r}. Hint: {did_you_mean(name, self.texts)}")
+        return self.texts[name].encoded(self._tokenizer, self._context_length)
+
+    def text_loader(self, name: str) -> DataLoader[TextBatch]:
+        """Return the batches of a text, of like length, unshuffled."""
+        documents = self.documents(name)
+        sampler = self._sampler([one.length for one in documents], self.eval_batch_size)
+        return DataLoader(TextDataset(documents, self.pad_id), sampler=sampler, batch_size=None)
 
     @property
     def pad_id(self) -> int:
@@ -261,22 +295,18 @@ class QuizDataModule(LightningDataModule):
 
     def _loader(self, name: str, batch_size: int, shuffle: bool = False) -> DataLoader[Batch]:
         prompts = self.encoded(name).prompts
-        sampler = BucketBatchSampler(
-            [one.length for one in prompts],
-            batch_size,
-            shuffle,
-            self.seed,
-            num_replicas=self.trainer.world_size if self.trainer is not None else 1,
-            rank=self.trainer.global_rank if self.trainer is not None else 0,
-        )
         return DataLoader(
             PromptDataset(prompts, self.subjects, self.pad_id),
-            sampler=sampler,
+            sampler=self._sampler([one.length for one in prompts], batch_size, shuffle),
             batch_size=None,
             num_workers=self.num_workers,
             # Else each new iterator draws its base seed from the global random state, and a resumed run drifts.
             generator=torch.Generator().manual_seed(self.seed),
         )
+
+    def _sampler(self, lengths: list[int], batch_size: int, shuffle: bool = False) -> BucketBatchSampler:
+        replicas, rank = (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
+        return BucketBatchSampler(lengths, batch_size, shuffle, self.seed, num_replicas=replicas, rank=rank)
 
     def _position(self) -> dict[str, int]:
         # Only the trainer knows it: with workers the sampler runs ahead of training.

@@ -49,7 +49,7 @@ def read_cells(file: Path) -> Iterator[tuple[str, list[str]]]:
         DataError: It is no UTF-8, a quote is broken, or a row has another number of cells than the first.
     """
     # newline="" keeps line breaks inside quoted cells as they are.
-    text = _read_text(file)
+    text = read_text(file)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=DELIMITERS[file.suffix])
     width, line = 0, 1
     try:
@@ -70,7 +70,12 @@ def read_cells(file: Path) -> Iterator[tuple[str, list[str]]]:
         ) from error
 
 
-def _read_text(file: Path) -> str:
+def read_text(file: Path) -> str:
+    """Return what a file of text holds, without a byte order mark.
+
+    Raises:
+        DataError: It is no UTF-8.
+    """
     data = file.read_bytes()
     try:
         return data.decode("utf-8-sig")
@@ -83,7 +88,7 @@ def _read_text(file: Path) -> str:
 
 
 def _read_jsonl(file: Path) -> Iterator[PlacedRow]:
-    lines = _read_text(file).split("\n")
+    lines = read_text(file).split("\n")
     # One line break ends the file; any other empty line is a broken one.
     for number, line in enumerate(lines[:-1] if lines[-1] == "" else lines, start=1):
         try:
@@ -101,7 +106,7 @@ def _read_jsonl(file: Path) -> Iterator[PlacedRow]:
 
 def _read_array(file: Path) -> Iterator[PlacedRow]:
     try:
-        rows = _loads(_read_text(file))
+        rows = _loads(read_text(file))
     except (ValueError, RecursionError) as error:
         raise DataError(
             f"expected a JSON array but got: {error} ({file}). Hint: lines of objects are named .jsonl."

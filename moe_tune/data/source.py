@@ -1,4 +1,4 @@
-"""The contract of a question source: raw rows of a split, from wherever they live."""
+"""The contract of a source, and of one of questions: raw rows of a split, from wherever they live."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -21,7 +21,20 @@ class RawRow:
     fault: str | None = None
 
 
-class QuestionSource(ABC):
+class Source(ABC):  # noqa: B024 - what each kind of source yields is the kind's own
+    """What may be tested on, of questions or of text."""
+
+    def revision(self) -> str:
+        """Return what pins the content: a commit, a package version, or a hash of the files."""
+        return "unpinned"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was recognised in what was read so far, and what was left out by design, a line each."""
+        return ()
+
+
+class QuestionSource(Source):
     """Where questions come from; a subclass reads rows, the shared validation makes questions of them.
 
     Attributes:
@@ -51,12 +64,3 @@ class QuestionSource(ABC):
     @abstractmethod
     def splits(self) -> tuple[str, ...]:
         """Return the splits this source holds."""
-
-    def revision(self) -> str:
-        """Return what pins the content: a commit, a package version, or a hash of the files."""
-        return "unpinned"
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What was recognised in the rows read so far, and what was left out by design, a line each."""
-        return ()

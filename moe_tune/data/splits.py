@@ -11,7 +11,7 @@ from moe_tune.base.errors import ConfigError, DataError, did_you_mean
 from moe_tune.data.copies import GRAM, HeldOut, copy_key
 from moe_tune.data.protocol import AUXILIARY
 from moe_tune.data.question import Question
-from moe_tune.data.source import QuestionSource
+from moe_tune.data.source import QuestionSource, Source
 from moe_tune.data.validation import OnBadRow, ValidSplit, drop_list_hash, validate_split
 
 SPLITS = ("train", "validation", "test", "dev")
@@ -145,7 +145,7 @@ class Splits:
         found: dict[str, Any] = {
             "source": {
                 "class": type(self.source).__name__,
-                "arguments": _arguments(self.source),
+                "arguments": source_arguments(self.source),
                 "revision": self.source.revision(),
             },
             "carved_from_validation": self.carved and not self.alone,
@@ -288,7 +288,8 @@ def _check_train_split(train_split: str) -> None:
         )
 
 
-def _arguments(source: QuestionSource) -> dict[str, Any]:
+def source_arguments(source: Source) -> dict[str, Any]:
+    """Return the arguments of a source that are plain values, as a manifest tells them."""
     # Plug-ins keep their arguments under the same names; what they keep in another form is covered by the revision.
     values = {name: getattr(source, name, None) for name in inspect.signature(type(source)).parameters}
     return {name: value for name, value in values.items() if isinstance(value, str | int | float | list | dict)}

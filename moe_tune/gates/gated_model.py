@@ -116,6 +116,7 @@ class GatedModel:
         needs: Iterable[str] | None = None,
         *,
         base_only: bool = False,
+        answer_BS: Tensor | None = None,
     ) -> Iterator[Session]:
         """Change what acts in the model and what is recorded of it, for as long as the context lasts.
 
@@ -127,13 +128,15 @@ class GatedModel:
             scope: Where heads act.
             needs: Costly extras of the routing to record: ``hidden``, ``base_logits``.
             base_only: Let the model be the pretrained one, without heads and adapter.
+            answer_BS: Which tokens of the batches that run are their answer tokens; else each row's last real one.
         """
         session = self._session
         panel = session.panel if heads is None else [dict(one) for one in heads]
         wanted = session.needs if needs is None else _extras(needs)
         self._mix_for(panel)
         adapter = self.adapter if base_only and not session.bypassed else None
-        what = {"scope": scope or session.scope, "bypassed": session.bypassed or base_only}
+        what: dict[str, Any] = {"scope": scope or session.scope, "bypassed": session.bypassed or base_only}
+        what["answer_BS"] = session.answer_BS if answer_BS is None else answer_BS
         with replaced(session, **what, needs=wanted, panel=panel), nullcontext() if adapter is None else adapter.off():
             yield session
 
@@ -333,7 +336,11 @@ class GatedModel:
             return  # who says which token sees which has opened the trace
         # In generation the mask also covers the cached positions; the current ones are the last.
         real_BS = torch.ones(tokens.shape[:2], device=tokens.device) if mask is None else mask[:, -tokens.shape[1] :]
-        self._session.trace = RoutingTrace.of_batch(real_BS, self._session.needs)
+        session = self._session
+        if session.answer_BS is None:
+            session.trace = RoutingTrace.of_batch(real_BS, session.needs)
+        else:
+            session.trace = RoutingTrace.of_tokens(real_BS.bool(), session.answer_BS, session.needs)
 
     def _close(self, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
         if self._session.trace is not None:

@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from torch import Tensor
+
 from moe_tune.heads.base import RouterHead
 from moe_tune.routing import RoutingTrace, Rows, Scope
 
@@ -25,6 +27,8 @@ class Session:
         self.trace: RoutingTrace | None = None
         self.bypassed = False
         """True while the pretrained router decides everywhere (calibration, and the pass over the prompts)."""
+        self.answer_BS: Tensor | None = None
+        """The answer tokens of the batches that run; ``None`` is the last real token of each row."""
         self.panel: list[dict[int, RouterHead]] = []
         """Heads by layer that are compared in one pass over answer tokens; empty where each gate's own head acts."""
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-QUESTIONS, ROUTING = "questions", "routing"
+QUESTIONS, ROUTING, TEXT = "questions", "routing", "text"
 BASE, BEST = ".base", ".best"
 """Ends of names beside a split's own: of the pretrained router, and of the checkpoint that is tested."""
 BASE_VALIDATION = "base_validation"
@@ -28,3 +28,13 @@ def tested_questions_file(run: Path, split: str) -> Path:
 def split_files(run: Path) -> list[Path]:
     """Return the files of the run's own answers, one per split."""
     return [file for file in sorted((run / QUESTIONS).glob("*.parquet")) if "." not in file.stem]
+
+
+def text_file(run: Path, split: str, of: str = "") -> Path:
+    """Return the file of the losses on a text source's documents; ``of`` is one of the ends above."""
+    return run / TEXT / f"{split}{of}.parquet"
+
+
+def text_files(run: Path) -> list[Path]:
+    """Return the files of the run's own losses on text, one per source."""
+    return [file for file in sorted((run / TEXT).glob("*.parquet")) if "." not in file.stem]

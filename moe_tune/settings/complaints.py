@@ -11,24 +11,29 @@ from moe_tune.base.strict_yaml import load_yaml
 from moe_tune.settings.arguments import CONFIG_WORDS, is_inline
 from moe_tune.settings.listing import entries, options
 
-SLOTS = {"model.head": "heads", "model.losses": "losses", "data.source": "sources"}
-"""Configuration keys that take a class of a plug-in folder."""
+SLOTS = {
+    "model.head": ("heads",),
+    "model.losses": ("losses",),
+    "data.source": ("sources",),
+    "data.test_sources": ("sources", "texts"),
+}
+"""Configuration keys that take a class of these kinds."""
 
 
 def readable(message: str, keys: Iterable[str], argv: Sequence[str] = ()) -> str:
     """Return jsonargparse's complaint as one message with a remedy."""
     text = " ".join(message.split())
     if foreign := re.search(r"dot import path string: (\w+)", text):
-        kind = next((folder for key, folder in SLOTS.items() if f'"{key}' in text), None)
-        known = [entry["name"] for entry in entries(kind)] if kind else []
-        hint = did_you_mean(foreign[1], known) if kind else "give a class path that can be imported."
+        kinds = next((given for key, given in SLOTS.items() if f'"{key}' in text), ())
+        known = [entry["name"] for kind in kinds for entry in entries(kind)]
+        hint = did_you_mean(foreign[1], known) if kinds else "give a class path that can be imported."
         return f"expected a class but got {foreign[1]!r} ({text[:60]}). Hint: {hint}"
     if option := re.search(r"Option '([\w.]+)' is not accepted", text):
         place = re.search(r'[Pp]arser key "([\w.]+)"', text)
         return _unknown_option(option[1], place[1] if place else None, argv)
     if mistyped := re.search(r'[Pp]arser key "([\w.]+)".*?Given value: (.*)$', text):
-        kinds = [kind for kind in re.findall(r"Expected an? <class '([\w.]+)'>", text) if kind != "NoneType"]
-        wanted = " or ".join(dict.fromkeys(kinds)) or "another type of value"
+        types = [one for one in re.findall(r"Expected an? <class '([\w.]+)'>", text) if one != "NoneType"]
+        wanted = " or ".join(dict.fromkeys(types)) or "another type of value"
         return (
             f"expected {wanted} but got {mistyped[2]!r} ({mistyped[1]}). "
             "Hint: python -m moe_tune fit --help-all shows the type of every key."
@@ -45,13 +50,14 @@ def _unknown_option(option: str, key: str | None, argv: Sequence[str]) -> str:
     """Return the complaint about an option that a class does not have, with those it has."""
     given = [word.lstrip("-").partition("=")[0] for word in argv]
     key = key or next((word.removesuffix(f".{option}") for word in given if word.endswith(f".{option}")), "model.head")
-    kind = next((folder for slot, folder in SLOTS.items() if key.startswith(slot)), "heads")
+    kinds = next((given for slot, given in SLOTS.items() if key.startswith(slot)), ("heads",))
     name = _class_at(key, argv)
-    known = options(kind, name)
+    known = [one for kind in kinds for one in options(kind, name)]
     hint = f"{did_you_mean(option, known)} " if known else ""
+    slot = "data.test_sources" if key.startswith("data.test_sources.") else key  # sources by name have one help
     return (
         f"expected an option of {name or 'the class'} but got {option!r} ({key}). "
-        f"Hint: {hint}python -m moe_tune fit --{key}.help {name or 'CLASS'} explains them."
+        f"Hint: {hint}python -m moe_tune fit --{slot}.help {name or 'CLASS'} explains them."
     )
 
 

@@ -11,6 +11,7 @@ PLUGGED = {
     "metrics": "moe_tune.metrics.base.RoutingMetric",
     "families": "moe_tune.models.family.ModelFamily",
     "sources": "moe_tune.data.source.QuestionSource",
+    "texts": "moe_tune.data.text_source.TextSource",
 }
 """The class whose subclasses are plugged in, by kind; imported when asked for, as torch is."""
 KINDS = (*PLUGGED, "protocols")

@@ -16,6 +16,7 @@ from moe_tune.callbacks.freezing_proof import FreezingProof
 from moe_tune.callbacks.question_records import PredictionRecords, QuestionRecords
 from moe_tune.callbacks.run_files import RunFiles
 from moe_tune.callbacks.tested_validation import TestedValidation
+from moe_tune.callbacks.text_records import KnownTexts, TextRecords
 from moe_tune.runs.checkpoint import RouterCheckpointIO
 from moe_tune.runs.directory import to_yaml
 from moe_tune.runs.metrics_file import MetricsFile
@@ -30,6 +31,7 @@ def run_trainer(
     plugins: dict[str, str],
     watchers: Sequence[Callback],
     known: Known | None = None,
+    known_texts: KnownTexts | None = None,
 ) -> Trainer:
     """Return the trainer of a run from its settings, whose loggers and callbacks are made."""
     directory, resolved = place.directory, place.resolved
@@ -42,6 +44,7 @@ def run_trainer(
         QuestionRecords(directory),
         PredictionRecords(directory),
         BaseReference(directory, known),
+        TextRecords(directory, known_texts),
         TestedValidation(directory),
         EpochLine(directory),
     ]

@@ -40,9 +40,30 @@ def paired_bootstrap(
         >>> round(low, 2), round(high, 2)
         (0.03, 0.22)
     """
-    sum_C = np.bincount(cluster_Q, weights=diff_SQ.mean(axis=0))
-    size_C = np.bincount(cluster_Q).astype(np.float64)
-    with warnings.catch_warnings():
+    sum_C = np.bincount(cluster_Q, weights=diff_SQ.mean(axis=0)).astype(np.float64)
+    return ratio_bootstrap(sum_C, np.bincount(cluster_Q).astype(np.float64), draws, seed, level)
+
+
+def ratio_bootstrap(
+    sum_C: NDArray[np.float64],
+    size_C: NDArray[np.float64],
+    draws: int = DRAWS,
+    seed: int = 0,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Return the bias-corrected and accelerated bootstrap interval of ``sum_g s_g / sum_g n_g`` over clusters g.
+
+    Args:
+        sum_C: Sum of each cluster.
+        size_C: Its size, above 0: questions, or tokens.
+        draws: Bootstrap draws.
+        seed: Of the draws: the same seed, the same interval.
+        level: Coverage, between 0 and 1.
+
+    Shape:
+        - (C,), (C,), C at least 2; two numbers, both the ratio where nothing spreads.
+    """
+    with warnings.catch_warnings(), np.errstate(invalid="ignore"):
         warnings.simplefilter("ignore", DegenerateDataWarning)
         found = bootstrap(
             (sum_C, size_C),

@@ -1,0 +1,52 @@
+"""The nano text: what the nano OLMoE was pretrained to predict, of questions that its pretraining never saw."""
+
+from collections.abc import Iterator
+
+from moe_tune.base.errors import ConfigError
+from moe_tune.data.nano_quiz import NanoQuiz
+from moe_tune.data.protocol import load_protocol
+from moe_tune.data.question import number_questions
+from moe_tune.data.source import RawRow
+from moe_tune.data.text_source import TextSource
+
+VERSION = "nano-text-1"
+LAYOUT = "nano_textbook"
+"""The layout of 999 in 1,000 of the nano OLMoE's lessons, whose every token it learned to predict."""
+
+
+class NanoText(TextSource):
+    """Textbook pages for the nano OLMoE: a question of the nano quiz with its choices and its answer each.
+
+    The questions are of the quiz's test split. A hash of the question says which split it belongs to, whatever the
+    seed, and the nano OLMoE was pretrained on the train split: no document was in its pretraining.
+
+    Args:
+        documents: Documents, at least 2.
+        seed: Chooses which are drawn.
+        max_tokens: Documents are cut at so many tokens; a page has about 25.
+
+    Raises:
+        ConfigError: ``documents`` is below 2.
+
+    Example:
+        >>> next(NanoText().documents()).values["text"].splitlines()[-1][:7]
+        'Answer:'
+    """
+
+    def __init__(self, documents: int = 400, seed: int = 0, max_tokens: int = 512) -> None:
+        if documents < 2:
+            raise ConfigError(
+                f"expected at least 2 documents but got {documents} (NanoText, documents). Hint: leave the key out."
+            )
+        self.size, self.seed, self.max_tokens = documents, seed, max_tokens
+
+    def revision(self) -> str:
+        return f"{VERSION}-{self.size}-seed{self.seed}"
+
+    def documents(self) -> Iterator[RawRow]:
+        layout = load_protocol(LAYOUT)
+        rows = [one.values for one in NanoQuiz(test=self.size, seed=self.seed).rows("test")]
+        asked = ((row["subject"], row["question"], tuple(row["choices"]), row["answer"]) for row in rows)
+        for index, question in enumerate(number_questions(asked)):
+            text = layout.prompt(question) + layout.answers(question)[question.answer]
+            yield RawRow(f"nano_text[{index}]", {"text": text})

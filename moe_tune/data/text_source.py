@@ -1,0 +1,20 @@
+"""The contract of a text source: documents whose tokens are predicted, from wherever they live."""
+
+from abc import abstractmethod
+from collections.abc import Iterator
+
+from moe_tune.data.source import RawRow, Source
+
+
+class TextSource(Source):
+    """Where plain text comes from; it is tested on and never trained on.
+
+    Attributes:
+        max_tokens: Documents are cut at so many tokens, at least 2.
+    """
+
+    max_tokens: int = 512
+
+    @abstractmethod
+    def documents(self) -> Iterator[RawRow]:
+        """Yield the documents in a stable order, each a row whose one value is ``text``."""
