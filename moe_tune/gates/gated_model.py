@@ -264,10 +264,10 @@ class GatedModel:
     def trainable(self) -> dict[str, nn.Parameter]:
         """Return the trainable parameters by their checkpoint name, ``layers.<index>.<parameter>``."""
         heads = {
-            f"layers.{index}.{name}": parameter
+            f"layers.{index}.{name}": value
             for index, head in self.heads.items()
-            for name, parameter in head.named_parameters()
-            if parameter.requires_grad
+            for name, value in head.state_dict(keep_vars=True).items()
+            if isinstance(value, nn.Parameter) and value.requires_grad
         }
         return heads | self._beside()
 

@@ -11,6 +11,7 @@ from moe_tune.base.errors import ConfigError
 from moe_tune.base.plugins import concrete_subclasses
 from moe_tune.base.schedule import ScheduleKind
 from moe_tune.heads.base import RouterHead
+from moe_tune.heads.retuned import RetunedHead
 from moe_tune.heads.stack import Stack
 from moe_tune.models.family import ModelFamily
 
@@ -30,7 +31,10 @@ def inner_heads():
     return parts
 
 
-REQUIRED = {"Stack": lambda: {"parts": inner_heads()}}
+REQUIRED = {
+    "Stack": lambda: {"parts": inner_heads()},
+    "Strength": lambda: {"head": RetunedHead(), "strength": 0.6},
+}
 """Arguments of the heads that cannot be built without any."""
 
 
