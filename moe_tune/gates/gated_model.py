@@ -82,7 +82,9 @@ class GatedModel:
         for index, block in blocks.items():
             stock = block.get_submodule(family.gate_path)
             chosen = head if index in self.layers else None
-            gate = self.gates[index] = tuned_gate(stock, family, index, chosen, self._session)
+            gate = self.gates[index] = tuned_gate(
+                stock, family, index, chosen, self._session, index == min(self.layers)
+            )
             self._replace(block, family.gate_path, gate)
             if gate.head is not None and (mixer := gate.head.mixer()) is not None:
                 experts = TunedExperts(block.get_submodule(family.experts_path), mixer, index, self._session)
@@ -152,7 +154,9 @@ class GatedModel:
         """Return a head bound to the pretrained router of each chosen layer, for a session; it acts in none yet."""
         gates = {layer: self.gates[layer] for layer in choose_layers(layers, list(self.gates))}
         return {
-            layer: head.bound_to(BaseGate(gate.pretrained[0], gate.rule, layer)).to(self.device).eval()
+            layer: head.bound_to(BaseGate(gate.pretrained[0], gate.rule, layer, layer == min(gates)))
+            .to(self.device)
+            .eval()
             for layer, gate in gates.items()
         }
 
@@ -328,7 +332,10 @@ class GatedModel:
             return  # who says which token sees which has opened the trace
         # In generation the mask also covers the cached positions; the current ones are the last.
         real_BS = torch.ones(tokens.shape[:2], device=tokens.device) if mask is None else mask[:, -tokens.shape[1] :]
-        self._session.trace = RoutingTrace.of_batch(real_BS, self._session.needs)
+        before, trace = self._session.trace, RoutingTrace.of_batch(real_BS, self._session.needs)
+        if before is not None and mask is not None and mask.shape[1] > tokens.shape[1]:
+            trace.acting = before.acting  # what the prompts have decided stands for what is generated
+        self._session.trace = trace
 
     def _close(self, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
         if self._session.trace is not None:

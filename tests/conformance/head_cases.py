@@ -33,6 +33,7 @@ def inner_heads():
 
 REQUIRED = {
     "Stack": lambda: {"parts": inner_heads()},
+    "Guard": lambda: {"head": RetunedHead()},
     "Strength": lambda: {"head": RetunedHead(), "strength": 0.6},
 }
 """Arguments of the heads that cannot be built without any."""
