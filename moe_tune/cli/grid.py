@@ -10,11 +10,12 @@ from typing import Any
 
 from rich.console import Console
 
+from moe_tune.base.checkpoint_folder import CONFIG
 from moe_tune.base.errors import ConfigError, require
+from moe_tune.base.found import found_checkpoint
 from moe_tune.cli.verbs import add_format, parsed_with_fit
 from moe_tune.reports.table import Cell, Column, Table, interval, numbers, words
-from moe_tune.runs.checkpoint import CONFIG, RouterCheckpointIO
-from moe_tune.runs.found import found_checkpoint
+from moe_tune.runs.checkpoint import RouterCheckpointIO
 from moe_tune.settings.fit_settings import FitSettings
 from moe_tune.studies.grid import Outcomes, Point, refuse_lora, run_grid
 from moe_tune.tuner.router_tuner import RouterTuner

@@ -313,6 +313,19 @@ class GatedModel:
         """One hash over ``hashes_at_load``."""
         return fingerprint(self.hashes_at_load)
 
+    def refuse_foreign(self, heads: Mapping[int, RouterHead]) -> None:
+        """Refuse bound heads that have read what belongs to another base model.
+
+        Raises:
+            ConfigError: One has.
+        """
+        for part in (one for head in heads.values() for one in head.modules() if isinstance(one, RouterHead)):
+            if part.made_for not in (None, self.fingerprint):
+                raise ConfigError(
+                    f"expected runs of this base model, fingerprint {self.fingerprint}, but got those of "
+                    f"{part.made_for} (model.head, {type(part).__name__}). Hint: set model.base to the runs'."
+                )
+
     def prove_frozen(self) -> int:
         """Hash every frozen tensor again, refuse any that is not what it was at load, and return how many there are."""
         after = self.frozen_hashes()

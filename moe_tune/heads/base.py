@@ -69,7 +69,12 @@ class RouterHead(nn.Module, ABC):
 
     A configured head is a prototype without tensors; ``bound_to`` copies it for a layer and ``bind`` builds what
     the layer needs from the pretrained gate. Stages see only the tokens the head acts on.
+
+    Attributes:
+        made_for: Fingerprint of the base model that what ``bind`` has read belongs to; ``None`` where it reads nothing.
     """
+
+    made_for: str | None = None
 
     @property
     @abstractmethod
