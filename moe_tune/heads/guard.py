@@ -90,8 +90,9 @@ class Guard(WrapperHead):
         questions, width = table.hidden_QD.shape
         where, hint = "head calibration", "raise data.limit_train."
         require(questions >= FEWEST, f"at least {FEWEST} training questions", questions, where, hint)
-        held_Q = torch.arange(questions, device=table.hidden_QD.device) % 3 == 2
-        learned_QD = table.hidden_QD[~held_Q].double()
+        mixed_Q = torch.randperm(questions, generator=torch.Generator().manual_seed(0))  # subjects may take turns
+        held_Q, learned_Q = mixed_Q[: questions // 3], mixed_Q[questions // 3 :]
+        learned_QD = table.hidden_QD[learned_Q].double()
         centre_D = learned_QD.mean(0)
         _, size_R, direction_RD = torch.linalg.svd(learned_QD - centre_D, full_matrices=False)
         variance_R = size_R.square() / (len(learned_QD) - 1)

@@ -16,7 +16,7 @@ class LayerTable:
         correct_ES: Those of them that the model answered correctly.
         asked_S: Questions of each subject.
         right_S: Those of them that the model answered correctly.
-        hidden_QD: The router's input for a sample of the questions, evenly spaced, float32.
+        hidden_QD: The router's input for a sample of the questions, drawn at random, float32.
         logits_QE: The pretrained router's logits for them, float32.
     """
 

@@ -46,20 +46,23 @@ class TrainTable:
 
 
 class HiddenSample:
-    """Collects the router's input and logits for an evenly spaced sample of a split's questions.
+    """Collects the router's input and logits for a random sample of a split's questions, always the same.
+
+    Evenly spaced questions would all be of one subject where subjects take turns.
 
     Args:
         questions: Questions of the split.
     """
 
     def __init__(self, questions: int) -> None:
-        self.stride = -(-questions // SAMPLE)
+        drawn = torch.randperm(questions, generator=torch.Generator().manual_seed(0))[:SAMPLE]
+        self.sampled_Q = torch.zeros(questions, dtype=torch.bool).index_fill_(0, drawn, True)
         self.question_Q: list[Tensor] = []
         self.rows: dict[int, list[tuple[Tensor, Tensor]]] = {}
 
     def add(self, question_B: Tensor, outputs: list[RouterOutput]) -> None:
         """Keep the questions of a batch that belong to the sample."""
-        keep_B = question_B % self.stride == 0
+        keep_B = self.sampled_Q.to(question_B.device)[question_B]
         self.question_Q.append(question_B[keep_B])
         for one in outputs:
             assert one.hidden_TD is not None

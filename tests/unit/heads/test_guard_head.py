@@ -23,8 +23,9 @@ def bound(width=16, quantile=0.99, **table):
     head = Guard(RetunedHead(), quantile).bound_to(BaseGate(torch.randn(8, width), SoftmaxRule(2, 8, False), 3))
     made = layer_table(width=width, **table)
     head.calibrate(made)
-    unseen_Q = torch.arange(len(made.hidden_QD)) % 3 == 2
-    return head, made.hidden_QD[~unseen_Q], made.hidden_QD[unseen_Q]
+    mixed_Q = torch.randperm(len(made.hidden_QD), generator=torch.Generator().manual_seed(0))
+    third = len(mixed_Q) // 3
+    return head, made.hidden_QD[mixed_Q[third:]], made.hidden_QD[mixed_Q[:third]]
 
 
 def shaken(model, family, head, threshold, layers="last-2", scope="answer", dtype="native"):
