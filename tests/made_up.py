@@ -21,7 +21,9 @@ def layer_table(experts=8, width=16, top_k=2, questions=400, subjects=3, seed=0)
     correct_Q = (torch.rand(questions, generator=draw) < chance_Q).float()
     chosen_ES, correct_ES = chosen_QE.T @ subject_QS, (chosen_QE * correct_Q[:, None]).T @ subject_QS
     asked_S, right_S = subject_QS.sum(0), correct_Q @ subject_QS
-    return LayerTable(*(one.long() for one in (chosen_ES, correct_ES, asked_S, right_S)), hidden_QD, logits_QE)
+    return LayerTable(
+        *(one.long() for one in (chosen_ES, correct_ES, asked_S, right_S)), hidden_QD, logits_QE, correct_Q.bool()
+    )
 
 
 @dataclass
