@@ -21,62 +21,92 @@ CHUNK = 1024
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EmbeddedQuestions:
-    """The training questions as points on a sphere.
+    """Questions as points on a sphere.
 
     Args:
-        embedding_QD: Mean of the pretrained model's last hidden states over the prompt, less its mean over the
-            questions, of length one.
-        copies_Q: Equal numbers for copies of one question.
+        embedding_QD: Mean of the pretrained model's last hidden states over the prompt, less the training questions'
+            mean, of length one.
+        hashes: What each question is: equal for copies.
+        centre_D: The training questions' mean.
     """
 
     embedding_QD: Tensor
-    copies_Q: Tensor
+    hashes: list[str]
+    centre_D: Tensor
 
     @classmethod
     def of_training(cls, examiner: Examiner) -> "EmbeddedQuestions":
-        """Return them from one pass of the pretrained model over whole prompts."""
+        """Return the training questions, from one pass of the pretrained model over whole prompts."""
         examiner.settle(SPLIT)  # which questions there are
-        gated, parts = examiner.gated, []
-        body: Any = gated.model.base_model
-        with torch.no_grad(), gated.session(needs=(), base_only=True), examiner.numerics():
-            for batch in (one.to(gated.device) for one in examiner.quiz.loader(SPLIT)):
-                place_S = torch.arange(batch.input_ids_BS.shape[1], device=gated.device)
-                prompt_BS = (place_S <= batch.answer_position_B[:, None]).long()
-                ids_BS = batch.input_ids_BS * prompt_BS  # a cloze question's choices come behind its prompt
-                hidden_BSD = body(input_ids=ids_BS, attention_mask=prompt_BS, use_cache=False).last_hidden_state
-                mean_BD = (hidden_BSD.float() * prompt_BS[..., None]).sum(1) / prompt_BS.sum(1, keepdim=True)
-                parts.append((batch.question_B.cpu(), mean_BD.cpu()))
-        question_Q, mean_QD = (joined_over_ranks(torch.cat(one)) for one in zip(*parts, strict=True))
-        mean_QD = mean_QD[question_Q.argsort()]
-        hashes = [one.content_hash for one in examiner.quiz.questions(SPLIT)]
-        known = {one: number for number, one in enumerate(dict.fromkeys(hashes))}
-        embedding_QD = torch.nn.functional.normalize(mean_QD - mean_QD.mean(0), dim=-1)
-        return cls(embedding_QD, torch.tensor([known[one] for one in hashes]))
+        mean_QD = _mean_hidden(examiner, SPLIT)
+        return cls._of(examiner, SPLIT, mean_QD, mean_QD.mean(0))
 
-    def nearest(self, allowed_Q: Tensor, count: int = NEIGHBOURS) -> tuple[Tensor, Tensor]:
-        """Return each question's nearest among those allowed, itself and its copies left out, and their weights.
+    def of_split(self, examiner: Examiner, split: str) -> "EmbeddedQuestions":
+        """Return those of another split among these, from a pass over its prompts; no answer is looked at."""
+        return self._of(examiner, split, _mean_hidden(examiner, split), self.centre_D)
 
-        Formula: ``d^2 = 2 (1 - cos)``; ``W = exp(-d^2 / 2 s^2)`` divided by its sum, ``s`` the median over questions of
-        the distance to the last of ``count``.
+    @classmethod
+    def _of(cls, examiner: Examiner, split: str, mean_QD: Tensor, centre_D: Tensor) -> "EmbeddedQuestions":
+        embedding_QD = torch.nn.functional.normalize(mean_QD - centre_D, dim=-1)
+        return cls(embedding_QD, [one.content_hash for one in examiner.quiz.questions(split)], centre_D)
+
+    def nearest(
+        self, allowed_Q: Tensor, to: "EmbeddedQuestions | None" = None, count: int = NEIGHBOURS
+    ) -> tuple[Tensor, Tensor]:
+        """Return each question's nearest among those allowed here, itself and its copies left out, and their weights.
+
+        Formula: ``d^2 = 2 (1 - cos)``; ``W = exp(-d^2 / 2 s^2)`` divided by its sum, ``s`` the median over the
+        questions here of the distance to the last of ``count``.
+
+        Args:
+            allowed_Q: Which questions may be neighbours.
+            to: The questions whose neighbours are looked for; ``None`` for those here.
+            count: How many at most.
 
         Shape:
             - returns two of (Q, N), N = ``count`` or as many as are allowed; what is missing weighs 0.
         """
         choice_R = allowed_Q.nonzero().squeeze(-1)
+        near_QN, squared_QN = own = self._ordered(self, choice_R, count)
+        if to is not None:
+            near_QN, squared_QN = self._ordered(to, choice_R, count)
+        if not len(choice_R):
+            return near_QN, squared_QN
+        last_Q = own[1][:, -1].sqrt()
+        scale = last_Q[last_Q.isfinite()].median() if last_Q.isfinite().any() else torch.tensor(1.0)
+        tiny = torch.finfo(torch.float32).tiny
+        weight_QN = (-squared_QN / (2 * scale.square()).clamp(min=tiny)).exp()
+        return near_QN, weight_QN / weight_QN.sum(-1, keepdim=True).clamp(min=tiny)
+
+    def _ordered(self, to: "EmbeddedQuestions", choice_R: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Return the nearest of a choice of the questions here and their squared distances, infinite to copies."""
+        numbers = {one: number for number, one in enumerate(dict.fromkeys([*self.hashes, *to.hashes]))}
+        mine_R = torch.tensor([numbers[one] for one in self.hashes])[choice_R]
+        theirs_Q = torch.tensor([numbers[one] for one in to.hashes])
         near, squared = [], []
-        for rows in torch.arange(len(self.copies_Q)).split(CHUNK):
-            squared_CR = 2 * (1 - self.embedding_QD[rows] @ self.embedding_QD[choice_R].T).clamp(min=0)
-            squared_CR[self.copies_Q[rows][:, None] == self.copies_Q[choice_R][None]] = torch.inf
+        for rows in torch.arange(len(theirs_Q)).split(CHUNK):
+            squared_CR = 2 * (1 - to.embedding_QD[rows] @ self.embedding_QD[choice_R].T).clamp(min=0)
+            squared_CR[theirs_Q[rows][:, None] == mine_R[None]] = torch.inf
             nearest = squared_CR.topk(min(count, len(choice_R)), largest=False)
             near.append(choice_R[nearest.indices])
             squared.append(nearest.values)
-        squared_QN = torch.cat(squared)
-        if not squared_QN.shape[1]:
-            return torch.cat(near), squared_QN
-        last_Q = squared_QN[:, -1].sqrt()
-        scale = last_Q[last_Q.isfinite()].median() if last_Q.isfinite().any() else torch.tensor(1.0)
-        weight_QN = (-squared_QN / (2 * scale.square()).clamp(min=torch.finfo(torch.float32).tiny)).exp()
-        return torch.cat(near), weight_QN / weight_QN.sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+        return torch.cat(near), torch.cat(squared)
+
+
+def _mean_hidden(examiner: Examiner, split: str) -> Tensor:
+    """Return the mean of the pretrained model's last hidden states over each prompt, in the order of the questions."""
+    gated, parts = examiner.gated, []
+    body: Any = gated.model.base_model
+    with torch.no_grad(), gated.session(needs=(), base_only=True), examiner.numerics():
+        for batch in (one.to(gated.device) for one in examiner.quiz.loader(split)):
+            place_S = torch.arange(batch.input_ids_BS.shape[1], device=gated.device)
+            prompt_BS = (place_S <= batch.answer_position_B[:, None]).long()
+            ids_BS = batch.input_ids_BS * prompt_BS  # a cloze question's choices come behind its prompt
+            hidden_BSD = body(input_ids=ids_BS, attention_mask=prompt_BS, use_cache=False).last_hidden_state
+            mean_BD = (hidden_BSD.float() * prompt_BS[..., None]).sum(1) / prompt_BS.sum(1, keepdim=True)
+            parts.append((batch.question_B.cpu(), mean_BD.cpu()))
+    question_Q, mean_QD = (joined_over_ranks(torch.cat(one)) for one in zip(*parts, strict=True))
+    return mean_QD[question_Q.argsort()]
 
 
 def neighbour_routes(examiner: Examiner, embedded: EmbeddedQuestions, layers: Iterable[int]) -> NeighbourRoutes:

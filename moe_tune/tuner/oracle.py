@@ -1,41 +1,24 @@
 """The routing oracle: offsets of the router logits, sought question by question, that answer it correctly."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from moe_tune.answer_path.answering import Answering
-from moe_tune.answer_path.circumstances import Circumstances
 from moe_tune.answer_path.settings import AnswerPath
-from moe_tune.answer_path.way import Reach
-from moe_tune.base.errors import ConfigError
 from moe_tune.base.ranks import joined_over_ranks
 from moe_tune.data.batching import Batch
 from moe_tune.data.module import QuizDataModule
 from moe_tune.gates.gated_model import GatedModel
-from moe_tune.heads.base import HeadTraits, RouterHead
 from moe_tune.losses.base import OracleSearch
 from moe_tune.routing import OracleRoutes
 from moe_tune.tuner.examiner import Examiner
 from moe_tune.tuner.objective import judge
+from moe_tune.tuner.offsets import Offsets, examiner_of, on_answer_path
 
 UPPER_BOUND = OracleSearch(steps=50, rate=0.05)
 """How far ``routing_oracle`` seeks."""
-
-
-class _Offsets(RouterHead):
-    """Adds an offset of its own to each question's logits."""
-
-    traits = HeadTraits(trainable=True)
-
-    def __init__(self, questions: int, experts: int, device: torch.device) -> None:
-        super().__init__()
-        self.offset_BE = nn.Parameter(torch.zeros(questions, experts, device=device))
-
-    def score(self, hidden_TD: Tensor, logits_TE: Tensor) -> Tensor:
-        return logits_TE + self.offset_BE
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,10 +69,7 @@ def routing_oracle(
     Raises:
         ConfigError: The family does not allow the answer path, there is a LoRA, or choices' texts are scored.
     """
-    refusal = gated.family.answer_path_refusal(gated.model.config)
-    reach = Reach.of(gated.layers, "answer", gated.adapter is not None, {}, refusal)
-    way = answer_path or AnswerPath(limit_gb=0, above_limit="stream")
-    return sought_routing(Examiner(Answering(Circumstances(gated, questions, reach, way))), split, gated.layers, search)
+    return sought_routing(examiner_of(gated, questions, answer_path), split, gated.layers, search)
 
 
 def sought_routing(examiner: Examiner, split: str, layers: Iterable[int], search: OracleSearch) -> SoughtRouting:
@@ -101,7 +81,7 @@ def sought_routing(examiner: Examiner, split: str, layers: Iterable[int], search
         ConfigError: The answer path is not exact here, or choices' texts are scored.
     """
     examiner.settle(split)  # which questions there are: above the cache's limit a sample
-    examiner, layers = _on_answer_path(examiner, split, layers), sorted(layers)
+    examiner, layers = on_answer_path(examiner, split, layers), sorted(layers)
     parts = []
     with torch.inference_mode(mode=False), torch.enable_grad():
         examiner.prepare([split])
@@ -114,31 +94,13 @@ def sought_routing(examiner: Examiner, split: str, layers: Iterable[int], search
     return SoughtRouting(routes, joined["after"], joined["before"], joined["gold"])
 
 
-def _on_answer_path(examiner: Examiner, split: str, layers: Iterable[int]) -> Examiner:
-    """Return an examiner of answer tokens alone, whatever the heads' scope; it takes all the questions there are."""
-    here = examiner.answering.circumstances
-    why_not = replace(here.reach, scope="answer", wide_loss=None).why_not
-    if examiner.quiz.is_cloze(split):
-        why_not = "choices whose texts are scored"
-    if why_not:
-        raise ConfigError(
-            f"expected heads at the answer position for the routing oracle but got: {why_not} (split {split}). "
-            "Hint: leave out what asks for it, such as OracleDistillationLoss."
-        )
-    kept = 0.0 if here.settings.use == "never" else here.settings.limit_gb
-    settings = replace(here.settings, use="always", limit_gb=kept, above_limit="stream")
-    there = replace(here, reach=Reach(min(layers), refusal=here.reach.refusal), settings=settings)
-    return Examiner(Answering(there), examiner.task_loss, examiner.numerics)
-
-
 def _sought(examiner: Examiner, batch: Batch, split: str, layers: list[int], search: OracleSearch) -> dict[str, Tensor]:
     """Return what is found for a batch, on the CPU."""
     gated, answering = examiner.gated, examiner.answering
-    size, experts, device = len(batch.gold_B), gated.rule.num_experts, gated.device
-    heads: dict[int, RouterHead] = {layer: _Offsets(size, experts, device).eval() for layer in layers}
-    optimizer = torch.optim.Adam([one for head in heads.values() for one in head.parameters()], lr=search.rate)
+    offsets = Offsets(gated, layers, len(batch.gold_B), search.rate)
+    own_B = torch.arange(len(batch.gold_B), device=gated.device)
     letters = examiner.quiz.letter_token_ids(split)
-    with gated.session([heads], scope="answer", needs=()) as session, examiner.numerics():
+    with gated.session([offsets.heads(own_B)], scope="answer", needs=()) as session, examiner.numerics():
         states = answering.states(batch, split)
         for step in range(search.steps + 1):
             logits_BV = answering.logits_of(states, batch, split).float()
@@ -146,9 +108,7 @@ def _sought(examiner: Examiner, batch: Batch, split: str, layers: list[int], sea
             if step == 0:
                 before_BA = judged.log_probs_BA.detach()
             if step < search.steps:
-                optimizer.zero_grad()
-                judged.loss_B.sum().backward()  # the sum: each question's offsets are sought as if it were alone
-                optimizer.step()
+                offsets.step(judged.loss_B.sum())
         assert session.trace is not None
         probs = {f"layer {layer}": session.trace.outputs[layer].probs_TE for layer in layers}
     found = {"question": batch.question_B, "gold": batch.gold_B, "before": before_BA, "after": judged.log_probs_BA}

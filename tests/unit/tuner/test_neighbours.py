@@ -20,7 +20,8 @@ COPIES_Q = torch.tensor([0, 1, 2, 0, 3, 4, 5, 6, 7, 8])
 
 def embedded(questions=10, width=4):
     drawn_QD = torch.randn(questions, width, generator=torch.Generator().manual_seed(4))
-    return EmbeddedQuestions(torch.nn.functional.normalize(drawn_QD, dim=-1), COPIES_Q)
+    points_QD = torch.nn.functional.normalize(drawn_QD, dim=-1)
+    return EmbeddedQuestions(points_QD, [str(one) for one in COPIES_Q.tolist()], torch.zeros(width))
 
 
 def test_they_are_the_nearest_of_those_allowed():
@@ -48,6 +49,14 @@ def test_with_fewer_than_three_what_is_missing_weighs_nothing():
     torch.testing.assert_close(weight_QN[[1, 2, 4]].sum(1), torch.ones(3))
 
 
+def test_those_of_other_questions_are_found_at_the_same_scale():
+    points, allowed_Q = embedded(), torch.tensor([1, 1, 0, 1, 1, 1, 0, 1, 1, 1]).bool()
+    of_all = points.nearest(allowed_Q)
+    few = EmbeddedQuestions(points.embedding_QD[[4, 0]], [points.hashes[4], points.hashes[0]], points.centre_D)
+    for came, wanted in zip(points.nearest(allowed_Q, few), of_all, strict=True):
+        torch.testing.assert_close(came, wanted[[4, 0]])
+
+
 def examiner(head=None, size=16):
     base = BaseModel("nano", experts_implementation="eager")
     model, family = base.load()
@@ -65,7 +74,7 @@ def test_embeddings_are_of_the_pretrained_model_and_do_not_depend_on_the_batch()
     points = [EmbeddedQuestions.of_training(asked) for asked in (one, other)]
     torch.testing.assert_close(points[0].embedding_QD, points[1].embedding_QD, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(points[0].embedding_QD.norm(dim=1), torch.ones(24))
-    assert points[0].copies_Q.tolist() == list(range(24))
+    assert len(set(points[0].hashes)) == 24
     ids_S = one.quiz.encoded("train").prompts[3].ids_S[None].long()
     means = []
     with torch.no_grad(), one.gated.session(base_only=True):
