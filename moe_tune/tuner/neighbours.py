@@ -25,7 +25,7 @@ class EmbeddedQuestions:
 
     Args:
         embedding_QD: Mean of the pretrained model's last hidden states over the prompt, less the training questions'
-            mean, of length one.
+            mean, of length one; on the model's device.
         hashes: What each question is: equal for copies.
         centre_D: The training questions' mean.
     """
@@ -67,12 +67,12 @@ class EmbeddedQuestions:
             - returns two of (Q, N), N = ``count`` or as many as are allowed; what is missing weighs 0.
         """
         choice_R = allowed_Q.nonzero().squeeze(-1)
-        near_QN, squared_QN = own = self._ordered(self, choice_R, count)
+        near_QN, squared_QN = own_QN = self._ordered(self, choice_R, count)
         if to is not None:
             near_QN, squared_QN = self._ordered(to, choice_R, count)
         if not len(choice_R):
             return near_QN, squared_QN
-        last_Q = own[1][:, -1].sqrt()
+        last_Q = own_QN[1][:, -1].sqrt()
         scale = last_Q[last_Q.isfinite()].median() if last_Q.isfinite().any() else torch.tensor(1.0)
         tiny = torch.finfo(torch.float32).tiny
         weight_QN = (-squared_QN / (2 * scale.square()).clamp(min=tiny)).exp()
@@ -81,15 +81,17 @@ class EmbeddedQuestions:
     def _ordered(self, to: "EmbeddedQuestions", choice_R: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Return the nearest of a choice of the questions here and their squared distances, infinite to copies."""
         numbers = {one: number for number, one in enumerate(dict.fromkeys([*self.hashes, *to.hashes]))}
-        mine_R = torch.tensor([numbers[one] for one in self.hashes])[choice_R]
-        theirs_Q = torch.tensor([numbers[one] for one in to.hashes])
+        device = self.embedding_QD.device
+        choice_R, chosen_RD = choice_R.to(device), self.embedding_QD[choice_R.to(device)]
+        mine_R = torch.tensor([numbers[one] for one in self.hashes], device=device)[choice_R]
+        theirs_Q = torch.tensor([numbers[one] for one in to.hashes], device=device)
         near, squared = [], []
-        for rows in torch.arange(len(theirs_Q)).split(CHUNK):
-            squared_CR = 2 * (1 - to.embedding_QD[rows] @ self.embedding_QD[choice_R].T).clamp(min=0)
+        for rows in torch.arange(len(theirs_Q), device=device).split(CHUNK):
+            squared_CR = 2 * (1 - to.embedding_QD[rows] @ chosen_RD.T).clamp(min=0)
             squared_CR[theirs_Q[rows][:, None] == mine_R[None]] = torch.inf
             nearest = squared_CR.topk(min(count, len(choice_R)), largest=False)
-            near.append(choice_R[nearest.indices])
-            squared.append(nearest.values)
+            near.append(choice_R[nearest.indices].cpu())
+            squared.append(nearest.values.cpu())
         return torch.cat(near), torch.cat(squared)
 
 
@@ -106,7 +108,7 @@ def _mean_hidden(examiner: Examiner, split: str) -> Tensor:
             mean_BD = (hidden_BSD.float() * prompt_BS[..., None]).sum(1) / prompt_BS.sum(1, keepdim=True)
             parts.append((batch.question_B.cpu(), mean_BD.cpu()))
     question_Q, mean_QD = (joined_over_ranks(torch.cat(one)) for one in zip(*parts, strict=True))
-    return mean_QD[question_Q.argsort()]
+    return mean_QD[question_Q.argsort()].to(gated.device)
 
 
 def neighbour_routes(examiner: Examiner, embedded: EmbeddedQuestions, layers: Iterable[int]) -> NeighbourRoutes:
