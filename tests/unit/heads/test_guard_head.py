@@ -137,6 +137,7 @@ def test_guards_side_by_side_each_decide_for_themselves(family, build_model):
     assert trace.of_head(1, 3).acting == {}
 
 
+@pytest.mark.reference("Guard")
 def test_the_distance_is_mahalanobis():
     head, learned_QD, unseen_QD = bound(width=16)  # 10 questions for each dimension: a full covariance
     learned = learned_QD.double().numpy()

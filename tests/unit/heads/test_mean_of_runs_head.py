@@ -52,6 +52,7 @@ def run(tmp_path):
     return write
 
 
+@pytest.mark.reference("MeanOfRuns")
 def test_it_is_the_mean_of_what_the_runs_route_with(run):
     (one, first), (other, second) = run(0), run(1)
     bound = MeanOfRuns([one, f"{other}/checkpoints/best.ckpt"]).bound_to(GATE)

@@ -48,6 +48,7 @@ def by_hand(alpha, neighbours, table=TABLE):
     return torch.stack(mixed)
 
 
+@pytest.mark.reference("NeighbourMixHead")
 @pytest.mark.parametrize(("alpha", "neighbours"), [(0.0, 3), (0.5, 3), (0.3, 1), (0.0, 7)])
 def test_it_is_the_mix_written_out(alpha, neighbours):
     came, wanted_TE = decided(calibrated(alpha=alpha, neighbours=neighbours)), by_hand(alpha, neighbours)

@@ -38,6 +38,7 @@ def moved(head):
     return bound
 
 
+@pytest.mark.reference("Strength")
 @pytest.mark.parametrize("inner", INNER)
 def test_both_ends_are_exact(inner):
     with torch.no_grad():

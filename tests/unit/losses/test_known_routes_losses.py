@@ -21,6 +21,7 @@ def answer_probs(trace, layer):
     return output.probs_TE[place]
 
 
+@pytest.mark.reference("OracleDistillationLoss")
 def test_oracle_distillation_is_the_mean_divergence_of_questions_that_end_right(random_trace):
     trace, context = random_trace(LENGTHS, 5), loss_context(scope="answer")
     wanted = 0.0
@@ -40,6 +41,7 @@ def test_oracle_distillation_vanishes_at_the_oracle(random_trace):
     assert float(value) == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.reference("ManifoldLoss")
 def test_the_manifold_loss_is_the_weighted_squared_distance_to_the_neighbours(random_trace):
     trace, context = random_trace(LENGTHS, 5), loss_context(scope="answer")
     like, wanted = context.neighbours, 0.0
