@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from moe_tune.heads.base import BaseGate
 from moe_tune.losses.base import LossContext
-from moe_tune.routing import LayerTable, RouterOutput, SoftmaxRule
+from moe_tune.routing import LayerTable, NeighbourRoutes, OracleRoutes, RouterOutput, SoftmaxRule, normalised
 
 
 def layer_table(experts=8, width=16, top_k=2, questions=400, subjects=3, seed=0):
@@ -21,7 +21,9 @@ def layer_table(experts=8, width=16, top_k=2, questions=400, subjects=3, seed=0)
     correct_Q = (torch.rand(questions, generator=draw) < chance_Q).float()
     chosen_ES, correct_ES = chosen_QE.T @ subject_QS, (chosen_QE * correct_Q[:, None]).T @ subject_QS
     asked_S, right_S = subject_QS.sum(0), correct_Q @ subject_QS
-    return LayerTable(*(one.long() for one in (chosen_ES, correct_ES, asked_S, right_S)), hidden_QD, logits_QE)
+    return LayerTable(
+        *(one.long() for one in (chosen_ES, correct_ES, asked_S, right_S)), hidden_QD, logits_QE, correct_Q.bool()
+    )
 
 
 @dataclass
@@ -37,6 +39,21 @@ class MadeUpLayer:
 
     def outputs(self, hidden_TD, experts_TK):
         return torch.einsum("td,tkde->tke", hidden_TD, self.experts_EDD[experts_TK])
+
+
+def oracle_routes(layers, experts, questions):
+    """Return made-up routing that a search has found; the last question is not answered correctly by it."""
+    draw = torch.Generator().manual_seed(6)
+    probs = {layer: torch.randn(questions, experts, generator=draw).softmax(-1) for layer in layers}
+    return OracleRoutes(probs, torch.arange(questions) < max(1, questions - 1))
+
+
+def neighbour_routes(layers, experts, questions):
+    """Return made-up routing of three neighbours for each question, among seven."""
+    draw = torch.Generator().manual_seed(7)
+    probs = {layer: torch.randn(7, experts, generator=draw).softmax(-1) for layer in layers}
+    weight_QN = torch.rand(questions, 3, generator=draw)
+    return NeighbourRoutes(probs, torch.randint(7, (questions, 3), generator=draw), normalised(weight_QN))
 
 
 def made_up_view(layers=(0, 1, 2), experts=8, width=16):
@@ -70,6 +87,8 @@ def loss_context(rule=RULE, layers=(0, 1, 2), scope="all", progress=0.5, questio
         view=made_up_view(layers, rule.num_experts),
         teacher_logits_BV=teacher_BV,
         tables={layer: layer_table(rule.num_experts, top_k=rule.top_k, seed=layer) for layer in layers},
+        oracle=oracle_routes(layers, rule.num_experts, questions),
+        neighbours=neighbour_routes(layers, rule.num_experts, questions),
     )
 
 

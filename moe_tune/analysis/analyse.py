@@ -21,13 +21,14 @@ from moe_tune.analysis.passes import AnalysedModel, QuizPass, run_pass
 from moe_tune.analysis.perturbations import CHANGES, unchanged
 from moe_tune.analysis.pretrained import pretrained_entropy
 from moe_tune.analysis.sensitivity import measure_sensitivity
+from moe_tune.base.checkpoint_folder import MANIFEST
 from moe_tune.base.errors import ConfigError, DataError
 from moe_tune.base.memory import peak_memory
 from moe_tune.base.published import write_parquet
 from moe_tune.data.module import QuizDataModule
 from moe_tune.routing import Part as PromptPart
 from moe_tune.routing import Scope
-from moe_tune.runs.checkpoint import MANIFEST, RouterCheckpointIO
+from moe_tune.runs.checkpoint import RouterCheckpointIO
 from moe_tune.runs.directory import RunDirectory, environment, identity
 from moe_tune.runs.ledger import OpenedTest, require_ledger, test_content
 from moe_tune.settings.fit_settings import FitSettings

@@ -104,7 +104,15 @@ class Answering:
             if batch.choices is not None:
                 return packed_logits(gated, batch, batch.choices)
             return gated(batch.input_ids_BS, batch.attention_mask_BS, batch.answer_position_B)
-        states = self.source(split).batch(batch.question_B).to(batch.question_B.device)
+        return self.logits_of(self.states(batch, split), batch, split)
+
+    def states(self, batch: Batch, split: str) -> PromptStates:
+        """Return the states of a batch's prompts, where they do not go in full; the next call may write over them."""
+        return self.source(split).batch(batch.question_B).to(batch.question_B.device)
+
+    def logits_of(self, states: PromptStates, batch: Batch, split: str) -> Tensor:
+        """Return what ``logits`` does, from states that were read before: as often as is wanted."""
+        way, gated = self.way(split), self.here.gated
         if batch.choices is not None:
             return choice_logits(gated, self._shapes[split], states, batch, batch.choices)
         if way is not Way.TRUNK:

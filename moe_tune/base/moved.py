@@ -17,6 +17,8 @@ MOVED = {
     "moe_tune.plugins": "moe_tune.base.plugins",
     "moe_tune.ranks": "moe_tune.base.ranks",
     "moe_tune.results": "moe_tune.tuner.split_results",
+    "moe_tune.runs.found": "moe_tune.base.found",
+    "moe_tune.runs.plain_state": "moe_tune.base.plain_state",
     "moe_tune.schedule": "moe_tune.base.schedule",
     "moe_tune.train_table": "moe_tune.tuner.train_table",
     "moe_tune.wandb_logger": "moe_tune.tracking.wandb_logger",

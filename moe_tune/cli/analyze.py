@@ -8,13 +8,13 @@ from rich.console import Console
 
 from moe_tune.analysis.analyse import Asked, analyse
 from moe_tune.analysis.terminal import print_terminal
+from moe_tune.base.checkpoint_folder import CONFIG
 from moe_tune.base.errors import ConfigError
 from moe_tune.base.memory import peak_memory
 from moe_tune.base.published import require_writable
 from moe_tune.cli.named_run import named_checkpoint
 from moe_tune.cli.verbs import parsed_with_fit
 from moe_tune.routing import PARTS
-from moe_tune.runs.checkpoint import CONFIG
 from moe_tune.runs.directory import identity
 from moe_tune.settings.config_files import config_label
 from moe_tune.settings.fit_settings import FitSettings

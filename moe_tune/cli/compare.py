@@ -42,10 +42,10 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
     # Imported here so that --help answers at once.
     from rich.console import Console
 
+    from moe_tune.base.found import found_run
     from moe_tune.compare.pretrained import compare_with_pretrained
     from moe_tune.compare.report import compare_runs
     from moe_tune.compare.terminal import render_terminal
-    from moe_tune.runs.found import found_run
 
     runs = [found_run(name, given.runs_root) for name in given.runs]
     baseline = found_run(given.baseline, given.runs_root) if given.baseline else runs[0]

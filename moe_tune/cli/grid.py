@@ -3,18 +3,19 @@
 import json
 import re
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from moe_tune.base.checkpoint_folder import CONFIG
 from moe_tune.base.errors import ConfigError, require
+from moe_tune.base.found import found_checkpoint
 from moe_tune.cli.verbs import add_format, parsed_with_fit
 from moe_tune.reports.table import Cell, Column, Table, interval, numbers, words
-from moe_tune.runs.checkpoint import CONFIG, RouterCheckpointIO
-from moe_tune.runs.found import found_checkpoint
+from moe_tune.runs.checkpoint import RouterCheckpointIO
 from moe_tune.settings.fit_settings import FitSettings
 from moe_tune.studies.grid import Outcomes, Point, refuse_lora, run_grid
 from moe_tune.tuner.router_tuner import RouterTuner
@@ -30,7 +31,7 @@ def add_arguments(parser: Any) -> None:
         type=str,
         default=[],
         metavar="KEY=A,B,C",
-        help="model.head.tau=0.5,0.7,1; may be repeated",
+        help="model.head.tau=0.5,0.7,1; may be repeated; with --ckpt_path the checkpoint's tensors under each setting",
     )
     parser.add_argument("--checkpoints", nargs="+", default=[], type=str, help="checkpoints to evaluate beside them")
     add_format(parser)
@@ -39,8 +40,13 @@ def add_arguments(parser: Any) -> None:
 def main(argv: list[str], plugins: dict[str, str]) -> int:
     """Evaluate a grid and print its table; nothing is trained, and the test split is not read."""
     fit = parsed_with_fit("grid", add_arguments, argv, plugins)
+    start = fit.settings.ckpt_path  # whose configuration is the one that is varied
+    kept = None if start is None else RouterCheckpointIO().load_checkpoint(start)
+    varied = _varied(
+        fit.settings.vary, lambda more: parsed_with_fit("grid", add_arguments, [*argv, *more], plugins).model
+    )
     points = [
-        *_varied(fit.settings.vary, lambda more: parsed_with_fit("grid", add_arguments, [*argv, *more], plugins).model),
+        *(point if kept is None else _with_state(point, kept) for point in varied),
         *(_trained(found_checkpoint(path, Path(fit.settings.runs_root)), plugins) for path in fit.settings.checkpoints),
     ]
     if not points:
@@ -78,9 +84,13 @@ def _trained(folder: Path, plugins: dict[str, str]) -> Point:
     _refuse_scope(model, str(folder))
     refuse_lora(model, str(folder))
     label = folder.parent.parent.name if folder.parent.name == "checkpoints" else folder.name
-    kept = RouterCheckpointIO().load_checkpoint(folder)
+    return _with_state(Point(label, model.head, model.layer_choice), RouterCheckpointIO().load_checkpoint(folder))
+
+
+def _with_state(point: Point, kept: dict[str, Any]) -> Point:
+    """Return a point whose head has the tensors of a checkpoint."""
     seen = frozenset(kept.get("calibrated_on", ()))
-    return Point(label, model.head, model.layer_choice, kept["state_dict"], kept["base"]["fingerprint"], seen)
+    return replace(point, state=kept["state_dict"], fingerprint=kept["base"]["fingerprint"], calibrated_on=seen)
 
 
 def _refuse_scope(model: RouterTuner, where: str) -> None:

@@ -14,7 +14,7 @@ def named_checkpoint(verb: str, argv: list[str]) -> Path:
         DataError: There is no such run.
         ModelError: It has no checkpoint, or its files are not what its manifest says.
     """
-    from moe_tune.runs.found import ROOT, found_checkpoint
+    from moe_tune.base.found import ROOT, found_checkpoint
     from moe_tune.settings.shipped import found_config
 
     name = argv[0]

@@ -18,7 +18,7 @@ def add_arguments(parser: Any) -> None:
 
 def main(argv: list[str], plugins: dict[str, str]) -> int:
     """Trace a prompt through a model or a run, print one row per token and write a page, a picture and the rows."""
-    from moe_tune.runs.checkpoint import CONFIG
+    from moe_tune.base.checkpoint_folder import CONFIG
     from moe_tune.settings.config_files import config_label
 
     words, run = list(argv), None

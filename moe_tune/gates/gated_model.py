@@ -82,7 +82,9 @@ class GatedModel:
         for index, block in blocks.items():
             stock = block.get_submodule(family.gate_path)
             chosen = head if index in self.layers else None
-            gate = self.gates[index] = tuned_gate(stock, family, index, chosen, self._session)
+            gate = self.gates[index] = tuned_gate(
+                stock, family, index, chosen, self._session, index == min(self.layers)
+            )
             self._replace(block, family.gate_path, gate)
             if gate.head is not None and (mixer := gate.head.mixer()) is not None:
                 experts = TunedExperts(block.get_submodule(family.experts_path), mixer, index, self._session)
@@ -155,7 +157,9 @@ class GatedModel:
         """Return a head bound to the pretrained router of each chosen layer, for a session; it acts in none yet."""
         gates = {layer: self.gates[layer] for layer in choose_layers(layers, list(self.gates))}
         return {
-            layer: head.bound_to(BaseGate(gate.pretrained[0], gate.rule, layer)).to(self.device).eval()
+            layer: head.bound_to(BaseGate(gate.pretrained[0], gate.rule, layer, layer == min(gates)))
+            .to(self.device)
+            .eval()
             for layer, gate in gates.items()
         }
 
@@ -267,10 +271,10 @@ class GatedModel:
     def trainable(self) -> dict[str, nn.Parameter]:
         """Return the trainable parameters by their checkpoint name, ``layers.<index>.<parameter>``."""
         heads = {
-            f"layers.{index}.{name}": parameter
+            f"layers.{index}.{name}": value
             for index, head in self.heads.items()
-            for name, parameter in head.named_parameters()
-            if parameter.requires_grad
+            for name, value in head.state_dict(keep_vars=True).items()
+            if isinstance(value, nn.Parameter) and value.requires_grad
         }
         return heads | self._beside()
 
@@ -317,6 +321,19 @@ class GatedModel:
         """One hash over the base model at load and all that was put on it, as it is now."""
         return fingerprint(self.hashes_at_load | hashes_of(self.state()))
 
+    def refuse_foreign(self, heads: Mapping[int, RouterHead]) -> None:
+        """Refuse bound heads that have read what belongs to another base model.
+
+        Raises:
+            ConfigError: One has.
+        """
+        for part in (one for head in heads.values() for one in head.modules() if isinstance(one, RouterHead)):
+            if part.made_for not in (None, self.fingerprint):
+                raise ConfigError(
+                    f"expected runs of this base model, fingerprint {self.fingerprint}, but got those of "
+                    f"{part.made_for} (model.head, {type(part).__name__}). Hint: set model.base to the runs'."
+                )
+
     def prove_frozen(self) -> int:
         """Hash every frozen tensor again, refuse any that is not what it was at load, and return how many there are."""
         after = self.frozen_hashes()
@@ -336,11 +353,13 @@ class GatedModel:
             return  # who says which token sees which has opened the trace
         # In generation the mask also covers the cached positions; the current ones are the last.
         real_BS = torch.ones(tokens.shape[:2], device=tokens.device) if mask is None else mask[:, -tokens.shape[1] :]
-        session = self._session
+        session, before = self._session, self._session.trace
         if session.answer_BS is None:
             session.trace = RoutingTrace.of_batch(real_BS, session.needs)
         else:
             session.trace = RoutingTrace.of_tokens(real_BS.bool(), session.answer_BS, session.needs)
+        if before is not None and mask is not None and mask.shape[1] > tokens.shape[1]:
+            session.trace.acting = before.acting  # what the prompts have decided stands for what is generated
 
     def _close(self, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
         if self._session.trace is not None:

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from moe_tune.heads.base import RouterHead
@@ -37,8 +38,33 @@ class Session:
         if self.bypassed:
             return [(None, slice(None))]
         if trace.answer_only and self.panel:
-            return [(one.get(layer), slice(index, None, len(self.panel))) for index, one in enumerate(self.panel)]
+            parts = [(one.get(layer), slice(index, None, len(self.panel))) for index, one in enumerate(self.panel)]
+            return [part for index, (head, rows) in enumerate(parts) for part in _chosen(trace, index, head, rows)]
         if own is None or trace.answer_only:
-            return [(own, slice(None))]
+            return _chosen(trace, 0, own, slice(None))
         mine, others = trace.rows(self.scope)
-        return [(own, mine)] if others is None else [(own, mine), (None, others)]
+        return [*_chosen(trace, 0, own, mine), *([] if others is None else [(None, others)])]
+
+    def ask(self, layer: int, own: RouterHead | None, trace: RoutingTrace, hidden_TD: Tensor) -> None:
+        """Let a layer's heads say which questions they act on, before they do; what a lower layer has said stands."""
+        if self.bypassed:
+            return
+        heads = [one.get(layer) for one in self.panel] if trace.answer_only and self.panel else [own]
+        for index, head in enumerate(heads):
+            if head is None or index in trace.acting or not head.chooses():
+                continue
+            place_Q = trace.last_prompt_tokens(slice(index, None, len(heads)))
+            with torch.no_grad():
+                chosen_Q = head.recognises(hidden_TD[place_Q])
+            assert chosen_Q is not None
+            every_Q = torch.ones(int(trace.question_T[-1]) + 1, dtype=torch.bool, device=chosen_Q.device)
+            every_Q[trace.question_T[place_Q]] = chosen_Q
+            trace.acting[index] = every_Q
+
+
+def _chosen(trace: RoutingTrace, index: int, head: RouterHead | None, rows: Rows) -> Acting:
+    """Return who decides on the tokens of a head: it where it acts on their question, else the pretrained router."""
+    if head is None or index not in trace.acting:
+        return [(head, rows)]
+    mine, others = trace.split(index, rows)
+    return [(one, where) for one, where in ((head, mine), (None, others)) if where is not None]

@@ -23,12 +23,13 @@ class TunedGate(nn.Module):
         layer: Index of the layer in the model.
         head: A head prototype, or ``None`` for a layer that is only observed.
         session: Shared with the other gates of the model.
+        first: Whether no layer below it gets the head.
     """
 
     weight: Tensor
 
     def _adopt(
-        self, stock: nn.Module, family: ModelFamily, layer: int, head: RouterHead | None, session: Session
+        self, stock: nn.Module, family: ModelFamily, layer: int, head: RouterHead | None, session: Session, first: bool
     ) -> None:
         self.__dict__.update({key: value for key, value in stock.__dict__.items() if not key.startswith("_")})
         # transformers hooks the gates of a model once; sharing the hooks lets it find whichever gate is in place.
@@ -40,7 +41,7 @@ class TunedGate(nn.Module):
         self.pretrained = [self.weight]  # in a list: an adapter may put its own changes over the attribute
         self.stock = [stock]
         self.family, self.rule, self.layer, self.session = family, family.rule(stock), layer, session
-        gate = BaseGate(self.weight, self.rule, layer)
+        gate = BaseGate(self.weight, self.rule, layer, first)
         self.head = None if head is None else head.bound_to(gate).train(stock.training)
 
     def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -68,6 +69,7 @@ class TunedGate(nn.Module):
                 f"expected a batch seen by the model's own forward call but got {len(hidden_TD)} other tokens "
                 f"(gate of layer {self.layer}). Hint: call the whole model, not a part of it."
             )
+        session.ask(self.layer, self.head, trace, reading_TD)
         acting = session.acting(self.layer, self.head, trace)
         output = self._decided(acting, reading_TD, logits_TE, trace.real_T, native)
         if "base_logits" in trace.needs:
@@ -114,7 +116,7 @@ _CLASSES: dict[type, type[TunedGate]] = {}
 
 
 def tuned_gate(
-    stock: nn.Module, family: ModelFamily, layer: int, head: RouterHead | None, session: Session
+    stock: nn.Module, family: ModelFamily, layer: int, head: RouterHead | None, session: Session, first: bool
 ) -> TunedGate:
     """Return a ``TunedGate`` whose class also inherits the stock gate's class."""
     stock_class = type(stock)
@@ -122,5 +124,5 @@ def tuned_gate(
         _CLASSES[stock_class] = type(f"Tuned{stock_class.__name__}", (TunedGate, stock_class), {})
     gate: TunedGate = _CLASSES[stock_class].__new__(_CLASSES[stock_class])
     nn.Module.__init__(gate)
-    gate._adopt(stock, family, layer, head, session)
+    gate._adopt(stock, family, layer, head, session, first)
     return gate

@@ -55,11 +55,13 @@ class BaseGate:
         weight_ED: Pretrained router weight (not to be changed).
         rule: The family's scoring rule.
         layer: Index of the layer in the model.
+        first: Whether no layer below it gets the head.
     """
 
     weight_ED: Tensor
     rule: ScoringRule
     layer: int
+    first: bool = True
 
 
 class RouterHead(nn.Module, ABC):
@@ -67,7 +69,12 @@ class RouterHead(nn.Module, ABC):
 
     A configured head is a prototype without tensors; ``bound_to`` copies it for a layer and ``bind`` builds what
     the layer needs from the pretrained gate. Stages see only the tokens the head acts on.
+
+    Attributes:
+        made_for: Fingerprint of the base model that what ``bind`` has read belongs to; ``None`` where it reads nothing.
     """
+
+    made_for: str | None = None
 
     @property
     @abstractmethod
@@ -81,8 +88,12 @@ class RouterHead(nn.Module, ABC):
         """Return a copy of this prototype bound to a layer's gate.
 
         Raises:
-            ConfigError: It has parameters and says that it does not train.
+            ConfigError: It has parameters and says that it does not train, or a part of it chooses questions.
         """
+        choosing = [type(one).__name__ for one in self.modules() if isinstance(one, RouterHead) and one.chooses()]
+        alone = not choosing or (self.chooses() and len(choosing) == 1)
+        hint = "put it around all the others; a strength of the inner head goes inside it."
+        require(alone, "a head that chooses questions outermost", choosing, type(self).__name__, hint)
         head = copy.deepcopy(self)
         head.bind(gate)
         trained = sorted(name for name, value in head.named_parameters() if value.requires_grad)
@@ -92,6 +103,21 @@ class RouterHead(nn.Module, ABC):
                 f"({type(self).__name__}.traits). Hint: HeadTraits(trainable=True), or register_buffer."
             )
         return head
+
+    def recognises(self, hidden_QD: Tensor) -> Tensor | None:
+        """Return the questions that the head acts on, (Q,) truth values; ``None`` for all.
+
+        Asked of the head of the lowest layer that has one, once per forward pass and before any head acts; the answer
+        stands for all tokens of a question and all layers. In the others the pretrained router decides.
+
+        Args:
+            hidden_QD: The router's input at the last token of each prompt.
+        """
+        return None
+
+    def chooses(self) -> bool:
+        """Whether it acts on some questions only."""
+        return type(self).recognises is not RouterHead.recognises
 
     def score(self, hidden_TD: Tensor, logits_TE: Tensor) -> Tensor:
         """Return changed router logits.

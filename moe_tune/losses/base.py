@@ -1,7 +1,7 @@
 """The contract of an auxiliary loss."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
@@ -10,9 +10,9 @@ from torch import Tensor
 
 from moe_tune.base.errors import require
 from moe_tune.base.schedule import ScheduleKind, scheduled
-from moe_tune.routing import LayerTable, RouterOutput, RoutingTrace, Scope, ScoringRule
+from moe_tune.routing import LayerTable, NeighbourRoutes, OracleRoutes, RouterOutput, RoutingTrace, Scope, ScoringRule
 
-CONTEXT_EXTRAS = frozenset({"teacher", "table"})
+CONTEXT_EXTRAS = frozenset({"teacher", "table", "oracle", "neighbours"})
 """What a loss may declare as ``needs`` beside the extras of a trace."""
 
 
@@ -45,6 +45,8 @@ class LossContext:
         view: What is to be seen of each layer beside its trace, by index.
         teacher_logits_BV: The pretrained router's ``logits_BV``, without gradient, if a loss needs ``teacher``.
         tables: What is known of the training split by layer, if a loss needs ``table``.
+        oracle: The routing sought for each question of the batch, if a loss needs ``oracle``.
+        neighbours: The routing of each question's nearest, if a loss needs ``neighbours``.
     """
 
     rule: ScoringRule
@@ -57,6 +59,21 @@ class LossContext:
     view: Mapping[int, Layer]
     teacher_logits_BV: Tensor | None = None
     tables: Mapping[int, LayerTable] | None = None
+    oracle: OracleRoutes | None = None
+    neighbours: NeighbourRoutes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OracleSearch:
+    """How the routing that answers a question is sought: Adam on offsets of the logits, from 0.
+
+    Args:
+        steps: Steps.
+        rate: Learning rate, in logits.
+    """
+
+    steps: int = 10
+    rate: float = 0.01
 
 
 class AuxLoss(ABC):
@@ -75,7 +92,8 @@ class AuxLoss(ABC):
 
     Attributes:
         needs: Costly extras the loss reads, made only if declared: ``hidden`` and ``base_logits`` of the trace,
-            ``teacher`` and ``table`` of the context.
+            ``teacher``, ``table``, ``oracle`` and ``neighbours`` of the context.
+        search: How the oracle's routing is sought, for a loss that needs ``oracle``.
         reads: What its value depends on: the ``routing`` of its layers and scope, the router ``weights`` of its layers,
             or the ``answer`` alone.
         scopes: Scopes at which it means anything; ``outputs`` refuses the others.
@@ -86,6 +104,7 @@ class AuxLoss(ABC):
     reads: ClassVar[Literal["routing", "weights", "answer"]] = "routing"
     scopes: ClassVar[tuple[Scope, ...]] = ("answer", "all")
     token_mean: ClassVar[bool] = False
+    search: OracleSearch | None = None
 
     def __init__(
         self,
@@ -132,6 +151,15 @@ class AuxLoss(ABC):
         found = bool(wanted) and set(wanted) <= {*known}
         require(found, f"MoE layers of {known}", list(wanted), where, "null takes the layers with a head.")
         return wanted
+
+    def refuse_unknown(self, wanted: Collection[int], known: Collection[int]) -> None:
+        """Refuse layers of which nothing was made beforehand, where that was made of layers with a head alone.
+
+        Raises:
+            ConfigError: There is one.
+        """
+        where, hint = f"{type(self).__name__}.layers", "null takes the layers with a head."
+        require({*wanted} <= {*known}, f"layers with a head, {sorted(known)},", list(wanted), where, hint)
 
     def outputs(self, trace: RoutingTrace, context: LossContext) -> list[RouterOutput]:
         """Return the outputs of this loss's layers, restricted to the tokens of its scope.

@@ -19,6 +19,7 @@ N     router heads compared in one pass
 
 from moe_tune.routing.decision import Decision
 from moe_tune.routing.functions import entropy, normalised, stable_top_k
+from moe_tune.routing.known_routes import NeighbourRoutes, OracleRoutes
 from moe_tune.routing.layer_table import LayerTable
 from moe_tune.routing.output import RouterOutput, Rows
 from moe_tune.routing.scope import PARTS, Part, Scope
@@ -30,6 +31,8 @@ __all__ = [
     "PARTS",
     "Decision",
     "LayerTable",
+    "NeighbourRoutes",
+    "OracleRoutes",
     "Part",
     "RouterOutput",
     "RoutingTrace",

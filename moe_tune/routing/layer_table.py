@@ -16,8 +16,9 @@ class LayerTable:
         correct_ES: Those of them that the model answered correctly.
         asked_S: Questions of each subject.
         right_S: Those of them that the model answered correctly.
-        hidden_QD: The router's input for a sample of the questions, evenly spaced, float32.
+        hidden_QD: The router's input for a sample of the questions, drawn at random, float32.
         logits_QE: The pretrained router's logits for them, float32.
+        correct_Q: Which of them the model answered correctly.
     """
 
     chosen_ES: Tensor
@@ -26,6 +27,7 @@ class LayerTable:
     right_S: Tensor
     hidden_QD: Tensor
     logits_QE: Tensor
+    correct_Q: Tensor
 
     @property
     def chosen_E(self) -> Tensor:

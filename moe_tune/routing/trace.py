@@ -25,6 +25,7 @@ class RoutingTrace:
         needs: Costly extras to record: ``hidden``, ``base_logits``.
         answer_only: The forward pass saw answer tokens alone (the answer path); nothing is known of the others.
         part_T: Index in ``PARTS`` of the prompt part each token belongs to, -1 at padding; ``None`` when unknown.
+        acting: Which questions a head acts on, (Q,), where it chooses; by its index among heads side by side.
     """
 
     real_T: Tensor
@@ -35,8 +36,10 @@ class RoutingTrace:
     part_T: Tensor | None = None
     outputs: dict[int, RouterOutput] = field(default_factory=dict)
     is_open: bool = True
+    acting: dict[int, Tensor] = field(default_factory=dict)
     _cuts: dict[str, list[RouterOutput]] = field(default_factory=dict, init=False, repr=False)
     _rows: dict[str, tuple[Rows, Rows | None]] = field(default_factory=dict, init=False, repr=False)
+    _split: dict[int, tuple[Rows | None, Rows | None]] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def of_batch(cls, attention_mask_BS: Tensor, needs: frozenset[str] = frozenset()) -> "RoutingTrace":
@@ -81,7 +84,9 @@ class RoutingTrace:
         """
         rows = slice(index, None, heads)
         tokens = {name: getattr(self, name)[rows] for name in ("real_T", "answer_T", "question_T")}
-        return replace(self, **tokens, outputs={layer: one.rows(rows) for layer, one in self.outputs.items()})
+        acting = {0: self.acting[index]} if index in self.acting else {}
+        outputs = {layer: one.rows(rows) for layer, one in self.outputs.items()}
+        return replace(self, **tokens, outputs=outputs, acting=acting)
 
     def mask(self, scope: Scope | Part) -> Tensor:
         """Return the tokens of a scope or a prompt part, (T,).
@@ -112,6 +117,25 @@ class RoutingTrace:
         """Return where, among the tokens of scope ``answer``, the first of each question stands."""
         question_T = self.question_T[self.answer_T]
         return torch.cat([question_T.new_ones(1, dtype=torch.bool), question_T.diff() != 0]).nonzero().squeeze(-1)
+
+    def last_prompt_tokens(self, rows: Rows) -> Tensor:
+        """Return where the last prompt token of each question stands, of the tokens of one head."""
+        index_T = torch.arange(len(self.answer_T), device=self.answer_T.device)[rows]
+        index_T = index_T[self.answer_T[index_T]]
+        question_T = self.question_T[index_T]
+        return index_T[torch.cat([question_T.new_ones(1, dtype=torch.bool), question_T.diff() != 0])[: len(index_T)]]
+
+    def split(self, index: int, rows: Rows) -> tuple[Rows | None, Rows | None]:
+        """Return the tokens of a head whose questions it acts on, and the others, found once; ``None`` for none."""
+        if index not in self._split:
+            index_T = torch.arange(len(self.answer_T), device=self.answer_T.device)[rows]
+            chosen_T = self.acting[index][self.question_T[index_T]]
+            count = int(chosen_T.sum())
+            if count in (0, len(index_T)):
+                self._split[index] = (rows, None) if count else (None, rows)
+            else:
+                self._split[index] = (index_T[chosen_T], index_T[~chosen_T])
+        return self._split[index]
 
     def record(self, output: RouterOutput) -> None:
         """Keep a layer's output while the trace is open; drop it afterwards."""

@@ -1,32 +1,32 @@
 """Checkpoints: a folder of router tensors, trainer state and a manifest of hashes, published by rename."""
 
-import hashlib
 import json
-import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.fabric.plugins.io import CheckpointIO
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from moe_tune.base.errors import ModelError
+from moe_tune.base.checkpoint_folder import (
+    CONFIG,
+    FORMAT,
+    MANIFEST,
+    ROUTER,
+    STATE,
+    STATE_TENSORS,
+    read_checkpoint,
+    sha256_of,
+    unpickled,
+)
+from moe_tune.base.plain_state import save_state
 from moe_tune.base.published import published, write_json
 from moe_tune.gates.gated_model import BESIDE
-from moe_tune.runs.plain_state import load_state, save_state
 
 ADAPTER = "adapter"
-ROUTER, CONFIG, MANIFEST = "router.safetensors", "config.yaml", "manifest.json"
-STATE, STATE_TENSORS = "state.json", "state.safetensors"
-FORMAT = 2
 COUNTED = "validations"
 """Under what a callback keeps in the state how many validations there were."""
-PICKLED = "trainer.pt"
-"""What the first format kept its state in; it is read as plain types only."""
-FILES = {1: (ROUTER, PICKLED, CONFIG), FORMAT: (ROUTER, STATE, STATE_TENSORS, CONFIG)}
-"""What a checkpoint of each format consists of, an adapter apart."""
 
 
 class RouterCheckpointIO(CheckpointIO):
@@ -65,7 +65,7 @@ class RouterCheckpointIO(CheckpointIO):
             save_state(state, draft / STATE, draft / STATE_TENSORS)
             (draft / CONFIG).write_text(self.config(), encoding="utf-8")
             files = sorted(file for file in draft.rglob("*") if file.is_file())
-            hashes = {file.relative_to(draft).as_posix(): _sha256(file) for file in files}
+            hashes = {file.relative_to(draft).as_posix(): sha256_of(file) for file in files}
             write_json(draft / MANIFEST, {"format": FORMAT, "sha256": hashes})
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -74,11 +74,7 @@ class RouterCheckpointIO(CheckpointIO):
         Raises:
             ModelError: It is not a checkpoint of this program, or a file was changed.
         """
-        folder = checked_folder(path)
-        plain = STATE in _hashes(folder / MANIFEST)
-        state: dict[str, Any] = load_state(folder / STATE, folder / STATE_TENSORS) if plain else _unpickled(folder)
-        state["state_dict"] = load_file(folder / ROUTER)
-        return state
+        return read_checkpoint(path)
 
     def remove_checkpoint(self, path: Any) -> None:
         """Delete a checkpoint folder."""
@@ -92,59 +88,8 @@ def seen_by(folder: Path) -> tuple[int, int | None] | None:
     """
     try:
         plain = (folder / STATE).is_file()
-        state = json.loads((folder / STATE).read_text(encoding="utf-8")) if plain else _unpickled(folder)
+        state = json.loads((folder / STATE).read_text(encoding="utf-8")) if plain else unpickled(folder)
     except FileNotFoundError:
         return None
     found = (kept[COUNTED] for kept in state.get("callbacks", {}).values() if COUNTED in kept)
     return int(state["global_step"]), next(found, None)
-
-
-def checked_folder(path: Any) -> Path:
-    """Return a checkpoint folder whose files are what its manifest says.
-
-    Raises:
-        ModelError: It is not a checkpoint of this program, or a file was changed.
-    """
-    folder = Path(str(path))
-    manifest = folder / MANIFEST
-    if not manifest.is_file():
-        raise ModelError(
-            f"expected a checkpoint folder with a {MANIFEST} but got {str(path)!r} (ckpt_path). "
-            "Hint: give runs/<name>/checkpoints/last.ckpt."
-        )
-    for name, wanted in _hashes(manifest).items():
-        came = _sha256(folder / name) if (folder / name).is_file() else "no file"
-        if came != wanted:
-            raise ModelError(
-                f"expected {name} with sha256 {wanted[:12]} but got {came[:12]} ({folder}): the checkpoint is corrupt. "
-                "Hint: use another checkpoint of the run."
-            )
-    return folder
-
-
-def _hashes(manifest: Path) -> dict[str, str]:
-    try:
-        content = json.loads(manifest.read_text(encoding="utf-8"))
-        hashes, needed = dict(content["sha256"]), FILES[content["format"]]
-        if missing := {*needed} - hashes.keys():
-            raise KeyError(f"no {', '.join(sorted(missing))}")
-    except (ValueError, TypeError, KeyError) as fault:
-        raise ModelError(
-            f"expected a manifest of format 1 or {FORMAT} with a sha256 for every file but got: {fault} ({manifest}). "
-            "Hint: use another checkpoint of the run, or the version of moe_tune that wrote it."
-        ) from fault
-    return hashes
-
-
-def _unpickled(folder: Path) -> dict[str, Any]:
-    try:
-        return dict(torch.load(folder / PICKLED, map_location="cpu", weights_only=True))
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as fault:
-        raise ModelError(
-            f"expected plain tensors and values but got: refused untrusted object ({folder / PICKLED}). "
-            "Hint: load only checkpoints this program wrote."
-        ) from fault
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -14,11 +14,11 @@ import moe_tune.data
 import moe_tune.heads
 import moe_tune.losses
 import moe_tune.models  # noqa: F401 - importing the folders makes their classes known by short name
+from moe_tune.base.checkpoint_folder import CONFIG, checked_folder
 from moe_tune.base.errors import ConfigError
 from moe_tune.base.moved import old_spelling
 from moe_tune.base.plugins import PLUGIN
 from moe_tune.data.module import QuizDataModule
-from moe_tune.runs.checkpoint import CONFIG, checked_folder
 from moe_tune.settings.arguments import read_arguments
 from moe_tune.settings.complaints import readable
 from moe_tune.settings.help_levels import HELP_ALL, MORE, HelpAll, is_of_a_fit, sections, told_of

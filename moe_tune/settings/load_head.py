@@ -4,9 +4,10 @@ from pathlib import Path
 
 import torch
 
+from moe_tune.base.checkpoint_folder import CONFIG
+from moe_tune.base.found import found_checkpoint
 from moe_tune.gates.gated_model import GatedModel
-from moe_tune.runs.checkpoint import CONFIG, RouterCheckpointIO
-from moe_tune.runs.found import found_checkpoint
+from moe_tune.runs.checkpoint import RouterCheckpointIO
 from moe_tune.settings.fit_settings import FitSettings
 from moe_tune.tuner.opening import open_model
 

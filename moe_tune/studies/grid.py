@@ -102,6 +102,7 @@ class Grid:
         self.points, gated = points, opened.gated
         for point in points:
             point.bound = {} if point.layers is None else gated.bind(point.head, point.layers)
+            gated.refuse_foreign(point.bound)
             if point.state is not None:
                 _load(point, point.state, gated.fingerprint)
             for bound in point.bound.values():

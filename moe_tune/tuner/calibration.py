@@ -51,7 +51,7 @@ class _TableRecorder:
         self.metric.update(trace, Outcome(correct_B, batch.subject_B, batch.question_B))
         self.asked_S.index_add_(0, batch.subject_B, torch.ones_like(batch.subject_B))
         self.right_S.index_add_(0, batch.subject_B, correct_B.long())
-        self.sample.add(batch.question_B, [one.rows(trace.first_answers()) for one in trace.at("answer")])
+        self.sample.add(batch.question_B, correct_B, [one.rows(trace.first_answers()) for one in trace.at("answer")])
 
     def tables(self) -> dict[int, LayerTable]:
         counts = self.metric.compute()

@@ -11,6 +11,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from moe_tune.base.ranks import several_ranks, summed_over_ranks
 from moe_tune.runs.checkpoint import COUNTED
 from moe_tune.tuner.calibration import calibrate, training_table
+from moe_tune.tuner.neighbours import EmbeddedQuestions, neighbour_routes
+from moe_tune.tuner.oracle import sought_routing
 
 
 class JointEnd(Callback):
@@ -91,7 +93,14 @@ class Calibration(Callback):
         elif trainer.state.fn == "fit" and pl_module.objective.wants_table and pl_module.table is None:
             pl_module.table = training_table(pl_module.examiner)
 
-    on_fit_start = _calibrate
+    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Also seek the oracle's routing, and embed the training questions, for losses that read them."""
+        self._calibrate(trainer, pl_module)
+        examiner, objective, layers = pl_module.examiner, pl_module.objective, pl_module.gated.layers
+        if objective.search is not None and pl_module.oracle is None:
+            pl_module.oracle = sought_routing(examiner, "train", layers, objective.search).routes
+        if objective.wants_neighbours and pl_module.embedded is None:
+            pl_module.embedded = EmbeddedQuestions.of_training(examiner)
 
     def _get_ready(self, trainer: Trainer, pl_module: Any) -> None:
         self._calibrate(trainer, pl_module)
@@ -102,8 +111,18 @@ class Calibration(Callback):
     on_validation_start = on_test_start = on_predict_start = _get_ready
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Make a fresh table of the training split, from the second epoch on, for heads that ask for it."""
+        """Make a fresh table of the training split, from the second epoch on, for heads that ask for it.
+
+        Losses that read the neighbours' routing get it as it is now.
+        """
+        pl_module.neighbours = None
+        self.on_train_batch_start(trainer, pl_module)
         if trainer.current_epoch and pl_module.head.traits.refreshes:
             table = training_table(pl_module.examiner, with_heads=True)
             for layer, head in pl_module.gated.heads.items():
                 head.recalibrate(table.layers[layer])
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
+        """Look up the neighbours' routing where there is none yet: at an epoch's start, or resumed within one."""
+        if pl_module.objective.wants_neighbours and pl_module.neighbours is None:
+            pl_module.neighbours = neighbour_routes(pl_module.examiner, pl_module.embedded, pl_module.gated.layers)

@@ -8,7 +8,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.nn import functional
 
-from moe_tune.base.errors import ConfigError, NumericsError
+from moe_tune.base.errors import ConfigError, NumericsError, require
 from moe_tune.data.batching import Batch
 from moe_tune.data.module import QuizDataModule
 from moe_tune.gates.gated_model import GatedModel
@@ -73,6 +73,12 @@ class Objective:
         self.needs = wanted - CONTEXT_EXTRAS
         """Costly extras of the routing that a training step records."""
         self.wants_teacher, self.wants_table = "teacher" in wanted, "table" in wanted
+        self.wants_neighbours = "neighbours" in wanted
+        searches = {loss.search for loss in losses.values() if loss.search is not None}
+        hint = "let the losses that read it agree on steps and rate."
+        require(len(searches) < 2, "one search for the oracle's routing", [*searches], "model.losses", hint)
+        self.search = next(iter(searches), None)
+        """How the oracle's routing is sought, if a loss reads it."""
         self._told_constant = False
 
     def require_loss_for(self, quiz: QuizDataModule) -> None:

@@ -118,6 +118,7 @@ def open_model(asked: ModelSettings, device: torch.device, ranks: Ranks = ALONE)
         if asked.peft:
             gated.adapt(asked.peft)
         asked.base.confirm(gated.hashes_at_load)
+        gated.refuse_foreign(gated.heads)
     except MoeTuneError:
         gated.detach()  # the model may be one that other runs share
         raise

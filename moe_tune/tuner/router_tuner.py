@@ -25,9 +25,10 @@ from moe_tune.heads.identity import IdentityHead
 from moe_tune.losses.base import AuxLoss, LossContext
 from moe_tune.models.base_model import BaseModel
 from moe_tune.models.recomputed_layers import recomputed
-from moe_tune.routing import Scope
+from moe_tune.routing import NeighbourRoutes, OracleRoutes, Scope
 from moe_tune.tuner.examiner import Examiner
 from moe_tune.tuner.hooks import Calibration, CountedValidations, JointEnd, PreparedPrompts
+from moe_tune.tuner.neighbours import EmbeddedQuestions
 from moe_tune.tuner.objective import Objective, TaskLoss, judge
 from moe_tune.tuner.opening import ModelSettings, OpenModel, open_model
 from moe_tune.tuner.pace import paced
@@ -85,6 +86,9 @@ class RouterTuner(LightningModule):
         self.accumulated = 0.0
         """Batches of the running optimiser step so far; one with fewer questions counts as a part."""
         self.table: TrainTable | None = None
+        self.oracle: OracleRoutes | None = None
+        self.embedded: EmbeddedQuestions | None = None
+        self.neighbours: NeighbourRoutes | None = None
         self.language_model: PreTrainedModel | None = None
         self.opened: OpenModel
         self._examiner: Examiner | None = None
@@ -211,7 +215,11 @@ class RouterTuner(LightningModule):
         tokens = token_share(self.trainer, batch_index) if objective.counts_tokens(self.scope) else 1.0
         answers = (log_probs_BA, batch.gold_B, logits_BV)
         extras = (teacher_BV, None if self.table is None else self.table.layers)
-        context = LossContext(gated.rule, gated.layers, gated.scope, progress, *answers, gated.views, *extras)
+        oracle = None if self.oracle is None else self.oracle.of(batch.question_B)
+        like = None if self.neighbours is None else self.neighbours.of(batch.question_B)
+        context = LossContext(
+            gated.rule, gated.layers, gated.scope, progress, *answers, gated.views, *extras, oracle, like
+        )
         parts = objective.parts(gated, context, loss_B, share, tokens, where)
         total = torch.stack([weight * value for weight, value in parts.values()]).sum()
         correct = (log_probs_BA.argmax(-1) == batch.gold_B).float().mean() * share

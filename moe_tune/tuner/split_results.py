@@ -24,6 +24,7 @@ class SplitResults:
             a cloze protocol, ``log_likelihood_BA``.
         correct: Questions answered correctly.
         loss: Sum of the questions' task losses, in double precision.
+        acted: Questions the head acted on, where it chooses; else ``None``.
         joined: Whether what the other processes answered is in.
     """
 
@@ -32,6 +33,7 @@ class SplitResults:
     kept: dict[str, list[Tensor]] = field(default_factory=dict)
     correct: int = 0
     loss: float = 0.0
+    acted: int | None = None
     joined: bool = False
 
     @property
@@ -58,12 +60,18 @@ class SplitResults:
         self.kept = {name: [joined_over_ranks(torch.cat(parts))] for name, parts in self.kept.items()}
         right, loss = summed_over_ranks(torch.tensor([self.correct, self.loss], dtype=torch.float64)).tolist()
         self.correct, self.loss = int(right), loss
+        if self.acted is not None:
+            self.acted = int(summed_over_ranks(torch.tensor(self.acted)))
 
     def summary(self) -> dict[str, float]:
-        """Return the history's numbers, of all processes: accuracy, mean loss and those of the routing."""
+        """Return the history's numbers, of all processes: accuracy, mean loss and those of the routing.
+
+        A head that chooses its questions has the share of them that it acted on, ``acting_share``.
+        """
         self.join()
         count = sum(len(part) for part in self.question_Q)
-        return {"accuracy": self.correct / count, "loss": self.loss / count, **self.evidence.summary()}
+        acting = {} if self.acted is None else {"acting_share": self.acted / count}
+        return {"accuracy": self.correct / count, "loss": self.loss / count, **self.evidence.summary(), **acting}
 
     def add(self, trace: RoutingTrace, batch: Batch, judged: Judged) -> None:
         """Add a batch."""
@@ -73,4 +81,6 @@ class SplitResults:
         for name, value in judged.rows().items():
             self.kept.setdefault(name, []).append(value)
         self.correct += int(correct_B.sum())
+        if 0 in trace.acting:
+            self.acted = (self.acted or 0) + int(trace.acting[0].sum())
         self.loss += float(judged.loss_B.to(torch.float64).sum())

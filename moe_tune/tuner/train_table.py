@@ -46,32 +46,41 @@ class TrainTable:
 
 
 class HiddenSample:
-    """Collects the router's input and logits for an evenly spaced sample of a split's questions.
+    """Collects the router's input and logits, and who is right, for a sample of a split's questions.
+
+    It is drawn at random, and always the same. Evenly spaced questions would all be of one subject where subjects take
+    turns.
 
     Args:
         questions: Questions of the split.
     """
 
     def __init__(self, questions: int) -> None:
-        self.stride = -(-questions // SAMPLE)
+        drawn = torch.randperm(questions, generator=torch.Generator().manual_seed(0))[:SAMPLE]
+        self.sampled_Q = torch.zeros(questions, dtype=torch.bool).index_fill_(0, drawn, True)
         self.question_Q: list[Tensor] = []
+        self.correct_Q: list[Tensor] = []
         self.rows: dict[int, list[tuple[Tensor, Tensor]]] = {}
 
-    def add(self, question_B: Tensor, outputs: list[RouterOutput]) -> None:
+    def add(self, question_B: Tensor, correct_B: Tensor, outputs: list[RouterOutput]) -> None:
         """Keep the questions of a batch that belong to the sample."""
-        keep_B = question_B % self.stride == 0
+        keep_B = self.sampled_Q.to(question_B.device)[question_B]
         self.question_Q.append(question_B[keep_B])
+        self.correct_Q.append(correct_B[keep_B])
         for one in outputs:
             assert one.hidden_TD is not None
             assert one.base_logits_TE is not None
             kept = (one.hidden_TD[keep_B].float(), one.base_logits_TE[keep_B].float())
             self.rows.setdefault(one.layer, []).append(kept)
 
-    def of(self, layer: int) -> tuple[Tensor, Tensor]:
-        """Return a layer's hidden states and logits in the order of the questions, whatever the batches were."""
+    def of(self, layer: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return a layer's hidden states and logits, and who is right, in the order of the questions."""
         order_Q = joined_over_ranks(torch.cat(self.question_Q)).argsort()
         hidden, logits = zip(*self.rows[layer], strict=True)
-        return joined_over_ranks(torch.cat(hidden))[order_Q], joined_over_ranks(torch.cat(logits))[order_Q]
+        hidden_QD, logits_QE, correct_Q = (
+            joined_over_ranks(torch.cat(one)) for one in (hidden, logits, self.correct_Q)
+        )
+        return hidden_QD[order_Q], logits_QE[order_Q], correct_Q[order_Q]
 
 
 def ids_hash(ids: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ import pytest
 import test_losses
 import torch
 from head_cases import CASES, IDS, each_head, each_head_in_turn, in_its_mode, required, shake, take_turns
-from made_up import layer_table
+from made_up import layer_table, neighbour_routes, oracle_routes
 from tolerances import rounding_of
 from torch.nn import functional
 
@@ -26,7 +26,7 @@ QUESTIONS = 32
 LETTERS = torch.tensor([3, 4, 5, 6])
 DIFFERENCES = (
     *("AccuracyPullLoss", "DeadExpertHingeLoss", "MutualInformationLoss", "ProbabilityVarianceLoss"),
-    *("RouterDistillationLoss", "RoutingAnchorLoss", "UniformDistanceLoss"),
+    *("RouterDistillationLoss", "RoutingAnchorLoss", "UniformDistanceLoss", "OracleDistillationLoss", "ManifoldLoss"),
 )
 """Losses that subtract probabilities, or entropies and divergences made of them, and may leave next to nothing."""
 GOLD_Q = torch.randint(4, (QUESTIONS,), generator=torch.Generator().manual_seed(3))
@@ -165,6 +165,8 @@ def test_losses_are_exact(kind, mode, shots, size, layers, family, build_model, 
             view=side.routers.views,
             teacher_logits_BV=teacher_BV,
             tables={layer: layer_table(width=64, seed=layer) for layer in side.routers.gates},
+            oracle=oracle_routes(side.routers.gates, 8, size),
+            neighbours=neighbour_routes(side.routers.gates, 8, size),
         )
         values.append(kind(**mode, layers=layers).compute(side.routers.trace, context))
         # With the task's, as training has it: alone, some losses' gradients are nothing but rounding.

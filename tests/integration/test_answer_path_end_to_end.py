@@ -219,6 +219,18 @@ def test_a_grid_gives_each_head_what_it_gets_alone(tmp_path, finished, capsys):
             assert point["numbers"][name] == pytest.approx(logged[f"validation/{name}"], rel=1e-5), name
 
 
+def test_a_grid_of_strengths_goes_from_the_pretrained_router_to_the_trained_one(finished, capsys):
+    last = str(finished / "checkpoints" / "last.ckpt")
+    strengths = ["--config", "configs/head/strength.yaml", "--vary", "model.head.strength=0,0.5,1"]
+    capsys.readouterr()
+    assert main(["grid", "--ckpt_path", last, *strengths, "--checkpoints", last, "--format", "json"]) == 0
+    pretrained, none, half, whole, trained = json.loads(capsys.readouterr().out)
+    assert none["numbers"] == pretrained["numbers"]
+    assert whole["numbers"] == trained["numbers"] != pretrained["numbers"]
+    assert half["label"] == "strength=0.5"
+    assert half["numbers"]["loss"] not in (pretrained["numbers"]["loss"], trained["numbers"]["loss"])
+
+
 def test_a_grid_refuses_what_it_cannot_compare(tmp_path, capsys):
     for more, said in (
         ([], "--vary or --checkpoints"),

@@ -124,3 +124,22 @@ def test_the_prompt_cache_holds_every_question_once(pair):
     records = [yaml.safe_load(file.read_text()) for file in folder.glob("cache/moe_tune/prompts/*/*.json")]
     sizes = {record["description"]["split"]: record["questions"] for record in records if "description" in record}
     assert sizes == {"train": 100, "validation": 50, "test": 50, "test_nano_textbook": 50}
+
+
+@pytest.mark.slow
+def test_what_is_known_of_single_questions_is_known_to_both(tmp_path):
+    """A guard, the oracle's routing and the neighbours' come from every process's part of the training questions."""
+    words = '{"model.losses.oracle": "OracleDistillationLoss", "model.losses.manifold": "ManifoldLoss"}'
+    guarded = ("--config", words, "--model.head=Guard", "--model.head.head=RetunedHead", "--model.layers=last-2")
+    ddp = ("--trainer.devices", "2", "--trainer.strategy", "ddp", "--data.batch_size", "16")
+    single, _ = run(tmp_path / "one", *guarded, "--data.batch_size", "32")
+    double, _ = run(tmp_path / "two", *guarded, *ddp)
+    ours, theirs = (load_file(path / "checkpoints" / "last.ckpt" / "router.safetensors") for path in (double, single))
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, atol=1e-5, rtol=1e-4, msg=name)
+    shares = [
+        {key: value for line in history(path) for key, value in line.items() if key.endswith("acting_share")}
+        for path in (single, double)
+    ]
+    assert shares[0] == shares[1]
+    assert set(shares[0]) == {f"{split}/acting_share" for split in ("validation", "test", "test_nano_textbook")}

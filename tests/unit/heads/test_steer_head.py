@@ -14,7 +14,9 @@ HIDDEN_TD = torch.zeros(30, 4)
 
 
 def table_of(chosen_ES, correct_ES, asked_S, right_S):
-    return LayerTable(*map(torch.tensor, (chosen_ES, correct_ES, asked_S, right_S)), torch.zeros(1, 4), torch.zeros(1))
+    return LayerTable(
+        *map(torch.tensor, (chosen_ES, correct_ES, asked_S, right_S)), torch.zeros(1, 4), torch.zeros(1), torch.ones(1)
+    )
 
 
 def bound(promoted=(), suppressed=(), rule=RULE, **options):

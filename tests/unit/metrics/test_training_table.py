@@ -14,6 +14,7 @@ from moe_tune.heads.accuracy_bias import AccuracyBiasHead
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.models.base_model import BaseModel
 from moe_tune.tuner.router_tuner import RouterTuner
+from moe_tune.tuner.train_table import SAMPLE, HiddenSample
 
 
 @pytest.fixture
@@ -55,6 +56,15 @@ def test_on_a_trunk_the_evidence_and_the_table_hold_the_layers_that_run():
     assert tuple(full.table.layers) == every
     for layer in every[-2:]:
         assert torch.equal(full.table.layers[layer].chosen_ES, tuner.table.layers[layer].chosen_ES)
+
+
+def test_the_sample_of_hidden_states_is_of_all_subjects_though_they_take_turns():
+    sample = HiddenSample(4 * SAMPLE)
+    taken_S = torch.bincount(sample.sampled_Q.nonzero().squeeze(-1) % 4, minlength=4)
+    assert int(taken_S.sum()) == SAMPLE
+    assert int(taken_S.min()) > 0.8 * SAMPLE / 4
+    assert torch.equal(HiddenSample(4 * SAMPLE).sampled_Q, sample.sampled_Q)
+    assert HiddenSample(SAMPLE).sampled_Q.all(), "all of them where there are no more"
 
 
 def test_questions_that_calibrated_a_head_are_refused_in_another_split(monkeypatch):

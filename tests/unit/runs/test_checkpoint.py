@@ -11,18 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from moe_tune.base.checkpoint_folder import CONFIG, MANIFEST, PICKLED, ROUTER, STATE, STATE_TENSORS, checked_folder
 from moe_tune.base.errors import ModelError
-from moe_tune.runs.checkpoint import (
-    CONFIG,
-    MANIFEST,
-    PICKLED,
-    ROUTER,
-    STATE,
-    STATE_TENSORS,
-    RouterCheckpointIO,
-    checked_folder,
-)
-from moe_tune.runs.plain_state import load_state, save_state
+from moe_tune.base.plain_state import load_state, save_state
+from moe_tune.runs.checkpoint import RouterCheckpointIO
 
 ADAPTER_FILES = ("adapter/adapter_model.safetensors", "adapter/adapter_config.json")
 EVERY = (ROUTER, STATE, STATE_TENSORS, CONFIG, *ADAPTER_FILES)

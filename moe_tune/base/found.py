@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from moe_tune.base.checkpoint_folder import MANIFEST, checked_folder
 from moe_tune.base.errors import DataError, did_you_mean
-from moe_tune.runs.checkpoint import MANIFEST, checked_folder
 
 ROOT = Path("runs")
 """Where runs are looked for by name."""

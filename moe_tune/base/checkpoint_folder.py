@@ -1,0 +1,87 @@
+"""A checkpoint folder: which files it consists of, whether they are what its manifest says, and what it holds."""
+
+import hashlib
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from moe_tune.base.errors import ModelError
+from moe_tune.base.plain_state import load_state
+
+ROUTER, CONFIG, MANIFEST = "router.safetensors", "config.yaml", "manifest.json"
+STATE, STATE_TENSORS = "state.json", "state.safetensors"
+FORMAT = 2
+PICKLED = "trainer.pt"
+"""What the first format kept its state in; it is read as plain types only."""
+FILES = {1: (ROUTER, PICKLED, CONFIG), FORMAT: (ROUTER, STATE, STATE_TENSORS, CONFIG)}
+"""What a checkpoint of each format consists of, an adapter apart."""
+
+
+def read_checkpoint(path: Any) -> dict[str, Any]:
+    """Return what a checkpoint of any format holds, after checking every file against the manifest.
+
+    Raises:
+        ModelError: It is not a checkpoint of this program, or a file was changed.
+    """
+    folder = checked_folder(path)
+    plain = STATE in _hashes(folder / MANIFEST)
+    state: dict[str, Any] = load_state(folder / STATE, folder / STATE_TENSORS) if plain else unpickled(folder)
+    state["state_dict"] = load_file(folder / ROUTER)
+    return state
+
+
+def checked_folder(path: Any) -> Path:
+    """Return a checkpoint folder whose files are what its manifest says.
+
+    Raises:
+        ModelError: It is not a checkpoint of this program, or a file was changed.
+    """
+    folder = Path(str(path))
+    manifest = folder / MANIFEST
+    if not manifest.is_file():
+        raise ModelError(
+            f"expected a checkpoint folder with a {MANIFEST} but got {str(path)!r} (ckpt_path). "
+            "Hint: give runs/<name>/checkpoints/last.ckpt."
+        )
+    for name, wanted in _hashes(manifest).items():
+        came = sha256_of(folder / name) if (folder / name).is_file() else "no file"
+        if came != wanted:
+            raise ModelError(
+                f"expected {name} with sha256 {wanted[:12]} but got {came[:12]} ({folder}): the checkpoint is corrupt. "
+                "Hint: use another checkpoint of the run."
+            )
+    return folder
+
+
+def _hashes(manifest: Path) -> dict[str, str]:
+    try:
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+        hashes, needed = dict(content["sha256"]), FILES[content["format"]]
+        if missing := {*needed} - hashes.keys():
+            raise KeyError(f"no {', '.join(sorted(missing))}")
+    except (ValueError, TypeError, KeyError) as fault:
+        raise ModelError(
+            f"expected a manifest of format 1 or {FORMAT} with a sha256 for every file but got: {fault} ({manifest}). "
+            "Hint: use another checkpoint of the run, or the version of moe_tune that wrote it."
+        ) from fault
+    return hashes
+
+
+def unpickled(folder: Path) -> dict[str, Any]:
+    """Return the state of a checkpoint of the first format, of plain types only."""
+    try:
+        return dict(torch.load(folder / PICKLED, map_location="cpu", weights_only=True))
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as fault:
+        raise ModelError(
+            f"expected plain tensors and values but got: refused untrusted object ({folder / PICKLED}). "
+            "Hint: load only checkpoints this program wrote."
+        ) from fault
+
+
+def sha256_of(file: Path) -> str:
+    """Return the sha256 of a file."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
