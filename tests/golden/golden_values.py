@@ -135,11 +135,19 @@ def analysis_figures(folder):
     }
 
 
+LATER = {
+    "ci90", "p_equivalence", "test", "detectable", "routed_elsewhere", "ece", "brier", "loss", "recall_spread",
+}  # fmt: skip
+"""Figures of a comparison that came later."""
+
+
 def comparison_figures(folder):
-    """Return the figures of a comparison, without the names of the runs."""
+    """Return the figures of a comparison that it has always had, without the names of the runs."""
     summary = json.loads((folder / "summary.json").read_text())
-    kept = ("decision", "trainable_parameters", "splits")
-    arms = {name: {key: arm[key] for key in kept} for name, arm in summary["arms"].items()}
+    arms = {}
+    for name, arm in summary["arms"].items():
+        splits = {split: {key: one[key] for key in one.keys() - LATER} for split, one in arm["splits"].items()}
+        arms[name] = {key: arm[key] for key in ("decision", "trainable_parameters")} | {"splits": splits}
     return {"verdict": summary["verdict"], "arms": arms}
 
 
