@@ -116,6 +116,7 @@ def _differences(comparison: Comparison, split: str, prefix: str = "") -> list[C
         compared("p", lambda one: Cell(p_value(one.p), one.p)),
         *([Column(f"{prefix}p, Holm", p_holm)] if len(challengers) > 1 else []),
         compared("smallest found, points", lambda one: _found(one.detectable)),
+        *_acting(comparison, split, prefix),
         words(
             f"{prefix}decision",
             [one.decision for one, _ in results],
@@ -150,6 +151,11 @@ def answers(comparison: Comparison, split: str) -> Table | None:
         title=f"answers: {comparison.splits[split]}",
         caption=ANSWERS,
     )
+
+
+def _acting(comparison: Comparison, split: str, prefix: str) -> list[Column]:
+    shares = [arm.acting[split] for arm in comparison.arms.values()]
+    return [numbers(f"{prefix}acted on, %", shares, ".1f", 100)] if any(one is not None for one in shares) else []
 
 
 def _opened(comparison: Comparison, split: str) -> list[Column]:

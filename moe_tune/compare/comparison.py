@@ -12,7 +12,7 @@ from moe_tune.compare.deciding import asked_in_several_ways, decided_together, h
 from moe_tune.compare.openings import Openings, openings
 from moe_tune.compare.overlap import overlap_notes
 from moe_tune.compare.pairing import PairedAnswers, partners_of
-from moe_tune.compare.routing_summary import RoutingSummary, routing_shift, summarise_routing
+from moe_tune.compare.routing_summary import RoutingSummary, acting_share, routing_shift, summarise_routing
 from moe_tune.compare.runs import (
     Run,
     evaluation_command,
@@ -44,6 +44,7 @@ class Arm:
         routing: Routing at the answer position, by split.
         letters: Calibration and letter bias by split, mean over seeds; ``None`` without log-probabilities.
         shift: By split, which share of the routed slots go to other experts than the baseline's, 0 to 1.
+        acting: By split, on which share of the questions heads acted that choose them; ``None`` where they do not.
         flips: By split, the questions that the median seed gained or lost.
         bootstrap: By split, the 95 % interval of the paired cluster bootstrap, where it was asked for.
     """
@@ -57,6 +58,7 @@ class Arm:
     routing: dict[str, RoutingSummary | None]
     letters: dict[str, LetterQuality | None]
     shift: dict[str, float | None]
+    acting: dict[str, float | None]
     flips: dict[str, pd.DataFrame]
     bootstrap: dict[str, tuple[float, float]] = field(default_factory=dict)
 
@@ -195,6 +197,7 @@ def _build_arm(
         routing=routing,
         letters={split: arm_quality(runs, split) for split in results},
         shift={split: routing_shift(before[split], routing[split]) for split in results},
+        acting={split: acting_share(runs, split) for split in results},
         flips={split: pd.DataFrame() if is_baseline else flipped(*one.pair) for split, one in paired.items()},
     )
 

@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from moe_tune.compare.runs import Run
+from moe_tune.runs.metrics_file import logged_rows
 from moe_tune.stats.never_activated import never_bound
 
 SCOPE = "answer"
@@ -72,6 +74,14 @@ def summarise_routing(tables: Sequence[pd.DataFrame]) -> RoutingSummary | None:
         never_bound=never_bound(tokens, counts[0].size),
         tokens=tokens,
     )
+
+
+def acting_share(runs: Sequence[Run], split: str) -> float | None:
+    """Return on which share of a split's questions an arm's heads acted, where they choose; mean over seeds."""
+    rows = [[row for row in logged_rows(run.path / "metrics.jsonl") if f"{split}/acting_share" in row] for run in runs]
+    if not all(rows):
+        return None
+    return float(np.mean([own[-1][f"{split}/acting_share"] for own in rows]))
 
 
 def routing_shift(before: RoutingSummary | None, after: RoutingSummary | None) -> float | None:

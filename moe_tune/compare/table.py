@@ -98,6 +98,7 @@ def summarise_split(arm: Arm, split: str) -> dict[str, Any]:
         "never_activated_share": routing.never_share if routing else None,
         "routed_elsewhere": arm.shift[split],
         **{name: getattr(letters, name) if letters else None for name in LETTERS},
+        **({"acting_share": arm.acting[split]} if arm.acting[split] is not None else {}),
         **({"bootstrap95": arm.bootstrap[split]} if split in arm.bootstrap else {}),
     }
     values = {
