@@ -18,6 +18,8 @@ from moe_tune.data.raw_tables import RawTable
 METRIC = "acc"
 """What says right and wrong of a choice by its log-likelihood, not by that of its length."""
 OTHERS = ("exact_match", "acc_norm")
+GROUP = "mmlu"
+"""The group whose tasks are known by their names; the rest of the name is the subject."""
 DATE = re.compile(r"_(\d{4}-\d\d-\d\dT.*)")
 
 
@@ -45,6 +47,29 @@ def sample_facts(file: Path) -> SampleFacts:
     shots = results.get("n-shot")
     few_shot = shots.get(task) if isinstance(shots, Mapping) else None
     return SampleFacts(task, str(results.get("model_name") or ""), few_shot if type(few_shot) is int else None)
+
+
+def group_of(files: Mapping[str, Path]) -> str | None:
+    """Return the group of lm-eval that several tasks belong to, by their names or the results beside them.
+
+    Args:
+        files: The samples by task.
+    """
+    if all(task.startswith(f"{GROUP}_") for task in files):
+        return GROUP
+    for file in files.values():
+        dated = DATE.search(file.stem)
+        parts = _results(file.parent / f"results_{dated[1]}.json").get("group_subtasks") if dated else None
+        known: Mapping[str, Any] = parts if isinstance(parts, Mapping) else {}
+        if whole := next((group for group in known if set(files) <= _tasks(group, known)), None):
+            return whole
+    return None
+
+
+def _tasks(group: str, parts: Mapping[str, Any]) -> set[str]:
+    inner = parts.get(group) or ()
+    deeper = (_tasks(one, {name: of for name, of in parts.items() if name != group}) for one in inner)
+    return {str(one) for one in inner}.union(*deeper)
 
 
 def sampled_answers(table: RawTable) -> tuple[list[LoggedAnswer], str]:

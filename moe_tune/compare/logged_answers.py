@@ -77,6 +77,7 @@ def refuse_contradictions(file: Path, wrong: Sequence[str], rows: int, what: str
     if wrong:
         more = ", ..." if len(wrong) > SHOWN else ""
         raise DataError(
-            f"expected {what} to say whether {said} but got {len(wrong):,} of {rows:,} rows "
-            f"that say otherwise ({', '.join(wrong[:SHOWN])}{more}; {file}). Hint: the file was changed after it was written, or its columns are of two models; write it again."
+            f"expected {what} to say whether {said} but got {len(wrong):,} of {rows:,} rows that say otherwise "
+            f"({', '.join(wrong[:SHOWN])}{more}; {file}). "
+            "Hint: the file was changed after it was written, or its columns are of two models; write it again."
         )

@@ -12,7 +12,7 @@ import pandas as pd
 from moe_tune.base.checkpoint_folder import MANIFEST
 from moe_tune.base.errors import DataError
 from moe_tune.compare.answer_tables import read_rows, tabulated_answers
-from moe_tune.compare.lm_eval_samples import METRIC, SampleFacts, sample_facts, sampled_answers
+from moe_tune.compare.lm_eval_samples import GROUP, METRIC, SampleFacts, group_of, sample_facts, sampled_answers
 from moe_tune.compare.logged_answers import LoggedAnswer, refuse_contradictions
 from moe_tune.compare.logged_questions import LoggedQuestion, logged_questions, place_of
 from moe_tune.compare.runs import ROUTING_COLUMNS, Run
@@ -25,8 +25,6 @@ SPLIT = "test"
 WRONG = -1
 """The answer of a question that was answered wrong where the log does not say how."""
 HEAD = "outside log"
-GROUP = "mmlu_"
-"""The tasks of lm-eval whose names begin so are one test, in which the rest of the name is the subject."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +51,7 @@ def load_outside(path: Path) -> Run:
     Raises:
         DataError: It is damaged, holds several tasks, lacks questions or answers, or contradicts itself.
     """
-    files = _files(path)
+    files, group = _files(path)
     logged: list[_Logged] = []
     facts: list[SampleFacts] = []
     notes: list[str] = []
@@ -67,8 +65,7 @@ def load_outside(path: Path) -> Run:
         else:
             facts.append(sample_facts(file.path))
             answers, metric = sampled_answers(table)
-            task = GROUP.rstrip("_") if len(files) > 1 else facts[-1].task
-            way = f"lm-eval:{task}" + ("" if metric == METRIC else f", {metric}")
+            way = f"lm-eval:{group or facts[-1].task}" + ("" if metric == METRIC else f", {metric}")
         ways[way] = None
         questions, left_out = logged_questions(table, file)
         notes += [f"{file.path.name}: rows left out: {left_out}."] if left_out else []
@@ -83,16 +80,18 @@ def load_outside(path: Path) -> Run:
     )
 
 
-def _files(path: Path) -> list[SplitFile]:
+def _files(path: Path) -> tuple[list[SplitFile], str | None]:
+    """Return the files of a log with the subject that their names tell, and lm-eval's group if they are of several."""
     if path.is_file():
-        return [SplitFile(path)]
+        return [SplitFile(path)], None
     newest = newest_samples(path)
-    if len(newest) > 1 and not all(task.startswith(GROUP) for task in newest):
+    group = group_of(newest) if len(newest) > 1 else None
+    if len(newest) > 1 and group is None:
         raise DataError(
             f"expected the samples of one task but got those of {sorted(newest)} ({path}). "
             f"Hint: give one file, such as {min(newest.values())}."
         )
-    return [SplitFile(file, task.removeprefix(GROUP)) for task, file in newest.items()]
+    return [SplitFile(file, task.removeprefix(f"{group or GROUP}_")) for task, file in newest.items()], group
 
 
 def _joined(
