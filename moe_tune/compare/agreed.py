@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from moe_tune.base.errors import DataError
-from moe_tune.compare.outside import SPLIT, WRONG
+from moe_tune.compare.outside import SPLIT, TABLE, WRONG
 from moe_tune.compare.runs import Run
 from moe_tune.data.recognised import NO_SUBJECT
 
@@ -128,8 +128,12 @@ def _asked_otherwise(one: Run, other: Run) -> list[str]:
         ending = "worked examples, a chat template or another wording"
         said = f"{count:,} of {len(ours):,} prompts of {other.label} are not those of {one.label}: {ending}."
         return [said] if count else []
-    ways = [next(iter(run.manifest["protocols"].values())) for run in (one, other)]
-    return [f"{one.label} is {ways[0]}, {other.label} {ways[1]}."] if ways[0] != ways[1] else []
+    (our_way,), (their_way,) = (run.manifest["protocols"].values() for run in (one, other))
+    silent = "how those of a table were asked is not told"
+    said = f"The questions of {one.label} were asked as {our_way}, those of {other.label} as {their_way}"
+    if our_way == their_way:
+        return []
+    return [f"{said}: {silent}." if TABLE in (our_way, their_way) else f"{said}."]
 
 
 def _other_questions(reference: Run, log: Run, split: str) -> str:

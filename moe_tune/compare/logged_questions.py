@@ -8,14 +8,14 @@ from typing import Any
 
 from moe_tune.base.errors import DataError, did_you_mean
 from moe_tune.data.folder_layout import SplitFile
-from moe_tune.data.formats.format import Reading, column_of, fold
+from moe_tune.data.formats.format import LeftOutError, Reading, column_of, fold
 from moe_tune.data.formats.values import answer_of
 from moe_tune.data.formats.wrapped import unwrapped, wrapper_of
 from moe_tune.data.question import LETTERS, text_hash
 from moe_tune.data.raw_tables import RawTable
 from moe_tune.data.recognised import NO_SUBJECT, QuestionReader
 from moe_tune.data.source import RawRow
-from moe_tune.data.validation import contradictions, parsed_row, row_fault
+from moe_tune.data.validation import ParsedRow, contradictions, parsed_row, row_fault
 
 STEMS = ("question", "prompt", "input")
 """What the column of questions may be called where no layout is known; ``question`` with its other names."""
@@ -52,7 +52,8 @@ def logged_questions(table: RawTable, file: SplitFile) -> tuple[dict[str, Logged
     Where the columns are of no known layout, a question is its text alone, or the whole of lm-eval's document.
 
     Raises:
-        DataError: There is no column of questions, or answers can be read in two ways.
+        DataError: There is no column of questions, a table's row is no question, or its answers can be read in two
+            ways.
     """
     wrapper = wrapper_of(table.columns)
     rows = list(unwrapped(table.rows, wrapper) if wrapper else table.rows)
@@ -65,13 +66,17 @@ def logged_questions(table: RawTable, file: SplitFile) -> tuple[dict[str, Logged
         columns = [*columns, "answer"]
     elif not answered:
         return _by_text(rows, columns, file, wrapped=wrapper is not None), ""
-    read = list(reader.table(RawTable(table.file, tuple(columns), rows), file))
-    good: dict[str, tuple[str, str, tuple[str, ...], int]] = {}
+    good: dict[str, ParsedRow] = {}
     reasons: Counter[str] = Counter()
-    for one in read:
+    for one in _read(reader, RawTable(table.file, tuple(columns), rows), file):
         fault = (one.fault or row_fault(one.values, COUNTS)) if isinstance(one, RawRow) else str(one)
         if isinstance(one, RawRow) and fault is None:
             good[one.where] = parsed_row(one.values)
+        elif isinstance(one, RawRow) and wrapper is None:
+            raise DataError(
+                f"expected a question but got: {fault} ({file.path}, {one.where}). "
+                "Hint: choices is a list of texts, answer a letter or an index from 0."
+            )
         else:
             reasons[str(fault)] += 1
     if not good and wrapper is not None:  # a layout's names, but other things in them
@@ -85,6 +90,14 @@ def logged_questions(table: RawTable, file: SplitFile) -> tuple[dict[str, Logged
         for where, (subject, stem, choices, gold) in good.items()
     }
     return found, ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common())
+
+
+def _read(reader: QuestionReader, table: RawTable, file: SplitFile) -> list[RawRow | LeftOutError]:
+    try:
+        return list(reader.table(table, file))
+    except DataError as fault:  # the reader's remedy is an option of the data module
+        said = str(fault).partition(" Hint:")[0]
+        raise DataError(f"{said} Hint: write answers as letters, A for the first choice.") from fault
 
 
 def _by_text(

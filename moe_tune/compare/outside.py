@@ -25,6 +25,8 @@ SPLIT = "test"
 WRONG = -1
 """The answer of a question that was answered wrong where the log does not say how."""
 HEAD = "outside log"
+TABLE = "outside"
+"""The protocol of a table, which does not tell how its questions were asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ def load_outside(path: Path) -> Run:
         if not table.rows:
             raise DataError(f"expected questions but got no rows ({file.path}). Hint: give a file that has some.")
         if wrapper_of(table.columns) is None:
-            answers, way = tabulated_answers(table), "outside"
+            answers, way = tabulated_answers(table), TABLE
         else:
             facts.append(sample_facts(file.path))
             answers, metric = sampled_answers(table)
@@ -69,7 +71,7 @@ def load_outside(path: Path) -> Run:
         ways[way] = None
         questions, left_out = logged_questions(table, file)
         notes += [f"{file.path.name}: rows left out: {left_out}."] if left_out else []
-        logged += _joined(questions, answers, file.path, checked=way != "outside")
+        logged += _joined(questions, answers, file.path, checked=way != TABLE)
     frame, known = _frame(logged)
     return Run(
         path,

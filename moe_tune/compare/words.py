@@ -104,7 +104,8 @@ def described(comparison: Comparison, arm: Arm) -> dict[str, Any]:
     if arm.name == comparison.baseline:
         return {"name": f"{arm.name} (baseline)", "facts": facts, "methods": [], "caveats": []}
     methods = [_method(comparison, arm, split) for split in comparison.splits]
-    return {"name": arm.name, "facts": facts, "methods": methods, "caveats": _caveats(result)}
+    caveats = _caveats(result, log="outside" in manifest)
+    return {"name": arm.name, "facts": facts, "methods": methods, "caveats": caveats}
 
 
 def _head_facts(manifest: dict[str, Any]) -> dict[str, str]:
@@ -129,9 +130,11 @@ def _method(comparison: Comparison, arm: Arm, split: str) -> dict[str, str]:
     return {"label": comparison.splits[split], "counts": counts, "method": result.method}
 
 
-def _caveats(result: PairedResult) -> list[str]:
+def _caveats(result: PairedResult, *, log: bool) -> list[str]:
     caveats = []
-    if len(result.seeds) == 1:
+    if log:
+        caveats.append("A log of another program: the result speaks of these answers only.")
+    elif len(result.seeds) == 1:
         caveats.append("One seed: the result speaks of this router only, not of the recipe that made it.")
     elif len(result.seeds) < FEWEST_SEEDS:
         caveats.append(

@@ -261,6 +261,8 @@ def test_what_contradicts_itself_is_refused(tmp_path):
         ([{"question": "a", "log_probs": [-1, -2]}], "expected a right answer for every question"),
         ([{"question": "a", "log_probs": ["x"], "answer": "A"}], "expected a number for each choice"),
         ([{"question": " ", "correct": 1}], "expected a question but got ' '"),
+        ([{"question": "a", "choices": ["x", "y"], "answer": 2, "correct": 1}], "answer is 2, not 0 to 1"),
+        ([{"question": "a", "choices": ["1", "2"], "answer": "1", "correct": 1}] * 2, "Hint: write answers as letters"),
         ([], "got no rows"),
     ],
 )
