@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from moe_tune.base.errors import DataError
-from moe_tune.compare.outside import SPLIT, TABLE, WRONG
+from moe_tune.compare.logged_pairs import WRONG
+from moe_tune.compare.outside import SPLIT, TABLE
 from moe_tune.compare.runs import Run
 from moe_tune.data.recognised import NO_SUBJECT
 
