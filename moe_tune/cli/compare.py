@@ -1,4 +1,4 @@
-"""The verb ``compare``: finished runs in, tables and one HTML report out, and to W&B if asked for."""
+"""The verb ``compare``: runs or other programs' logs in, tables and one HTML report out, and to W&B if asked for."""
 
 import hashlib
 import os
@@ -17,11 +17,16 @@ def add_arguments(parser: Any) -> None:
     example = "such as runs/nano-IdentityHead-s1-* runs/nano-RetunedHead-s*"
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", help=f"run directories or their names, {example}; one alone is compared with "
-        "the pretrained router"
+        "the pretrained router. Logs of other programs, too, where they hold the same questions: lm-eval's samples "
+        "(samples_TASK_DATE.jsonl, or the folder of a task or of mmlu_*), or a table (csv, tsv, jsonl, json, parquet) "
+        "with question, choices and answer, and log_probs or correct"
     )  # fmt: skip
     parser.add_argument("--baseline", metavar="RUN", help="run compared against (default: the first RUN)")
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder for the report (default: compare/ beside the last RUN)"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder for the report (default: compare/ beside the last run directory; among logs alone ./compare/)",
     )
     parser.add_argument(
         "--runs_root", type=Path, default=Path("runs"), help="folder where runs are looked for by name (default: runs)"
@@ -37,18 +42,19 @@ def add_arguments(parser: Any) -> None:
 
 
 def main(argv: list[str], plugins: dict[str, str]) -> int:
-    """Compare run directories and print the tables and where the report lies."""
+    """Compare runs and logs and print the tables and where the report lies."""
     given = parsed("compare", add_arguments, argv)
     # Imported here so that --help answers at once.
     from rich.console import Console
 
-    from moe_tune.base.found import found_run
+    from moe_tune.compare.found_arm import found_arm
+    from moe_tune.compare.outside import is_outside
     from moe_tune.compare.pretrained import compare_with_pretrained
     from moe_tune.compare.report import compare_runs
     from moe_tune.compare.terminal import render_terminal
 
-    runs = [found_run(name, given.runs_root) for name in given.runs]
-    baseline = found_run(given.baseline, given.runs_root) if given.baseline else runs[0]
+    runs = [found_arm(name, given.runs_root) for name in given.runs]
+    baseline = found_arm(given.baseline, given.runs_root) if given.baseline else runs[0]
     others = list(dict.fromkeys(path for path in runs if path.resolve() != baseline.resolve()))
     if not others and (given.baseline or len(runs) > 1):
         times = len(runs) + bool(given.baseline)
@@ -56,6 +62,11 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
             f"expected a baseline and another run but got one run {'twice' if times == 2 else f'{times} times'}: "
             f"{baseline} (compare). Hint: python -m moe_tune compare BASELINE_RUN OTHER_RUN, or "
             f"`python -m moe_tune compare {given.runs[0]}` against the pretrained router."
+        )
+    if not others and is_outside(baseline):
+        raise ConfigError(
+            f"expected another arm but got one log alone: {baseline} (compare). "
+            f"Hint: python -m moe_tune compare {given.runs[0]} OTHER, a log or a run of the same questions."
         )
     out = given.out or default_out(baseline, others)
     logger = None
@@ -83,9 +94,18 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
 
 
 def default_out(baseline: Path, others: list[Path]) -> Path:
-    """Return ``compare/<baseline>-<8 hex of the runs>`` beside the last run: the same runs, the same folder."""
+    """Return the folder of a comparison: ``compare/<baseline>-<8 hex of the arms>``, the same for the same arms.
+
+    It lies beside the last run, or in the current folder where every arm is a log, whose folders stay as they are.
+    """
+    from moe_tune.compare.outside import is_outside
+
     if not others:
         return baseline.resolve().parent / "compare" / f"{baseline.resolve().name}-pretrained"
-    names = "\n".join(path.resolve().name for path in (baseline, *others))
+    arms = (baseline, *others)
+    runs = [path for path in arms if not is_outside(path)]
+    names = "\n".join(path.resolve().name if path in runs else str(path.resolve()) for path in arms)
     digest = hashlib.sha256(names.encode()).hexdigest()[:8]
-    return others[-1].resolve().parent / "compare" / f"{baseline.resolve().name}-{digest}"
+    place = runs[-1].resolve().parent if runs else Path()
+    name = baseline.resolve().stem if baseline.is_file() else baseline.resolve().name
+    return place / "compare" / f"{name}-{digest}"

@@ -67,10 +67,17 @@ def narrow(comparison: Comparison, split: str) -> Table:
     return Table([arm, *short, marked], title=comparison.splits[split])
 
 
-def routing(comparison: Comparison) -> Table:
-    """Return the table of routing at the answer position of the primary split, for a terminal of 80 columns."""
+def routing(comparison: Comparison) -> Table | None:
+    """Return the table of routing at the answer position of the primary split, for a terminal of 80 columns.
+
+    Returns:
+        ``None`` where every arm is a log of another program.
+    """
     headers = ("top-k entropy", "never, %", "elsewhere, %")
-    short = [Column(header, one.cells) for header, one in zip(headers, _routing(comparison), strict=True)]
+    columns = _routing(comparison)
+    if not columns:
+        return None
+    short = [Column(header, one.cells) for header, one in zip(headers, columns, strict=True)]
     return Table([*_arms(comparison), *short], title="routing")
 
 
@@ -175,6 +182,8 @@ def _found(difference: float) -> Cell:
 def _routing(comparison: Comparison) -> list[Column]:
     arms = comparison.arms.values()
     found = [arm.routing[comparison.primary] for arm in arms]
+    if all("outside" in arm.manifest for arm in arms):
+        return []
     return [
         numbers("top-k entropy, nats", [one.entropy_topk if one else None for one in found], ".3f"),
         numbers("never activated, %", [one.never_share if one else None for one in found], ".1f", 100),

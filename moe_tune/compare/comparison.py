@@ -159,14 +159,15 @@ def compare_arms(
 
 
 def _one_letter_notes(runs: list[Run], splits: Mapping[str, str]) -> tuple[str, ...]:
-    answers = {(run.path.resolve().name, split): run.questions[split]["prediction"] for run in runs for split in splits}
+    told = [run for run in runs if run.letters_known]
+    answers = {(run.label, split): run.questions[split]["prediction"] for run in told for split in splits}
     said = {place: one_letter(given) for place, given in answers.items() if len(given) >= FEWEST}
     return tuple(f"The answers of {run} on {split}: {same}." for (run, split), same in said.items() if same)
 
 
 def _base_notes(reference: Run, runs: list[Run]) -> tuple[str, ...]:
     notes = [note for run in runs for note in sorted(require_same_base(reference, run))]
-    silent = [run.path.resolve().name for run in runs if "frozen_sha256" not in run.manifest["base"]]
+    silent = [run.label for run in runs if not run.outside and "frozen_sha256" not in run.manifest["base"]]
     if silent:
         names = ", ".join(silent)
         notes.append(f"No hash of the base model's weights is recorded in {names}: nothing shows it is the same.")
@@ -188,7 +189,7 @@ def _build_arm(
     return Arm(
         name=name,
         manifest=runs[0].manifest,
-        runs=tuple(run.path.resolve().name for run in runs),
+        runs=tuple(run.label for run in runs),
         results=results,
         p_holm={split: corrected[split][0] if split in corrected else 1.0 for split in results},
         subjects={
@@ -215,13 +216,14 @@ def _choose_splits(runs: list[Run], wanted: Mapping[str, str] | None) -> dict[st
     if wanted:
         return dict(wanted)
     names = sorted(split for split in shared if split.startswith("test"))
-    if not names and not any(split.startswith("test") for run in runs for split in run.questions):
+    outside = any(run.outside for run in runs)  # a log answers the one split that it agrees with
+    if not names and (outside or not any(split.startswith("test") for run in runs for split in run.questions)):
         names = sorted(shared & {"validation"})
     if not names:
         lacking = next((run for run in runs if "test" not in run.questions), runs[0])
         raise DataError(
             f"expected a split that all {len(runs)} runs evaluated but got none in common "
-            f"({'; '.join(f'{run.path.name}: {sorted(run.questions)}' for run in runs[:4])}). "
+            f"({'; '.join(f'{run.label}: {sorted(run.questions)}' for run in runs[:4])}). "
             f"Hint: evaluate them on the same split: `{evaluation_command(lacking.path, lacking.manifest)}`."
         )
     return {name: _label(name, runs[0].manifest["protocols"].get(name)) for name in names}

@@ -14,7 +14,7 @@ class Openings:
     Attributes:
         test: 16 hex digits of its content.
         count: How many different ones are known.
-        unknown: Runs whose own opening is in no ledger.
+        unknown: Runs, and logs of other programs, whose own opening is in no ledger.
     """
 
     test: str
@@ -30,7 +30,7 @@ def openings(runs: Iterable[Run], split: str) -> Openings:
     """Return how often the test was opened that some runs answered."""
     everyone = list(runs)
     test = test_content(question_lines(everyone[0].questions[split]))
-    known = openings_of(test, [run.path for run in everyone])
+    known = openings_of(test, [run.path for run in everyone if not run.outside])
     names = {one["run"] for one in known}
-    unknown = [run.path.resolve().name for run in everyone if run.path.resolve().name not in names]
+    unknown = [run.label for run in everyone if run.outside or run.label not in names]
     return Openings(test, len(known), tuple(dict.fromkeys(unknown)))

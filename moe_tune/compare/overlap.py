@@ -21,7 +21,7 @@ def overlap_notes(runs: Iterable[Run], splits: Iterable[str]) -> tuple[str, ...]
     for run in runs:
         for split, trained in recorded(_data(run)).items():
             if split in compared:
-                found.setdefault((split, trained), []).append(run.path.resolve().name)
+                found.setdefault((split, trained), []).append(run.label)
     return tuple(
         f"{split} is not out of distribution: {', '.join(sorted(set(names)))} trained on {trained}, "
         "which has questions of the same collections."

@@ -2,19 +2,21 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from moe_tune.base.published import published
+from moe_tune.compare.agreed import agreed
 from moe_tune.compare.arms import group_arms
 from moe_tune.compare.charts import entropy_charts, forest_chart, shift_chart, subject_chart, usage_charts
 from moe_tune.compare.columns import answers, further, headline, wide
 from moe_tune.compare.comparison import Comparison, compare_arms
 from moe_tune.compare.control import Control, control_table
 from moe_tune.compare.non_inferiority import non_inferiority_tables
+from moe_tune.compare.outside import is_outside, load_outside
 from moe_tune.compare.routing_summary import RoutingSummary, summarise_routing
 from moe_tune.compare.runs import load_run
 from moe_tune.compare.setting import setting_of
@@ -31,18 +33,21 @@ FEW_SUBJECTS = 12
 
 
 def compare_runs(baseline: Path, runs: list[Path], out: Path, *, bootstrap: bool = False) -> Comparison:
-    """Compare finished runs with a baseline run and write the comparison's files.
+    """Compare finished runs, or logs of other programs, with a baseline and write the comparison's files.
 
     They are ``report.html``, ``table.md``, ``table.tex``, ``table.csv``, ``flips.csv`` and ``summary.json``.
 
     Raises:
-        DataError: A run is incomplete, or the runs answered different questions.
+        DataError: A run is incomplete, a log damaged, or different questions were answered.
     """
-    loaded = {path.resolve(): load_run(path) for path in (baseline, *runs)}
-    arms = group_arms(list(loaded.values()))
+    every = list({path.resolve(): path for path in (baseline, *runs)}.values())
+    read, notes = agreed([load_outside(path) if is_outside(path) else load_run(path) for path in every])
+    loaded = {run.path.resolve(): run for run in read}
+    arms = group_arms(read)
     first = loaded[baseline.resolve()]
     name = next(name for name, members in arms.items() if first in members)
     comparison = compare_arms(arms, name, bootstrap=bootstrap)
+    comparison = replace(comparison, notes=(*comparison.notes, *notes))
     known = pretrained_routing(loaded, comparison.primary)
     setting = setting_of(arms, comparison)
     write_comparison(comparison, out, title=f"Comparison with {name}", provenance=setting, pretrained=known)

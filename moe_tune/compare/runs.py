@@ -53,6 +53,21 @@ class Run:
         """Seed of everything random in the run."""
         return int(self.manifest["seed"])
 
+    @property
+    def outside(self) -> bool:
+        """Whether it is a log of another program."""
+        return "outside" in self.manifest
+
+    @property
+    def letters_known(self) -> bool:
+        """Whether each answer is known, or only whether it was right."""
+        return not self.outside or self.manifest["outside"]["known"] in ("log_probs", "prediction")
+
+    @property
+    def label(self) -> str:
+        """What messages and tables call its files."""
+        return str(self.manifest["outside"]["label"]) if self.outside else self.path.resolve().name
+
 
 def load_run(path: Path) -> Run:
     """Read a run directory.
@@ -99,15 +114,15 @@ def require_same_items(reference: Run, other: Run, split: str) -> None:
     if missing or extra:
         raise DataError(
             f"expected the same {len(ours):,} questions but got {len(missing) + len(extra):,} that differ: "
-            f"{len(missing):,} only in {reference.path.name} {_some(missing)}, "
-            f"{len(extra):,} only in {other.path.name} {_some(extra)} (split {split}). "
+            f"{len(missing):,} only in {reference.label} {_some(missing)}, "
+            f"{len(extra):,} only in {other.label} {_some(extra)} (split {split}). "
             f"Hint: evaluate both runs with the same data source, split and limits."
         )
     changed = ours.loc[(ours[CONTENT_COLUMNS] != theirs[CONTENT_COLUMNS]).any(axis=1), "id"]
     if len(changed):
         raise DataError(
             f"expected equal content, subject and right answer but got {len(changed):,} questions that differ "
-            f"{_some(set(changed))} ({reference.path.name} and {other.path.name}, split {split}). "
+            f"{_some(set(changed))} ({reference.label} and {other.label}, split {split}). "
             f"Hint: evaluate both runs with the same revision of the data."
         )
 
@@ -119,12 +134,13 @@ def require_same_measurement(reference: Run, other: Run, split: str) -> None:
         DataError: The protocol or the number of worked examples differs.
     """
     ours, theirs = _asked(reference, split), _asked(other, split)
+    outside = reference.outside or other.outside
     for what in ours:
-        if ours[what] != theirs[what]:
-            came = f"{ours[what]} in {reference.path.name} and {theirs[what]} in {other.path.name}"
+        if ours[what] != theirs[what] and not (outside and None in (ours[what], theirs[what])):
+            came = f"{ours[what]} in {reference.label} and {theirs[what]} in {other.label}"
             raise DataError(
                 f"expected the same {what} but got {came} (split {split}): that is another measurement. "
-                "Hint: evaluate both runs with one data.protocol and one data.few_shot."
+                f"Hint: evaluate both {'models' if outside else 'runs'} with one data.protocol and one data.few_shot."
             )
 
 
@@ -140,7 +156,7 @@ def require_same_base(reference: Run, other: Run) -> list[str]:
     if named and None not in hashes and hashes[0] != hashes[1]:
         raise DataError(
             f"expected the same frozen weights of {ours.get('path')} but got the hash {hashes[0]} in "
-            f"{reference.path.name} and {hashes[1]} in {other.path.name}. Hint: the files of the model changed between "
+            f"{reference.label} and {hashes[1]} in {other.label}. Hint: the files of the model changed between "
             "the runs; run both from the same ones."
         )
     return [
@@ -157,8 +173,10 @@ def _base(run: Run) -> dict[str, Any]:
 
 
 def _asked(run: Run, split: str) -> dict[str, Any]:
-    """Return how a run asked the questions of a split."""
+    """Return how a run asked the questions of a split; ``None`` where the log of another program does not tell."""
     read = run.manifest.get("data", {}).get("prompts", {}).get(split, {})
+    if run.outside:
+        return {"protocol": None, "number of worked examples": read.get("few_shot")}
     shots = read.get("few_shot", (run.config.get("data") or {}).get("few_shot", 0))
     return {"protocol": run.manifest["protocols"].get(split), "number of worked examples": shots}
 

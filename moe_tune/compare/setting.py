@@ -17,6 +17,9 @@ def setting_of(arms: Mapping[str, list[Run]], comparison: Comparison) -> dict[st
     reference = arms[comparison.baseline][0]
     told = {"data": _data(reference)} if "source" in reference.manifest.get("data", {}) else {}
     told["protocols"] = "; ".join(f"{split}: {_protocol(reference, split)}" for split in comparison.splits)
+    told |= {
+        f"{name} is": _data(runs[0]) for name, runs in arms.items() if runs[0].outside and runs[0] is not reference
+    }
     for name, runs in arms.items():
         if lines := _differences(reference, runs[0]):
             more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
@@ -42,7 +45,7 @@ def _protocol(run: Run, split: str) -> str:
 
 
 def _differences(reference: Run, other: Run) -> list[str]:
-    if reference.path == other.path:  # the pretrained router of the run itself
+    if reference.path == other.path or reference.outside or other.outside:  # the run's pretrained router, or a log
         return []
     keys = differing(reference, other)
     lines = differences(reference.config, other.config)

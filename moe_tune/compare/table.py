@@ -46,7 +46,7 @@ def render_markdown(comparison: Comparison) -> str:
         for part in (table.markdown(), method)
     ]
     parts = [wide(comparison).markdown(), *sentences, routing_line(comparison), *texts, *comparison.notes]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def render_csv(comparison: Comparison) -> str:

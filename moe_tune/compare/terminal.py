@@ -30,4 +30,5 @@ def render_terminal(comparison: Comparison) -> Group:
     texts: list[Table | Text] = []
     for table, method in text_tables(comparison.texts, comparison.baseline):
         texts += [Text(), table.terminal(), Text(method, style="dim")]
-    return Group(*parts, routing(comparison).terminal(), *texts, Text("\n" + "\n".join(last), style="dim"))
+    used = routing(comparison)
+    return Group(*parts, *([used.terminal()] if used else []), *texts, Text("\n" + "\n".join(last), style="dim"))

@@ -37,7 +37,7 @@ def compare_texts(arms: Mapping[str, list[Run]], partners: Mapping[str, list[Run
     results: Texts = {}
     notes: list[str] = []
     for name in named:
-        lacking = [run.path.resolve().name for run in everyone if name not in run.texts]
+        lacking = [run.label for run in everyone if name not in run.texts]
         if lacking:
             notes.append(f"The text {name} is not compared: {', '.join(lacking)} did not read it.")
             continue
@@ -68,7 +68,7 @@ def require_same_documents(reference: Run, other: Run, name: str) -> None:
     if differ:
         raise DataError(
             f"expected the same {len(ours):,} documents, cut alike, but got {differ:,} that differ in content or "
-            f"length ({reference.path.name} and {other.path.name}, {name}). "
+            f"length ({reference.label} and {other.label}, {name}). "
             f"Hint: test both runs with one source, data.limit_test and max_tokens under data.test_sources."
         )
 

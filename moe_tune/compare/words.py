@@ -17,9 +17,11 @@ def method_line(comparison: Comparison, split: str) -> str:
     arm = max(comparison.challengers or list(comparison.arms.values()), key=lambda one: len(one.results[split].seeds))
     result = arm.results[split]
     several = len(result.seeds) > 1
+    logs = all("outside" in one.manifest for one in comparison.arms.values())
+    averaged = "" if logs else f", averaged over seeds ({', '.join(map(str, seeds))})"
     return (
         f"{comparison.splits[split]}: n = {result.n:,} paired questions in {result.clusters:,} clusters of "
-        f"equal content; difference to {comparison.baseline}, averaged over seeds ({', '.join(map(str, seeds))}); "
+        f"equal content; difference to {comparison.baseline}{averaged}; "
         f"95 % interval: {result.interval_method}; p: {result.test}{', median seed' if several else ''}"
         f"{_correction(comparison)}."
     )
@@ -64,10 +66,15 @@ def verdict(comparison: Comparison, split: str) -> str:
 
 
 def routing_line(comparison: Comparison) -> str:
-    """Return the sentence that says what the routing columns mean and how far "never" reaches."""
-    routing = comparison.arms[comparison.baseline].routing[comparison.primary]
+    """Return the sentence that says what the routing columns mean and how far "never" reaches; empty among logs."""
+    known = (arm.routing[comparison.primary] for arm in comparison.arms.values())
+    routing = next((one for one in known if one is not None), None)
     if routing is None:
-        return "The runs recorded no routing at the answer position."
+        return (
+            ""
+            if all("outside" in arm.manifest for arm in comparison.arms.values())
+            else "The runs recorded no routing at the answer position."
+        )
     return (
         f"Routing: at the answer position of {comparison.splits[comparison.primary]}, mean over {len(routing.layers)} "
         f"layers. Never activated means by none of {routing.tokens:,} questions; such an expert may still serve up to "
@@ -90,17 +97,26 @@ def described(comparison: Comparison, arm: Arm) -> dict[str, Any]:
     """Return what the page's foot says of an arm: name, facts, method by split, caveats."""
     manifest, result = arm.manifest, arm.results[comparison.primary]
     facts = {
-        "head": manifest["head"],
-        "scope": manifest["scope"],
-        "layers": one_line(manifest["layers"]),
-        "trainable": f"{manifest['trainable_parameters']:,} parameters",
-        "seeds": ", ".join(map(str, result.seeds)),
+        **_head_facts(manifest),
+        **({} if "outside" in manifest else {"seeds": ", ".join(map(str, result.seeds))}),
         "runs": ", ".join(arm.runs),
     }
     if arm.name == comparison.baseline:
         return {"name": f"{arm.name} (baseline)", "facts": facts, "methods": [], "caveats": []}
     methods = [_method(comparison, arm, split) for split in comparison.splits]
-    return {"name": arm.name, "facts": facts, "methods": methods, "caveats": _caveats(result)}
+    caveats = _caveats(result, log="outside" in manifest)
+    return {"name": arm.name, "facts": facts, "methods": methods, "caveats": caveats}
+
+
+def _head_facts(manifest: dict[str, Any]) -> dict[str, str]:
+    if "outside" in manifest:  # a log tells nothing of a router
+        return {"log": one_line(manifest["protocols"]), "model": str(manifest["base"].get("path", "not recorded"))}
+    return {
+        "head": manifest["head"],
+        "scope": manifest["scope"],
+        "layers": one_line(manifest["layers"]),
+        "trainable": f"{manifest['trainable_parameters']:,} parameters",
+    }
 
 
 def _method(comparison: Comparison, arm: Arm, split: str) -> dict[str, str]:
@@ -114,9 +130,11 @@ def _method(comparison: Comparison, arm: Arm, split: str) -> dict[str, str]:
     return {"label": comparison.splits[split], "counts": counts, "method": result.method}
 
 
-def _caveats(result: PairedResult) -> list[str]:
+def _caveats(result: PairedResult, *, log: bool) -> list[str]:
     caveats = []
-    if len(result.seeds) == 1:
+    if log:
+        caveats.append("A log of another program: the result speaks of these answers only.")
+    elif len(result.seeds) == 1:
         caveats.append("One seed: the result speaks of this router only, not of the recipe that made it.")
     elif len(result.seeds) < FEWEST_SEEDS:
         caveats.append(

@@ -110,12 +110,17 @@ def _shards(root: Path, name: str) -> list[SplitFile]:
     return [SplitFile(file) for file in files]
 
 
-def _samples(folder: Path) -> list[SplitFile]:
-    # The newest of one task; MMLU's subjects are one task to us.
+def newest_samples(folder: Path) -> dict[str, Path]:
+    """Return the newest file of each task of lm-eval whose samples a folder holds."""
     newest: dict[str, Path] = {}
     for file in sorted(folder.glob("samples_*.jsonl")):
         if match := SAMPLES.fullmatch(file.stem):
             newest[match["task"]] = file
+    return newest
+
+
+def _samples(folder: Path) -> list[SplitFile]:
+    newest = newest_samples(folder)  # MMLU's subjects are one task to us
     if len(newest) > 1 and not all(task.startswith("mmlu_") for task in newest):
         first = next(iter(newest.values()))
         raise DataError(

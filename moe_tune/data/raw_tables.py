@@ -42,8 +42,8 @@ def read_table(file: Path) -> RawTable:
     return RawTable(file, tuple(dict.fromkeys(name for _, values in placed for name in values)), placed)
 
 
-def read_cells(file: Path) -> Iterator[tuple[str, list[str]]]:
-    """Yield place and cells of each row of a CSV or TSV file, a header as any other row.
+def read_cells(file: Path, least: int = 3) -> Iterator[tuple[str, list[str]]]:
+    """Yield place and cells of each row of a CSV or TSV file, a header as any other row; a row has some cells at least.
 
     Raises:
         DataError: It is no UTF-8, a quote is broken, or a row has another number of cells than the first.
@@ -55,10 +55,11 @@ def read_cells(file: Path) -> Iterator[tuple[str, list[str]]]:
     try:
         for cells in reader:
             width = width or len(cells)
-            if len(cells) != width or width < 3:
+            if len(cells) != width or width < least:
                 refuse_other_separator(file, text, DELIMITERS)
+                named = " (question, choices, answer)" if least == 3 else ""
                 raise DataError(
-                    f"expected {max(width, 3)} cells (question, choices, answer) but got {len(cells)} ({file}:{line}). "
+                    f"expected {max(width, least)} cells{named} but got {len(cells)} ({file}:{line}). "
                     "Hint: quote cells that hold a comma or a line break."
                 )
             yield f"{file.name}:{line}", cells

@@ -52,7 +52,7 @@ class QuestionReader:
         rows = 0
         for file in files:
             table = self._cells(file.path) if file.path.suffix in DELIMITERS else read_table(file.path)
-            for one in self._table(table, file, split):
+            for one in self.table(table, file, split):
                 rows += 1
                 if isinstance(one, LeftOutError):
                     left_out[str(one)] += 1
@@ -69,13 +69,18 @@ class QuestionReader:
         cells = read_cells(file)
         header = next(cells, ("", list[str]()))[1]
         folded = [fold(one) for one in header]
-        if self.named is None and self._known(folded) is None:
+        if self.named is None and self.layout(folded) is None:
             return RawTable(file, HENDRYCKS, _without_header(file))
         if twice := sorted(name for name, count in Counter(folded).items() if count > 1 and name):
             raise DataError(f"expected each column once but got {twice} twice ({file}:1). Hint: rename one.")
         return RawTable(file, tuple(header), ((where, dict(zip(header, one, strict=True))) for where, one in cells))
 
-    def _table(self, table: RawTable, file: SplitFile, split: str) -> Iterator[RawRow | LeftOutError]:
+    def table(self, table: RawTable, file: SplitFile, split: str = "test") -> Iterator[RawRow | LeftOutError]:
+        """Yield the rows of a table, and why one is left out.
+
+        Raises:
+            DataError: Its columns are not known, or its answers can be read in two ways.
+        """
         rows, columns, wrapped = table.rows, table.columns, ""
         if (wrapper := wrapper_of(columns)) is not None:
             rows = inner = list(unwrapped(rows, wrapper))
@@ -85,7 +90,7 @@ class QuestionReader:
         if not columns:
             return
         folded = {fold(name): name for name in reversed(columns)}
-        layout = self.named or self._known(folded)
+        layout = self.named or self.layout(folded)
         if layout is None:
             raise DataError(
                 f"expected columns such as question, choices and answer but got {list(columns)} ({file.path}). "
@@ -126,7 +131,8 @@ class QuestionReader:
                 f"({file.path}). Hint: write letters; or say --data.source.answers_from 0 (or 1), if they are indices."
             )
 
-    def _known(self, folded: Iterable[str]) -> QuestionFormat | None:
+    def layout(self, folded: Iterable[str]) -> QuestionFormat | None:
+        """Return the layout of columns of these folded names; ``None`` if it is none that is known."""
         there = list(folded)
         fitting = [one for one in self.formats if one.fits(there)]
         return max(fitting, key=lambda one: len(one.columns), default=None)

@@ -74,15 +74,15 @@ def validate_split(
         if row.fault is None:
             _check_columns(row)
         answers += filter(None, [numbered(row)])
-        reason = row.fault or _fault(row.values, source)
+        reason = row.fault or row_fault(row.values, source.choice_counts, source.declared_subjects)
         if reason:
             bad.append(BadRow(row.where, reason))
         else:
-            valid.append(_parse(row.values))
+            valid.append(parsed_row(row.values))
             places.append(row.where)
     doubt = check_answer_base(source, split, answers)
     _refuse_index(valid, source, split)
-    contradictory = _contradictions(valid)
+    contradictory = contradictions(valid)
     bad += [BadRow(places[index], "the same question has another answer in this split") for index in contradictory]
     questions = number_questions(row for index, row in enumerate(valid) if index not in contradictory)
     if bad and on_bad_row == "error":
@@ -132,12 +132,15 @@ def _check_columns(row: RawRow) -> None:
         )
 
 
-def _fault(values: dict[str, Any], source: QuestionSource) -> str | None:
+def row_fault(
+    values: dict[str, Any], choice_counts: frozenset[int], declared_subjects: frozenset[str] | None = None
+) -> str | None:
+    """Return why a row is no question; ``None`` if it is one."""
     choices, subject = values["choices"], values["subject"]
     if not isinstance(choices, list | tuple):
         return f"choices is {type(choices).__name__}, not a list"
-    if len(choices) not in source.choice_counts:
-        return f"{len(choices)} choices, not {_counts(source.choice_counts)}"
+    if len(choices) not in choice_counts:
+        return f"{len(choices)} choices, not {_counts(choice_counts)}"
     texts = {"question": values["question"], "subject": subject}
     texts |= {f"choice {LETTERS[index]}": choice for index, choice in enumerate(choices)}
     for name, text in texts.items():
@@ -146,7 +149,7 @@ def _fault(values: dict[str, Any], source: QuestionSource) -> str | None:
             return f"{name} {fault}"
     if sum(len(text.encode()) for text in texts.values()) > MAX_BYTES:
         return f"more than {MAX_BYTES} bytes"
-    if source.declared_subjects is not None and subject not in source.declared_subjects | {AUXILIARY}:
+    if declared_subjects is not None and subject not in declared_subjects | {AUXILIARY}:
         return f"unknown subject {subject!r}"
     if not _is_answer(values["answer"], len(choices)):
         return f"answer is {values['answer']!r}, not 0 to {len(choices) - 1} or A to {LETTERS[len(choices) - 1]}"
@@ -180,7 +183,8 @@ def _is_answer(answer: Any, count: int) -> bool:
     return type(answer) is int and 0 <= answer < count
 
 
-def _parse(values: dict[str, Any]) -> ParsedRow:
+def parsed_row(values: dict[str, Any]) -> ParsedRow:
+    """Return subject, stem, choices and the place of the right one of a row without faults."""
     answer = values["answer"]
     index = LETTERS.index(answer) if isinstance(answer, str) else answer
     return values["subject"], values["question"], tuple(values["choices"]), index
@@ -199,7 +203,8 @@ def _refuse_index(valid: list[ParsedRow], source: QuestionSource, split: str) ->
         )
 
 
-def _contradictions(valid: list[ParsedRow]) -> dict[int, None]:
+def contradictions(valid: list[ParsedRow]) -> dict[int, None]:
+    """Return the places of questions that occur with several answers, choices in any order."""
     answers: defaultdict[str, set[int | str]] = defaultdict(set)
     keys = []
     for _, stem, choices, answer in valid:
