@@ -6,7 +6,8 @@ from typing import Any
 
 from moe_tune.base.errors import ConfigError
 from moe_tune.base.strict_yaml import load_yaml, parse_yaml
-from moe_tune.studies.experiment_file import ASSIGNMENT, Experiment
+from moe_tune.studies.experiment_file import Experiment
+from moe_tune.studies.experiment_words import ASSIGNMENT
 
 DEFAULTS = {"protocol": "lm_eval", "few_shot": 0}
 
