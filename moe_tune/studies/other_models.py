@@ -1,6 +1,5 @@
 """Other models that an experiment is run on as well: overlays put after its base, and the recipe that makes a model."""
 
-import os
 import shlex
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from typing import Any
 
 from moe_tune.base.errors import ModelError, did_you_mean
 from moe_tune.base.published import published
+from moe_tune.models.base_model import MADE, made_models
 from moe_tune.runs.directory import identity
 from moe_tune.studies.experiment_words import fault, found, require_short_name, settings_of
 
@@ -62,10 +62,9 @@ def read_models(file: Path, models: Any) -> dict[str, OtherModel]:
     return {name: _model(file, name, given) for name, given in models.items()}
 
 
-def model_folder(name: str, make: str) -> Path:
-    """Return where a model that is made is kept: another folder for another ``make``."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return cache / "moe_tune" / "models" / f"{name}-{identity({'make': shlex.split(make)})}"
+def made_name(name: str, make: str) -> str:
+    """Return the name of a model that is made, such as ``other-seed-0123abcd``: another for another ``make``."""
+    return f"{name}-{identity({'make': shlex.split(make)})}"
 
 
 def _model(file: Path, name: str, given: Any) -> OtherModel:
@@ -84,8 +83,9 @@ def _model(file: Path, name: str, given: Any) -> OtherModel:
             raise fault(file, f"what makes {place} another model", "nothing", f"model.base.path=..., or {FORM}")
         return OtherModel(overlays)
     words = _words(file, f"{place}.make", make)
-    folder = model_folder(name, make)
-    return OtherModel([f"model.base.path={folder}", *overlays], (found(file, words[0], "a script"), *words[1:]), folder)
+    called = made_name(name, make)
+    script = (found(file, words[0], "a script"), *words[1:])
+    return OtherModel([f"model.base.path={MADE}{called}", *overlays], script, made_models() / called)
 
 
 def _words(file: Path, place: str, make: Any) -> list[str]:
