@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from moe_tune.base.errors import ConfigError
+from moe_tune.runs.directory import identity
 from moe_tune.studies.experiment_file import Experiment
 from moe_tune.studies.experiment_words import ASSIGNMENT
-from moe_tune.studies.sweep_file import Sweep, load_sweep
+from moe_tune.studies.measurement import content_of
+from moe_tune.studies.sweep_file import NOT_IDENTITY, Sweep, load_sweep
 
 METRIC = "validation/accuracy"
 
@@ -39,6 +41,14 @@ def arm_sweeps(experiment: Experiment) -> dict[str, Sweep]:
             f"{experiment.name}): it shortens runs. Hint: the same in each sweep, or in none."
         )
     return sweeps
+
+
+def origin(experiment: Experiment, arm: str, sweep: Sweep) -> str:
+    """Return 8 hex digits, the same on every machine, of all that a choice for an arm is made from but plug-ins."""
+    arms = experiment.arms | experiment.full_arms
+    said = {key: value for key, value in sweep.config.items() if key not in (*NOT_IDENTITY, "command")}
+    settings = [content_of(one) for one in [*experiment.base, *arms[arm]]]
+    return identity({"sweep": said, "settings": settings, "seed": experiment.seeds[0]})
 
 
 def budget(sweep: Sweep) -> int:

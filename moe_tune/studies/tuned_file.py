@@ -13,7 +13,7 @@ from moe_tune.runs.directory import to_yaml
 from moe_tune.studies.experiment_words import fault
 
 FILE = "tuned.yaml"
-KEYS = {"settings": dict, "validation_accuracy": float, "points": int, "failed": int, "date": str}
+KEYS = {"settings": dict, "validation_accuracy": float, "points": int, "failed": int, "origin": str, "date": str}
 LEAD = (
     "# Chosen on validation by `experiment --full`, by the sweeps under tune: of experiment.yaml; every run reads it.\n"
 )
@@ -28,6 +28,7 @@ class Tuned:
         validation_accuracy: What the best point came to on validation.
         points: How many points the sweep has tried.
         failed: How many of them failed.
+        origin: 8 hex digits of the sweep, the base and the arm's settings.
         date: When, in UTC.
     """
 
@@ -35,13 +36,14 @@ class Tuned:
     validation_accuracy: float
     points: int
     failed: int
+    origin: str
     date: str
 
     def as_settings(self) -> list[str]:
         """Return the settings as ``key=value``, a class before its options.
 
         Example:
-            >>> Tuned({"model.head.tau": 0.5, "model.head": "TemperatureHead"}, 0.5, 4, 0, "").as_settings()
+            >>> Tuned({"model.head.tau": 0.5, "model.head": "TemperatureHead"}, 0.5, 4, 0, "", "").as_settings()
             ['model.head=TemperatureHead', 'model.head.tau=0.5']
         """
         keys = sorted(self.settings, key=lambda key: [(one != "class_path", one) for one in key.split(".")])

@@ -3,9 +3,11 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from rich.console import Console
+
 from moe_tune.base.errors import ConfigError, NumericsError, did_you_mean
 from moe_tune.runs.directory import now
-from moe_tune.studies.arm_sweeps import METRIC, arm_sweeps, budget
+from moe_tune.studies.arm_sweeps import METRIC, arm_sweeps, budget, origin
 from moe_tune.studies.bench import Bench
 from moe_tune.studies.experiment_file import Experiment
 from moe_tune.studies.sweep_check import faults_of_sweep
@@ -14,14 +16,14 @@ from moe_tune.studies.sweep_points import load_points
 from moe_tune.studies.sweep_terminal import run_and_show
 from moe_tune.studies.tuned_file import FILE, Tuned, load_tuned, write_tuned
 
-Tune = Callable[[Sweep, int, str], Tuned]
-"""Runs a sweep of so many points and returns what it chose; the command it is told runs what failed again."""
+Tune = Callable[[Sweep, int, str, str], Tuned]
+"""Runs a sweep of so many points and returns what it chose; it is told the origin, and the command to run it again."""
 
 
 def tune_with(bench: Bench) -> Tune:
     """Return what runs a sweep on a bench; what was finished before is not run again."""
 
-    def tune(sweep: Sweep, count: int, command: str) -> Tuned:
+    def tune(sweep: Sweep, count: int, origin: str, command: str) -> Tuned:
         root = Path(bench.runs_root)
         folder = sweep_folder(sweep, root, 0, bench.plugins)
         retry = any(point.status == "failed" for point in load_points(folder))
@@ -29,12 +31,12 @@ def tune_with(bench: Bench) -> Tune:
             sweep, root, count=count, seed=0, workers=1, plugins=bench.plugins, retry=retry, retry_command=command,
             execute=bench.point,
         )  # fmt: skip
-        return best_of(sweep, folder, count)
+        return best_of(sweep, folder, count, origin)
 
     return tune
 
 
-def best_of(sweep: Sweep, folder: Path, count: int) -> Tuned:
+def best_of(sweep: Sweep, folder: Path, count: int, origin: str) -> Tuned:
     """Return the best among the first ``count`` points of a sweep that has ended, the first of equals.
 
     Raises:
@@ -50,7 +52,7 @@ def best_of(sweep: Sweep, folder: Path, count: int) -> Tuned:
         )
     best = max(judged, key=lambda index: judged[index])
     failed = sum(point.status == "failed" for point in points)
-    return Tuned(points[best].values, judged[best], len(points), failed, now())
+    return Tuned(points[best].values, judged[best], len(points), failed, origin, now())
 
 
 def tuned_arms(
@@ -84,7 +86,7 @@ def tuned_arms(
             raise ConfigError("\n".join(faults))
         before = load_tuned(folder)
         for arm, sweep in sweeps.items():
-            chosen[arm] = tune(sweep, budget(sweep), command)
+            chosen[arm] = tune(sweep, budget(sweep), origin(experiment, arm, sweep), command)
             # An interrupted tuning keeps what it has, and what was there of the others.
             write_tuned(folder, {one: entry for one in sweeps if (entry := chosen.get(one, before.get(one)))})
     elif sweeps:
@@ -96,6 +98,12 @@ def tuned_arms(
             )
         for arm, sweep in sweeps.items():
             _require_current(folder, arm, sweep, chosen, command)
+            if chosen[arm].origin != origin(experiment, arm, sweep):
+                say = Console(markup=False, highlight=False).print
+                say(
+                    f"{FILE}: sweep, base or settings of {arm} have changed since; `{command}` chooses anew",
+                    soft_wrap=True,
+                )
     return {arm: [*said, *(chosen[arm].as_settings() if arm in sweeps else [])] for arm, said in arms.items()}
 
 

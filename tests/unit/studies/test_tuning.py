@@ -15,7 +15,7 @@ from moe_tune.studies.tuning import tune_with, tuned_arms
 
 BY_ACCURACY = {"name": "validation/accuracy", "goal": "maximize"}
 RATE = {"model.head.tau": {"values": [0.5, 1.0, 2.0]}}
-ENTRY = Tuned({"model.head.tau": 2.0}, 0.75, 3, 0, "2026-11-20T00:00:00+00:00")
+ENTRY = Tuned({"model.head.tau": 2.0}, 0.75, 3, 0, "", "2026-11-20T00:00:00+00:00")
 
 
 def sweep(folder, name="tau.yaml", parameters=RATE, **more):
@@ -63,6 +63,7 @@ def test_full_tunes_keeps_the_choice_and_later_runs_read_it(tuned, bench, tmp_pa
     assert words[-5:-2] == ["--model.head.tau=0.5", "--seed_everything=1", "--test_after_fit=false"]
     entry = yaml.safe_load((tuned / "tuned.yaml").read_text())["retuned"]
     assert entry.pop("date").startswith("20")
+    assert len(entry.pop("origin")) == 8
     assert entry == {"settings": {"model.head.tau": 2.0}, "validation_accuracy": 0.5, "points": 3, "failed": 0}
     later = ran(tuned, tmp_path, tune=lambda *_: pytest.fail("tuned"))
     for one in (requests[2], later[2]):
@@ -105,11 +106,11 @@ def test_an_interrupted_tuning_keeps_what_it_has(tuned, tmp_path):
     write(tuned, tune={"retuned": "tau.yaml", "all_tokens": "tau.yaml"}, full_arms={"all_tokens": ["overlay.yaml"]})
     write_tuned(tuned, {"all_tokens": ENTRY, "gone": ENTRY})
 
-    def once(sweep, count, command, done=[]):  # noqa: B006
+    def once(sweep, count, origin, command, done=[]):  # noqa: B006
         if done:
             raise KeyboardInterrupt
         done.append(sweep)
-        return Tuned({"model.head.tau": 1.0}, 0.5, count, 0, "today")
+        return Tuned({"model.head.tau": 1.0}, 0.5, count, 0, origin, "today")
 
     with pytest.raises(KeyboardInterrupt):
         ran(tuned, tmp_path, full=True, tune=once)
@@ -122,8 +123,8 @@ def test_an_interrupted_tuning_keeps_what_it_has(tuned, tmp_path):
     ("entries", "message"),
     [
         ({}, r"chosen for arm 'retuned' but got none .*tuned.yaml.*`python -m moe_tune experiment .* --full`"),
-        ({"retuned": Tuned({"optimizer.lr": 0.1}, 0.5, 3, 0, "")}, "the sweep is another now"),
-        ({"retuned": Tuned({"model.head.tau": 0.1}, 0.5, 9, 0, "")}, "from 3 points .* from 9"),
+        ({"retuned": Tuned({"optimizer.lr": 0.1}, 0.5, 3, 0, "", "")}, "the sweep is another now"),
+        ({"retuned": Tuned({"model.head.tau": 0.1}, 0.5, 9, 0, "", "")}, "from 3 points .* from 9"),
         ({"retuned": ENTRY, "retund": ENTRY}, "Did you mean retuned"),
     ],
 )
@@ -131,6 +132,24 @@ def test_without_full_a_missing_or_older_choice_is_told(tuned, tmp_path, entries
     write_tuned(tuned, entries)
     with pytest.raises(ConfigError, match=message):
         ran(tuned, tmp_path)
+
+
+def test_a_choice_from_another_base_is_taken_and_told(tuned, bench, capsys):
+    choose(tuned, bench)
+
+    def told():
+        capsys.readouterr()
+        experiment = load_experiment(tuned)
+        arms = tuned_arms(experiment, experiment.arms, tuned, tune=None, plugins=None)
+        assert arms["retuned"][-1] == "model.head.tau=2.0"
+        return "sweep, base or settings of retuned have changed" in capsys.readouterr().out
+
+    assert not told()
+    (tuned / "base.yaml").write_text("# the same\ndata: {source: NanoQuiz}")
+    sweep(tuned, name="tau.yaml", description="the same")
+    assert not told()
+    (tuned / "base.yaml").write_text("data: {source: NanoQuiz, batch_size: 8}")
+    assert told()
 
 
 def test_arms_that_do_not_run_need_no_choice(folder, tmp_path):
@@ -208,6 +227,6 @@ def test_another_budget_is_refused(tuned, tmp_path, other, message):
 
 def test_a_class_comes_before_its_options():
     settings = {"model.head.tau": 0.5, "model.head.class_path": "T", "model.head.mass": "raw", "optimizer.lr": 1e-5}
-    assert Tuned(settings, 0.5, 1, 0, "").as_settings() == [
+    assert Tuned(settings, 0.5, 1, 0, "", "").as_settings() == [
         "model.head.class_path=T", "model.head.mass=raw", "model.head.tau=0.5", "optimizer.lr=1e-05"
     ]  # fmt: skip
