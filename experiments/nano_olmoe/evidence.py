@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import OlmoeForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from moe_tune.data.protocol import PromptProtocol
 from moe_tune.data.question import LETTERS, Question
@@ -15,7 +15,7 @@ BATCH = 256
 
 @torch.inference_mode()
 def measure(
-    model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerFast, questions: Sequence[Question], protocol: PromptProtocol
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, questions: Sequence[Question], protocol: PromptProtocol
 ) -> dict[str, Any]:
     """Return accuracy and expert use of a model over some questions in one layout.
 

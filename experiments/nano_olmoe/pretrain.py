@@ -1,6 +1,7 @@
 """Pretrain the nano OLMoE that moe_tune ships: OLMoE's own architecture at 1.7 M parameters, in minutes on a CPU.
 
 python experiments/nano_olmoe/pretrain.py --out FOLDER
+python experiments/nano_olmoe/pretrain.py --out FOLDER --seed 2 --architecture qwen3_moe
 """
 
 import argparse
@@ -19,13 +20,21 @@ from nano_tokenizer import build_tokenizer
 from rich.progress import Progress, TextColumn
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import OlmoeConfig, OlmoeForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    OlmoeConfig,
+    OlmoeForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
 from transformers.models.olmoe.modeling_olmoe import load_balancing_loss_func
 
 from moe_tune.data.nano_quiz import NanoQuiz
 from moe_tune.data.protocol import load_protocol
 from moe_tune.data.question import LETTERS, Question, number_questions
 
+ARCHITECTURES = ("olmoe", "qwen3_moe")
 THREADS = 1
 """One thread: the bits repeat (with two, sums came out in another order from run to run), and a busy machine costs no
 more than its share."""
@@ -45,6 +54,7 @@ class Recipe:
         language_weight: Weight of next-token prediction over the prompt, beside 1 for the answer letter.
         balance_weight: Weight of the load balancing loss over all tokens.
         seed: Seed of the weights, of the questions drawn, and of their order.
+        architecture: One of ``ARCHITECTURES``.
     """
 
     steps: int = 450
@@ -55,28 +65,33 @@ class Recipe:
     language_weight: float = 0.1
     balance_weight: float = 0.01
     seed: int = 1
+    architecture: str = "olmoe"
 
 
-def build_model(words: int) -> OlmoeForCausalLM:
-    """Return an untrained OLMoE: 4 layers of width 64, each with 64 experts of width 32 and 8 of them per token.
+def build_model(words: int, architecture: str = "olmoe") -> OlmoeForCausalLM | Qwen3MoeForCausalLM:
+    """Return an untrained model: 4 layers of width 64, each with 64 experts of width 32 and 8 of them per token.
 
     Args:
         words: Size of the vocabulary.
+        architecture: ``olmoe``, or ``qwen3_moe``, whose weights of the chosen experts sum to 1.
     """
-    config = OlmoeConfig(
-        vocab_size=words,
-        hidden_size=64,
-        intermediate_size=32,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_experts=64,
-        num_experts_per_tok=8,
-        max_position_embeddings=1024,
-        pad_token_id=0,
-        bos_token_id=None,
-        eos_token_id=2,
-    )
-    return OlmoeForCausalLM._from_config(config, experts_implementation="grouped_mm", dtype=torch.float32)
+    sizes: dict[str, Any] = {
+        "vocab_size": words,
+        "hidden_size": 64,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_experts": 64,
+        "num_experts_per_tok": 8,
+        "max_position_embeddings": 1024,
+        "pad_token_id": 0,
+        "bos_token_id": None,
+        "eos_token_id": 2,
+    }
+    options: dict[str, Any] = {"experts_implementation": "grouped_mm", "dtype": torch.float32}
+    if architecture == "olmoe":
+        return OlmoeForCausalLM._from_config(OlmoeConfig(intermediate_size=32, **sizes), **options)
+    heads = {"num_key_value_heads": 4, "head_dim": 16, "norm_topk_prob": True}
+    return Qwen3MoeForCausalLM._from_config(Qwen3MoeConfig(moe_intermediate_size=32, **heads, **sizes), **options)
 
 
 def draw_questions(split: str, count: int, seed: int) -> list[Question]:
@@ -105,7 +120,7 @@ def lessons(recipe: Recipe) -> tuple[list[str], Tensor]:
     return prompts, torch.tensor([question.answer for question in questions])
 
 
-def losses(model: OlmoeForCausalLM, ids: Tensor, mask: Tensor, gold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def losses(model: PreTrainedModel, ids: Tensor, mask: Tensor, gold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the answer, language and load balancing losses of a batch.
 
     Args:
@@ -127,7 +142,7 @@ def losses(model: OlmoeForCausalLM, ids: Tensor, mask: Tensor, gold: Tensor) -> 
     return answer, language, balance
 
 
-def pretrain(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> OlmoeForCausalLM:
+def pretrain(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
     """Return a model trained from scratch; the same recipe gives the same bits on the same machine.
 
     Args:
@@ -136,7 +151,7 @@ def pretrain(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> OlmoeForCaus
     """
     torch.set_num_threads(THREADS)
     torch.manual_seed(recipe.seed)
-    model = build_model(len(tokenizer))
+    model: Any = build_model(len(tokenizer), recipe.architecture)
     prompts, answers = lessons(recipe)
     gold = torch.tensor(tokenizer.convert_tokens_to_ids(list(LETTERS[:4])))[answers]
     gates = [layer.mlp.gate.weight for layer in model.model.layers]
@@ -166,8 +181,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the model and its tokenizer")
     parser.add_argument("--results", type=Path, help="file for the measured figures (default: pretrain.json in --out)")
     parser.add_argument("--steps", type=int, default=Recipe.steps, help="fewer for a trial run (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=Recipe.seed, help="of weights and questions (default: %(default)s)")
+    parser.add_argument(
+        "--architecture", choices=ARCHITECTURES, default=Recipe.architecture, help="(default: %(default)s)"
+    )
     arguments = parser.parse_args()
-    recipe, tokenizer = Recipe(steps=arguments.steps), build_tokenizer()
+    recipe = Recipe(steps=arguments.steps, seed=arguments.seed, architecture=arguments.architecture)
+    tokenizer = build_tokenizer()
     wall, cpu = time.perf_counter(), time.process_time()
     model = pretrain(recipe, tokenizer)
     figures: dict[str, Any] = {

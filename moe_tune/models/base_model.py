@@ -1,6 +1,7 @@
 """The base model of a run: where it comes from, how it is loaded, and what is refused."""
 
 import errno
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from moe_tune.models.family import ModelFamily, family_of
 from moe_tune.models.recomputed_layers import allow_recomputation
 
 NANO = Path(__file__).parent / "nano"
+MADE = "made:"
+"""How the path of a model begins that a recipe has made here: its name is the same on every machine."""
 NOT_RUN = ("auto_map", "_attn_implementation_internal")
 """Configuration fields that would make transformers run code of the model's author."""
 READING_FAULTS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError)
@@ -32,7 +35,8 @@ class BaseModel:
 
     Args:
         path: A Hub id such as ``allenai/OLMoE-1B-7B-0125-Instruct``, a local folder, ``nano`` (shipped with the
-            package), or ``random`` (random weights of a few million parameters: a wiring test, not a model).
+            package), ``random`` (random weights of a few million parameters: a wiring test, not a model), or
+            ``made:NAME`` (a folder of ``$XDG_CACHE_HOME/moe_tune/models``, where an experiment's recipes put theirs).
         revision: A 40-digit commit, required for a Hub id so that a run names exactly what it used.
         tokenizer: Where the tokenizer is if not beside the model: a folder, a ``tokenizer.json``, or
             ``olmo-eval`` (OLMoE's own, from the installed wheel). ``null`` is beside the model.
@@ -57,6 +61,8 @@ class BaseModel:
     @property
     def source(self) -> str:
         """The path transformers loads from."""
+        if self.path.startswith(MADE):
+            return str(made_models() / self.path.removeprefix(MADE))
         return str(NANO) if self.path == "nano" else self.path
 
     def load_tokenizer(self) -> "transformers.PreTrainedTokenizerBase":
@@ -156,6 +162,11 @@ class BaseModel:
         patterns = (*SETTINGS, *WEIGHTS) if weights else SETTINGS
         what = "the weights" if weights else "config.json and the tokenizer"
         return str(hub_snapshot(place, self.revision, patterns, what))
+
+
+def made_models() -> Path:
+    """Return the folder of models that recipes have made here."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "moe_tune" / "models"
 
 
 @contextmanager

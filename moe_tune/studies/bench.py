@@ -5,6 +5,9 @@ from pathlib import Path
 
 from moe_tune.settings.running import run
 from moe_tune.settings.workbench import Workbench
+from moe_tune.studies.sweep_file import Sweep
+from moe_tune.studies.sweep_points import Status, SweepPoint
+from moe_tune.studies.sweep_runner import run_point
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +51,7 @@ class Bench:
         argv = ["test", "--config", str(fitted / "config.yaml"), *words, f"--name={name}"]
         argv += [f"--runs_root={self.runs_root}", *([f"--ckpt_path={checkpoint}"] if checkpoint else [])]
         return run(argv, self.plugins, self.workbench).path
+
+    def point(self, sweep: Sweep, folder: Path, point: SweepPoint, plugins: dict[str, str]) -> tuple[Status, str]:
+        """Fit a point of a sweep; return how it ended, and why if it failed."""
+        return run_point(sweep, folder, point, plugins, self.workbench)

@@ -1,18 +1,24 @@
 """Reading ``experiment.yaml`` strictly: a misspelt key, a missing overlay or a repeated seed is said at once."""
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from moe_tune.base.errors import ConfigError, did_you_mean
 from moe_tune.base.strict_yaml import load_yaml
+from moe_tune.studies.experiment_words import (
+    ASSIGNMENT,
+    are_texts,
+    as_arguments,
+    fault,
+    found,
+    require_short_name,
+    settings_of,
+)
+from moe_tune.studies.other_models import OtherModel, read_models
 
 REQUIRED = ("name", "claim", "base", "seeds", "arms")
-OPTIONAL = ("baseline", "also_against", "full_arms", "splits", "protocols")
-ASSIGNMENT = re.compile(r"[A-Za-z_][\w.]*\+?=")
-"""A ``key=value`` setting, as opposed to the path of an overlay."""
-SHORT_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
+OPTIONAL = ("baseline", "also_against", "full_arms", "splits", "protocols", "tune", "models")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +36,8 @@ class Experiment:
         full_arms: Arms added by ``--full``.
         splits: Split name to label in the order of the tables, the primary first; empty for all test splits.
         protocols: Splits that are wordings of one test, three or more: a decision needs two thirds to agree in sign.
+        tune: Sweep file by arm: settings that are chosen on validation, with one budget for all.
+        models: Other models that ``--full`` runs everything on, by name.
     """
 
     name: str
@@ -42,6 +50,12 @@ class Experiment:
     full_arms: dict[str, list[str]] = field(default_factory=dict)
     splits: dict[str, str] = field(default_factory=dict)
     protocols: list[str] = field(default_factory=list)
+    tune: dict[str, str] = field(default_factory=dict)
+    models: dict[str, OtherModel] = field(default_factory=dict)
+
+    def arguments(self, settings: list[str], seed: int) -> list[str]:
+        """Return the arguments of one run: files and values of the base, those of the arm in order, the seed."""
+        return [*as_arguments([*self.base, *settings]), f"--seed_everything={seed}"]
 
 
 def load_experiment(folder: Path) -> Experiment:
@@ -61,42 +75,42 @@ def load_experiment(folder: Path) -> Experiment:
         )
     values = load_yaml(file)
     if not isinstance(values, dict):
-        raise _fault(file, "keys and values", type(values).__name__, f"start with {', '.join(REQUIRED)}.")
+        raise fault(file, "keys and values", type(values).__name__, f"start with {', '.join(REQUIRED)}.")
     for key in values:
         if key not in REQUIRED + OPTIONAL:
-            raise _fault(file, "known keys", repr(key), did_you_mean(str(key), REQUIRED + OPTIONAL))
+            raise fault(file, "known keys", repr(key), did_you_mean(str(key), REQUIRED + OPTIONAL))
     for key in REQUIRED:
         if not values.get(key):
-            raise _fault(file, f"a value for {key!r}", repr(values.get(key)), f"add `{key}:`.")
+            raise fault(file, f"a value for {key!r}", repr(values.get(key)), f"add `{key}:`.")
     for key in ("name", "claim"):
         if not isinstance(values[key], str):
-            raise _fault(file, f"text for {key!r}", repr(values[key]), "quote it.")
-    _short_name(file, "name", values["name"])
+            raise fault(file, f"text for {key!r}", repr(values[key]), "quote it.")
+    require_short_name(file, "name", values["name"])
     base = [values["base"]] if isinstance(values["base"], str) else values["base"]
-    if not _texts(base):
-        raise _fault(file, "configuration files and key=value for 'base'", repr(base), "base: configs/nano.yaml")
+    if not are_texts(base):
+        raise fault(file, "configuration files and key=value for 'base'", repr(base), "base: configs/nano.yaml")
     arms = _arms(file, "arms", values["arms"])
     full_arms = _arms(file, "full_arms", values.get("full_arms") or {})
     if twice := sorted(set(arms) & set(full_arms)):
-        raise _fault(file, "each arm once", f"{twice[0]!r} under arms and full_arms", "rename one.")
+        raise fault(file, "each arm once", f"{twice[0]!r} under arms and full_arms", "rename one.")
     if len(arms) < 2:
-        raise _fault(file, "a baseline and at least one more arm", f"{len(arms)} arm", "add an arm under `arms:`.")
+        raise fault(file, "a baseline and at least one more arm", f"{len(arms)} arm", "add an arm under `arms:`.")
     baseline = values.get("baseline", next(iter(arms)))
     if baseline not in arms:
-        raise _fault(file, "an arm for 'baseline'", repr(baseline), did_you_mean(str(baseline), arms))
+        raise fault(file, "an arm for 'baseline'", repr(baseline), did_you_mean(str(baseline), arms))
     against = values.get("also_against") or []
     if not isinstance(against, list):
-        raise _fault(file, "a list of arms for 'also_against'", repr(against), "also_against: [retuned]")
+        raise fault(file, "a list of arms for 'also_against'", repr(against), "also_against: [retuned]")
     for arm in against:
         if arm not in arms or arm == baseline:
-            raise _fault(file, "arms beside the baseline for 'also_against'", repr(arm), did_you_mean(str(arm), arms))
+            raise fault(file, "arms beside the baseline for 'also_against'", repr(arm), did_you_mean(str(arm), arms))
     splits = values.get("splits") or {}
-    if not isinstance(splits, dict) or not _texts([*splits, *splits.values()]):
-        raise _fault(file, "a label for each split under 'splits'", repr(splits), "splits: {test: quiz layout}")
+    if not isinstance(splits, dict) or not are_texts([*splits, *splits.values()]):
+        raise fault(file, "a label for each split under 'splits'", repr(splits), "splits: {test: quiz layout}")
     return Experiment(
         name=values["name"],
         claim=values["claim"].strip(),
-        base=[one if ASSIGNMENT.match(one) else _find(file, one) for one in base],
+        base=[one if ASSIGNMENT.match(one) else found(file, one) for one in base],
         seeds=_seeds(file, values["seeds"]),
         baseline=baseline,
         arms=arms,
@@ -104,70 +118,43 @@ def load_experiment(folder: Path) -> Experiment:
         full_arms=full_arms,
         splits=splits,
         protocols=_protocols(file, values.get("protocols") or [], splits),
+        tune=_tune(file, values.get("tune") or {}, [*arms, *full_arms]),
+        models=read_models(file, values.get("models") or {}),
     )
 
 
 def _seeds(file: Path, seeds: Any) -> list[int]:
     if not isinstance(seeds, list) or not all(type(seed) is int and 0 <= seed < 2**32 for seed in seeds):
-        raise _fault(file, "a list of whole numbers from 0 for 'seeds'", repr(seeds), "seeds: [1, 2, 3, 4, 5]")
+        raise fault(file, "a list of whole numbers from 0 for 'seeds'", repr(seeds), "seeds: [1, 2, 3, 4, 5]")
     if repeated := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
-        raise _fault(file, "distinct seeds", f"{repeated} more than once", "a repeated seed is no new evidence.")
+        raise fault(file, "distinct seeds", f"{repeated} more than once", "a repeated seed is no new evidence.")
     return seeds
 
 
 def _arms(file: Path, key: str, arms: Any) -> dict[str, list[str]]:
     if not isinstance(arms, dict) or not all(isinstance(name, str) for name in arms):
-        raise _fault(file, f"arm names with their settings for {key!r}", repr(arms), "name: [overlay.yaml, key=value]")
+        raise fault(file, f"arm names with their settings for {key!r}", repr(arms), "name: [overlay.yaml, key=value]")
     checked = {}
     for name, settings in arms.items():
-        _short_name(file, key, name)
-        listed = [] if settings is None else [settings] if isinstance(settings, str) else settings
-        if not _texts(listed):
-            raise _fault(file, f"a list of texts for {key}.{name}", repr(settings), "name: [overlay.yaml, key=value]")
-        checked[name] = [_setting(file, f"{key}.{name}", one) for one in listed]
+        require_short_name(file, key, name)
+        checked[name] = settings_of(file, f"{key}.{name}", settings)
     return checked
 
 
-def _short_name(file: Path, place: str, name: str) -> None:
-    # It becomes part of a run directory's name.
-    if not SHORT_NAME.fullmatch(name):
-        raise _fault(file, f"letters, digits and . _ + - in {place}", repr(name), "such as balance_loss.")
-
-
-def _setting(file: Path, place: str, setting: str) -> str:
-    if ASSIGNMENT.match(setting):
-        return setting
-    if setting.endswith((".yaml", ".yml")):
-        return _find(file, setting)
-    raise _fault(file, f"an overlay file or key=value in {place}", repr(setting), "such as model.head.tau=0.5")
+def _tune(file: Path, tune: Any, arms: list[str]) -> dict[str, str]:
+    if not isinstance(tune, dict) or not are_texts(list(tune.values())):
+        raise fault(file, "a sweep file for each arm under 'tune'", repr(tune), "retuned: learning_rate.yaml")
+    for arm in tune:
+        if arm not in arms:
+            raise fault(file, "arms under 'tune'", repr(arm), did_you_mean(str(arm), arms))
+    return {arm: found(file, sweep, f"a sweep file for tune.{arm}") for arm, sweep in tune.items()}
 
 
 def _protocols(file: Path, protocols: Any, splits: dict[str, str]) -> list[str]:
-    names: list[str] = protocols if _texts(protocols) else [""]
+    names: list[str] = protocols if are_texts(protocols) else [""]
     if names and len(set(names)) < max(3, len(names)):
-        raise _fault(file, "three or more different splits for 'protocols'", repr(protocols), "leave it out otherwise.")
+        raise fault(file, "three or more different splits for 'protocols'", repr(protocols), "leave it out otherwise.")
     for name in names:
         if splits and name not in splits:
-            raise _fault(file, "splits for 'protocols'", repr(name), did_you_mean(name, splits))
+            raise fault(file, "splits for 'protocols'", repr(name), did_you_mean(name, splits))
     return names
-
-
-def _texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(one, str) for one in value)
-
-
-def _find(file: Path, path: str) -> str:
-    if Path(path).is_file():
-        return path
-    places = [file.parent.resolve(), *file.parent.resolve().parents]
-    root = next((i for i, place in enumerate(places) if (place / "pyproject.toml").is_file()), 0)
-    near = []
-    for place in places[: root + 1]:
-        if (place / path).is_file():
-            return str(place / path)
-        near += [other.name for other in (place / path).parent.glob("*.y*ml")]
-    raise _fault(file, "a configuration file", repr(path), did_you_mean(Path(path).name, near) if near else "check it.")
-
-
-def _fault(file: Path, expected: str, came: str, hint: str) -> ConfigError:
-    return ConfigError(f"expected {expected} but got {came} ({file}). Hint: {hint}")

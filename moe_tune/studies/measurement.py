@@ -6,7 +6,8 @@ from typing import Any
 
 from moe_tune.base.errors import ConfigError
 from moe_tune.base.strict_yaml import load_yaml, parse_yaml
-from moe_tune.studies.experiment_file import ASSIGNMENT, Experiment
+from moe_tune.studies.experiment_file import Experiment
+from moe_tune.studies.experiment_words import ASSIGNMENT
 
 DEFAULTS = {"protocol": "lm_eval", "few_shot": 0}
 
@@ -31,13 +32,14 @@ def refuse_mixed_measurements(experiment: Experiment, arms: Mapping[str, Sequenc
 def _measurement(settings: Sequence[str]) -> dict[str, Any]:
     found: dict[str, Any] = dict(DEFAULTS)
     for setting in settings:
-        data = _content(setting).get("data")
+        data = content_of(setting).get("data")
         if isinstance(data, dict):
             found |= {key: data[key] for key in DEFAULTS if key in data}
     return found
 
 
-def _content(setting: str) -> dict[str, Any]:
+def content_of(setting: str) -> dict[str, Any]:
+    """Return what an overlay file or a ``key=value`` text says, as nested keys."""
     if not ASSIGNMENT.match(setting):
         content = load_yaml(Path(setting))
     else:

@@ -33,7 +33,7 @@ def faults_of(file: Path, plugins: dict[str, str] | None = None) -> list[str]:
     except ConfigError as fault:
         return [str(fault)]
     if is_sweep(content):
-        return [_placed(fault, file) for fault in _sweep_faults(Sweep(file, content), plugins)]
+        return [_placed(fault, file) for fault in faults_of_sweep(Sweep(file, content), plugins)]
     # An overlay says nothing of the questions, which have no default, nor which head its losses are for.
     data = content.get("data") if isinstance(content, dict) else None
     whole = isinstance(data, dict) and "source" in data
@@ -50,7 +50,8 @@ def kind_of(file: Path) -> str:
     return f"{content['method']} sweep over {', '.join(content['parameters'])}"
 
 
-def _sweep_faults(sweep: Sweep, plugins: dict[str, str] | None) -> list[str]:
+def faults_of_sweep(sweep: Sweep, plugins: dict[str, str] | None) -> list[str]:
+    """Return every mistake of a sweep that has been read; none if it is valid."""
     config, parameters = sweep.config, sweep.config.get("parameters", {})
     found = [*_schema(config), *_judged_by(config)]
     if not isinstance(parameters, dict):

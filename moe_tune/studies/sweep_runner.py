@@ -77,14 +77,24 @@ def run_sweep(
         executor.shutdown()
 
 
-def run_point(sweep: Sweep, folder: Path, point: SweepPoint, plugins: dict[str, str]) -> tuple[Status, str]:
-    """Fit one point on what this process has loaded; a fault that the user can mend fails the point, not the sweep."""
+def run_point(
+    sweep: Sweep, folder: Path, point: SweepPoint, plugins: dict[str, str], workbench: Workbench | None = None
+) -> tuple[Status, str]:
+    """Fit one point on what this process has loaded; a fault that the user can mend fails the point, not the sweep.
+
+    Args:
+        sweep: The sweep.
+        folder: Its folder.
+        point: The point.
+        plugins: sha256 of the plug-in files, by path.
+        workbench: What the runs of this process share; ``None`` is what all its points share.
+    """
     ended = point.ended(folder)  # killed between the end of the run and its being written down
     if ended is None:
         own = [f"--runs_root={point.root(folder)}", "--test_after_fit=false", "--trainer.enable_progress_bar=false"]
         watchers = [Hyperband(sweep, folder, point.index)] if "early_terminate" in sweep.config else []
         try:
-            run(["fit", *sweep.arguments(point.values), *own], plugins, _workbench(), watchers)
+            run(["fit", *sweep.arguments(point.values), *own], plugins, workbench or _workbench(), watchers)
         except MoeTuneError as fault:
             return "failed", str(fault)
         ended = point.ended(folder)

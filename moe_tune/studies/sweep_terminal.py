@@ -14,7 +14,7 @@ from moe_tune.reports.table import Table, numbers, shares, words
 from moe_tune.studies.sweep_file import Sweep, sweep_folder
 from moe_tune.studies.sweep_points import load_points, opened_again
 from moe_tune.studies.sweep_report import write_report
-from moe_tune.studies.sweep_runner import run_point, run_sweep
+from moe_tune.studies.sweep_runner import Execute, run_point, run_sweep
 
 SHOWN = 30
 """Points that fit on a screen; results.csv has them all."""
@@ -30,8 +30,21 @@ def run_and_show(
     plugins: dict[str, str],
     retry: bool,
     retry_command: str,
+    execute: Execute = run_point,
 ) -> bool:
-    """Run a sweep, show its points as they go, write its report and return whether no point failed and one is best."""
+    """Run a sweep, show its points as they go, write its report and return whether no point failed and one is best.
+
+    Args:
+        sweep: The sweep.
+        runs_root: Folder of all runs, which the sweep's own is made in.
+        count: Most points in all; ``None`` is all of a grid.
+        seed: Seed of random proposals.
+        workers: Runs at a time.
+        plugins: sha256 of the plug-in files, by path.
+        retry: Whether points that failed run again.
+        retry_command: What the user may give to that end.
+        execute: What runs a point.
+    """
     folder = sweep_folder(sweep, runs_root, seed, plugins)
     console = Console(markup=False, highlight=False)
     console.print(f"sweep: {folder}", soft_wrap=True)
@@ -42,7 +55,7 @@ def run_and_show(
             console.print(f"point {index} runs again: {why}", soft_wrap=True)
         live = Live(console=console, refresh_per_second=1, get_renderable=lambda: points_table(sweep, folder))
         with live if console.is_terminal else nullcontext():
-            points = run_sweep(sweep, folder, run_point, count=count, seed=seed, workers=workers, plugins=plugins)
+            points = run_sweep(sweep, folder, execute, count=count, seed=seed, workers=workers, plugins=plugins)
         explained, best = write_report(sweep, folder, points, plugins)
     if not console.is_terminal:
         console.print(points_table(sweep, folder))

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoTokenizer, OlmoeConfig, OlmoeForCausalL
 from moe_tune.data.nano_quiz import NanoQuiz
 from moe_tune.data.protocol import load_protocol
 from moe_tune.data.question import LETTERS, number_questions
+from moe_tune.models.base_model import BaseModel
 
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "moe_tune" / "models" / "nano"
@@ -130,6 +131,19 @@ def test_two_pretraining_runs_give_the_same_bits(recipe, tokenizer, tmp_path):
         trained.save_pretrained(tmp_path / name)
         hashes.append(hashlib.sha256((tmp_path / name / "model.safetensors").read_bytes()).hexdigest())
     assert hashes[0] == hashes[1]
+
+
+def test_another_seed_and_architecture_give_another_model_that_loads(recipe, tokenizer, tmp_path):
+    pretrain, gates = recipe["pretrain"], []
+    for seed, architecture in ((1, "olmoe"), (2, "olmoe"), (1, "qwen3_moe")):
+        out = tmp_path / f"{architecture}{seed}"
+        options = {"steps": 2, "batch": 8, "seed": seed, "architecture": architecture}
+        pretrain.pretrain(pretrain.Recipe(**options), tokenizer).save_pretrained(out)
+        model, _ = BaseModel(str(out)).load()
+        assert model.config.model_type == architecture
+        gates.append(model.model.layers[0].mlp.gate.weight)
+        assert gates[-1].shape == (64, 64)
+    assert not any(torch.equal(gates[0], other) for other in gates[1:])
 
 
 def test_measured_accuracy_agrees_with_the_models_own_forward(recipe, model, tokenizer):

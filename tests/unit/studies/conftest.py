@@ -1,8 +1,9 @@
-"""Sweeps whose runs are a formula, written as the files a fit leaves."""
+"""Sweeps whose runs are a formula, written as the files a fit leaves; and an experiment's folder."""
 
 import json
 
 import pytest
+from made_up_experiment import write
 
 from moe_tune.studies.sweep_file import Sweep
 
@@ -37,3 +38,16 @@ def leave_run():
         return run
 
     return leave
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Give an experiment's folder in a repository."""
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "overlay.yaml").write_text("model: {head: TemperatureHead}")
+    folder = tmp_path / "experiments" / "nano"
+    folder.mkdir(parents=True)
+    (folder / "base.yaml").write_text("data: {source: NanoQuiz}")
+    (folder / "three.yaml").write_text("data: {few_shot: 3}")
+    write(folder)
+    return folder

@@ -1,63 +1,13 @@
 """Experiments: strict reading of the file, the runs it asks for, the results it writes."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
-import yaml
+from made_up_experiment import VALID, Executor, write
 
 from moe_tune.base.errors import ConfigError
 from moe_tune.studies.experiment import run_experiment
 from moe_tune.studies.experiment_file import load_experiment
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "compare"))
-from made_up_runs import write_run
-
-VALID = {
-    "name": "nano_quiz",
-    "claim": "Retuning the routers helps on the quiz layout.",
-    "base": "base.yaml",
-    "seeds": [1, 2],
-    "arms": {"untouched": [], "retuned": ["overlay.yaml", "model.head.tau=0.5"]},
-    "full_arms": {"all_tokens": ["model.scope=all"]},
-    "splits": {"test": "quiz layout", "test_nano_textbook": "textbook layout"},
-}
-
-
-@pytest.fixture
-def folder(tmp_path):
-    (tmp_path / "pyproject.toml").touch()
-    (tmp_path / "overlay.yaml").write_text("model: {head: TemperatureHead}")
-    folder = tmp_path / "experiments" / "nano"
-    folder.mkdir(parents=True)
-    (folder / "base.yaml").write_text("data: {source: NanoQuiz}")
-    (folder / "three.yaml").write_text("data: {few_shot: 3}")
-    write(folder)
-    return folder
-
-
-def write(folder, **changes):
-    values = {key: value for key, value in (VALID | changes).items() if value is not ...}
-    (folder / "experiment.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
-
-
-class Executor:
-    """Writes a tiny run for each request, as the command line would."""
-
-    def __init__(self, root):
-        self.root, self.requests = root, []
-
-    def __call__(self, request):
-        self.requests.append(request)
-        trained = request.arm != "untouched"
-        return write_run(
-            self.root / f"{request.name}-s{request.seed}-{len(self.requests)}",
-            name=request.name,
-            seed=request.seed,
-            gain=0.15 if trained else 0.0,
-            trainable=4096 if trained else 0,
-        )
 
 
 def test_paths_are_found_in_the_folder_and_in_the_repository(folder):
