@@ -76,6 +76,7 @@ def test_the_training_split_is_shown_when_asked_for(noisy):
     assert keys == {"train/loss", "train/accuracy"} | {f"train/{key}" for key in HISTORY[2:]}
 
 
+@pytest.mark.slow
 def test_a_fit_that_goes_on_reads_the_reference_back(fit, tmp_path, monkeypatch):
     power_cut(6, lambda: fit(tmp_path, "--test_after_fit", "false"))
     drawn = []

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import pytest
 from tiny_runs import TINY, manifest
 
 from moe_tune.base.locks import WorkLock
@@ -29,6 +30,7 @@ class Pause(Callback):
 """
 
 
+@pytest.mark.slow
 def test_a_second_fit_is_refused_before_the_first_checkpoint_and_changes_nothing(tmp_path, monkeypatch, capsys):
     (tmp_path / "pause.py").write_text(PAUSE)
     monkeypatch.syspath_prepend(tmp_path)

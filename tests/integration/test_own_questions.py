@@ -69,6 +69,7 @@ def test_every_question_has_its_own_letters_and_their_mass(fitted):
     assert frame["letter_mass"].between(0, 1).all()
 
 
+@pytest.mark.slow
 def test_the_checkpoint_is_tested_and_analysed_on_the_same_questions(fitted, desk, capsys):
     before = answers(fitted)
     (fitted / "questions" / "test.parquet").unlink()

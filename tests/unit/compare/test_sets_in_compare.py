@@ -51,6 +51,7 @@ def figures(baseline, arm):
     return compare_arms({"untouched": [load_run(baseline)], "retuned": [load_run(arm)]}, "untouched")
 
 
+@pytest.mark.slow
 def test_each_set_has_its_margin_and_all_six_are_averaged(tmp_path):
     baseline, arm = runs_of(tmp_path, [*POOL, "sciq"])
     out = tmp_path / "out"

@@ -27,6 +27,7 @@ def cache(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
+@pytest.mark.slow
 def test_full_runs_everything_on_the_other_models_too(folder, tmp_path):
     write(folder, models={"b": ["model.base.path=elsewhere", "three.yaml"]}, also_against=["retuned"])
     execute = Executor(tmp_path / "runs")
