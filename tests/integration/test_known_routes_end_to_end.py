@@ -22,6 +22,7 @@ def test_a_fit_has_the_same_bits_again_and_its_loss_is_logged(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.slow
 def test_at_scope_all_they_look_at_the_answer_position(name, tmp_path, capsys):
     argv = ["fit", *TINY, "--config", f"configs/losses/{name}.yaml", "--model.layers", "last-2", "--model.scope", "all"]
     few = ["--data.limit_train", "16", "--runs_root", str(tmp_path)]

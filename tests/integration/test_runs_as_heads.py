@@ -23,6 +23,7 @@ def mean_of(*runs, within=""):
     return [f"--model.head{within}=MeanOfRuns", f"--model.head{within}.runs={json.dumps([str(one) for one in runs])}"]
 
 
+@pytest.mark.slow
 def test_the_mean_of_one_run_answers_as_that_run(trained, tmp_path):
     assert main(["fit", *TINY, "--model.layers=last-2", *mean_of(trained[0]), "--runs_root", str(tmp_path)]) == 0
     run = only_run(tmp_path)

@@ -87,6 +87,7 @@ def test_a_test_of_its_checkpoint_gives_the_same_and_compare_shows_it(on_text, t
     assert "test_text: next-token loss, perplexity ratio" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_scope_of_the_head_is_that_of_its_losses(tmp_path, on_text):
     words = ["test", "--ckpt_path", str(on_text[0] / "checkpoints" / "best.ckpt"), "--model.scope", "all"]
     assert main([*words, "--runs_root", str(tmp_path)]) == 0
@@ -95,6 +96,7 @@ def test_the_scope_of_the_head_is_that_of_its_losses(tmp_path, on_text):
     assert not tuned["loss"].equals(read(on_text[0])["loss"])
 
 
+@pytest.mark.slow
 def test_runs_of_one_bench_ask_the_pretrained_router_once(tmp_path, monkeypatch):
     asked, ask = [], text_records._predicted
     monkeypatch.setattr(text_records, "_predicted", lambda *args: (asked.append(args[2]), ask(*args))[1])
