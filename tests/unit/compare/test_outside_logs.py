@@ -130,7 +130,10 @@ def test_two_logs_end_to_end(tmp_path, monkeypatch, capsys):
     assert "Openings unknown" in page
 
 
-@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "json", "parquet"])
+SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("tsv", "json")]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", *SLOW])
 def test_the_order_and_the_format_of_a_table_do_not_matter(tmp_path, kind):
     first, second = (table_rows(scores(seed=seed)) for seed in range(2))
     write_lines(tmp_path / "one.jsonl", first)

@@ -74,6 +74,7 @@ def test_a_run_of_before_is_told_how_to_get_the_answers(tmp_path):
         compare_with_pretrained(run, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_bare_names_on_the_command_line(pair, monkeypatch, tmp_path, capsys):
     (tmp_path / "runs").symlink_to(pair[0].parent)
     monkeypatch.chdir(tmp_path)

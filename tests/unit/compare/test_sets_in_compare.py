@@ -73,6 +73,7 @@ def test_each_set_has_its_margin_and_all_six_are_averaged(tmp_path):
     assert "…" not in said
 
 
+@pytest.mark.slow
 def test_after_exams_four_are_averaged_and_arc_is_said_to_overlap(tmp_path):
     comparison = figures(*runs_of(tmp_path, POOL, EXAMS))
     (found,) = findings(comparison).values()
