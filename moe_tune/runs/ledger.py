@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from moe_tune.base.errors import ResourceError
+from moe_tune.base.published import published
 
 COPY = "openings.jsonl"
 """What a run keeps of the ledger: all known openings of the tests that it read, its own last."""
@@ -98,7 +99,8 @@ def record(opening: Mapping[str, Any], run: Path | None) -> None:
         return
     known = [one for one in _read(run / COPY) if one["test"] != test]
     lines = [json.dumps(one) + "\n" for one in (*known, *_read(_file(test)))]
-    (run / COPY).write_text("".join(lines), encoding="utf-8")
+    with published(run / COPY) as draft:
+        draft.write_text("".join(lines), encoding="utf-8")
 
 
 def openings_of(test: str, runs: Iterable[Path] = ()) -> list[dict[str, Any]]:
