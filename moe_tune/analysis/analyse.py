@@ -25,12 +25,13 @@ from moe_tune.base.checkpoint_folder import MANIFEST
 from moe_tune.base.errors import ConfigError, DataError
 from moe_tune.base.memory import peak_memory
 from moe_tune.base.published import write_parquet
+from moe_tune.callbacks.question_records import reading_of
 from moe_tune.data.module import QuizDataModule
 from moe_tune.routing import Part as PromptPart
 from moe_tune.routing import Scope
 from moe_tune.runs.checkpoint import RouterCheckpointIO
 from moe_tune.runs.directory import RunDirectory, environment, identity
-from moe_tune.runs.ledger import OpenedTest, require_ledger, test_content
+from moe_tune.runs.ledger import OpenedTest, require_ledger
 from moe_tune.settings.fit_settings import FitSettings
 
 PASSES = "passes"
@@ -115,18 +116,9 @@ def _pass(model: AnalysedModel, fit: FitSettings, asked: Asked, manner: Manner, 
 
 
 def _reading(one: QuizPass, quiz: QuizDataModule, split: str, model: AnalysedModel) -> OpenedTest:
-    questions, answers = quiz.questions(split), one.predictions_Q.tolist()
-    right = sum(question.answer == given for question, given in zip(questions, answers, strict=True))
-    return OpenedTest(
-        test=test_content(f"{question.content_hash} {question.answer}" for question in questions),
-        split=split,
-        verb="analyze",
-        questions=len(questions),
-        protocol=quiz.protocol_name(split),
-        few_shot=quiz.few_shot,
-        weights=model.gated.all_weights,
-        result=right / len(questions),
-    )
+    asked = [(question.content_hash, question.answer) for question in quiz.questions(split)]
+    frame = pd.DataFrame(asked, columns=["content_hash", "gold"]).assign(prediction=one.predictions_Q.numpy())
+    return reading_of(frame, split, "analyze", quiz, model.gated)
 
 
 def _trainer(fit: FitSettings) -> Trainer:

@@ -16,8 +16,9 @@ DRAWS = 20
 """With none of so many as good as the trained change, p = 1 / 21."""
 
 
-def random_changes(argv: list[str], plugins: dict[str, str], workbench: Workbench, checkpoint: Path, split: str
-                   ) -> NDArray[np.float64]:  # fmt: skip
+def random_changes(
+    argv: list[str], plugins: dict[str, str], workbench: Workbench, checkpoint: Path, split: str
+) -> NDArray[np.float64]:
     """Return the accuracy of heads whose tensors moved as far as training moved them, in random directions.
 
     Each tensor is the untrained one plus a Gaussian draw scaled to the Frobenius norm of its trained change.

@@ -100,12 +100,12 @@ def test_the_scope_of_the_head_is_that_of_its_losses(tmp_path, on_text):
 def test_runs_of_one_bench_ask_the_pretrained_router_once(tmp_path, monkeypatch):
     asked, ask = [], text_records._predicted
     monkeypatch.setattr(text_records, "_predicted", lambda *args: (asked.append(args[2]), ask(*args))[1])
-    bench = Workbench()
+    bench, wanted = Workbench(), None
     for head in ("identity", "temperature", "scale_bias"):
         words = ["fit", *TINY, *TEXT, "--config", f"configs/head/{head}.yaml", f"--runs_root={tmp_path / head}"]
         run(words, workbench=bench)
         (path,) = (one for one in (tmp_path / head).iterdir() if one.is_dir())
-        wanted = read(path) if head == "identity" else wanted  # noqa: F821 - of the turn before
+        wanted = read(path) if wanted is None else wanted
         pd.testing.assert_frame_equal(read(path, ".base"), wanted)
     assert len(asked) == 3, "no head at all is its own reference"
 

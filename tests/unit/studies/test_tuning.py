@@ -106,7 +106,9 @@ def test_an_interrupted_tuning_keeps_what_it_has(tuned, tmp_path):
     write(tuned, tune={"retuned": "tau.yaml", "all_tokens": "tau.yaml"}, full_arms={"all_tokens": ["overlay.yaml"]})
     write_tuned(tuned, {"all_tokens": ENTRY, "gone": ENTRY})
 
-    def once(sweep, count, origin, command, done=[]):  # noqa: B006
+    done = []
+
+    def once(sweep, count, origin, command):
         if done:
             raise KeyboardInterrupt
         done.append(sweep)
