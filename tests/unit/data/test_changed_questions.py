@@ -6,7 +6,8 @@ import pytest
 from tiny_quiz import ListSource, row, rows_of
 
 from moe_tune.base.errors import ConfigError
-from moe_tune.data.changed_questions import RotatedChoices, ShuffledLabels
+from moe_tune.data.rotated_choices import RotatedChoices
+from moe_tune.data.shuffled_labels import ShuffledLabels
 from moe_tune.data.validation import validate_split
 
 
