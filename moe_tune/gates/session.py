@@ -46,12 +46,15 @@ class Session:
         return [*_chosen(trace, 0, own, mine), *([] if others is None else [(None, others)])]
 
     def ask(self, layer: int, own: RouterHead | None, trace: RoutingTrace, hidden_TD: Tensor) -> None:
-        """Let a layer's heads say which questions they act on, before they do; what a lower layer has said stands."""
+        """Let a layer's heads say which questions they act on, before they do; what a lower layer has said stands.
+
+        In training a head acts on all, so that a guard trains what its inner head would train alone.
+        """
         if self.bypassed:
             return
         heads = [one.get(layer) for one in self.panel] if trace.answer_only and self.panel else [own]
         for index, head in enumerate(heads):
-            if head is None or index in trace.acting or not head.chooses():
+            if head is None or head.training or index in trace.acting or not head.chooses():
                 continue
             place_Q = trace.last_prompt_tokens(slice(index, None, len(heads)))
             with torch.no_grad():

@@ -108,7 +108,8 @@ class RouterHead(nn.Module, ABC):
         """Return the questions that the head acts on, (Q,) truth values; ``None`` for all.
 
         Asked of the head of the lowest layer that has one, once per forward pass and before any head acts; the answer
-        stands for all tokens of a question and all layers. In the others the pretrained router decides.
+        stands for all tokens of a question and all layers. In the others the pretrained router decides. In training
+        it is not asked, and acts on all.
 
         Args:
             hidden_QD: The router's input at the last token of each prompt.

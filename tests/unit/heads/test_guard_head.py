@@ -87,6 +87,19 @@ def test_each_question_is_the_inner_heads_or_the_pretrained_routers(scope, famil
         torch.testing.assert_close(came[keep_BS], wanted[keep_BS], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("scope", ["answer", "all"])
+def test_in_training_it_trains_what_the_inner_head_would_alone(scope, family, build_model, batch):
+    gradients = []
+    for head in (RetunedHead(), Guard(RetunedHead())):
+        gated = shaken(build_model(family), family, head, 0.0, scope=scope)
+        gated.train(True)
+        gated.model(**batch).logits.square().mean().backward()
+        gradients.append([one.grad for head in gated.heads.values() for one in head.parameters()])
+        assert gated.trace.acting == {}
+    assert len(gradients[0]) == len(gradients[1]) > 0
+    assert all(torch.equal(alone, guarded) for alone, guarded in zip(*gradients, strict=True))
+
+
 def test_the_decision_does_not_depend_on_padding_or_on_the_batch(family, build_model, batch):
     distance_B = distances(build_model, family, batch)
     gated = shaken(build_model(family), family, Guard(RetunedHead()), float(distance_B.median()) + 1e-4)
