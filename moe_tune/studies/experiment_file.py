@@ -37,6 +37,7 @@ class Experiment:
         splits: Split name to label in the order of the tables, the primary first; empty for all test splits.
         protocols: Splits that are wordings of one test, three or more: a decision needs two thirds to agree in sign.
         tune: Sweep file by arm: settings that are chosen on validation, with one budget for all.
+        tuned_as: Arm with a sweep, by an arm that takes what is chosen for it.
         models: Other models that ``--full`` runs everything on, by name.
     """
 
@@ -51,6 +52,7 @@ class Experiment:
     splits: dict[str, str] = field(default_factory=dict)
     protocols: list[str] = field(default_factory=list)
     tune: dict[str, str] = field(default_factory=dict)
+    tuned_as: dict[str, str] = field(default_factory=dict)
     models: dict[str, OtherModel] = field(default_factory=dict)
 
     def arguments(self, settings: list[str], seed: int) -> list[str]:
@@ -104,6 +106,7 @@ def load_experiment(folder: Path) -> Experiment:
     for arm in against:
         if arm not in arms or arm == baseline:
             raise fault(file, "arms beside the baseline for 'also_against'", repr(arm), did_you_mean(str(arm), arms))
+    tune, tuned_as = _tune(file, values.get("tune") or {}, [*arms, *full_arms])
     splits = values.get("splits") or {}
     if not isinstance(splits, dict) or not are_texts([*splits, *splits.values()]):
         raise fault(file, "a label for each split under 'splits'", repr(splits), "splits: {test: quiz layout}")
@@ -118,7 +121,8 @@ def load_experiment(folder: Path) -> Experiment:
         full_arms=full_arms,
         splits=splits,
         protocols=_protocols(file, values.get("protocols") or [], splits),
-        tune=_tune(file, values.get("tune") or {}, [*arms, *full_arms]),
+        tune=tune,
+        tuned_as=tuned_as,
         models=read_models(file, values.get("models") or {}),
     )
 
@@ -141,13 +145,19 @@ def _arms(file: Path, key: str, arms: Any) -> dict[str, list[str]]:
     return checked
 
 
-def _tune(file: Path, tune: Any, arms: list[str]) -> dict[str, str]:
+def _tune(file: Path, tune: Any, arms: list[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the sweep files, and the arms that take what is chosen for another."""
     if not isinstance(tune, dict) or not are_texts(list(tune.values())):
         raise fault(file, "a sweep file for each arm under 'tune'", repr(tune), "retuned: learning_rate.yaml")
     for arm in tune:
         if arm not in arms:
             raise fault(file, "arms under 'tune'", repr(arm), did_you_mean(str(arm), arms))
-    return {arm: found(file, sweep, f"a sweep file for tune.{arm}") for arm, sweep in tune.items()}
+    tuned_as = {arm: said for arm, said in tune.items() if said in arms}
+    for arm, other in tuned_as.items():
+        if tune.get(other, other) in arms:
+            raise fault(file, f"an arm with a sweep file for tune.{arm}", repr(other), "only its own sweep can be taken.")
+    files = {arm: said for arm, said in tune.items() if arm not in tuned_as}
+    return {arm: found(file, sweep, f"a sweep file for tune.{arm}") for arm, sweep in files.items()}, tuned_as
 
 
 def _protocols(file: Path, protocols: Any, splits: dict[str, str]) -> list[str]:

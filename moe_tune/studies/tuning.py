@@ -75,7 +75,8 @@ def tuned_arms(
     Raises:
         ConfigError: A sweep has a fault, or an arm's choice is missing or of another sweep.
     """
-    sweeps = {arm: sweep for arm, sweep in arm_sweeps(experiment).items() if arm in arms}
+    whose = {arm: experiment.tuned_as.get(arm, arm) for arm in arms}
+    sweeps = {arm: sweep for arm, sweep in arm_sweeps(experiment).items() if arm in whose.values()}
     chosen: dict[str, Tuned] = {}
     command = f"python -m moe_tune experiment {folder} --full"
     if tune is not None:
@@ -104,7 +105,8 @@ def tuned_arms(
                     f"{FILE}: sweep, base or settings of {arm} have changed since; `{command}` chooses anew",
                     soft_wrap=True,
                 )
-    return {arm: [*said, *(chosen[arm].as_settings() if arm in sweeps else [])] for arm, said in arms.items()}
+    found = {arm: chosen[arm].as_settings() for arm in sweeps}
+    return {arm: [*said, *found.get(whose[arm], [])] for arm, said in arms.items()}
 
 
 def _require_current(folder: Path, arm: str, sweep: Sweep, chosen: Mapping[str, Tuned], command: str) -> None:

@@ -71,6 +71,24 @@ def test_full_tunes_keeps_the_choice_and_later_runs_read_it(tuned, bench, tmp_pa
     assert requests[0].argv[-1:] == ["--seed_everything=1"]
 
 
+def test_an_arm_takes_what_is_chosen_for_another(tuned, bench, tmp_path):
+    write(tuned, tune={"retuned": "tau.yaml", "all_tokens": "retuned"}, full_arms={"all_tokens": "overlay.yaml"})
+    full = ran(tuned, tmp_path, full=True, tune=tune_with(bench))
+    assert len(bench.asked) == 3, "one sweep"
+    assert list(load_tuned(tuned)) == ["retuned"]
+    for requests in (full, ran(tuned, tmp_path)):
+        assert {one.arm: "--model.head.tau=2.0" in one.argv for one in requests} == {
+            "untouched": False, "retuned": True, **({"all_tokens": True} if requests is full else {}),
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize("tune", [{"retuned": "untouched"}, {"retuned": "all_tokens", "all_tokens": "retuned"}])
+def test_only_a_choice_by_a_sweep_can_be_taken(tuned, tune):
+    write(tuned, tune=tune)
+    with pytest.raises(ConfigError, match="an arm with a sweep file for tune.retuned"):
+        load_experiment(tuned)
+
+
 def choose(folder, bench):
     experiment = load_experiment(folder)
     tuned_arms(experiment, experiment.arms, folder, tune=tune_with(bench), plugins=None)
