@@ -40,6 +40,7 @@ def test_a_stack_learns_all_its_parts(fit, tmp_path):
     assert {"train/loss_balance", "train/loss_balance_unscaled", "train/loss_z", "train/loss_z_unscaled"} <= logged
 
 
+@pytest.mark.slow
 def test_a_scheduled_temperature_moves_while_something_else_trains(fit, tmp_path):
     overlay = ["--config", "configs/head/retuned_temperature.yaml"]
     moving = ["--model.head.parts.temperature.mode", "scheduled", "--model.head.parts.temperature.tau_end", "0.5"]
@@ -104,7 +105,7 @@ def calibrated(tmp_path_factory, fit):
     return str(fit(tmp_path_factory.mktemp("calibrated"), *head) / "checkpoints" / "last.ckpt")
 
 
-@pytest.mark.parametrize("verb", ["validate", "test", "predict", "grid", "analyze"])
+@pytest.mark.parametrize("verb", [pytest.param("validate", marks=pytest.mark.slow), "test", pytest.param("predict", marks=pytest.mark.slow), "grid", "analyze"])
 def test_no_verb_scores_a_calibrated_head_on_what_it_was_calibrated_on(verb, calibrated, tmp_path, monkeypatch, capsys):
     """The checkpoint knows the questions: whichever verb loads it, and whatever the split is called then."""
     same = NanoQuiz.rows

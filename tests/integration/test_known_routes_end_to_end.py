@@ -6,7 +6,7 @@ from tiny_runs import TINY, history, only_run, same_weights
 from moe_tune.cli.main import main
 from moe_tune.data.module import QuizDataModule
 
-LOSSES = ("oracle_distillation", "manifold")
+LOSSES = (pytest.param("oracle_distillation", marks=pytest.mark.slow), "manifold")
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -108,6 +108,7 @@ print(json.dumps(told))
 """
 
 
+@pytest.mark.slow
 def test_a_failed_point_and_one_whose_folder_is_gone_run_again_with_the_plug_in_of_the_sweeps_command(tmp_path):
     plugin, unlucky = tmp_path / "shaky.py", tmp_path / "shaky.unlucky"
     plugin.write_text(SHAKY)

@@ -75,7 +75,7 @@ SMALL = (*SGD, "--data.batch_size", "16", "--config", "configs/trainer/accumulat
 @pytest.mark.parametrize(
     "questions",
     [
-        pytest.param(116, id="a last batch that is not full"),
+        pytest.param(116, id="a last batch that is not full", marks=pytest.mark.slow),
         pytest.param(100, id="a last step of one batch", marks=pytest.mark.slow),
     ],
 )
