@@ -20,7 +20,7 @@ from moe_tune.studies.controls import Controlled
 from moe_tune.studies.experiment_file import Experiment, load_experiment
 from moe_tune.studies.fit_check import fault_of_fit
 from moe_tune.studies.measurement import refuse_mixed_measurements
-from moe_tune.studies.other_models import OtherModel
+from moe_tune.studies.other_models import FULL, OtherModel
 from moe_tune.studies.tuning import Tune, tuned_arms
 
 
@@ -43,8 +43,8 @@ def run_experiment(
         folder: The experiment's folder.
         execute: What runs one arm with one seed and returns its run directory.
         plugins: sha256 of the plug-in files, by path.
-        full: Whether the arms under ``full_arms`` run, too, those under ``tune`` are tuned, and all of it is run on the
-            other ``models`` as well.
+        full: Whether the arms under ``full_arms`` run, too, and are compared in ``results/full``, those under ``tune``
+            are tuned, and all of it is run on the other ``models`` as well.
         fresh: Whether finished runs run again.
         controls: What puts the arm under controls that did best on validation; ``None`` leaves it out.
         tune: What runs a sweep; asked if ``full``.
@@ -66,7 +66,10 @@ def run_experiment(
     def compared(one: Experiment, results: Path) -> Comparison:
         runs = _run_arms(one, arms, execute, fresh)
         checked = [] if controls is None else controls(_controlled(one, arms, runs))
-        return _compare(one, folder, runs, results, checked)
+        if full and one.full_arms:
+            shown = {arm: runs[arm] for arm in (one.baseline, *one.full_arms)}
+            _compare(one, folder, shown, results / FULL, [])
+        return _compare(one, folder, {arm: runs[arm] for arm in one.arms}, results, checked)
 
     first = compared(experiment, folder / "results")
     for name, other in others.items():
@@ -119,7 +122,7 @@ def _compare(
     about = {"experiment": experiment.name, "claim": experiment.claim, "date": now(), "git_commit": git_commit(folder)}
     about |= environment()
     console, compared = _console(), []
-    for arm in (experiment.baseline, *experiment.also_against):
+    for arm in (experiment.baseline, *(one for one in experiment.also_against if one in runs)):
         against = "" if arm == experiment.baseline else f"against {arm}"
         results = place / against.replace(" ", "_")
         comparison = compare_arms(runs, arm, experiment.splits, experiment.protocols)

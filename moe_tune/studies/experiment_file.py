@@ -32,7 +32,7 @@ class Experiment:
         seeds: Distinct seeds; an arm with nothing to train uses the first only.
         baseline: The arm all others are compared with.
         arms: Overlay files and ``key=value`` texts by arm, in order.
-        also_against: Further arms that all others are compared with, each in a folder of its own.
+        also_against: Further arms that all others are compared with, each in a folder of its own, if they run.
         full_arms: Arms added by ``--full``.
         splits: Split name to label in the order of the tables, the primary first; empty for all test splits.
         protocols: Splits that are wordings of one test, three or more: a decision needs two thirds to agree in sign.
@@ -104,8 +104,9 @@ def load_experiment(folder: Path) -> Experiment:
     if not isinstance(against, list):
         raise fault(file, "a list of arms for 'also_against'", repr(against), "also_against: [retuned]")
     for arm in against:
-        if arm not in arms or arm == baseline:
-            raise fault(file, "arms beside the baseline for 'also_against'", repr(arm), did_you_mean(str(arm), arms))
+        if arm not in [*arms, *full_arms] or arm == baseline:
+            hint = did_you_mean(str(arm), [*arms, *full_arms])
+            raise fault(file, "arms beside the baseline for 'also_against'", repr(arm), hint)
     tune, tuned_as = _tune(file, values.get("tune") or {}, [*arms, *full_arms])
     splits = values.get("splits") or {}
     if not isinstance(splits, dict) or not are_texts([*splits, *splits.values()]):
@@ -155,7 +156,9 @@ def _tune(file: Path, tune: Any, arms: list[str]) -> tuple[dict[str, str], dict[
     tuned_as = {arm: said for arm, said in tune.items() if said in arms}
     for arm, other in tuned_as.items():
         if tune.get(other, other) in arms:
-            raise fault(file, f"an arm with a sweep file for tune.{arm}", repr(other), "only its own sweep can be taken.")
+            raise fault(
+                file, f"an arm with a sweep file for tune.{arm}", repr(other), "only its own sweep can be taken."
+            )
     files = {arm: said for arm, said in tune.items() if arm not in tuned_as}
     return {arm: found(file, sweep, f"a sweep file for tune.{arm}") for arm, sweep in files.items()}, tuned_as
 

@@ -15,8 +15,8 @@ from moe_tune.studies.experiment_words import fault, found, require_short_name, 
 
 KEYS = ("make", "overlays")
 FORM = "other-seed: {make: experiments/nano_olmoe/pretrain.py --seed 2}"
-TAKEN = ("against_",)
-"""How folders under ``results`` begin that hold something else."""
+FULL = "full"
+"""Folder of the comparison of the arms that only ``--full`` runs; that of the others is the same without it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +70,9 @@ def made_name(name: str, make: str) -> str:
 def _model(file: Path, name: str, given: Any) -> OtherModel:
     place = f"models.{name}"
     require_short_name(file, "models", name)
-    if name.startswith(TAKEN):
-        raise fault(file, "a name of no folder in results/", repr(name), "against_NAME are those of also_against.")
+    if name.startswith("against_") or name == FULL:
+        hint = f"against_NAME are those of also_against, {FULL} is that of full_arms."
+        raise fault(file, "a name of no folder in results/", repr(name), hint)
     values = given if isinstance(given, dict) else {"overlays": given}
     for key in values:
         if key not in KEYS:

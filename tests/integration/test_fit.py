@@ -162,7 +162,14 @@ def test_an_interrupted_fit_ends_where_an_undisturbed_one_does(finished, fit, tm
 WITHIN = ("accumulate_grad_batches=2", "val_check_interval=3", "check_val_every_n_epoch=null", "max_epochs=3")
 
 
-@pytest.mark.parametrize("trainer", [pytest.param(("max_epochs=4",), marks=pytest.mark.slow), WITHIN, pytest.param(("val_check_interval=0.5",), marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "trainer",
+    [
+        pytest.param(("max_epochs=4",), marks=pytest.mark.slow),
+        WITHIN,
+        pytest.param(("val_check_interval=0.5",), marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("cut", [False, True])
 def test_the_summary_is_that_of_the_validation_whose_checkpoint_is_kept(trainer, cut, fit, tmp_path):
     words = [*(f"--trainer.{one}" for one in trainer), "--optimizer.lr", "0.03", "--test_after_fit", "false"]

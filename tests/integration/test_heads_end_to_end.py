@@ -105,7 +105,16 @@ def calibrated(tmp_path_factory, fit):
     return str(fit(tmp_path_factory.mktemp("calibrated"), *head) / "checkpoints" / "last.ckpt")
 
 
-@pytest.mark.parametrize("verb", [pytest.param("validate", marks=pytest.mark.slow), "test", pytest.param("predict", marks=pytest.mark.slow), "grid", "analyze"])
+@pytest.mark.parametrize(
+    "verb",
+    [
+        pytest.param("validate", marks=pytest.mark.slow),
+        "test",
+        pytest.param("predict", marks=pytest.mark.slow),
+        "grid",
+        "analyze",
+    ],
+)
 def test_no_verb_scores_a_calibrated_head_on_what_it_was_calibrated_on(verb, calibrated, tmp_path, monkeypatch, capsys):
     """The checkpoint knows the questions: whichever verb loads it, and whatever the split is called then."""
     same = NanoQuiz.rows

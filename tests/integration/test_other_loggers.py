@@ -7,7 +7,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 FIGURES = ("usage", "accuracy", "entropy", "scatter")
 
 
-@pytest.mark.parametrize(("name", "pattern"), [("csv", "**/metrics.csv"), pytest.param("tensorboard", "**/events.out.tfevents.*", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("name", "pattern"),
+    [("csv", "**/metrics.csv"), pytest.param("tensorboard", "**/events.out.tfevents.*", marks=pytest.mark.slow)],
+)
 def test_loggers_write_into_the_run_directory(name, pattern, fit, tmp_path):
     run = fit(tmp_path, "--config", f"configs/logger/{name}.yaml", "--trainer.max_epochs", "1")
     (file,) = [path for path in run.glob(pattern) if path.stat().st_size > 0][:1]

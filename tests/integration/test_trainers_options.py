@@ -94,7 +94,9 @@ def test_a_dry_run_reads_no_test_row_and_never_finishes(tmp_path, capsys):
     assert "Hint: try it on the validation split" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("code", [pytest.param(0, marks=pytest.mark.slow), 7, pytest.param("bye", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "code", [pytest.param(0, marks=pytest.mark.slow), 7, pytest.param("bye", marks=pytest.mark.slow)]
+)
 def test_an_exit_inside_a_callback_is_a_failed_run(code, tmp_path, capsys):
     file = tmp_path / "leaving.py"
     file.write_text(LEAVES.format(code=code))

@@ -129,12 +129,23 @@ def test_runs_compares_and_writes_results(folder, tmp_path, capsys):
         assert str(tmp_path) not in file.read_text(), f"a machine path in {file.name}"
 
 
-def test_full_adds_arms_and_fresh_is_passed_on(folder, tmp_path):
+def test_full_adds_a_table_of_further_arms_and_fresh_is_passed_on(folder, tmp_path):
+    write(folder, also_against=["all_tokens"], full_arms=VALID["full_arms"] | {"more": ["overlay.yaml"]})
+    run_experiment(folder, Executor(tmp_path / "plain"))
+    assert not (folder / "results" / "against_all_tokens").exists()
+    table = (folder / "results" / "table.csv").read_text()
     execute = Executor(tmp_path / "runs")
     comparison = run_experiment(folder, execute, full=True, fresh=True)
-    assert list(comparison.arms) == ["untouched", "retuned", "all_tokens"]
+    assert list(comparison.arms) == ["untouched", "retuned"]
+    assert (folder / "results" / "table.csv").read_text() == table
+    for place, arms in (
+        ("", ["untouched", "all_tokens", "more"]),
+        ("against_all_tokens", ["all_tokens", "untouched", "more"]),
+    ):
+        summary = json.loads((folder / "results" / "full" / place / "summary.json").read_text())
+        assert list(summary["arms"]) == arms
     assert all(one.fresh for one in execute.requests)
-    assert execute.requests[-1].argv[-2:] == ["--model.scope=all", "--seed_everything=2"]
+    assert [one.argv[-2:] for one in execute.requests].count(["--model.scope=all", "--seed_everything=2"]) == 1
 
 
 def test_another_baseline_is_shown_first(folder, tmp_path):

@@ -32,7 +32,7 @@ def test_full_runs_everything_on_the_other_models_too(folder, tmp_path):
     write(folder, models={"b": ["model.base.path=elsewhere", "three.yaml"]}, also_against=["retuned"])
     execute = Executor(tmp_path / "runs")
     comparison = run_experiment(folder, execute, full=True)
-    assert list(comparison.arms) == ["untouched", "retuned", "all_tokens"]
+    assert list(comparison.arms) == ["untouched", "retuned"]
     names = [one.name for one in execute.requests]
     assert names[5:] == [name.replace("nano_quiz", "nano_quiz-b") for name in names[:5]]
     first = ["--config", str(folder / "base.yaml")]
@@ -71,7 +71,7 @@ def test_a_model_is_made_once_in_the_cache(folder, tmp_path):
     (folder / "make.py").write_text("raise SystemExit(1)")
     load_experiment(folder).models["b"].made()
     assert made_name("b", "make.py --seed 3") != name
-    for file in (folder / "results" / "b").iterdir():
+    for file in (folder / "results" / "b").rglob("*.*"):
         assert str(tmp_path) not in file.read_text(), f"a machine path in {file.name}"
 
 
