@@ -1,6 +1,7 @@
 """Which arms dominate the peers in the plane of target gain and source loss, and how much of the gap is closed.
 
-``python experiments/gating_fixes/plane.py`` reads ``results/`` after the experiment and writes ``results/plane.md``.
+``python experiments/gating_fixes/plane.py`` reads ``results/`` after the experiment and writes a ``plane.md`` beside each
+``summary.json``: of the experiment's own model and, after ``--full``, of the other models and of scope ``all``.
 """
 
 import json
@@ -16,20 +17,24 @@ from moe_tune.data.nano_quiz import NanoQuiz
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.models.base_model import BaseModel
 from moe_tune.reports.table import Table, interval, numbers, words
+from moe_tune.studies.experiment_file import load_experiment
+from moe_tune.studies.other_models import FULL
 from moe_tune.tuner.oracle import routing_oracle
 
-RESULTS = Path(__file__).parent / "results"
+FOLDER = Path(__file__).parent
 TARGET, SOURCE = "test", "test_nano_textbook"
 PAIRS = {
     "retuned": "guarded",
     "roma": "guarded-roma",
     "oracle-distilled": "guarded-oracle",
     "dense-mixer": "guarded-dense",
-    "neighbour-mix": "guarded-dense",
-    "steered": "guarded-dense",
+    "neighbour-mix": "guarded",
+    "steered": "guarded",
 }
-"""For each peer the arm of ours that is held against it: the guard around it, and around the arm that was best on
-validation for peers that train nothing. Fixed before the test was opened."""
+"""For each peer the arm of ours that is held against it: the guard around the peer itself, which trains the same router
+with the same seed, and around plain router tuning for peers that train nothing. Fixed before the test was opened."""
+PAIRS_ALL = {"retuned-all": "guarded-all", "dense-mixer-all": "guarded-dense-all", "steered-all": "guarded-all"}
+"""The same at scope ``all``."""
 TOLERATED = 0.01
 """The most that may be lost on the other axis, by the interval's end."""
 
@@ -37,26 +42,40 @@ Split = dict[str, Any]
 
 
 def main() -> None:
-    """Write the page."""
-    arms = json.loads((RESULTS / "summary.json").read_text(encoding="utf-8"))["arms"]
+    """Write the pages."""
+    models = {"": "nano"} | {name: str(one.folder) for name, one in load_experiment(FOLDER).models.items()}
+    for name, path in models.items():
+        place = FOLDER / "results" / name
+        if not (place / "summary.json").is_file():
+            continue
+        oracle = oracle_accuracy(path)
+        write_page(place, PAIRS, oracle)
+        if (place / FULL / "summary.json").is_file():
+            write_page(place / FULL, PAIRS_ALL, oracle)
+
+
+def write_page(place: Path, pairs: dict[str, str], oracle: float) -> None:
+    """Write the page of one comparison."""
+    arms = _arms(place)
     parts = [
         "# The plane of target gain and source loss",
-        dominance().markdown(),
+        dominance(place, pairs).markdown(),
         "*Dominates*: better on one axis, its 95 % interval above 0 and p below 0.05 after Holm's correction for the "
         "peers, and on the other at most 1 point lost by the interval's lower end. Which arm is held against which "
         "peer was fixed before the test was opened.",
-        plane(arms, oracle_accuracy() - arms["baseline"]["splits"][TARGET]["accuracy"]).markdown(),
+        plane(arms, oracle - arms["baseline"]["splits"][TARGET]["accuracy"]).markdown(),
         "*Of the gap*: the target gain over that of the routing oracle, which seeks each question's routing with its "
-        "answer in hand (50 Adam steps at 0.05 on the logits of the answer position): over-optimistic, a bound.",
+        "answer in hand (50 Adam steps at 0.05 on the logits of the answer position): over-optimistic, a bound for "
+        "scope `answer`.",
         largest(arms),
     ]
-    (RESULTS / "plane.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    (place / "plane.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
-def dominance() -> Table:
+def dominance(place: Path, pairs: dict[str, str]) -> Table:
     """Return the table of peers, each with the arm of ours that is held against it."""
-    found = {peer: _against(peer)[ours]["splits"] for peer, ours in PAIRS.items()}
-    columns = [words("peer", list(PAIRS)), words("ours", list(PAIRS.values()))]
+    found = {peer: _arms(place / f"against_{peer}")[ours]["splits"] for peer, ours in pairs.items()}
+    columns = [words("peer", list(pairs)), words("ours", list(pairs.values()))]
     better: dict[str, list[bool]] = {}
     for split, label in ((TARGET, "target"), (SOURCE, "source")):
         each = [one[split] for one in found.values()]
@@ -65,8 +84,8 @@ def dominance() -> Table:
         columns.append(words(f"{label}, points", [f"{points(one['diff'])} {interval(*one['ci95'])}" for one in each]))
     held = {split: [one[split]["ci95"][0] > -TOLERATED for one in found.values()] for split in (TARGET, SOURCE)}
     dominates = [
-        (better[TARGET][place] and held[SOURCE][place]) or (better[SOURCE][place] and held[TARGET][place])
-        for place in range(len(PAIRS))
+        (better[TARGET][at] and held[SOURCE][at]) or (better[SOURCE][at] and held[TARGET][at])
+        for at in range(len(pairs))
     ]
     return Table([*columns, words("dominates", ["yes" if one else "no" for one in dominates])])
 
@@ -103,18 +122,17 @@ def largest(arms: dict[str, Any]) -> str:
     )
 
 
-def oracle_accuracy() -> float:
-    """Return the accuracy of the routing oracle on the target layout's test questions."""
-    base = BaseModel(path="nano")
+def oracle_accuracy(path: str) -> float:
+    """Return the accuracy of a model's routing oracle on the target layout's test questions."""
+    base = BaseModel(path=path)
     model, family = base.load()
     gated = GatedModel(model, family, IdentityHead(), "last-5")
     questions = quiz(NanoQuiz(), base, protocol="nano_quiz", eval_batch_size=256)
     return routing_oracle(gated, questions, TARGET).summary()["over_optimistic_accuracy"]
 
 
-def _against(peer: str) -> dict[str, Any]:
-    file = RESULTS / f"against_{peer}" / "summary.json"
-    return dict(json.loads(file.read_text(encoding="utf-8"))["arms"])
+def _arms(place: Path) -> dict[str, Any]:
+    return dict(json.loads((place / "summary.json").read_text(encoding="utf-8"))["arms"])
 
 
 if __name__ == "__main__":
