@@ -1,7 +1,7 @@
 """Which arms dominate the peers in the plane of target gain and source loss, and how much of the gap is closed.
 
-``python experiments/gating_fixes/plane.py`` reads ``results/`` after the experiment and writes a ``plane.md`` beside each
-``summary.json``: of the experiment's own model and, after ``--full``, of the other models and of scope ``all``.
+``python experiments/gating_fixes/plane.py`` reads ``results/`` after the experiment and writes a ``plane.md`` beside
+each ``summary.json``: of the experiment's own model and, after ``--full``, of the other models and of scope ``all``.
 """
 
 import json

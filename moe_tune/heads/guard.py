@@ -21,11 +21,12 @@ class Guard(WrapperHead):
     Formula: it acts where ``d^2 = (x - mu)' Sigma^-1 (x - mu) < q``, ``x`` the router's input of the lowest layer with
     a head, at the last prompt token, which no head has touched. ``Sigma = C + 0.05 tr(C)/D I``, C the covariance of
     ``x`` over two thirds of the sampled training questions; with fewer than 10 D of them only their n/20 leading
-    directions (at most 128) have a variance of their own, and the rest share one. ``q`` is a quantile of ``d^2`` over
-    the other third. The decision is made once and stands for all layers and tokens of a question, and for what is
-    generated after it. Evaluations log the share of questions acted on as ``<split>/acting_share``. In training it
-    acts on every question, and trains what the inner head would alone; before it is calibrated it acts everywhere; it starts where the inner head does. The deeper the lowest layer with a head, the
-    better it tells kinds of prompts apart. It knows a kind of prompt, and says nothing of how the others go.
+    directions (at most 128) have a variance of their own, and the rest share one. ``q`` is a quantile of ``d^2``
+    over the other third. The decision is made once and stands for all layers and tokens of a question, and for what
+    is generated after it. Evaluations log the share of questions acted on as ``<split>/acting_share``. In training
+    it acts on every question, and trains what the inner head would alone; before it is calibrated it acts
+    everywhere; it starts where the inner head does. The deeper the lowest layer with a head, the better it tells
+    kinds of prompts apart. It knows a kind of prompt, and says nothing of how the others go.
 
     Args:
         head: The inner head.
