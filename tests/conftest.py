@@ -132,6 +132,7 @@ def made_up_trace(lengths, positions, layers=(0, 1, 2), experts=8, top_k=2, seed
             experts_TK = torch.where(used_TK, experts_TK, experts_TK[:, :1])
             weights_TK = torch.where(used_TK, weights_TK, 0.0)
         extras = {"base_logits_TE": torch.cat(base), "hidden_TD": torch.cat(hidden), "rule": rule}
+        extras["own_probs_TE"] = probs_TE
         trace.record(RouterOutput(logits_TE, probs_TE, weights_TK, experts_TK, trace.real_T, layer, used_TK, **extras))
     return trace
 

@@ -7,7 +7,15 @@ from torch.nn import functional
 
 from moe_tune.heads.base import BaseGate
 from moe_tune.losses.base import LossContext
-from moe_tune.routing import LayerTable, NeighbourRoutes, OracleRoutes, RouterOutput, SoftmaxRule, normalised
+from moe_tune.routing import (
+    LayerTable,
+    NeighbourRoutes,
+    OracleRoutes,
+    RouterOutput,
+    SampledRoutes,
+    SoftmaxRule,
+    normalised,
+)
 
 
 def layer_table(experts=8, width=16, top_k=2, questions=400, subjects=3, seed=0):
@@ -56,6 +64,16 @@ def neighbour_routes(layers, experts, questions):
     return NeighbourRoutes(probs, torch.randint(7, (questions, 3), generator=draw), normalised(weight_QN))
 
 
+def sampled_routes(layers, experts, questions, top_k=2, routes=6):
+    """Return made-up routes and their utilities; the last question is answered alike by all of them."""
+    draw = torch.Generator().manual_seed(8)
+    noise = {layer: torch.rand(questions, routes, experts, generator=draw) for layer in layers}
+    utility = {layer: -torch.rand(questions, routes, generator=draw) for layer in layers}
+    for one_QN in utility.values():
+        one_QN[max(1, questions - 1) :] = -1.0
+    return SampledRoutes({layer: one.topk(top_k).indices for layer, one in noise.items()}, utility)
+
+
 def made_up_view(layers=(0, 1, 2), experts=8, width=16):
     """Return what a loss may see of each layer."""
     draw = torch.Generator().manual_seed(5)
@@ -89,6 +107,7 @@ def loss_context(rule=RULE, layers=(0, 1, 2), scope="all", progress=0.5, questio
         tables={layer: layer_table(rule.num_experts, top_k=rule.top_k, seed=layer) for layer in layers},
         oracle=oracle_routes(layers, rule.num_experts, questions),
         neighbours=neighbour_routes(layers, rule.num_experts, questions),
+        routes=sampled_routes(layers, rule.num_experts, questions),
     )
 
 

@@ -25,7 +25,7 @@ from moe_tune.routing.layer_choice import choose_layers
 
 BESIDE = "adapter."
 """What the checkpoint names of an adapter's tensors begin with."""
-EXTRAS = frozenset({"hidden", "base_logits"})
+EXTRAS = frozenset({"hidden", "base_logits", "own_probs"})
 """What a loss or metric may declare as ``needs``."""
 
 
@@ -128,7 +128,7 @@ class GatedModel:
             heads: Bound heads by layer that act side by side on answer tokens, each on a token of its own; the
                 pretrained router decides where one has none. ``[]``: each layer's own head.
             scope: Where heads act.
-            needs: Costly extras of the routing to record: ``hidden``, ``base_logits``.
+            needs: Costly extras of the routing to record: ``hidden``, ``base_logits``, ``own_probs``.
             base_only: Let the model be the pretrained one, without heads and adapter.
             answer_BS: Which tokens of the batches that run are their answer tokens; else each row's last real one.
         """

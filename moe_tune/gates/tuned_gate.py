@@ -71,18 +71,30 @@ class TunedGate(nn.Module):
             )
         session.ask(self.layer, self.head, trace, reading_TD)
         acting = session.acting(self.layer, self.head, trace)
+        own_probs_TE = None
+        if "own_probs" in trace.needs and reading_TD.requires_grad:
+            own_probs_TE = self._own_probs(acting, reading_TD, trace.real_T, native)
         output = self._decided(acting, reading_TD, logits_TE, trace.real_T, native)
         if "base_logits" in trace.needs:
             adapted = self.weight is not self.pretrained[0]
             output.base_logits_TE = self.family.logits(self.stock[0], reading_TD) if adapted else logits_TE
         if "hidden" in trace.needs:
             output.hidden_TD = hidden_TD
+        if "own_probs" in trace.needs:
+            output.own_probs_TE = output.probs_TE if own_probs_TE is None else own_probs_TE
         for head, rows in acting:
             if head is not None and head.training and trace.is_open:
                 with torch.no_grad():  # gradient checkpointing counts what the graph keeps, and does this once
                     head.observe(output.rows(rows))
         trace.record(output)
         return output
+
+    def _own_probs(self, acting: Acting, reading_TD: Tensor, real_T: Tensor, native: bool) -> Tensor:
+        """Return the probabilities with a gradient to this layer's head and router alone."""
+        reading_TD = reading_TD.detach()
+        # The decision itself, which comes after, draws the same noise.
+        with torch.random.fork_rng([reading_TD.device] if reading_TD.is_cuda else []):
+            return self._decided(acting, reading_TD, self.family.logits(self, reading_TD), real_T, native).probs_TE
 
     def _decided(
         self, acting: Acting, reading_TD: Tensor, logits_TE: Tensor, real_T: Tensor, native: bool

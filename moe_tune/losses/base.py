@@ -10,9 +10,18 @@ from torch import Tensor
 
 from moe_tune.base.errors import require
 from moe_tune.base.schedule import ScheduleKind, scheduled
-from moe_tune.routing import LayerTable, NeighbourRoutes, OracleRoutes, RouterOutput, RoutingTrace, Scope, ScoringRule
+from moe_tune.routing import (
+    LayerTable,
+    NeighbourRoutes,
+    OracleRoutes,
+    RouterOutput,
+    RoutingTrace,
+    SampledRoutes,
+    Scope,
+    ScoringRule,
+)
 
-CONTEXT_EXTRAS = frozenset({"teacher", "table", "oracle", "neighbours"})
+CONTEXT_EXTRAS = frozenset({"teacher", "table", "oracle", "neighbours", "routes"})
 """What a loss may declare as ``needs`` beside the extras of a trace."""
 
 
@@ -47,6 +56,7 @@ class LossContext:
         tables: What is known of the training split by layer, if a loss needs ``table``.
         oracle: The routing sought for each question of the batch, if a loss needs ``oracle``.
         neighbours: The routing of each question's nearest, if a loss needs ``neighbours``.
+        routes: Routes sampled for each question of the batch, if a loss needs ``routes``.
     """
 
     rule: ScoringRule
@@ -61,6 +71,7 @@ class LossContext:
     tables: Mapping[int, LayerTable] | None = None
     oracle: OracleRoutes | None = None
     neighbours: NeighbourRoutes | None = None
+    routes: SampledRoutes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +85,19 @@ class OracleSearch:
 
     steps: int = 10
     rate: float = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class RouteSampling:
+    """How routes of the last layer with a head are sampled.
+
+    Args:
+        routes: Routes per question.
+        seed: Of the noise.
+    """
+
+    routes: int = 32
+    seed: int = 0
 
 
 class AuxLoss(ABC):
@@ -91,20 +115,24 @@ class AuxLoss(ABC):
         layers: Layer indices the loss looks at; ``null`` takes those with a head.
 
     Attributes:
-        needs: Costly extras the loss reads, made only if declared: ``hidden`` and ``base_logits`` of the trace,
-            ``teacher``, ``table``, ``oracle`` and ``neighbours`` of the context.
+        needs: Costly extras the loss reads, made only if declared: ``hidden``, ``base_logits`` and ``own_probs`` of the
+            trace, ``teacher``, ``table``, ``oracle``, ``neighbours`` and ``routes`` of the context.
         search: How the oracle's routing is sought, for a loss that needs ``oracle``.
+        sampling: How routes are sampled, for a loss that needs ``routes``.
         reads: What its value depends on: the ``routing`` of its layers and scope, the router ``weights`` of its layers,
             or the ``answer`` alone.
         scopes: Scopes at which it means anything; ``outputs`` refuses the others.
+        last_layer: Whether it looks at the last of its layers alone.
         token_mean: Whether it is a mean over tokens, so that the batches of an optimiser step count by their tokens.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
     reads: ClassVar[Literal["routing", "weights", "answer"]] = "routing"
     scopes: ClassVar[tuple[Scope, ...]] = ("answer", "all")
+    last_layer: ClassVar[bool] = False
     token_mean: ClassVar[bool] = False
     search: OracleSearch | None = None
+    sampling: RouteSampling | None = None
 
     def __init__(
         self,
@@ -150,7 +178,7 @@ class AuxLoss(ABC):
         known, where = sorted(trace.outputs), f"{type(self).__name__}.layers"
         found = bool(wanted) and set(wanted) <= {*known}
         require(found, f"MoE layers of {known}", list(wanted), where, "null takes the layers with a head.")
-        return wanted
+        return (max(wanted),) if self.last_layer else wanted
 
     def refuse_unknown(self, wanted: Collection[int], known: Collection[int]) -> None:
         """Refuse layers of which nothing was made beforehand, where that was made of layers with a head alone.

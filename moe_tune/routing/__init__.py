@@ -19,7 +19,7 @@ N     router heads compared in one pass
 
 from moe_tune.routing.decision import Decision
 from moe_tune.routing.functions import entropy, normalised, stable_top_k
-from moe_tune.routing.known_routes import NeighbourRoutes, OracleRoutes
+from moe_tune.routing.known_routes import NeighbourRoutes, OracleRoutes, SampledRoutes
 from moe_tune.routing.layer_table import LayerTable
 from moe_tune.routing.output import RouterOutput, Rows
 from moe_tune.routing.scope import PARTS, Part, Scope
@@ -37,6 +37,7 @@ __all__ = [
     "RouterOutput",
     "RoutingTrace",
     "Rows",
+    "SampledRoutes",
     "Scope",
     "ScoringRule",
     "SoftmaxRule",

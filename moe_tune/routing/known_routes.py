@@ -1,4 +1,4 @@
-"""What losses read of the training questions one by one: the routing that would answer them, and that of their like."""
+"""What losses read of the training questions one by one: routing that answers them, that of their like, samples."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -47,3 +47,24 @@ class NeighbourRoutes:
     def probs_QNE(self, layer: int) -> Tensor:
         """Return the probabilities of each question's neighbours in a layer, (Q, N, E)."""
         return self.probs_RE[layer][self.neighbour_QN].to(self.weight_QN.device)
+
+
+@dataclass(frozen=True, slots=True)
+class SampledRoutes:
+    """Routes sampled for each question at the answer position, and how well it is answered by each.
+
+    Args:
+        experts_QNK: The K experts of each of N routes, best first, by layer; a route is of one layer alone.
+        utility_QN: Log-probability of the right letter, in nats, by layer of the route.
+    """
+
+    experts_QNK: Mapping[int, Tensor]
+    utility_QN: Mapping[int, Tensor]
+
+    def of(self, question_B: Tensor) -> "SampledRoutes":
+        """Return those of the questions of a batch, on its device."""
+
+        def rows(of_all: Mapping[int, Tensor]) -> dict[int, Tensor]:
+            return {layer: one[question_B.to(one.device)].to(question_B.device) for layer, one in of_all.items()}
+
+        return SampledRoutes(rows(self.experts_QNK), rows(self.utility_QN))

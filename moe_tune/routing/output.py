@@ -27,6 +27,8 @@ class RouterOutput:
         base_logits_TE: Logits of the pretrained router on the same hidden states, if something needs them.
         hidden_TD: The router's input, if something needs it.
         rule: The layer's scoring rule, for what is computed of the pretrained router's logits.
+        own_probs_TE: ``probs_TE`` with a gradient to this layer's own head and router alone, none to what is below, if
+            something needs it.
     """
 
     logits_TE: Tensor
@@ -39,6 +41,7 @@ class RouterOutput:
     base_logits_TE: Tensor | None = None
     hidden_TD: Tensor | None = None
     rule: ScoringRule | None = None
+    own_probs_TE: Tensor | None = None
 
     def rows(self, mask_T: Rows) -> "RouterOutput":
         """Return the output for some of the tokens only."""

@@ -22,7 +22,7 @@ class RoutingTrace:
         answer_T: True at the answer position of each question (its last real token); of a cloze question at its last
             prompt token and every token of a choice but the last.
         question_T: Index within the batch of the question a token belongs to.
-        needs: Costly extras to record: ``hidden``, ``base_logits``.
+        needs: Costly extras to record: ``hidden``, ``base_logits``, ``own_probs``.
         answer_only: The forward pass saw answer tokens alone (the answer path); nothing is known of the others.
         part_T: Index in ``PARTS`` of the prompt part each token belongs to, -1 at padding; ``None`` when unknown.
         acting: Which questions a head acts on, (Q,), where it chooses; by its index among heads side by side.

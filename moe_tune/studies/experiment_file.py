@@ -156,9 +156,8 @@ def _tune(file: Path, tune: Any, arms: list[str]) -> tuple[dict[str, str], dict[
     tuned_as = {arm: said for arm, said in tune.items() if said in arms}
     for arm, other in tuned_as.items():
         if tune.get(other, other) in arms:
-            raise fault(
-                file, f"an arm with a sweep file for tune.{arm}", repr(other), "only its own sweep can be taken."
-            )
+            hint = "name its sweep file, or an arm that has one."
+            raise fault(file, f"an arm with a sweep file for tune.{arm}", repr(other), hint)
     files = {arm: said for arm, said in tune.items() if arm not in tuned_as}
     return {arm: found(file, sweep, f"a sweep file for tune.{arm}") for arm, sweep in files.items()}, tuned_as
 

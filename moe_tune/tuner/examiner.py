@@ -26,7 +26,7 @@ class Recorder(Protocol):
 
     @property
     def needs(self) -> frozenset[str]:
-        """Costly extras of the routing that it reads: ``hidden``, ``base_logits``."""
+        """Costly extras of the routing that it reads: ``hidden``, ``base_logits``, ``own_probs``."""
 
     def add(self, trace: RoutingTrace, batch: Batch, judged: Judged) -> None:
         """Add a batch; where heads act side by side, each question has a row for each of them."""

@@ -13,6 +13,7 @@ from moe_tune.runs.checkpoint import COUNTED
 from moe_tune.tuner.calibration import calibrate, training_table
 from moe_tune.tuner.neighbours import EmbeddedQuestions, neighbour_routes
 from moe_tune.tuner.oracle import sought_routing
+from moe_tune.tuner.route_sampling import sampled_routes
 
 
 class JointEnd(Callback):
@@ -94,11 +95,13 @@ class Calibration(Callback):
             pl_module.table = training_table(pl_module.examiner)
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Also seek the oracle's routing, and embed the training questions, for losses that read them."""
+        """Also seek the oracle's routing, sample routes and embed the training questions, for losses that read them."""
         self._calibrate(trainer, pl_module)
         examiner, objective, layers = pl_module.examiner, pl_module.objective, pl_module.gated.layers
         if objective.search is not None and pl_module.oracle is None:
             pl_module.oracle = sought_routing(examiner, "train", layers, objective.search).routes
+        if objective.sampling is not None and pl_module.routes is None:
+            pl_module.routes = sampled_routes(examiner, "train", max(layers), objective.sampling)
         if objective.wants_neighbours and pl_module.embedded is None:
             pl_module.embedded = EmbeddedQuestions.of_training(examiner)
 

@@ -79,6 +79,11 @@ class Objective:
         require(len(searches) < 2, "one search for the oracle's routing", [*searches], "model.losses", hint)
         self.search = next(iter(searches), None)
         """How the oracle's routing is sought, if a loss reads it."""
+        samplings = {loss.sampling for loss in losses.values() if loss.sampling is not None}
+        hint = "let the losses that read it agree on routes and seed."
+        require(len(samplings) < 2, "one sampling of routes", [*samplings], "model.losses", hint)
+        self.sampling = next(iter(samplings), None)
+        """How routes are sampled, if a loss reads them."""
         self._told_constant = False
 
     def require_loss_for(self, quiz: QuizDataModule) -> None:

@@ -25,7 +25,7 @@ from moe_tune.heads.identity import IdentityHead
 from moe_tune.losses.base import AuxLoss, LossContext
 from moe_tune.models.base_model import BaseModel
 from moe_tune.models.recomputed_layers import recomputed
-from moe_tune.routing import NeighbourRoutes, OracleRoutes, Scope
+from moe_tune.routing import NeighbourRoutes, OracleRoutes, SampledRoutes, Scope
 from moe_tune.tuner.examiner import Examiner
 from moe_tune.tuner.hooks import Calibration, CountedValidations, JointEnd, PreparedPrompts
 from moe_tune.tuner.neighbours import EmbeddedQuestions
@@ -89,6 +89,7 @@ class RouterTuner(LightningModule):
         self.oracle: OracleRoutes | None = None
         self.embedded: EmbeddedQuestions | None = None
         self.neighbours: NeighbourRoutes | None = None
+        self.routes: SampledRoutes | None = None
         self.language_model: PreTrainedModel | None = None
         self.opened: OpenModel
         self._examiner: Examiner | None = None
@@ -217,8 +218,9 @@ class RouterTuner(LightningModule):
         extras = (teacher_BV, None if self.table is None else self.table.layers)
         oracle = None if self.oracle is None else self.oracle.of(batch.question_B)
         like = None if self.neighbours is None else self.neighbours.of(batch.question_B)
+        routes = None if self.routes is None else self.routes.of(batch.question_B)
         context = LossContext(
-            gated.rule, gated.layers, gated.scope, progress, *answers, gated.views, *extras, oracle, like
+            gated.rule, gated.layers, gated.scope, progress, *answers, gated.views, *extras, oracle, like, routes
         )
         parts = objective.parts(gated, context, loss_B, share, tokens, where)
         total = torch.stack([weight * value for weight, value in parts.values()]).sum()

@@ -7,7 +7,7 @@ import pytest
 import test_losses
 import torch
 from head_cases import CASES, IDS, each_head, each_head_in_turn, in_its_mode, required, shake, take_turns
-from made_up import layer_table, neighbour_routes, oracle_routes
+from made_up import layer_table, neighbour_routes, oracle_routes, sampled_routes
 from tolerances import rounding_of
 from torch.nn import functional
 
@@ -130,7 +130,7 @@ def test_heads_are_exact(kind, mode, shots, size, family, build_model):
     for came, wanted in zip(kept.routers.trace.at("answer"), full.routers.trace.at("answer"), strict=True):
         assert came.layer == wanted.layer
         assert torch.equal(came.experts_TK, wanted.experts_TK)
-        for name in ("logits_TE", "probs_TE", "weights_TK", "base_logits_TE", "hidden_TD"):
+        for name in ("logits_TE", "probs_TE", "weights_TK", "base_logits_TE", "hidden_TD", "own_probs_TE"):
             assert_same(getattr(came, name), getattr(wanted, name), f"{name} of layer {came.layer}")
         assert (came.used_TK is None) == (wanted.used_TK is None)
     (came, _), (wanted, rounding) = (evidence(side, one, question_B) for side, one in zip(both, letters, strict=True))
@@ -167,6 +167,7 @@ def test_losses_are_exact(kind, mode, shots, size, layers, family, build_model, 
             tables={layer: layer_table(width=64, seed=layer) for layer in side.routers.gates},
             oracle=oracle_routes(side.routers.gates, 8, size),
             neighbours=neighbour_routes(side.routers.gates, 8, size),
+            routes=sampled_routes(side.routers.gates, 8, size),
         )
         values.append(kind(**mode, layers=layers).compute(side.routers.trace, context))
         # With the task's, as training has it: alone, some losses' gradients are nothing but rounding.

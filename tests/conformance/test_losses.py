@@ -67,7 +67,9 @@ def renamed(context, names):
         name: replace(one, **{key: {layer: probs[:, names] for layer, probs in getattr(one, key).items()}})
         for name, key, one in (("oracle", "probs_QE", context.oracle), ("neighbours", "probs_RE", context.neighbours))
     }
-    return replace(context, view=view, tables=tables, **known)
+    back, routes = names.argsort(), context.routes
+    routes = replace(routes, experts_QNK={layer: back[one] for layer, one in routes.experts_QNK.items()})
+    return replace(context, view=view, tables=tables, routes=routes, **known)
 
 
 LENGTHS = (4, 1, 3, 5, 2)
@@ -91,7 +93,10 @@ def test_a_scalar_that_is_finite_and_has_a_gradient(kind, mode, scope, random_tr
         reached = [here.logits_BV, *(one.weight_ED for one in here.view.values())]
         assert any(leaf.grad is not None and leaf.grad.abs().max() > 0 for leaf in reached)
         return
-    for logits_TE in leaves(trace):
+    below, last = leaves(trace)[:-1], leaves(trace)[-1:]
+    if kind.last_layer:
+        assert all(logits_TE.grad is None for logits_TE in below)
+    for logits_TE in last if kind.last_layer else [*below, *last]:
         outside_T = ~trace.mask(scope)
         assert logits_TE.grad.isfinite().all()
         assert logits_TE.grad.abs().max() > 0
@@ -123,6 +128,7 @@ def test_the_order_of_tokens_and_the_names_of_experts_do_not_matter(kind, mode, 
         row = output.rows(tokens)
         row.logits_TE, row.probs_TE = row.logits_TE[:, names], row.probs_TE[:, names]
         row.experts_TK, row.base_logits_TE = back[row.experts_TK], row.base_logits_TE[:, names]
+        row.own_probs_TE = row.own_probs_TE[:, names]
         mixed.record(row)
     torch.testing.assert_close(kind(**mode).compute(mixed, renamed(context(widest(kind)), names)), value)
 

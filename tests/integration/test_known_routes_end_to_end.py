@@ -1,12 +1,14 @@
 """Losses that know the training questions one by one, through the whole program: the same bits, and training alone."""
 
+import json
+
 import pytest
-from tiny_runs import TINY, history, only_run, same_weights
+from tiny_runs import TINY, history, only_run, same_weights, weights
 
 from moe_tune.cli.main import main
 from moe_tune.data.module import QuizDataModule
 
-LOSSES = (pytest.param("oracle_distillation", marks=pytest.mark.slow), "manifold")
+LOSSES = (*(pytest.param(name, marks=pytest.mark.slow) for name in ("oracle_distillation", "manifold")), "route_regret")
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -40,7 +42,22 @@ def test_nothing_but_training_questions_is_asked_before_training(tmp_path, monke
         return loader(self, name)
 
     monkeypatch.setattr(QuizDataModule, "loader", watched)
-    losses = '{"model.losses.oracle": "OracleDistillationLoss", "model.losses.manifold": "ManifoldLoss"}'
+    named = {"oracle": "OracleDistillationLoss", "manifold": "ManifoldLoss", "routes": "RouteRegretLoss"}
+    losses = json.dumps({f"model.losses.{name}": kind for name, kind in named.items()})
     argv = ["fit", *TINY, "--config", losses, "--model.layers", "last-2", "--trainer.limit_val_batches", "0"]
     assert main([*argv, "--test_after_fit", "false", "--runs_root", str(tmp_path)]) == 0
     assert set(asked) == {"train"}
+
+
+def test_route_regret_falls_and_moves_the_last_router_alone(tmp_path):
+    """It is the only loss that counts; a head on the layer below keeps the bits it began with."""
+    argv = ["fit", *TINY, "--config", "configs/losses/route_regret.yaml", "--model.layers", "last-2"]
+    words = ["--trainer.log_every_n_steps", "1", "--test_after_fit", "false"]
+    for epochs in ("1", "4"):
+        root = str(tmp_path / epochs)
+        assert main([*argv, *words, "--trainer.max_epochs", epochs, "--runs_root", root]) == 0
+    short, long = (only_run(tmp_path / epochs) for epochs in ("1", "4"))
+    assert weights(short)["layers.2.weight"].equal(weights(long)["layers.2.weight"])
+    assert not weights(short)["layers.3.weight"].equal(weights(long)["layers.3.weight"])
+    losses = [line["train/loss_route_regret_unscaled"] for line in history(long) if "train/loss_route_regret" in line]
+    assert sum(losses[-4:]) < 0.9 * sum(losses[:4])

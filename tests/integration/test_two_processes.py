@@ -1,5 +1,6 @@
 """Two processes on gloo do what one does: the same metrics, every question once, one set of heads, one set of files."""
 
+import json
 import os
 import subprocess
 import sys
@@ -128,8 +129,9 @@ def test_the_prompt_cache_holds_every_question_once(pair):
 
 @pytest.mark.slow
 def test_what_is_known_of_single_questions_is_known_to_both(tmp_path):
-    """A guard, the oracle's routing and the neighbours' come from every process's part of the training questions."""
-    words = '{"model.losses.oracle": "OracleDistillationLoss", "model.losses.manifold": "ManifoldLoss"}'
+    """A guard, the oracle's routing, the neighbours' and samples come from each process's part of the questions."""
+    named = {"oracle": "OracleDistillationLoss", "manifold": "ManifoldLoss", "routes": "RouteRegretLoss"}
+    words = json.dumps({f"model.losses.{name}": kind for name, kind in named.items()})
     guarded = ("--config", words, "--model.head=Guard", "--model.head.head=RetunedHead", "--model.layers=last-2")
     ddp = ("--trainer.devices", "2", "--trainer.strategy", "ddp", "--data.batch_size", "16")
     single, _ = run(tmp_path / "one", *guarded, "--data.batch_size", "32")

@@ -10,7 +10,9 @@ from transformers import AutoModelForCausalLM, OlmoeConfig
 from moe_tune.base.errors import ConfigError, ModelError
 from moe_tune.gates.gated_model import GatedModel
 from moe_tune.heads.identity import IdentityHead
+from moe_tune.heads.jitter import JitterHead
 from moe_tune.heads.retuned import RetunedHead
+from moe_tune.heads.stack import Stack
 from moe_tune.heads.temperature import TemperatureHead
 from moe_tune.models.family import family_of
 
@@ -283,3 +285,21 @@ def test_whether_heads_train_is_asked_of_them(family, tiny_model):
     for head in gated.heads.values():
         head.training = True
     assert gated.training
+
+
+def test_own_probabilities_are_the_decisions_own_with_the_noise_it_drew(family, tiny_model, batch):
+    gated = GatedModel(tiny_model, family, Stack({"retuned": RetunedHead(), "jitter": JitterHead()}), "all")
+    gated.train(True)
+    logits = []
+    for needs in ((), ("own_probs",)):
+        torch.manual_seed(0)
+        with gated.session(needs=needs):
+            logits.append(gated(batch["input_ids"], batch["attention_mask"]))
+    assert torch.equal(*logits), "what is recorded changes no noise"
+    for layer, output in gated.trace.outputs.items():
+        assert torch.equal(output.own_probs_TE, output.probs_TE)
+        parameters = list(gated.trainable().values())
+        grads = torch.autograd.grad(output.own_probs_TE[:, 0].sum(), parameters, retain_graph=True, allow_unused=True)
+        reached = [name for name, grad in zip(gated.trainable(), grads, strict=True) if grad is not None]
+        assert all(name.startswith(f"layers.{layer}.") for name in reached)
+        assert reached

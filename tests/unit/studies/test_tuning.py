@@ -85,7 +85,7 @@ def test_an_arm_takes_what_is_chosen_for_another(tuned, bench, tmp_path):
 @pytest.mark.parametrize("tune", [{"retuned": "untouched"}, {"retuned": "all_tokens", "all_tokens": "retuned"}])
 def test_only_a_choice_by_a_sweep_can_be_taken(tuned, tune):
     write(tuned, tune=tune)
-    with pytest.raises(ConfigError, match="an arm with a sweep file for tune.retuned"):
+    with pytest.raises(ConfigError, match="an arm with a sweep file for"):
         load_experiment(tuned)
 
 
