@@ -51,10 +51,10 @@ def require_same_asked(reference: Run, other: Run, name: str) -> None:
         DataError: They were.
     """
     ours, theirs = _asked(reference, name), _asked(other, name)
-    if differ := len(set(ours.items()) ^ set(theirs.items())):
+    if differ := sum(ours.get(one) != theirs.get(one) for one in ours.keys() | theirs.keys()):
         raise DataError(
-            f"expected the same {len(ours):,} short questions, asked alike, but got {differ:,} that are of one run "
-            f"alone ({reference.label} and {other.label}, {name}). "
+            f"expected the same {len(ours):,} short questions, asked alike, but got {differ:,} that differ "
+            f"({reference.label} and {other.label}, {name}). "
             "Hint: test both runs with one source, template and data.limit_test under data.test_sources."
         )
     most = [_most_tokens(run, name) for run in (reference, other)]

@@ -360,7 +360,8 @@ class GatedModel:
             session.trace = RoutingTrace.of_tokens(real_BS.bool(), session.answer_BS, session.needs)
         # Generation drops a mask without padding; the cache then tells that these tokens go on from others.
         cache = kwargs.get("past_key_values")
-        goes_on = bool(cache is not None and cache.get_seq_length()) if mask is None else mask.shape[1] > tokens.shape[1]
+        before_these = 0 if cache is None else cache.get_seq_length()
+        goes_on = before_these > 0 if mask is None else mask.shape[1] > tokens.shape[1]
         if before is not None and goes_on:
             session.trace.acting = before.acting  # what the prompts have decided stands for what is generated
 
