@@ -75,7 +75,11 @@ def summarise_short_answers(results: ShortResults, arm: str) -> dict[str, Any]:
     told: dict[str, Any] = {}
     for name, by_arm in results.items():
         one = by_arm[arm]
-        figures = {"exact_match": one.accuracy, "baseline_exact_match": one.baseline_accuracy, "diff": one.diff}
+        figures: dict[str, Any] = {
+            "exact_match": one.accuracy,
+            "baseline_exact_match": one.baseline_accuracy,
+            "diff": one.diff,
+        }
         figures |= {"ci95": list(one.ci95), "p": one.p, "midp": one.midp, "p_holm": corrected(by_arm).get(arm, 1.0)}
         figures |= {"n": one.n, "clusters": one.clusters, "n01": one.n01, "n10": one.n10, "test": one.test}
         figures |= {"decision": one.decision, "note": one.note}

@@ -4,7 +4,10 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor
 
 from moe_tune.base.errors import DataError
 from moe_tune.base.progress import with_bar
@@ -15,8 +18,20 @@ from moe_tune.data.validation import BadRow, OnBadRow, bad_rows_message, drop_li
 FEWEST = 2
 """Items there have to be: an interval over one cannot be had."""
 
+UNKNOWN = 0.01
+"""The share of tokens the tokenizer does not know from which on it is said."""
+
+
+class Tokens(Protocol):
+    """What has tokens."""
+
+    @property
+    def ids_S(self) -> Tensor:
+        """Its tokens."""
+
+
 Item = TypeVar("Item")
-Encoded = TypeVar("Encoded")
+Encoded = TypeVar("Encoded", bound=Tokens)
 
 
 class SourceItems(ABC, Generic[Item, Encoded]):
@@ -113,15 +128,8 @@ class SourceItems(ABC, Generic[Item, Encoded]):
             self._unfit = [one for one in tried if isinstance(one, BadRow)]
             self._refuse_bad()
             self._made = (tokenizer, context, self._enough([one for one in tried if not isinstance(one, BadRow)]))
-            self.look(tokenizer, self._made[2])
+            self._note_unknown(tokenizer.unk_token_id)
         return self._made[2]
-
-    def look(self, tokenizer: Any, made: list[Encoded]) -> None:
-        """Say what is noticed of the encoded items; by default nothing."""
-
-    def say(self, line: str) -> None:
-        """Add a line to the notes."""
-        self._said[line] = None
 
     def manifest(self) -> dict[str, Any]:
         """Return what was read so far, as plain values for JSON; ``sha256`` is over all tokens."""
@@ -140,7 +148,14 @@ class SourceItems(ABC, Generic[Item, Encoded]):
         if self.dropped and self.on_bad_row == "error":
             raise DataError(bad_rows_message(self.dropped, f"{self.noun} of {self._about.revision()}"))
         if self.dropped:
-            self.say(f"{len(self.dropped)} {self.noun} left out, which {self.lacking}")
+            self._said[f"{len(self.dropped)} {self.noun} left out, which {self.lacking}"] = None
+
+    def _note_unknown(self, unknown: int | None) -> None:
+        assert self._made is not None
+        every = torch.cat([one.ids_S for one in self._made[2]])
+        share = 0.0 if unknown is None else float((every == unknown).double().mean())
+        if share >= UNKNOWN:
+            self._said[f"{100 * share:.0f} % of the tokens of the {self.noun} are unknown to the tokenizer"] = None
 
     def _enough(self, found: list[Any]) -> list[Any]:
         if len(found) < FEWEST:

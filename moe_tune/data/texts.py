@@ -17,8 +17,6 @@ from moe_tune.data.validation import BadRow, OnBadRow
 
 LEAST = 2
 """Tokens a document has to have: one predicts the other."""
-UNKNOWN = 0.01
-"""The share of tokens the tokenizer does not know from which on it is said."""
 
 
 class Texts(SourceItems[Document, EncodedDocument]):
@@ -73,13 +71,6 @@ class Texts(SourceItems[Document, EncodedDocument]):
     def counts(self, made: list[EncodedDocument]) -> dict[str, Any]:
         sizes = {"documents": len(made), "tokens_scored": sum(one.scored for one in made)}
         return sizes | {"longest": max(len(one.ids_S) for one in made), "sha256": tokens_hash(made)}
-
-    def look(self, tokenizer: Any, made: list[EncodedDocument]) -> None:
-        unknown = tokenizer.unk_token_id
-        every = torch.cat([one.ids_S for one in made])
-        share = 0.0 if unknown is None else float((every == unknown).double().mean())
-        if share >= UNKNOWN:
-            self.say(f"{100 * share:.0f} % of the text's tokens are unknown to the tokenizer")
 
 
 def tokens_hash(documents: list[EncodedDocument]) -> str:

@@ -138,5 +138,9 @@ def test_nano_short_answers_are_one_known_token_of_pages_of_the_test_split():
     made = asked.encoded(tokenizer, 1024)
     assert len(made) == 40
     assert not any(tokenizer.unk_token_id in one.ids_S.tolist() for one in made)
+    assert asked.notes == ()
+    foreign = ShortAnswers(WithoutChoices(ListSource(test=rows_of(4)), "Qwerty? {question}"))
+    foreign.encoded(tokenizer, 1024)
+    assert "of the short questions are unknown to the tokenizer" in foreign.notes[0]
     assert {len(tokenizer(text)["input_ids"]) for one in asked.items for text in one.accepted} == {1}
     assert [one.prompt for one in asked.items] == [one.prompt for one in ShortAnswers(NanoShortAnswers()).items[:40]]
