@@ -1,95 +1,63 @@
 """TextRecords: how well each document of the text sources is predicted, with the heads and by the pretrained router."""
 
-from collections.abc import Hashable
+from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
-from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch import Trainer
 
 from moe_tune.base.errors import DataError
-from moe_tune.base.published import write_parquet
 from moe_tune.callbacks.base_answers import first_batches
+from moe_tune.callbacks.beside_records import BesideRecords
 from moe_tune.data.texts import tokens_hash
-from moe_tune.gates.gated_model import GatedModel
-from moe_tune.heads.identity import IdentityHead
-from moe_tune.models.experts_choice import experts_run_by
 from moe_tune.reports.table import interval
-from moe_tune.runs.answers import BASE, text_file
-from moe_tune.runs.directory import RunDirectory
-from moe_tune.runs.ledger import OpenedTest, test_content
+from moe_tune.runs.answers import text_file
 from moe_tune.stats.text_loss import TextResult, compare_text
 from moe_tune.tuner.router_tuner import RouterTuner
 from moe_tune.tuner.text_losses import document_losses
 
-KnownTexts = dict[tuple[Hashable, ...], pd.DataFrame]
-"""What the pretrained router made of texts before, by all that it follows from."""
 
-
-class TextRecords(Callback):
+class TextRecords(BesideRecords):
     """Writes ``text/test_<name>.parquet``: id, content_hash, tokens and loss (mean, nats per token), a row a document.
 
     ``text/test_<name>.base.parquet`` has the pretrained router's. It logs ``test_<name>/loss``, the mean over all
     scored tokens, prints a line for each source, and records the opening in the ledger.
-
-    Args:
-        directory: The run directory.
-        known: What runs of this process have asked the pretrained router before.
     """
 
-    def __init__(self, directory: RunDirectory, known: KnownTexts | None = None) -> None:
-        self.directory, self.known = directory, {} if known is None else known
+    key, protocol = "loss", "text"
 
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: RouterTuner) -> None:
-        """Let heads and pretrained router predict every text."""
-        for name in pl_module.quiz.texts:
-            tuned = _predicted(trainer, pl_module, name)
-            base = self._base(trainer, pl_module, name, tuned)
-            loss = float((tuned["loss"] * tuned["tokens"]).sum() / tuned["tokens"].sum())
-            pl_module.log(f"{name}/loss", torch.tensor(loss, dtype=torch.float64))
-            if trainer.is_global_zero:
-                write_parquet(tuned, text_file(self.directory.path, name))
-                write_parquet(base, text_file(self.directory.path, name, BASE))
-                self.directory.record_opening(reading_of_text(tuned, name, loss, pl_module.gated))
-            rank_zero_info(text_line(name, tuned, base))
+    def names(self, tuner: RouterTuner) -> Iterable[str]:
+        return tuner.quiz.texts
 
-    def _base(self, trainer: Trainer, tuner: RouterTuner, name: str, tuned: pd.DataFrame) -> pd.DataFrame:
-        key = _circumstances(trainer, tuner, name)
-        if key not in self.known:
-            alone = isinstance(tuner.head, IdentityHead) and not tuner.trains  # it is its own reference
-            with tuner.gated.session(base_only=True):
-                self.known[key] = tuned if alone else _predicted(trainer, tuner, name)
-        return self.known[key]
+    def measured(self, trainer: Trainer, tuner: RouterTuner, name: str) -> pd.DataFrame:
+        quiz = tuner.quiz
+        batches = first_batches(quiz.text_loader(name), trainer.limit_test_batches)
+        found = document_losses(tuner.gated, batches, name, tuner.examiner.numerics)
+        documents = [quiz.documents(name)[index].document for index in found.document_D.tolist()]
+        return pd.DataFrame(
+            {
+                "id": [one.id for one in documents],
+                "content_hash": [one.content_hash for one in documents],
+                "tokens": found.tokens_D.numpy(),
+                "loss": (found.loss_D / found.tokens_D).numpy(),
+            }
+        )
 
+    def content(self, tuner: RouterTuner, name: str) -> str:
+        return tokens_hash(tuner.quiz.documents(name))
 
-def _predicted(trainer: Trainer, tuner: RouterTuner, name: str) -> pd.DataFrame:
-    gated, quiz = tuner.gated, tuner.quiz
-    batches = first_batches(quiz.text_loader(name), trainer.limit_test_batches)
-    with experts_run_by(gated.model, tuner.opened.pass_experts):  # that of many tokens
-        found = document_losses(gated, batches, name, tuner.examiner.numerics)
-    documents = [quiz.documents(name)[index].document for index in found.document_D.tolist()]
-    return pd.DataFrame(
-        {
-            "id": [one.id for one in documents],
-            "content_hash": [one.content_hash for one in documents],
-            "tokens": found.tokens_D.numpy(),
-            "loss": (found.loss_D / found.tokens_D).numpy(),
-        }
-    )
+    def value(self, table: pd.DataFrame) -> float:
+        return float((table["loss"] * table["tokens"]).sum() / table["tokens"].sum())
 
+    def lines(self, table: pd.DataFrame) -> Iterable[str]:
+        return (f"{content} {tokens}" for content, tokens in zip(table["content_hash"], table["tokens"], strict=True))
 
-def _circumstances(trainer: Trainer, tuner: RouterTuner, name: str) -> tuple[Hashable, ...]:
-    gated, quiz = tuner.gated, tuner.quiz
-    numerics = (trainer.precision, tuner.routing_dtype, tuner.opened.pass_experts, str(gated.device))
-    how = (quiz.eval_batch_size, trainer.limit_test_batches, trainer.world_size)
-    return (name, gated.fingerprint, tokens_hash(quiz.documents(name)), *numerics, *how)
+    def told(self, name: str, tuned: pd.DataFrame, base: pd.DataFrame) -> str:
+        return text_line(name, tuned, base)
 
-
-def reading_of_text(frame: pd.DataFrame, name: str, loss: float, gated: GatedModel) -> OpenedTest:
-    """Return what the ledger keeps of a text that was read."""
-    lines = (f"{content} {tokens}" for content, tokens in zip(frame["content_hash"], frame["tokens"], strict=True))
-    return OpenedTest(test_content(lines), name, "test", len(frame), "text", 0, gated.all_weights, loss)
+    def file(self, name: str, of: str = "") -> Path:
+        return text_file(self.directory.path, name, of)
 
 
 def compared_frames(base: pd.DataFrame, tuned: pd.DataFrame) -> TextResult:

@@ -62,9 +62,13 @@ def narrow(comparison: Comparison, split: str) -> Table:
     cells = {column.header: column.cells for column in figures}
     shown = {"accuracy, %": "accuracy %", "difference, points": "diff", "95 % interval": "95 % interval", "p": "p"}
     short = [Column(header, cells[name]) for name, header in shown.items()]
+    return Table([arm, *short, marked(decision)], title=comparison.splits[split])
+
+
+def marked(decision: Column) -> Column:
+    """Return a column of decisions with marks in the place of notes."""
     texts = [f"{cell.text}{marks_of(cell.note)}" for cell in decision.cells]
-    marked = words("decision", texts, [cell.tone for cell in decision.cells])
-    return Table([arm, *short, marked], title=comparison.splits[split])
+    return words(decision.header, texts, [cell.tone for cell in decision.cells])
 
 
 def routing(comparison: Comparison) -> Table | None:

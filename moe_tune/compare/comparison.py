@@ -20,6 +20,7 @@ from moe_tune.compare.runs import (
     require_same_items,
     require_same_measurement,
 )
+from moe_tune.compare.short_answers import ShortResults, compare_short_answers
 from moe_tune.compare.subjects import SubjectDifferences, subject_differences
 from moe_tune.compare.text import Texts, compare_texts
 from moe_tune.data.question import one_letter
@@ -75,6 +76,7 @@ class Comparison:
             questions, in sentences.
         openings: By test split, how often it was opened.
         texts: Losses on each text that all runs read, by arm.
+        short_answers: Paired results on each source of short answers that all runs read, by arm.
     """
 
     baseline: str
@@ -83,6 +85,7 @@ class Comparison:
     notes: tuple[str, ...] = ()
     openings: dict[str, Openings] = field(default_factory=dict)
     texts: Texts = field(default_factory=dict)
+    short_answers: ShortResults = field(default_factory=dict)
 
     @property
     def primary(self) -> str:
@@ -151,11 +154,13 @@ def compare_arms(
         if bootstrap:
             built[name].bootstrap.update({split: one.bootstrap() for split, one in by_split.items()})
     ordered = {name: sorted(arms[name], key=lambda run: run.seed) for name in paired}
-    texts, told = compare_texts(ordered, {name: partners_of(reference, name, runs) for name, runs in ordered.items()})
-    notes = (*_base_notes(reference[0], everyone), *_one_letter_notes(everyone, chosen), *told)
+    partners = {name: partners_of(reference, name, runs) for name, runs in ordered.items()}
+    texts, unread = compare_texts(ordered, partners)
+    short_answers, unasked = compare_short_answers(ordered, partners)
+    notes = (*_base_notes(reference[0], everyone), *_one_letter_notes(everyone, chosen), *unread, *unasked)
     notes += overlap_notes(everyone, chosen)
     opened = {split: openings(everyone, split) for split in chosen if split.startswith("test")}
-    return Comparison(baseline, chosen, built, notes, opened, texts)
+    return Comparison(baseline, chosen, built, notes, opened, texts, short_answers)
 
 
 def _one_letter_notes(runs: list[Run], splits: Mapping[str, str]) -> tuple[str, ...]:

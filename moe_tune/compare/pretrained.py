@@ -7,7 +7,15 @@ from moe_tune.base.errors import DataError
 from moe_tune.compare.charts import PRETRAINED
 from moe_tune.compare.comparison import Comparison, compare_arms
 from moe_tune.compare.report import write_comparison
-from moe_tune.compare.runs import Run, evaluation_command, load_run, read_questions, read_routing, read_texts
+from moe_tune.compare.runs import (
+    Run,
+    evaluation_command,
+    load_run,
+    read_questions,
+    read_routing,
+    read_short_answers,
+    read_texts,
+)
 from moe_tune.compare.setting import setting_of
 from moe_tune.runs.answers import BASE, base_routing_file, questions_file, tested_questions_file
 
@@ -44,8 +52,8 @@ def pretrained(run: Run) -> Run:
         questions[split] = read_questions(file, f"run `{command}`.")
         routing[split] = read_routing(base_routing_file(run.path, split), f"run `{command}`.")
     manifest = {**run.manifest, "name": PRETRAINED, "head": "none", "layers": [], "trainable_parameters": 0}
-    texts = read_texts(run.path, run.manifest, BASE)
-    return replace(run, manifest=manifest, questions=questions, routing=routing, texts=texts)
+    texts, short = (read(run.path, run.manifest, BASE) for read in (read_texts, read_short_answers))
+    return replace(run, manifest=manifest, questions=questions, routing=routing, texts=texts, short_answers=short)
 
 
 def _as_tested(run: Run) -> Run:

@@ -11,6 +11,7 @@ import pandas as pd
 from moe_tune.base.published import published
 from moe_tune.compare.agreed import agreed
 from moe_tune.compare.arms import group_arms
+from moe_tune.compare.beside_tables import beside_tables
 from moe_tune.compare.charts import entropy_charts, forest_chart, shift_chart, subject_chart, usage_charts
 from moe_tune.compare.columns import answers, further, headline, wide
 from moe_tune.compare.comparison import Comparison, compare_arms
@@ -21,7 +22,6 @@ from moe_tune.compare.routing_summary import RoutingSummary, summarise_routing
 from moe_tune.compare.runs import load_run
 from moe_tune.compare.setting import setting_of
 from moe_tune.compare.table import render_csv, render_flips, render_markdown, summarise
-from moe_tune.compare.text import text_tables
 from moe_tune.compare.words import described, method_line, openings_line, routing_line, subject_note, verdict
 from moe_tune.reports.chart import Chart
 from moe_tune.reports.one_line import one_line
@@ -153,7 +153,7 @@ def render_report(
         ],
         further_sets=non_inferiority_tables(comparison),
         routing_line=routing_line(comparison),
-        texts=text_tables(comparison.texts, comparison.baseline),
+        beside=beside_tables(comparison),
         primary_label=comparison.splits[primary],
         forest=forest,
         subjects=subjects,

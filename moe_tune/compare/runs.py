@@ -12,7 +12,7 @@ import pyarrow as pa
 import yaml
 
 from moe_tune.base.errors import DataError
-from moe_tune.runs.answers import split_files, text_file, text_files
+from moe_tune.runs.answers import short_file, short_files, split_files, text_file, text_files
 
 MANIFEST_KEYS = ("name", "head", "scope", "layers", "trainable_parameters", "seed", "base", "protocols", "status")
 COMPLETE = ("finished", "evaluated")
@@ -20,6 +20,7 @@ COMPLETE = ("finished", "evaluated")
 QUESTION_COLUMNS = ("id", "content_hash", "subject", "gold", "prediction")
 CONTENT_COLUMNS = ["content_hash", "subject", "gold"]
 TEXT_COLUMNS = ("id", "content_hash", "tokens", "loss")
+SHORT_COLUMNS = ("id", "content_hash", "prompt", "accepted", "answer", "correct")
 ROUTING_COLUMNS = ("layer", "scope", "expert", "count", "tokens", "entropy_all_mean", "entropy_topk_mean")
 
 
@@ -34,6 +35,7 @@ class Run:
         questions: By split: one row per question, ordered by id.
         routing: By split: one row per layer, scope and expert.
         texts: By text source: one row per document, ordered by id.
+        short_answers: By source of short answers: one row per question, ordered by id.
     """
 
     path: Path
@@ -42,6 +44,7 @@ class Run:
     questions: dict[str, pd.DataFrame]
     routing: dict[str, pd.DataFrame]
     texts: dict[str, pd.DataFrame] = field(default_factory=dict)
+    short_answers: dict[str, pd.DataFrame] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -99,8 +102,8 @@ def load_run(path: Path) -> Run:
         remedy = f"run `{evaluation_command(path, manifest, file.stem)}`."
         questions[file.stem] = read_questions(file, remedy)
         routing[file.stem] = read_routing(path / "routing" / file.name, remedy)
-    texts = read_texts(path, manifest)
-    return Run(path, manifest, config if isinstance(config, dict) else {}, questions, routing, texts)
+    beside = read_texts(path, manifest), read_short_answers(path, manifest)
+    return Run(path, manifest, config if isinstance(config, dict) else {}, questions, routing, *beside)
 
 
 def require_same_items(reference: Run, other: Run, split: str) -> None:
@@ -225,11 +228,22 @@ def read_texts(path: Path, manifest: dict[str, Any], of: str = "") -> dict[str, 
     Raises:
         DataError: A file is missing, unreadable or lacks columns.
     """
-    found = {}
-    for file in text_files(path):
-        remedy = f"run `{evaluation_command(path, manifest, file.stem)}`."
-        found[file.stem] = _read_table(text_file(path, file.stem, of), remedy, TEXT_COLUMNS).sort_values("id")
-    return found
+    names = [file.stem for file in text_files(path)]
+    return {name: _read_beside(path, manifest, text_file(path, name, of), name, TEXT_COLUMNS) for name in names}
+
+
+def read_short_answers(path: Path, manifest: dict[str, Any], of: str = "") -> dict[str, pd.DataFrame]:
+    """Return the answers that a run keeps of each source of short answers; ``of`` is an end of the files' names.
+
+    Raises:
+        DataError: A file is missing, unreadable or lacks columns.
+    """
+    names = [file.stem for file in short_files(path)]
+    return {name: _read_beside(path, manifest, short_file(path, name, of), name, SHORT_COLUMNS) for name in names}
+
+
+def _read_beside(path: Path, manifest: dict[str, Any], file: Path, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
+    return _read_table(file, f"run `{evaluation_command(path, manifest, name)}`.", columns).sort_values("id")
 
 
 def _read_table(file: Path, remedy: str, columns: tuple[str, ...]) -> pd.DataFrame:

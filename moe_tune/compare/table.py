@@ -6,10 +6,12 @@ from typing import Any
 import pandas as pd
 
 from moe_tune.compare.answers import FLIPS
+from moe_tune.compare.beside_tables import beside_tables
 from moe_tune.compare.columns import wide
 from moe_tune.compare.comparison import Arm, Comparison
 from moe_tune.compare.non_inferiority import non_inferiority_tables, summarise_non_inferiority
-from moe_tune.compare.text import summarise_texts, text_tables
+from moe_tune.compare.short_answers import summarise_short_answers
+from moe_tune.compare.text import summarise_texts
 from moe_tune.compare.words import method_line, routing_line, verdict
 
 RESULT = (
@@ -40,12 +42,13 @@ def render_markdown(comparison: Comparison) -> str:
         for sentence in (f"**{label}**: {verdict(comparison, split)}", method_line(comparison, split))
     ]
     sentences += [part for table, said in non_inferiority_tables(comparison) for part in (table.markdown(), said)]
-    texts = [
+    beside = [
         part
-        for table, method in text_tables(comparison.texts, comparison.baseline)
+        for tables in beside_tables(comparison).values()
+        for table, method in tables
         for part in (table.markdown(), method)
     ]
-    parts = [wide(comparison).markdown(), *sentences, routing_line(comparison), *texts, *comparison.notes]
+    parts = [wide(comparison).markdown(), *sentences, routing_line(comparison), *beside, *comparison.notes]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
@@ -75,6 +78,7 @@ def summarise(comparison: Comparison) -> dict[str, Any]:
         about = {key: arm.manifest[key] for key in ("head", "scope", "layers", "trainable_parameters", "base")}
         splits = {split: summarise_split(arm, split) for split in comparison.splits}
         read = summarise_texts(comparison.texts, arm.name)
+        read |= summarise_short_answers(comparison.short_answers, arm.name)
         arms[arm.name] = {**splits[comparison.primary], **about, "runs": list(arm.runs), "splits": splits, **read}
     return {
         "baseline": comparison.baseline,

@@ -1,12 +1,12 @@
 """How well the arms of a comparison predict the documents of each text source beside the baseline."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from moe_tune.base.errors import DataError
+from moe_tune.compare.beside import compared_by_all, plain
 from moe_tune.compare.runs import Run
 from moe_tune.reports.table import Cell, Column, Table, interval, numbers, words
 from moe_tune.stats.bootstrap import DRAWS
@@ -32,27 +32,13 @@ def compare_texts(arms: Mapping[str, list[Run]], partners: Mapping[str, list[Run
     Raises:
         DataError: Runs read different documents under one name, or cut them elsewhere.
     """
-    everyone = [run for runs in arms.values() for run in runs]
-    named = list(dict.fromkeys(name for run in everyone for name in run.texts))
-    results: Texts = {}
-    notes: list[str] = []
-    for name in named:
-        lacking = [run.label for run in everyone if name not in run.texts]
-        if lacking:
-            notes.append(f"The text {name} is not compared: {', '.join(lacking)} did not read it.")
-            continue
-        for run in everyone:
-            require_same_documents(everyone[0], run, name)
-        first = everyone[0].texts[name]
+
+    def compared(arm: str, name: str) -> TextResult:
+        first = arms[arm][0].texts[name]
         tokens_D, hashes = first["tokens"].to_numpy(dtype=np.int64), list(first["content_hash"])
-        if len(set(hashes)) < 2:
-            notes.append(f"The text {name} is not compared: it is a single document.")
-            continue
-        results[name] = {
-            arm: compare_text(_sums(partners[arm], name), _sums(runs, name), tokens_D, hashes)
-            for arm, runs in arms.items()
-        }
-    return results, tuple(notes)
+        return compare_text(_sums(partners[arm], name), _sums(arms[arm], name), tokens_D, hashes)
+
+    return compared_by_all(arms, lambda run: run.texts, ("text", "document"), require_same_documents, compared)
 
 
 def require_same_documents(reference: Run, other: Run, name: str) -> None:
@@ -118,9 +104,5 @@ def _method(name: str, one: TextResult, baseline: str) -> str:
 
 def summarise_texts(texts: Texts, arm: str) -> dict[str, Any]:
     """Return an arm's figures on every text as plain values; nothing where no text was read."""
-    figures = {name: asdict(results[arm]) for name, results in texts.items()}
-    plain = {
-        name: {key: list(value) if isinstance(value, tuple) else value for key, value in one.items()}
-        for name, one in figures.items()
-    }
-    return {"text": plain} if plain else {}
+    figures = {name: plain(by_arm[arm]) for name, by_arm in texts.items()}
+    return {"text": figures} if figures else {}

@@ -5,6 +5,8 @@ The modules that import torch, Lightning or jinja2 hold no plug-in and are impor
 
 from moe_tune.base.plugins import import_siblings
 
-import_siblings(
-    __name__, list(__path__), skip=("batching", "chat", "encoding", "module", "packed", "text_batching", "texts")
+NO_PLUG_IN = (
+    *("batching", "chat", "encoding", "module", "packed"),
+    *("short_answers", "short_batching", "source_items", "text_batching", "texts"),
 )
+import_siblings(__name__, list(__path__), skip=NO_PLUG_IN)

@@ -1,6 +1,7 @@
 """The data module: from a question source to the batches of every stage."""
 
 import warnings
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -14,6 +15,9 @@ from moe_tune.data.encoding import EncodedSplit, PromptEncoder
 from moe_tune.data.overlap import not_out_of_distribution
 from moe_tune.data.protocol import AUXILIARY, PromptProtocol, load_protocol
 from moe_tune.data.question import Question
+from moe_tune.data.short_answer_source import ShortAnswerSource
+from moe_tune.data.short_answers import ShortAnswers
+from moe_tune.data.short_batching import EncodedShort, ShortBatch, ShortDataset
 from moe_tune.data.source import QuestionSource, Source
 from moe_tune.data.splits import Splits
 from moe_tune.data.text_batching import EncodedDocument, TextBatch, TextDataset
@@ -38,13 +42,14 @@ class QuizDataModule(LightningDataModule):
         train_split: ``train`` takes the source's own; ``validation`` carves validation 80/20 into train and validation.
         limit_train: At most this many training questions, sampled by subject; ``null`` takes all.
         limit_validation: The same for validation.
-        limit_test: The same for test, and for the documents of each text.
+        limit_test: The same for test, and for the documents of each text and the questions of short answers.
         on_bad_row: ``error`` stops at rows that are no questions or do not fit; ``drop`` leaves them out, recorded.
         official: Published sizes must match and no training question may occur in test, or the run stops.
         seed: Seed of the training order, from 0.
         num_workers: Processes that collate batches, from 0.
         test_sources: Further sources by a name of your choice: the test split of each is evaluated as ``test_<name>``
-            under ``protocol``, and none of its test questions is trained on. Of text it is the loss of the next token.
+            under ``protocol``, and none of its test questions is trained on. Of text it is the loss of the next token,
+            of short answers the exact match of what is generated.
 
     Raises:
         ConfigError: A number is out of range, or a name of a source is no plain word or a protocol's.
@@ -78,13 +83,17 @@ class QuizDataModule(LightningDataModule):
             if isinstance(one, QuestionSource)
         }
         self.test_sources = tests
-        self.splits = Splits(source, train_split, on_bad_row, official, limits, tests.values())
+        short = {f"test_{name}": one for name, one in test_sources.items() if isinstance(one, ShortAnswerSource)}
+        origins = [Splits(one.drawn_from, "train", on_bad_row) for one in short.values() if one.drawn_from is not None]
+        self.splits = Splits(source, train_split, on_bad_row, official, limits, [*tests.values(), *origins])
         self.texts = {
             f"test_{name}": Texts(one, on_bad_row, limit_test)
             for name, one in test_sources.items()
             if isinstance(one, TextSource)
         }
         """The texts whose next tokens are predicted after the test questions, by ``test_<name>``."""
+        self.short_answers = {name: ShortAnswers(one, on_bad_row, limit_test) for name, one in short.items()}
+        """The questions that are answered in words after them, by ``test_<name>``."""
         if few_shot < 0:
             raise ConfigError(f"expected 0 or more but got {few_shot} (data.few_shot). Hint: 0 and 5 are usual.")
         for key, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
@@ -118,6 +127,11 @@ class QuizDataModule(LightningDataModule):
         return ["test", *self.test_protocols, *self.test_sources]
 
     @property
+    def beside(self) -> dict[str, Texts | ShortAnswers]:
+        """What is tested beside questions with choices: texts and short answers."""
+        return {**self.texts, **self.short_answers}
+
+    @property
     def subjects(self) -> list[str]:
         """The subjects ``subject_B`` points into: sorted, further sources' behind them, and ``auxiliary`` last."""
         own = self.splits.subjects
@@ -143,7 +157,7 @@ class QuizDataModule(LightningDataModule):
             }
             for name, encoded in self._encoded.items()
         }
-        further = {name: one.manifest() for name, one in (self.test_sources | self.texts).items()}
+        further = {name: one.manifest() for name, one in (self.test_sources | self.beside).items()}
         more = {"test_sources": further, "not_out_of_distribution": self.not_out_of_distribution}
         return {**self.splits.manifest(), "prompts": prompts} | {key: value for key, value in more.items() if value}
 
@@ -179,11 +193,11 @@ class QuizDataModule(LightningDataModule):
         needed = {"fit": ["train", "validation"], "validate": ["validation"], "test": self.test_names}
         for name in needed.get(stage, [self.predict_split]):
             self.encoded(name)
-        for name, texts in self.texts.items():
+        for items in self.beside.values():
             if stage == "test":
-                self.documents(name)
+                items.encoded(self._tokenizer, self._context_length)
             elif stage == "fit":
-                _ = texts.documents  # a fault in them shall not be told after the fit
+                _ = items.items  # a fault in them shall not be told after the fit
         self._tell()
 
     def encoded(self, name: str) -> EncodedSplit:
@@ -204,7 +218,7 @@ class QuizDataModule(LightningDataModule):
 
     def _tell(self) -> None:
         lines = [line for splits in (self.splits, *self.test_sources.values()) for line in splits.notes]
-        lines += [f"{name}: {line}" for name, texts in self.texts.items() for line in texts.notes]
+        lines += [f"{name}: {line}" for name, items in self.beside.items() for line in items.notes]
         for line in lines:
             if line not in self._told:
                 rank_zero_info(line)
@@ -230,19 +244,31 @@ class QuizDataModule(LightningDataModule):
 
     def documents(self, name: str) -> list[EncodedDocument]:
         """Return the documents of a text as tokens, encoding them on first use; ``document_B`` points into them."""
-        if self._tokenizer is None:
-            raise ConfigError(
-                f"expected a model before the documents of {name!r} are asked for. Hint: call prepare first."
-            )
-        if name not in self.texts:
-            raise ConfigError(f"expected a text but got {name!r}. Hint: {did_you_mean(name, self.texts)}")
+        self._require_known(name, "text", self.texts)
         return self.texts[name].encoded(self._tokenizer, self._context_length)
+
+    def short_questions(self, name: str) -> list[EncodedShort]:
+        """Return the prompts of short answers, encoding them on first use; ``question_B`` points into them."""
+        self._require_known(name, "source of short answers", self.short_answers)
+        return self.short_answers[name].encoded(self._tokenizer, self._context_length)
+
+    def _require_known(self, name: str, what: str, known: Mapping[str, Any]) -> None:
+        if self._tokenizer is None:
+            raise ConfigError(f"expected a model before {name!r} is asked for. Hint: call prepare first.")
+        if name not in known:
+            raise ConfigError(f"expected a {what} but got {name!r}. Hint: {did_you_mean(name, known)}")
 
     def text_loader(self, name: str) -> DataLoader[TextBatch]:
         """Return the batches of a text, of like length, unshuffled."""
         documents = self.documents(name)
         sampler = self._sampler([one.length for one in documents], self.eval_batch_size)
         return DataLoader(TextDataset(documents, self.pad_id), sampler=sampler, batch_size=None)
+
+    def short_loader(self, name: str) -> DataLoader[ShortBatch]:
+        """Return the batches of a source of short answers, of like length, unshuffled."""
+        questions = self.short_questions(name)
+        sampler = self._sampler([one.length for one in questions], self.eval_batch_size)
+        return DataLoader(ShortDataset(questions, self.pad_id), sampler=sampler, batch_size=None)
 
     @property
     def pad_id(self) -> int:

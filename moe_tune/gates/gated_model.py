@@ -358,7 +358,11 @@ class GatedModel:
             session.trace = RoutingTrace.of_batch(real_BS, session.needs)
         else:
             session.trace = RoutingTrace.of_tokens(real_BS.bool(), session.answer_BS, session.needs)
-        if before is not None and mask is not None and mask.shape[1] > tokens.shape[1]:
+        # Generation drops a mask without padding; the cache then tells that these tokens go on from others.
+        cache = kwargs.get("past_key_values")
+        before_these = 0 if cache is None else cache.get_seq_length()
+        goes_on = before_these > 0 if mask is None else mask.shape[1] > tokens.shape[1]
+        if before is not None and goes_on:
             session.trace.acting = before.acting  # what the prompts have decided stands for what is generated
 
     def _close(self, module: nn.Module, args: tuple[Any, ...], output: object) -> None:

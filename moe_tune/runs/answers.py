@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-QUESTIONS, ROUTING, TEXT = "questions", "routing", "text"
+QUESTIONS, ROUTING, TEXT, SHORT = "questions", "routing", "text", "short_answers"
 BASE, BEST = ".base", ".best"
 """Ends of names beside a split's own: of the pretrained router, and of the checkpoint that is tested."""
 BASE_VALIDATION = "base_validation"
@@ -38,3 +38,13 @@ def text_file(run: Path, split: str, of: str = "") -> Path:
 def text_files(run: Path) -> list[Path]:
     """Return the files of the run's own losses on text, one per source."""
     return [file for file in sorted((run / TEXT).glob("*.parquet")) if "." not in file.stem]
+
+
+def short_file(run: Path, split: str, of: str = "") -> Path:
+    """Return the file of the answers to a source of short answers; ``of`` is one of the ends above."""
+    return run / SHORT / f"{split}{of}.parquet"
+
+
+def short_files(run: Path) -> list[Path]:
+    """Return the files of the run's own short answers, one per source."""
+    return [file for file in sorted((run / SHORT).glob("*.parquet")) if "." not in file.stem]

@@ -15,7 +15,7 @@ SLOTS = {
     "model.head": ("heads",),
     "model.losses": ("losses",),
     "data.source": ("sources",),
-    "data.test_sources": ("sources", "texts"),
+    "data.test_sources": ("sources", "texts", "short_answers"),
 }
 """Configuration keys that take a class of these kinds."""
 

@@ -12,6 +12,7 @@ PLUGGED = {
     "families": "moe_tune.models.family.ModelFamily",
     "sources": "moe_tune.data.source.QuestionSource",
     "texts": "moe_tune.data.text_source.TextSource",
+    "short_answers": "moe_tune.data.short_answer_source.ShortAnswerSource",
 }
 """The class whose subclasses are plugged in, by kind; imported when asked for, as torch is."""
 KINDS = (*PLUGGED, "protocols")

@@ -10,13 +10,15 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 
 from moe_tune.callbacks.base_answers import Known
 from moe_tune.callbacks.base_reference import BaseReference
+from moe_tune.callbacks.beside_records import KnownBeside
 from moe_tune.callbacks.epoch_line import EpochLine, progress_bar
 from moe_tune.callbacks.evidence_log import EvidenceLog
 from moe_tune.callbacks.freezing_proof import FreezingProof
 from moe_tune.callbacks.question_records import PredictionRecords, QuestionRecords
 from moe_tune.callbacks.run_files import RunFiles
+from moe_tune.callbacks.short_answer_records import ShortAnswerRecords
 from moe_tune.callbacks.tested_validation import TestedValidation
-from moe_tune.callbacks.text_records import KnownTexts, TextRecords
+from moe_tune.callbacks.text_records import TextRecords
 from moe_tune.runs.checkpoint import RouterCheckpointIO
 from moe_tune.runs.directory import to_yaml
 from moe_tune.runs.metrics_file import MetricsFile
@@ -31,7 +33,7 @@ def run_trainer(
     plugins: dict[str, str],
     watchers: Sequence[Callback],
     known: Known | None = None,
-    known_texts: KnownTexts | None = None,
+    known_beside: KnownBeside | None = None,
 ) -> Trainer:
     """Return the trainer of a run from its settings, whose loggers and callbacks are made."""
     directory, resolved = place.directory, place.resolved
@@ -44,7 +46,8 @@ def run_trainer(
         QuestionRecords(directory),
         PredictionRecords(directory),
         BaseReference(directory, known),
-        TextRecords(directory, known_texts),
+        TextRecords(directory, known_beside),
+        ShortAnswerRecords(directory, known_beside),
         TestedValidation(directory),
         EpochLine(directory),
     ]

@@ -151,7 +151,7 @@ def _made(
     if made.lr_scheduler:
         model.make_scheduler = partial(instantiate_class, init=made.lr_scheduler)
     name = settings.name or type(model.head).__name__
-    known = () if workbench is None else (workbench.base_answers, workbench.base_texts)
+    known = () if workbench is None else (workbench.base_answers, workbench.base_beside)
     trainer = run_trainer(made.trainer, place, name, command.plugins, watchers, *known)
     return model, data, trainer
 

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from moe_tune.base.errors import ModelError
 from moe_tune.callbacks.base_answers import Known
-from moe_tune.callbacks.text_records import KnownTexts
+from moe_tune.callbacks.beside_records import KnownBeside
 from moe_tune.data.module import QuizDataModule
 from moe_tune.models.base_model import BaseModel
 from moe_tune.models.family import ModelFamily
@@ -63,8 +63,8 @@ class Workbench:
     def __init__(self) -> None:
         self.base_answers: Known = {}
         """What the pretrained router has answered."""
-        self.base_texts: KnownTexts = {}
-        """What it has made of texts."""
+        self.base_beside: KnownBeside = {}
+        """What it has made of texts and short answers."""
         self._bases: dict[str, SharedBase] = {}
         self._quizzes: dict[str, QuizDataModule] = {}
         self._tuner: RouterTuner | None = None

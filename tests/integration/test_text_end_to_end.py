@@ -10,7 +10,7 @@ from tiny_runs import TINY, history, manifest, only_run, openings
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from moe_tune.callbacks import text_records
+from moe_tune.callbacks.text_records import TextRecords
 from moe_tune.cli.main import main
 from moe_tune.data.nano_text import NanoText
 from moe_tune.runs.answers import text_file
@@ -29,7 +29,7 @@ def on_text(tmp_path_factory):
     """Give the run directory of a fit that was tested on text, and what was said of it."""
     root, said = tmp_path_factory.mktemp("text"), []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("moe_tune.callbacks.text_records.rank_zero_info", said.append)
+        patch.setattr("moe_tune.callbacks.beside_records.rank_zero_info", said.append)
         assert main(["fit", *TINY, *TEXT, "--runs_root", str(root)]) == 0
     (path,) = (path for path in root.iterdir() if path.is_dir())
     return path, said
@@ -98,8 +98,8 @@ def test_the_scope_of_the_head_is_that_of_its_losses(tmp_path, on_text):
 
 @pytest.mark.slow
 def test_runs_of_one_bench_ask_the_pretrained_router_once(tmp_path, monkeypatch):
-    asked, ask = [], text_records._predicted
-    monkeypatch.setattr(text_records, "_predicted", lambda *args: (asked.append(args[2]), ask(*args))[1])
+    asked, ask = [], TextRecords.measured
+    monkeypatch.setattr(TextRecords, "measured", lambda *args: (asked.append(args[3]), ask(*args))[1])
     bench, wanted = Workbench(), None
     for head in ("identity", "temperature", "scale_bias"):
         words = ["fit", *TINY, *TEXT, "--config", f"configs/head/{head}.yaml", f"--runs_root={tmp_path / head}"]

@@ -27,7 +27,10 @@ ORDER = (
 )
 """A room imports from those above it and from itself; rooms of one line do not know each other."""
 RANK = {room: index for index, rooms in enumerate(ORDER) for room in rooms}
-HARMLESS = ("transformers.utils.", "transformers.DynamicCache", "transformers.Attention", "transformers.PreTrained")
+HARMLESS = (
+    *("transformers.utils.", "transformers.DynamicCache", "transformers.Attention", "transformers.PreTrained"),
+    "transformers.GenerationConfig",
+)
 """What the rest of the package may use of transformers: settings, interfaces and types, never a model."""
 
 
