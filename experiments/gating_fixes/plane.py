@@ -28,6 +28,7 @@ PAIRS = {
     "roma": "guarded-roma",
     "oracle-distilled": "guarded-oracle",
     "dense-mixer": "guarded-dense",
+    "route-regret": "guarded-regret",
     "neighbour-mix": "guarded",
     "steered": "guarded",
 }
