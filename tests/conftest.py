@@ -23,6 +23,8 @@ import torch
 from hypothesis import settings
 
 from moe_tune.base.plugins import concrete_subclasses
+from moe_tune.data import splits
+from moe_tune.data.nano_quiz import NanoQuiz
 from moe_tune.models.family import ModelFamily, family_of
 from moe_tune.routing import RouterOutput, RoutingTrace, SoftmaxRule, stable_top_k
 
@@ -37,6 +39,21 @@ for _name in ("lightning", "lightning.pytorch", "lightning.fabric"):
     logging.getLogger(_name).handlers.clear()
     logging.getLogger(_name).propagate = True
 
+
+_READ = {}
+
+
+def _read_once(source, split, *how):
+    """Read a split of the nano quiz once per process: its 18,000 questions are most of a tiny fit's time."""
+    if type(source) is not NanoQuiz:
+        return _validate_split(source, split, *how)
+    key = (*source.known_sizes.items(), source.seed, split, *how)
+    if key not in _READ:
+        _READ[key] = _validate_split(source, split, *how)
+    return _READ[key]
+
+
+_validate_split, splits.validate_split = splits.validate_split, _read_once
 
 LOOKED_AT = ("test_evidence_log", "test_other_loggers")
 """Tests whose own fits draw figures; fixtures of more than one test always do."""
