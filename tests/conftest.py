@@ -47,7 +47,7 @@ def _read_once(source, split, *how):
     """Read a split of the nano quiz once per process: its 18,000 questions are most of a tiny fit's time."""
     if type(source) is not NanoQuiz:
         return _validate_split(source, split, *how)
-    key = (*source.known_sizes.items(), source.seed, split, *how)
+    key = (NanoQuiz.rows, *source.known_sizes.items(), source.seed, split, *how)
     if key not in _READ:
         _READ[key] = _validate_split(source, split, *how)
     return _READ[key]
