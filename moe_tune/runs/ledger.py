@@ -93,8 +93,10 @@ def record(opening: Mapping[str, Any], run: Path | None) -> None:
     """
     require_ledger()
     test = str(opening["test"])
-    with _file(test).open("a", encoding="utf-8") as handle:
-        handle.write(json.dumps(opening) + "\n")
+    line = json.dumps(opening) + "\n"
+    with _file(test).open("a+b") as handle:
+        handle.seek(max(handle.seek(0, os.SEEK_END) - 1, 0))
+        handle.write((b"" if handle.read() in (b"", b"\n") else b"\n") + line.encode())
     if run is None:
         return
     known = [one for one in _read(run / COPY) if one["test"] != test]
@@ -115,6 +117,16 @@ def _file(test: str) -> Path:
 
 
 def _read(file: Path) -> list[dict[str, Any]]:
-    # Half a line, as a killed process may leave, is left out.
-    lines = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
+    return [_opening(line, file) for line in lines if line]
+
+
+def _opening(line: str, file: Path) -> dict[str, Any]:
+    """Return a line's opening; of a broken one, as a killed process may leave, nothing is known but that it was."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        found = None
+    if isinstance(found, dict) and {"test", "run", "time"} <= found.keys():
+        return found
+    return {"test": file.stem, "run": "", "time": "", "weights": test_content([line])}

@@ -55,11 +55,17 @@ def test_what_a_test_is_hangs_on_its_content_alone():
     assert content_of(["a 0", "b 1"]) == content_of(["b 1", "a 0"]) != content_of(["a 0", "b 2"])
 
 
-def test_half_a_line_is_left_out():
+@pytest.mark.parametrize("broken", ['{"test": "', "7", '{"test": "x"}', "\udcff"])
+def test_a_broken_line_is_an_opening_of_which_nothing_is_known(broken):
     record(opening(), None)
-    with next(ledger_folder().glob("*.jsonl")).open("a") as file:
-        file.write('{"test": "')
-    assert len(openings_of("t" * 16)) == 1
+    (file,) = ledger_folder().glob("*.jsonl")
+    with file.open("ab") as handle:
+        handle.write(broken.encode(errors="surrogateescape"))
+    assert len(openings_of("t" * 16)) == 2
+    record(opening(weights="v"), None)
+    found = openings_of("t" * 16)
+    assert [one["run"] for one in found] == ["", "one", "one"]
+    assert file.read_text(errors="replace").count("\n") == 3
 
 
 def test_a_state_folder_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
