@@ -15,10 +15,11 @@ from moe_tune.studies.experiment_words import (
     require_short_name,
     settings_of,
 )
+from moe_tune.studies.gate import Gate, read_gate
 from moe_tune.studies.other_models import OtherModel, read_models
 
 REQUIRED = ("name", "claim", "base", "seeds", "arms")
-OPTIONAL = ("baseline", "also_against", "full_arms", "splits", "protocols", "tune", "models")
+OPTIONAL = ("baseline", "also_against", "full_arms", "splits", "protocols", "tune", "models", "gate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Experiment:
         protocols: Splits that are wordings of one test, three or more: a decision needs two thirds to agree in sign.
         tune: Sweep file by arm: settings that are chosen on validation, with one budget for all.
         models: Other models that ``--full`` runs everything on, by name.
+        gate: What the baseline must show before gains are reported; ``None`` asks nothing.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Experiment:
     protocols: list[str] = field(default_factory=list)
     tune: dict[str, str] = field(default_factory=dict)
     models: dict[str, OtherModel] = field(default_factory=dict)
+    gate: Gate | None = None
 
     def arguments(self, settings: list[str], seed: int) -> list[str]:
         """Return the arguments of one run: files and values of the base, those of the arm in order, the seed."""
@@ -120,6 +123,7 @@ def load_experiment(folder: Path) -> Experiment:
         protocols=_protocols(file, values.get("protocols") or [], splits),
         tune=_tune(file, values.get("tune") or {}, [*arms, *full_arms]),
         models=read_models(file, values.get("models") or {}),
+        gate=read_gate(file, values),
     )
 
 
