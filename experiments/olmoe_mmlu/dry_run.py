@@ -29,8 +29,8 @@ from moe_tune.models.base_model import MADE, made_models
 from moe_tune.stats.letter_chance import expected_by_letters, interval_by_letters
 from moe_tune.studies.other_models import OtherModel, made_name
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(os.path.relpath(Path(__file__).resolve().parent))  # results name no folder of this machine
 RECIPE = "experiments/olmoe_mmlu/random_weights.py"
 LIMIT_GIB = 18.0
 DRY = "olmoe-mmlu-dry"
