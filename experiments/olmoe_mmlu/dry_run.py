@@ -90,7 +90,7 @@ def write_manifest(out: Path, model: str, questions: str, arms: list[str] | None
     dry = {
         "name": DRY,
         "claim": "A dry run on random weights of the real size: nothing is claimed, and every arm should be at chance.",
-        "base": [*real["base"], OVERLAY],
+        "base": [*(one for one in real["base"] if one.partition("=")[0] != "data.limit_train"), OVERLAY],
         "seeds": real["seeds"][:1],
         "baseline": real["baseline"],
         "gate": real["gate"],
