@@ -21,6 +21,7 @@ from moe_tune.answer_path.store import PromptStore, StorePlan, open_store
 from moe_tune.answer_path.store_writer import StoreWriter, draft_of
 from moe_tune.base.errors import ConfigError, ModelError
 from moe_tune.base.locks import cache_lock, holder
+from moe_tune.base.memory import give_back
 from moe_tune.base.progress import screen
 from moe_tune.base.ranks import ALONE, Ranks, everywhere
 
@@ -68,6 +69,7 @@ def build_store(
                 f"{decimal(plan.bytes, precision=2)}, {folder}"
             )
             _fill(folder, plan, description, prompt_pass, ranks)
+            give_back()  # batches of a pass differ in size, and what they leave between them is of no use to a step
     finally:
         if not ranks.rank:
             lock.release()

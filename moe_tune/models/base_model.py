@@ -17,6 +17,7 @@ from moe_tune.base.hub_snapshot import SETTINGS, WEIGHTS, hub_snapshot
 from moe_tune.base.wheel import olmo_tokenizer_path
 from moe_tune.models.family import ModelFamily, family_of
 from moe_tune.models.recomputed_layers import allow_recomputation
+from moe_tune.models.unmapped import unmapped_files
 
 NANO = Path(__file__).parent / "nano"
 MADE = "made:"
@@ -126,7 +127,7 @@ class BaseModel:
                     torch.nn.init.normal_(gate.weight, std=0.1)
             return self._ready(model), family
         folder = self._local(self.source, weights=True)
-        with _translated(self, "weights", folder):
+        with _translated(self, "weights", folder), unmapped_files():
             options |= {"config": config, "use_safetensors": True, "trust_remote_code": False}
             model, report = transformers.AutoModelForCausalLM.from_pretrained(
                 folder, output_loading_info=True, **options

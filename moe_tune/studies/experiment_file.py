@@ -15,10 +15,11 @@ from moe_tune.studies.experiment_words import (
     require_short_name,
     settings_of,
 )
+from moe_tune.studies.gate import Gate, read_gate
 from moe_tune.studies.other_models import OtherModel, read_models
 
 REQUIRED = ("name", "claim", "base", "seeds", "arms")
-OPTIONAL = ("baseline", "also_against", "full_arms", "splits", "protocols", "tune", "models")
+OPTIONAL = ("baseline", "also_against", "full_arms", "splits", "protocols", "tune", "models", "gate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class Experiment:
         tune: Sweep file by arm: settings that are chosen on validation, with one budget for all.
         tuned_as: Arm with a sweep, by an arm that takes what is chosen for it.
         models: Other models that ``--full`` runs everything on, by name.
+        gate: What the baseline must show before gains are reported; ``None`` asks nothing.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Experiment:
     tune: dict[str, str] = field(default_factory=dict)
     tuned_as: dict[str, str] = field(default_factory=dict)
     models: dict[str, OtherModel] = field(default_factory=dict)
+    gate: Gate | None = None
 
     def arguments(self, settings: list[str], seed: int) -> list[str]:
         """Return the arguments of one run: files and values of the base, those of the arm in order, the seed."""
@@ -125,6 +128,7 @@ def load_experiment(folder: Path) -> Experiment:
         tune=tune,
         tuned_as=tuned_as,
         models=read_models(file, values.get("models") or {}),
+        gate=read_gate(file, values),
     )
 
 
