@@ -31,6 +31,6 @@ def openings(runs: Iterable[Run], split: str) -> Openings:
     everyone = list(runs)
     test = test_content(question_lines(everyone[0].questions[split]))
     known = openings_of(test, [run.path for run in everyone if not run.outside])
-    names = {one["run"] for one in known}
+    names = {name for one in known for name in (str(one["run"]), *one["also"])}
     unknown = [run.label for run in everyone if run.outside or run.label not in names]
     return Openings(test, len(known), tuple(dict.fromkeys(unknown)))

@@ -39,9 +39,12 @@ def parquet_rows(file: Path) -> Iterator[dict[str, Any]]:
     """
     import datasets
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
     number = 0
     try:
+        if pq.read_metadata(file).num_rows == 0:  # which datasets takes for a fault
+            return
         # Streamed, so that no second copy of the table goes to the disk.
         table = datasets.load_dataset("parquet", data_files=str(file), split="train", streaming=True)
         for batch in table.with_format("arrow").iter(batch_size=ROWS):

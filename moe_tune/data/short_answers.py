@@ -13,7 +13,7 @@ from moe_tune.data.short_answer_source import ShortAnswerSource
 from moe_tune.data.short_batching import EncodedShort, ShortQuestion
 from moe_tune.data.source import RawRow
 from moe_tune.data.source_items import SourceItems
-from moe_tune.data.validation import BadRow, OnBadRow
+from moe_tune.data.validation import BadRow, OnBadRow, text_fault
 
 PLACE = "{question}"
 
@@ -48,11 +48,11 @@ class ShortAnswers(SourceItems[ShortQuestion, EncodedShort]):
 
     def fault(self, values: Mapping[str, Any]) -> str | None:
         question, accepted = values.get("question"), values.get("accepted")
-        if not isinstance(question, str) or not question.strip():
-            return f"the question is no text but {question!r}"
-        if not accepted or not all(isinstance(one, str) and one.strip() for one in accepted):
+        if fault := text_fault(question):
+            return f"the question {fault}"
+        if not accepted:
             return f"the answer is no text and no list of texts but {accepted!r}"
-        return None
+        return next((f"the answer {fault}" for one in accepted if (fault := text_fault(one))), None)
 
     def key(self, values: Mapping[str, Any]) -> str:
         return text_hash(values["question"])
@@ -63,6 +63,8 @@ class ShortAnswers(SourceItems[ShortQuestion, EncodedShort]):
 
     def encode(self, tokenizer: Any, item: ShortQuestion, context: int) -> EncodedShort | BadRow:
         ids, most = text_tokens(tokenizer, item.prompt), context - self.source.max_new_tokens
+        less = f"fewer than the model's {context} positions"
+        require(most > 0, less, self.source.max_new_tokens, "max_new_tokens of short answers", "16 is the default.")
         if len(ids) > most:
             return BadRow(item.where, f"a prompt of {len(ids)} tokens, where {most} leave room for the answer")
         return EncodedShort(item, torch.tensor(ids, dtype=torch.int32))

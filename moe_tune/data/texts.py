@@ -13,7 +13,7 @@ from moe_tune.data.source import RawRow
 from moe_tune.data.source_items import SourceItems
 from moe_tune.data.text_batching import Document, EncodedDocument
 from moe_tune.data.text_source import TextSource
-from moe_tune.data.validation import BadRow, OnBadRow
+from moe_tune.data.validation import BadRow, OnBadRow, text_fault
 
 LEAST = 2
 """Tokens a document has to have: one predicts the other."""
@@ -53,8 +53,8 @@ class Texts(SourceItems[Document, EncodedDocument]):
         return self.source.documents()
 
     def fault(self, values: Mapping[str, Any]) -> str | None:
-        text = values.get("text")
-        return None if isinstance(text, str) and text.strip() else "no text"
+        fault = text_fault(values.get("text"))
+        return fault and f"the text {fault}"
 
     def key(self, values: Mapping[str, Any]) -> str:
         return text_hash(values["text"])

@@ -144,7 +144,7 @@ def row_fault(
     texts = {"question": values["question"], "subject": subject}
     texts |= {f"choice {LETTERS[index]}": choice for index, choice in enumerate(choices)}
     for name, text in texts.items():
-        fault = _text_fault(text)
+        fault = text_fault(text)
         if fault:
             return f"{name} {fault}"
     if sum(len(text.encode()) for text in texts.values()) > MAX_BYTES:
@@ -163,7 +163,8 @@ def _counts(counts: frozenset[int]) -> str:
     return " or ".join(map(str, sorted(counts)))
 
 
-def _text_fault(text: Any) -> str | None:
+def text_fault(text: Any) -> str | None:
+    """Return why a value is no text to read: another type, nothing in it, or characters that no file can hold."""
     if not isinstance(text, str):
         return f"is {type(text).__name__}, not text"
     if not text.strip():

@@ -118,6 +118,7 @@ class GatedModel:
         needs: Iterable[str] | None = None,
         *,
         base_only: bool = False,
+        everywhere: bool = False,
         answer_BS: Tensor | None = None,
     ) -> Iterator[Session]:
         """Change what acts in the model and what is recorded of it, for as long as the context lasts.
@@ -130,6 +131,7 @@ class GatedModel:
             scope: Where heads act.
             needs: Costly extras of the routing to record: ``hidden``, ``base_logits``, ``own_probs``.
             base_only: Let the model be the pretrained one, without heads and adapter.
+            everywhere: Let heads that choose their questions act on all, as they do in training.
             answer_BS: Which tokens of the batches that run are their answer tokens; else each row's last real one.
         """
         session = self._session
@@ -138,6 +140,7 @@ class GatedModel:
         self._mix_for(panel)
         adapter = self.adapter if base_only and not session.bypassed else None
         what: dict[str, Any] = {"scope": scope or session.scope, "bypassed": session.bypassed or base_only}
+        what["everywhere"] = session.everywhere or everywhere
         what["answer_BS"] = session.answer_BS if answer_BS is None else answer_BS
         with replaced(session, **what, needs=wanted, panel=panel), nullcontext() if adapter is None else adapter.off():
             yield session

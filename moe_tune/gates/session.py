@@ -28,6 +28,8 @@ class Session:
         self.trace: RoutingTrace | None = None
         self.bypassed = False
         """True while the pretrained router decides everywhere (calibration, and the pass over the prompts)."""
+        self.everywhere = False
+        """True while heads that choose their questions act on all, as in training."""
         self.answer_BS: Tensor | None = None
         """The answer tokens of the batches that run; ``None`` is the last real token of each row."""
         self.panel: list[dict[int, RouterHead]] = []
@@ -50,7 +52,7 @@ class Session:
 
         In training a head acts on all, so that a guard trains what its inner head would train alone.
         """
-        if self.bypassed:
+        if self.bypassed or self.everywhere:
             return
         heads = [one.get(layer) for one in self.panel] if trace.answer_only and self.panel else [own]
         for index, head in enumerate(heads):

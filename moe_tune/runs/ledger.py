@@ -94,9 +94,15 @@ def record(opening: Mapping[str, Any], run: Path | None) -> None:
     require_ledger()
     test = str(opening["test"])
     line = json.dumps(opening) + "\n"
-    with _file(test).open("a+b") as handle:
-        handle.seek(max(handle.seek(0, os.SEEK_END) - 1, 0))
-        handle.write((b"" if handle.read() in (b"", b"\n") else b"\n") + line.encode())
+    try:
+        with _file(test).open("a+b") as handle:
+            handle.seek(max(handle.seek(0, os.SEEK_END) - 1, 0))
+            handle.write((b"" if handle.read() in (b"", b"\n") else b"\n") + line.encode())
+    except OSError as fault:
+        raise ResourceError(
+            f"expected a file that can be written to for the ledger of this test's openings but got {fault.strerror} "
+            f"({_file(test)}). Hint: this opening is not recorded; make the file writable, and run the test again."
+        ) from fault
     if run is None:
         return
     known = [one for one in _read(run / COPY) if one["test"] != test]
@@ -106,9 +112,16 @@ def record(opening: Mapping[str, Any], run: Path | None) -> None:
 
 
 def openings_of(test: str, runs: Iterable[Path] = ()) -> list[dict[str, Any]]:
-    """Return the different openings of a test that the ledger and the copies in some runs know, oldest first."""
+    """Return the different openings of a test that the ledger and the copies in some runs know, oldest first.
+
+    Of runs that are the same opening the last is named, the others as its ``also``.
+    """
     copies = [one for run in runs for one in _read(run / COPY) if one["test"] == test]
-    different = {tuple(one.get(key) for key in SAME): one for one in (*copies, *_read(_file(test)))}
+    different: dict[str, dict[str, Any]] = {}
+    for one in (*copies, *_read(_file(test))):
+        key = json.dumps([one.get(name) for name in SAME])
+        before = different.get(key, {"also": []})
+        different[key] = one | {"also": [*before["also"], *([str(before["run"])] if "run" in before else [])]}
     return sorted(different.values(), key=lambda one: str(one["time"]))
 
 

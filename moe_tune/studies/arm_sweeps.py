@@ -8,7 +8,7 @@ from typing import Any
 from moe_tune.base.errors import ConfigError
 from moe_tune.runs.directory import identity
 from moe_tune.studies.experiment_file import Experiment
-from moe_tune.studies.experiment_words import ASSIGNMENT
+from moe_tune.studies.experiment_words import ASSIGNMENT, are_plain
 from moe_tune.studies.measurement import content_of
 from moe_tune.studies.sweep_file import NOT_IDENTITY, Sweep, load_sweep
 
@@ -74,7 +74,7 @@ def budget(sweep: Sweep) -> int:
             raise _fault(sweep, "a number of points", "none", "run_cap: 12; only a grid ends by itself.")
         return int(cap)
     listed = [spec["values"] if "values" in spec else [spec.get("value")] for spec in parameters.values()]
-    if any(not isinstance(values, list) or values == [None] for values in listed):
+    if any(not isinstance(values, list) or values in ([], [None]) or not are_plain(values) for values in listed):
         raise _fault(sweep, "values for every parameter of a grid", repr(parameters), "values: [...]")
     points = prod(len({json.dumps(value) for value in values}) for values in listed)
     return points if cap is None else min(points, cap)

@@ -101,12 +101,12 @@ def load_experiment(folder: Path) -> Experiment:
     if len(arms) < 2:
         raise fault(file, "a baseline and at least one more arm", f"{len(arms)} arm", "add an arm under `arms:`.")
     baseline = values.get("baseline", next(iter(arms)))
-    if baseline not in arms:
+    if not isinstance(baseline, str) or baseline not in arms:
         raise fault(file, "an arm for 'baseline'", repr(baseline), did_you_mean(str(baseline), arms))
     against = values.get("also_against") or []
     if not isinstance(against, list):
         raise fault(file, "a list of arms for 'also_against'", repr(against), "also_against: [retuned]")
-    for arm in against:
+    for arm in dict.fromkeys(map(str, against)):
         if arm not in [*arms, *full_arms] or arm == baseline:
             hint = did_you_mean(str(arm), [*arms, *full_arms])
             raise fault(file, "arms beside the baseline for 'also_against'", repr(arm), hint)
@@ -121,7 +121,7 @@ def load_experiment(folder: Path) -> Experiment:
         seeds=_seeds(file, values["seeds"]),
         baseline=baseline,
         arms=arms,
-        also_against=against,
+        also_against=list(dict.fromkeys(against)),
         full_arms=full_arms,
         splits=splits,
         protocols=_protocols(file, values.get("protocols") or [], splits),

@@ -21,6 +21,15 @@ def are_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
+def are_plain(value: Any) -> bool:
+    """Return whether a value is what JSON can say, under keys that are texts; YAML also has dates."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) for key in value) and are_plain(list(value.values()))
+    if isinstance(value, list):
+        return all(are_plain(one) for one in value)
+    return value is None or isinstance(value, bool | int | float | str)
+
+
 def require_short_name(file: Path, place: str, name: str) -> None:
     """Refuse a name that cannot become part of a run directory's name.
 

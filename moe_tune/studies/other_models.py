@@ -70,8 +70,8 @@ def made_name(name: str, make: str) -> str:
 def _model(file: Path, name: str, given: Any) -> OtherModel:
     place = f"models.{name}"
     require_short_name(file, "models", name)
-    if name.startswith("against_") or name == FULL:
-        hint = f"against_NAME are those of also_against, {FULL} is that of full_arms."
+    if name.startswith("against_") or name == FULL or "." in name:
+        hint = f"against_NAME are those of also_against, {FULL} is that of full_arms, and files have a dot."
         raise fault(file, "a name of no folder in results/", repr(name), hint)
     values = given if isinstance(given, dict) else {"overlays": given}
     for key in values:

@@ -10,7 +10,7 @@ from moe_tune.base.errors import did_you_mean
 from moe_tune.base.published import published
 from moe_tune.base.strict_yaml import load_yaml
 from moe_tune.runs.directory import to_yaml
-from moe_tune.studies.experiment_words import fault
+from moe_tune.studies.experiment_words import are_plain, fault
 
 FILE = "tuned.yaml"
 KEYS = {"settings": dict, "validation_accuracy": float, "points": int, "failed": int, "origin": str, "date": str}
@@ -70,7 +70,7 @@ def load_tuned(folder: Path) -> dict[str, Tuned]:
             if key not in KEYS:
                 raise fault(file, f"known keys of {arm}", repr(key), did_you_mean(str(key), KEYS))
         for key, kind in KEYS.items():
-            if type(entry.get(key)) is not kind:
+            if type(entry.get(key)) is not kind or not are_plain(entry[key]):
                 raise fault(file, f"{key} of {arm}", repr(entry.get(key)), hint)
         chosen[str(arm)] = Tuned(**entry)
     return chosen

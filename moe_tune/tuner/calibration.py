@@ -30,7 +30,7 @@ def calibrate(examiner: Examiner, heads: Iterable[tuple[int, RouterHead]] | None
 def training_table(examiner: Examiner, *, with_heads: bool = False) -> TrainTable:
     """Return how often each expert was chosen at the answer position of the training questions, and how they went."""
     examiner.prepare([SPLIT])  # before the questions are counted: above the cache's limit they become a sample
-    with examiner.gated.session([], base_only=not with_heads):
+    with examiner.gated.session([], base_only=not with_heads, everywhere=True):
         recorder = examiner.evaluate(SPLIT, _TableRecorder(examiner))
     questions = examiner.quiz.questions(SPLIT)
     hashes = frozenset(question.content_hash for question in questions)

@@ -113,7 +113,7 @@ def _mean_hidden(examiner: Examiner, split: str) -> Tensor:
 
 def neighbour_routes(examiner: Examiner, embedded: EmbeddedQuestions, layers: Iterable[int]) -> NeighbourRoutes:
     """Return how the nearest correctly answered training questions are routed, with the heads as they are now."""
-    with examiner.gated.session([]):
+    with examiner.gated.session([], everywhere=True):
         recorder = examiner.evaluate(SPLIT, _Routes(tuple(layers)))
     return recorder.routes(embedded)
 

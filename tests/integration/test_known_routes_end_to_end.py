@@ -23,6 +23,25 @@ def test_a_fit_has_the_same_bits_again_and_its_loss_is_logged(name, tmp_path):
     assert logged[f"train/loss_{loss}_unscaled"] > 0
 
 
+def test_a_guard_around_a_head_trains_what_the_head_would_alone(tmp_path):
+    words = [
+        "fit",
+        *TINY,
+        "--config",
+        "configs/losses/manifold.yaml",
+        "--trainer.max_epochs",
+        "2",
+        "--optimizer.lr",
+        "0.05",
+    ]
+    guard = ["--model.head", "Guard", "--model.head.head", "RetunedHead", "--model.head.quantile", "0.3"]
+    for folder, head in (("alone", []), ("guarded", guard)):
+        assert main([*words, *head, "--test_after_fit", "false", "--runs_root", str(tmp_path / folder)]) == 0
+    alone, guarded = (weights(only_run(tmp_path / folder)) for folder in ("alone", "guarded"))
+    assert alone
+    assert all(guarded[name].equal(value) for name, value in alone.items())
+
+
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.slow
 def test_at_scope_all_they_look_at_the_answer_position(name, tmp_path, capsys):

@@ -77,12 +77,13 @@ def test_what_cannot_be_asked_is_refused_or_left_out(tmp_path, olmo_tokenizer):
     with pytest.raises(DataError, match=r"columns \['said'\].*\['question', 'answer'\].*answer say which"):
         _ = ShortAnswers(LocalShortAnswers(write(tmp_path, "jsonl"), answer="said")).items
     bad = [{"question": 3, "answer": "x"}, {"question": "x", "answer": ["y", " "]}, {"question": "x", "answer": None}]
+    bad += [{"question": "\ud800 x", "answer": "x"}, {"question": "x", "answer": "\udfff"}]
     source = LocalShortAnswers(write(tmp_path, "jsonl", [*ROWS, *bad]))
-    with pytest.raises(DataError, match=r"3 bad ones(.|\n)*free.jsonl:4: the question is no text but 3"):
+    with pytest.raises(DataError, match=r"5 bad ones(.|\n)*free.jsonl:4: the question is int, not text"):
         _ = ShortAnswers(source).items
     kept = ShortAnswers(source, "drop")
     assert len(kept.items) == 3
-    assert kept.notes == ("3 short questions left out, which cannot be asked",)
+    assert kept.notes == ("5 short questions left out, which cannot be asked",)
     with pytest.raises(DataError, match="leave room for the answer"):
         ShortAnswers(LocalShortAnswers(write(tmp_path, "jsonl"))).encoded(olmo_tokenizer, 24)
     for wrong, word in (({"template": "Answer:"}, "template"), ({"max_new_tokens": 0}, "max_new_tokens")):

@@ -68,6 +68,20 @@ def test_a_broken_line_is_an_opening_of_which_nothing_is_known(broken):
     assert file.read_text(errors="replace").count("\n") == 3
 
 
+def test_of_runs_that_are_one_opening_all_are_known():
+    for name in ("first", "second", "third"):
+        record(opening(run=name), None)
+    (one,) = openings_of("t" * 16)
+    assert (one["run"], one["also"]) == ("third", ["first", "second"])
+
+
+def test_a_file_that_cannot_be_written_is_refused():
+    ledger_folder().mkdir(parents=True)
+    (ledger_folder() / f"{'t' * 16}.jsonl").mkdir()
+    with pytest.raises(ResourceError, match="this opening is not recorded"):
+        record(opening(), None)
+
+
 def test_a_state_folder_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))

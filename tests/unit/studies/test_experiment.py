@@ -43,6 +43,7 @@ def test_the_current_directory_comes_first(folder, monkeypatch):
         ({"arms": ["a", "b"]}, "arm names"),
         ({"full_arms": {"retuned": []}}, "each arm once"),
         ({"baseline": "untuched"}, "Did you mean untouched"),
+        ({"baseline": ["untouched"]}, "an arm for 'baseline'"),
         ({"splits": ["test"]}, "a label for each split"),
         ({"protocols": ["test", "test_nano_textbook"]}, "three or more different splits"),
         ({"protocols": ["test", "test", "test_nano_textbook"]}, "three or more different splits"),

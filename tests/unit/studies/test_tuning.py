@@ -1,6 +1,7 @@
 """Tuned arms: sweeps of one budget under ``--full``, the choice kept in a file, and that file read without them."""
 
 from dataclasses import replace
+from datetime import date
 from types import SimpleNamespace
 
 import pytest
@@ -185,6 +186,8 @@ def test_arms_that_do_not_run_need_no_choice(folder, tmp_path):
         ("retuned: 3", "settings, validation_accuracy"),
         ("retuned: {setting: {}}", "Did you mean settings"),
         ("retuned: {settings: {}, validation_accuracy: high}", "validation_accuracy of retuned"),
+        ("retuned: {settings: {optimizer.lr: 2026-01-01}}", "settings of retuned"),
+        ("retuned: {settings: {3: 0.1}}", "settings of retuned"),
     ],
 )
 def test_the_file_is_read_strictly(tuned, tmp_path, content, message):
@@ -198,6 +201,8 @@ def test_the_file_is_read_strictly(tuned, tmp_path, content, message):
     ("more", "message"),
     [
         ({"method": "random"}, "a number of points"),
+        ({"parameters": {"model.head.tau": {"values": []}}}, "values for every parameter"),
+        ({"parameters": {"model.head.tau": {"values": [date(2026, 1, 1)]}}}, "values for every parameter"),
         ({"method": "random", "run_cap": 0}, "at least 1 as run_cap"),
         ({"metric": BY_ACCURACY | {"name": "test/accuracy"}}, "a choice by validation/accuracy"),
         ({"metric": BY_ACCURACY | {"goal": "minimize"}}, "a choice by validation/accuracy"),
