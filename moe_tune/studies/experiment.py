@@ -162,7 +162,7 @@ def _compare(
     Behind a closed gate it is the baseline alone, and what an open one let through before is removed.
     """
     about: dict[str, Any] = {"experiment": experiment.name, "claim": experiment.claim, "date": now()}
-    about["git_commit"] = git_commit(folder)
+    about["git_commit"] = git_commit(folder, "results")
     about |= environment()
     console, compared, lead = _console(), [], experiment.claim
     further = [arm for arm in experiment.also_against if arm in runs]
