@@ -1,5 +1,6 @@
 """What the runs of one process share: the base model, its tokenizer and the data, read once instead of once a run."""
 
+import gc
 import json
 from collections.abc import Mapping
 from functools import cached_property
@@ -8,6 +9,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from moe_tune.base.errors import ModelError
+from moe_tune.base.memory import give_back
 from moe_tune.callbacks.base_answers import Known
 from moe_tune.callbacks.beside_records import KnownBeside
 from moe_tune.data.module import QuizDataModule
@@ -92,7 +94,13 @@ class Workbench:
         self._tuner = tuner
 
     def end(self) -> None:
-        """Take the heads of the last run off the shared model."""
-        if self._tuner is not None and self._tuner.language_model is not None:
+        """Take the heads of the last run off the shared model, and let go of what else that run held."""
+        if self._tuner is None:
+            return
+        if self._tuner.language_model is not None:
             self._tuner.gated.detach()
         self._tuner = None
+        for quiz in self._quizzes.values():
+            quiz.trainer = None
+        gc.collect()  # module, trainer and callbacks know one another: kept prompts would stay mapped beside the next's
+        give_back()

@@ -1,9 +1,13 @@
 """A base model that runs share is the one that was loaded, or the next run says which tensors differ."""
 
+import weakref
+
 import pytest
 import torch
 
 from moe_tune.base.errors import ConfigError, ModelError
+from moe_tune.data.module import QuizDataModule
+from moe_tune.data.nano_quiz import NanoQuiz
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.heads.retuned import RetunedHead
 from moe_tune.models.base_model import BaseModel
@@ -57,3 +61,20 @@ def test_a_refused_lora_leaves_the_base_as_it_was(next_run):
         with pytest.raises(ConfigError):
             next_run(IdentityHead(), peft=options)
     assert torch.equal(logits(next_run(IdentityHead())), stock)
+
+
+def test_the_next_run_lets_go_of_what_the_one_before_held(next_run):
+    held = weakref.ref(next_run(IdentityHead()))
+    held().__dict__["me"] = held()  # as module, trainer and callbacks know one another
+    next_run(IdentityHead())
+    assert held() is None
+
+
+def test_shared_data_do_not_hold_the_last_run():
+    bench, quiz = Workbench(), QuizDataModule(NanoQuiz())
+    tuner = RouterTuner(BaseModel("nano"), IdentityHead())
+    bench.quiz({"source": "nano"}, quiz)
+    bench.begin(tuner)
+    quiz.trainer = object()  # as Lightning does
+    bench.end()
+    assert quiz.trainer is None
