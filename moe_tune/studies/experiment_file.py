@@ -106,9 +106,10 @@ def load_experiment(folder: Path) -> Experiment:
     against = values.get("also_against") or []
     if not isinstance(against, list):
         raise fault(file, "a list of arms for 'also_against'", repr(against), "also_against: [retuned]")
-    for arm in dict.fromkeys(map(str, against)):
+    against = list(dict.fromkeys(map(str, against)))
+    for arm in against:
         if arm not in [*arms, *full_arms] or arm == baseline:
-            hint = did_you_mean(str(arm), [*arms, *full_arms])
+            hint = did_you_mean(arm, [*arms, *full_arms])
             raise fault(file, "arms beside the baseline for 'also_against'", repr(arm), hint)
     tune, tuned_as = _tune(file, values.get("tune") or {}, [*arms, *full_arms])
     splits = values.get("splits") or {}
@@ -121,7 +122,7 @@ def load_experiment(folder: Path) -> Experiment:
         seeds=_seeds(file, values["seeds"]),
         baseline=baseline,
         arms=arms,
-        also_against=list(dict.fromkeys(against)),
+        also_against=against,
         full_arms=full_arms,
         splits=splits,
         protocols=_protocols(file, values.get("protocols") or [], splits),
