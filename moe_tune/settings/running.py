@@ -170,7 +170,7 @@ def _fit(
         return
     if trainer.fast_dev_run:
         place.directory.update_manifest(status="tried")
-        rank_zero_info("fast_dev_run: a few batches only, no test, nothing kept")
+        rank_zero_info("fast_dev_run: a few batches only, no test, no checkpoint")
         return
     callback = trainer.checkpoint_callback
     best = str(callback.best_model_path) or None if isinstance(callback, ModelCheckpoint) else None
