@@ -33,7 +33,7 @@ PAIRS = {
     "steered": "guarded",
 }
 """For each peer the arm of ours that is held against it: the guard around the peer itself, which trains the same router
-with the same seed, and around plain router tuning for peers that train nothing. Fixed before the test was opened."""
+with the same seed, and around plain router tuning for peers that train nothing. Fixed before these runs were tested."""
 PAIRS_ALL = {"retuned-all": "guarded-all", "dense-mixer-all": "guarded-dense-all", "steered-all": "guarded-all"}
 """The same at scope ``all``."""
 TOLERATED = 0.01
@@ -63,7 +63,7 @@ def write_page(place: Path, pairs: dict[str, str], oracle: float) -> None:
         dominance(place, pairs).markdown(),
         "*Dominates*: better on one axis, its 95 % interval above 0 and p below 0.05 after Holm's correction for the "
         "peers, and on the other at most 1 point lost by the interval's lower end. Which arm is held against which "
-        "peer was fixed before the test was opened.",
+        "peer was fixed before these runs were tested.",
         plane(arms, oracle - arms["baseline"]["splits"][TARGET]["accuracy"]).markdown(),
         "*Of the gap*: the target gain over that of the routing oracle, which seeks each question's routing with its "
         "answer in hand (50 Adam steps at 0.05 on the logits of the answer position): over-optimistic, a bound for "
