@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
+from moe_tune.cli.main import main
 from moe_tune.tuner.router_tuner import RouterTuner
 
 TINY = ["--config", "configs/nano.yaml", "--config", "configs/debug/tiny.yaml", "--config", "configs/logger/none.yaml"]
@@ -21,6 +22,15 @@ QUIET = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", 
 def only_run(root):
     (run,) = [path for path in root.iterdir() if path.is_dir()]
     return run
+
+
+def told_beside(root, *words):
+    """Fit and test, and return the run directory and what was said of texts or short answers."""
+    said = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("moe_tune.callbacks.beside_records.rank_zero_info", said.append)
+        assert main(["fit", *TINY, *words, "--runs_root", str(root)]) == 0
+    return only_run(root), said
 
 
 def manifest(run):

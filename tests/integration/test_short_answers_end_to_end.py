@@ -2,7 +2,7 @@
 
 import pandas as pd
 import pytest
-from tiny_runs import TINY, history, manifest, openings
+from tiny_runs import TINY, history, manifest, openings, told_beside
 
 from moe_tune.cli.main import main
 from moe_tune.runs.answers import short_file
@@ -17,12 +17,7 @@ def read(path, of=""):
 @pytest.fixture(scope="module")
 def answered(tmp_path_factory):
     """Give the run directory of a fit that was tested on short answers, and what was said of it."""
-    root, said = tmp_path_factory.mktemp("short"), []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("moe_tune.callbacks.beside_records.rank_zero_info", said.append)
-        assert main(["fit", *TINY, *SHORT, "--runs_root", str(root)]) == 0
-    (path,) = (path for path in root.iterdir() if path.is_dir())
-    return path, said
+    return told_beside(tmp_path_factory.mktemp("short"), *SHORT)
 
 
 def test_a_run_keeps_both_answers_and_tells_them_in_a_line_its_history_and_the_ledger(answered):

@@ -6,7 +6,7 @@ import re
 import pandas as pd
 import pytest
 import torch
-from tiny_runs import TINY, history, manifest, only_run, openings
+from tiny_runs import TINY, history, manifest, only_run, openings, told_beside
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -27,12 +27,7 @@ def read(path, of=""):
 @pytest.fixture(scope="module")
 def on_text(tmp_path_factory):
     """Give the run directory of a fit that was tested on text, and what was said of it."""
-    root, said = tmp_path_factory.mktemp("text"), []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("moe_tune.callbacks.beside_records.rank_zero_info", said.append)
-        assert main(["fit", *TINY, *TEXT, "--runs_root", str(root)]) == 0
-    (path,) = (path for path in root.iterdir() if path.is_dir())
-    return path, said
+    return told_beside(tmp_path_factory.mktemp("text"), *TEXT)
 
 
 def test_the_losses_of_the_pretrained_router_are_those_of_transformers_alone(on_text):
