@@ -20,6 +20,8 @@ LEASE = 60.0
 """Seconds without a sign of life after which the builder of a cache, wherever it runs, counts as dead."""
 HEARTBEAT = 5.0
 """Seconds between signs of life."""
+SOMEBODY = "another process"
+"""Who holds a lock that says nothing of its holder, or has just been let go."""
 
 
 class WorkLock:
@@ -96,7 +98,7 @@ def holder(lock: SoftFileLease) -> str:
     """Return who holds a cache's lock, in words."""
     owner = lock.owner
     # filelock writes the PID namespace behind the host's name, so that containers are told apart.
-    return f"process {owner.pid} on {owner.hostname.partition('?')[0]}" if owner else "another process"
+    return f"process {owner.pid} on {owner.hostname.partition('?')[0]}" if owner else SOMEBODY
 
 
 def idle(lock: SoftFileLease) -> bool:
