@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from moe_tune.models.adapter import Adapter
 from moe_tune.models.base_model import BaseModel
-from moe_tune.models.family import family_of
+from moe_tune.models.families import family_of
 from moe_tune.routing import ScoringRule
 
 KNOWN: dict[str, dict[str, Any]] = {
@@ -107,7 +107,7 @@ def shape_of(config: PretrainedConfig, published: bool = False) -> ModelShape:
         model = AutoModelForCausalLM.from_config(config)
     blocks = family.moe_layers(model)
     first = next(iter(blocks.values()))
-    rule = family.rule(first.get_submodule(family.gate_path))
+    rule = family.rule(family.replay(first, next(iter(blocks))))
     dense, expert = [], []
     for layer, block in enumerate(model.base_model.layers):
         every = sum(one.numel() for one in block.parameters())
@@ -123,7 +123,7 @@ def shape_of(config: PretrainedConfig, published: bool = False) -> ModelShape:
         tuple(expert),
         rule,
         config.hidden_size,
-        int(first.get_submodule(family.experts_path).get_parameter("down_proj").shape[-1]),
+        first.get_submodule(family.experts_path).get_parameter("down_proj")[0].numel() // config.hidden_size,
         states.key_value_heads,
         states.head_dim,
         config.vocab_size,
