@@ -27,3 +27,9 @@ def found_model(model_type, dtype=torch.float32):
         if "bias" in name:
             one.normal_(std=0.1)
     return model.requires_grad_(False), family  # what wants a gradient goes other ways in some convolutions
+
+
+def refusal_of(model_type):
+    """Return why a tiny model of a type cannot be asked from kept keys, or ``None``."""
+    family = family_of(model_type)
+    return family.answer_path_refusal(family.tiny_config())

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.modeling_outputs import MoeModelOutputWithPast
 
 from moe_tune.base.errors import ConfigError, ModelError
 from moe_tune.base.replaced import replaced
@@ -74,6 +75,8 @@ class GatedModel:
         _refuse_unserved(head, list(rules.values()))
         self.adapter: Adapter | None = None
         """A LoRA that is trained beside the heads; its tensors are kept with theirs."""
+        self.answers_proved = False
+        """Whether the answer path has been proved to give what full prompts give."""
         self.head_name = type(head).__name__
         self.calibrated = False
         """Whether the heads have their state, from a pass over training questions or from a checkpoint."""
@@ -204,8 +207,21 @@ class GatedModel:
         place_B = torch.arange(len(hidden_BSD), device=hidden_BSD.device)
         if position_B is None:
             position_B = self.trace.answer_T.nonzero().squeeze(-1) % hidden_BSD.shape[1]
-        logits_BV: Tensor = self.model.get_output_embeddings()(hidden_BSD[place_B, position_B])
-        return logits_BV
+        return self.vocabulary_logits(hidden_BSD[place_B, position_B])
+
+    def vocabulary_logits(self, hidden_ND: Tensor) -> Tensor:
+        """Return the logits over the vocabulary (N, V) of what the body returns (N, D); some families scale them."""
+        if self.family.plain_tail:
+            logits_NV: Tensor = self.model.get_output_embeddings()(hidden_ND)
+            return logits_NV
+        body, trace = self.model.base_model, self._session.trace
+        body.forward = lambda *_, **__: _BodyOutput(last_hidden_state=hidden_ND[None])
+        try:
+            scaled_NV: Tensor = self.model(inputs_embeds=hidden_ND[None], use_cache=False).logits[0]
+        finally:
+            del body.forward
+            self._session.trace = trace
+        return scaled_NV
 
     # What there is
 
@@ -395,6 +411,14 @@ def _extras(needs: Iterable[str]) -> frozenset[str]:
     if unknown := frozenset(needs) - EXTRAS:
         raise ConfigError(f"expected extras of {sorted(EXTRAS)} but got {sorted(unknown)} (needs).")
     return frozenset(needs)
+
+
+class _BodyOutput(MoeModelOutputWithPast):
+    """What a model's body returns, without what only some of them do."""
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
 
 
 TunedRouters = GatedModel

@@ -11,6 +11,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from moe_tune.base.errors import ModelError
 from moe_tune.models.gate_replay import GateReplay
+from moe_tune.models.refusals import Refusals
 from moe_tune.models.state_shape import StateShape
 from moe_tune.routing import ScoringRule, SoftmaxRule
 
@@ -24,12 +25,14 @@ class ModelFamily(ABC):
         experts_path: The path of the module that holds the layer's experts, beside the gate.
         gate_tensors: Names of the gate's parameters and buffers; ``logits`` and ``rule`` take all of them into account.
             ``None`` where its own code runs, which leaves nothing out.
+        plain_tail: Whether the logits over the vocabulary are the output embeddings' product and nothing else.
     """
 
     model_type: str
     gate_path: str = "mlp.gate"
     experts_path: str = "mlp.experts"
     gate_tensors: frozenset[str] | None = frozenset({"weight"})
+    plain_tail: bool = True
 
     @abstractmethod
     def tiny_config(self) -> PretrainedConfig:
@@ -65,6 +68,18 @@ class ModelFamily(ABC):
         if getattr(config, "use_sliding_window", False) and getattr(config, "sliding_window", None):
             return "sliding-window attention"
         return None
+
+    def side_by_side_refusal(self, config: PretrainedConfig) -> str | None:
+        """Return why the choices of a cloze question cannot run side by side after one prompt, or ``None``."""
+        return self.answer_path_refusal(config)
+
+    def trunk_refusal(self, config: PretrainedConfig) -> str | None:
+        """Return why the layers of this model cannot run from the middle on by its body's own code, or ``None``."""
+        return None
+
+    def refusals(self, config: PretrainedConfig) -> Refusals:
+        """Return which cheaper ways of answering the model does not allow."""
+        return Refusals(self.answer_path_refusal(config), self.side_by_side_refusal(config), self.trunk_refusal(config))
 
     def state_shape(
         self, config: PretrainedConfig, first_layer: int, lower_routers: tuple[int, ...], dtype: torch.dtype

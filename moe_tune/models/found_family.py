@@ -1,8 +1,10 @@
 """A family that is found by looking: any causal language model with fused experts and a gate beside them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
@@ -11,10 +13,39 @@ from moe_tune.models.family import ModelFamily
 from moe_tune.models.found_rule import found_rule
 from moe_tune.models.gate_replay import GateReplay, names_beside
 from moe_tune.models.shrunk import shrunk_config
+from moe_tune.models.state_shape import StateShape
 from moe_tune.routing import ScoringRule
 
 GATES = ("gate", "router", "moe_gate")
 """What families call the module that returns logits, weights and indices."""
+
+SEEN_WHOLE = frozenset({"full_attention", "sliding_attention"})
+"""Kinds of layers whose keys and values can be kept."""
+INDEXED = "attention to tokens that an index of its own chooses"
+LINEAR = "layers of linear attention, which keep no keys"
+OTHER_WAYS = {
+    "axk2": INDEXED,
+    "bailing_hybrid": LINEAR,
+    "beam": "attention scaled by position",
+    "deepseek_v32": INDEXED,
+    "deepseek_v4": INDEXED,
+    "dots3_note_text": INDEXED,
+    "glm_moe_dsa": INDEXED,
+    "granitemoehybrid": LINEAR,
+    "hy_v4": INDEXED,
+    "inkling2_text": "attention that also convolves",
+    "jamba": LINEAR,
+    "kimi_linear": LINEAR,
+    "lfm2_moe": "layers of convolution, which keep no keys",
+    "minimax": "a cache of its own",
+    "nemotron_h": LINEAR,
+    "qwen3_5_moe_text": LINEAR,
+    "qwen3_next": LINEAR,
+    "qwen4_exp_text": LINEAR,
+}
+"""Why prompts of some types cannot be kept as keys and values."""
+UNTOLD = frozenset({"phimoe"})
+"""Types whose window is in the mask alone."""
 
 
 class FoundFamily(ModelFamily):
@@ -25,6 +56,7 @@ class FoundFamily(ModelFamily):
     """
 
     gate_tensors = None
+    plain_tail = False
 
     def __init__(self, model_type: str) -> None:
         self.model_type = model_type
@@ -55,7 +87,30 @@ class FoundFamily(ModelFamily):
         return replay.project(gate, forward, hidden_TD)
 
     def answer_path_refusal(self, config: PretrainedConfig) -> str | None:
-        return f"{self.model_type} is not known to keep plain keys and values"
+        if self.model_type in OTHER_WAYS:
+            return OTHER_WAYS[self.model_type]
+        window = getattr(config, "sliding_window", None)
+        if self.model_type in UNTOLD and window and window < config.max_position_embeddings:
+            return "a window that its attention is not told of"
+        kinds = set(getattr(config, "layer_types", None) or ()) - SEEN_WHOLE
+        return f"layers of {', '.join(sorted(kinds)).replace('_', ' ')}" if kinds else None
+
+    def side_by_side_refusal(self, config: PretrainedConfig) -> str | None:
+        if getattr(config, "sliding_window", None):
+            return "attention within a window"
+        return self.answer_path_refusal(config)
+
+    def trunk_refusal(self, config: PretrainedConfig) -> str | None:
+        return f"a model of type {self.model_type}, whose body may treat what enters its first layer in its own way"
+
+    def state_shape(
+        self, config: PretrainedConfig, first_layer: int, lower_routers: tuple[int, ...], dtype: torch.dtype
+    ) -> StateShape:
+        shape = super().state_shape(config, first_layer, lower_routers, dtype)
+        latent = getattr(config, "kv_lora_rank", None)
+        if not latent:
+            return shape
+        return replace(shape, key_value_heads=1, head_dim=max(latent, config.qk_rope_head_dim))
 
 
 def _places(model: PreTrainedModel) -> dict[int, tuple[str, str]]:

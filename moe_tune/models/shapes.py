@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 from moe_tune.models.adapter import Adapter
 from moe_tune.models.base_model import BaseModel
 from moe_tune.models.families import family_of
+from moe_tune.models.refusals import Refusals
 from moe_tune.routing import ScoringRule
 
 KNOWN: dict[str, dict[str, Any]] = {
@@ -45,7 +46,7 @@ class ModelShape:
         head_dim: Width of a key or value, C.
         vocabulary: Tokens of the vocabulary, V.
         context: Most tokens of a prompt.
-        refusal: Why its family does not allow the answer path; ``None`` where it does.
+        refusals: Which ways of answering its family does not allow.
         published: Whether the shape is one of ``KNOWN``.
     """
 
@@ -59,7 +60,7 @@ class ModelShape:
     head_dim: int
     vocabulary: int
     context: int
-    refusal: str | None
+    refusals: Refusals
     published: bool
 
     @property
@@ -128,6 +129,6 @@ def shape_of(config: PretrainedConfig, published: bool = False) -> ModelShape:
         states.head_dim,
         config.vocab_size,
         config.max_position_embeddings,
-        family.answer_path_refusal(config),
+        family.refusals(config),
         published,
     )

@@ -99,7 +99,7 @@ def _sizes(vocab_size: int, width: int, layers: int, experts: int, top_k: int, i
         (1, "topk_group num_limited_groups first_k_dense_replace mamba_n_groups n_groups"),
         (1, "moe_num_shared_experts n_shared_experts num_shared_experts num_dense_layers"),
         (2, "o_groups"),
-        (8, "index_topk"),
+        (8, "index_topk sliding_window"),
         (2 * width // HEADS, "mamba_d_head mamba_head_dim"),
         (None, "pad_token_id bos_token_id eos_token_id"),
     ):

@@ -34,7 +34,7 @@ def report_of(
     trainable = len(layers) * sum(one.numel() for one in tuner.head.bound_to(gate).parameters() if one.requires_grad)
     if tuner.peft:
         trainable += adapter_parameters(tuner.base, tuner.peft)
-    reach = Reach.of(layers, tuner.scope, bool(tuner.peft), tuner.losses, shape.refusal)
+    reach = Reach.of(layers, tuner.scope, bool(tuner.peft), tuner.losses, shape.refusals)
     ways = {
         name: _way(name, split, costs, replace(reach, cloze=quiz.is_cloze(name)), tuner.answer_path)
         for name, split in splits.items()

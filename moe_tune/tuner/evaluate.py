@@ -44,8 +44,8 @@ def evaluate(
     Raises:
         DataError: The heads were calibrated on questions of the split.
     """
-    refusal = gated.family.answer_path_refusal(gated.model.config)
-    reach = Reach.of(gated.layers, gated.scope, gated.adapter is not None, {}, refusal)
+    refusals = gated.family.refusals(gated.model.config)
+    reach = Reach.of(gated.layers, gated.scope, gated.adapter is not None, {}, refusals)
     examiner = Examiner(Answering(Circumstances(gated, questions, reach, answer_path or AnswerPath(use="never"))))
     if not gated.calibrated and any(head.traits.needs_calibration for head in gated.heads.values()):
         calibrate(examiner)

@@ -63,8 +63,8 @@ class OpenModel:
     def reach(self, layers: Iterable[int] | None = None) -> Reach:
         """Return how far heads, adapter and losses reach into prompts; heads act on their layers, or on those told."""
         gated = self.gated
-        refusal = gated.family.answer_path_refusal(gated.model.config)
-        return Reach.of(layers or gated.layers, gated.scope, gated.adapter is not None, self.asked.losses, refusal)
+        refusals = gated.family.refusals(gated.model.config)
+        return Reach.of(layers or gated.layers, gated.scope, gated.adapter is not None, self.asked.losses, refusals)
 
     def examiner(
         self,

@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from found_models import IN_CI, TYPES, found_model
+from found_models import IN_CI, TYPES, found_model, refusal_of
+from test_answer_path import LETTERS, QUESTIONS, Side
 
+from moe_tune.answer_path.proof import prove_answer_path
 from moe_tune.base.errors import ModelError
 from moe_tune.gates.gated_model import GatedModel
 from moe_tune.heads.base import decide
@@ -150,3 +152,51 @@ def test_an_unknown_layout_says_what_was_looked_for_and_what_is_near():
 def test_what_does_not_go_is_refused_with_its_reason(model_type):
     with pytest.raises(ModelError, match=NOT_SERVED[model_type][:20]):
         family_of(model_type)
+
+
+ANSWERED = [one if one in IN_CI else pytest.param(one, marks=pytest.mark.slow) for one in TYPES if not refusal_of(one)]
+
+
+@pytest.mark.parametrize("shots", [0, 5])
+@pytest.mark.parametrize("model_type", ANSWERED)
+def test_kept_keys_answer_as_full_prompts_do(model_type, shots):
+    """Prompts share long beginnings, and are longer than the window of the families that have one."""
+    model, family = found_model(model_type)
+    asked = torch.arange(QUESTIONS)
+    with torch.no_grad():
+        for kept in (True, False):
+            side = Side(model, family, RetunedHead(), shots, kept)
+            answers = side.logits(asked)
+            side.routers.detach()
+            if kept:
+                came = answers
+    assert torch.allclose(came, answers, atol=1e-5 * float(answers.abs().max().clamp(min=1)))
+    assert torch.equal(came[:, LETTERS].argmax(-1), answers[:, LETTERS].argmax(-1))
+
+
+@pytest.mark.parametrize("model_type", [one for one in TYPES if refusal_of(one)])
+def test_a_model_that_keeps_no_plain_keys_says_why(model_type):
+    assert len(refusal_of(model_type)) > 10
+
+
+def test_an_attention_with_an_unknown_argument_is_refused_by_name():
+    model, family = found_model("mixtral")
+    side = Side(model, family, RetunedHead(), 0, kept=True)
+    for layer in model.model.layers:
+        layer.self_attn.register_forward_pre_hook(lambda _, args, given: (args, {**given, "tilt": 2}), with_kwargs=True)
+    with pytest.raises(ModelError, match="MixtralAttention also passes \\['tilt'\\]"):
+        side.logits(torch.arange(4))
+
+
+def test_the_answer_path_is_proved_before_it_is_used():
+    model, family = found_model("mixtral")
+    gated = GatedModel(model, family, RetunedHead(), "last-2", "answer")
+    shape = family.state_shape(model.config, 1, (0,), torch.float32)
+    prove_answer_path(gated, shape)
+    model.model.layers[2].self_attn.scaling *= 1.5
+    interface = model.model.layers[2].self_attn.register_forward_pre_hook(
+        lambda module, *_: setattr(module, "scaling", 1.1 * module.scaling)
+    )
+    with pytest.raises(ModelError, match="off by"):
+        prove_answer_path(gated, shape)
+    interface.remove()
