@@ -11,7 +11,7 @@ from moe_tune.cli.verbs import parsed
 def add_arguments(parser: Any) -> None:
     """Add the verb's options."""
     parser.add_argument("file", type=Path, help="such as configs/sweep/temperature.yaml")
-    parser.add_argument("--runs_root", type=Path, default=Path("runs"), help="folder of all runs")
+    parser.add_argument("--runs_root", type=Path, default=Path("runs"), help="folder of all runs, runs by default")
     parser.add_argument("--count", type=int, help="most points in all; if left, the file's run_cap or all of a grid")
     parser.add_argument("--workers", type=int, default=1, help="runs at a time; above 1 in processes of their own")
     parser.add_argument("--seed", type=int, default=0, help="seed of random proposals")
