@@ -4,7 +4,8 @@
 #                   runs/screenshot; report.png is the first
 # make bench-smoke   every bench at tiny sizes: shows that it runs, claims nothing
 # make docs   the pages, with the API page from docstrings, in site/
-# make conformance   which head, loss and metric keeps which law
+# make conformance   which head, loss and metric keeps which law, and every model type
+# make families   what `list families` prints, and its page, anew: after an update of transformers
 
 PYTHON ?= python3
 VENV := .venv
@@ -19,7 +20,7 @@ WORKERS := $(shell $(PYTHON) -c "import os; print(os.cpu_count() + 1)")
 SLOW_IN_CI := $(addprefix tests/integration/test_,notebook.py wheel.py)
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo install install-test install-bench install-docs install-all lint test conformance test-slow test-ci bench-smoke docs screenshot clean
+.PHONY: demo install install-test install-bench install-docs install-all lint test conformance families test-slow test-ci bench-smoke docs screenshot clean
 
 demo: install
 	$(MOE_TUNE) experiment experiments/demo --runs_root runs
@@ -66,6 +67,9 @@ test: lint
 conformance: install-test
 	PYTHONPATH=tests $(BIN)/python -m pytest -n auto -p matrix tests/conformance tests/unit/heads tests/unit/losses \
 		tests/unit/metrics tests/unit/gates/test_router_gradient.py
+
+families: install-test
+	$(BIN)/python tests/families_table.py
 
 test-slow: install-test
 	$(BIN)/python -m pytest -n auto --dist loadfile -m slow

@@ -10,7 +10,9 @@ from moe_tune.cli.verbs import parsed
 def add_arguments(parser: Any) -> None:
     """Add the verb's options."""
     parser.add_argument("folder", type=Path, help="folder with an experiment.yaml")
-    parser.add_argument("--full", action="store_true", help="add full_arms, tune (the sweeps: hours), and run on the other models")
+    parser.add_argument(
+        "--full", action="store_true", help="add full_arms, tune (the sweeps: hours), and run on the other models"
+    )
     parser.add_argument(
         "--controls", action="store_true", help="put the arm that is best on validation under the controls C1 to C9"
     )

@@ -15,7 +15,7 @@ from moe_tune.models.found_family import FoundFamily
 FUSED = "use_experts_implementation"
 """What stands over the experts of every model of transformers that has them in one module."""
 
-IMAGES = "it holds images beside text, and its text part under another name: {} alone is served"
+IMAGES = "it holds images beside text; its text part, {}, is served"
 NOT_SERVED = {
     "dots3_note": IMAGES.format("dots3_note_text"),
     "gemma4": IMAGES.format("gemma4_text"),

@@ -38,6 +38,7 @@ BY_HAND: dict[str, dict[str, Any]] = {
     },
     "lfm2_moe": FULL,
     "mimo_v2_flash": {**FULL, **SPARSE_LAST},
+    "phimoe": {"sliding_window": None},
     "qwen3_5_moe_text": LAST_FULL,
     "qwen3_next": LAST_FULL,
     "qwen4_exp_text": {

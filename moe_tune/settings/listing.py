@@ -58,6 +58,12 @@ def entries(kind: str) -> list[dict[str, str]]:
 
         names = known_protocols()
         return [{"name": name, "summary": load_protocol(name).description, "reference": ""} for name in names]
+    if kind == "families":
+        from moe_tune.models.family_row import families_table
+
+        return [
+            {"name": row["model_type"], "summary": _of_family(row), "reference": "", **row} for row in families_table()
+        ]
     texts = {name: inspect.getdoc(one) or "" for name, one in _classes(kind).items()}
     return [{"name": name, "summary": summary(text), "reference": reference(text)} for name, text in texts.items()]
 
@@ -71,6 +77,14 @@ def options(kind: str, name: str | None) -> list[str]:
     """
     known = _classes(kind)
     return [*inspect.signature(known[name]).parameters] if name in known else []
+
+
+def _of_family(row: dict[str, str]) -> str:
+    """Return what is known of a model type in one line."""
+    if "refused" in row:
+        return f"not served: {row['refused']}"
+    way = "answer path" if row["answer_path"] == "yes" else f"full prompts alone ({row['answer_path']})"
+    return f"{row['weights']}, by {row['decides']}; {way}"
 
 
 def _classes(kind: str) -> dict[str, type]:
