@@ -11,10 +11,10 @@ from moe_tune.routing import Decision, ScoringRule
 class FixedKHead(RouterHead):
     r"""Gives every token its k best experts: fewer than the checkpoint was made for is less work, more is more.
 
-    Formula: ``S = top-k(z)``, ``w = p_S`` by the family's rule; with ``renormalise`` ``w = p_S m_K / m_k``, where ``m_k``
-    is the sum of the rule's weights over ``S`` and ``m_K`` that over the checkpoint's own K best, so that the layer's
-    output keeps its scale. In families that renormalise both sums are 1 and it makes no difference. Where k is K the
-    start is exact, elsewhere it is not; slots beyond k are unused.
+    Formula: ``S = top-k(z)``, ``w = p_S`` by the family's rule; with ``renormalise`` ``w = p_S m_K / m_k``, ``m_k`` the
+    sum of the rule's weights over ``S`` and ``m_K`` that over the checkpoint's own K best, so that the layer's output
+    keeps its scale. In families that renormalise both sums are 1 and it makes no difference. Where k is K the start
+    is exact, elsewhere it is not; slots beyond k are unused.
 
     Args:
         k: Experts per token, 1 to E; or by layer (``{0: 8, 1: 4}``), where layers without an entry keep K.
