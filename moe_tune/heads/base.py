@@ -2,6 +2,7 @@
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from moe_tune.base.errors import ConfigError, require
-from moe_tune.routing import Decision, LayerTable, RouterOutput, ScoringRule
+from moe_tune.routing import Decision, LayerTable, RouterOutput, RoutingTrace, Rows, ScoringRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class HeadTraits:
         train_only: In evaluation it decides as the pretrained router does; what it adds acts in training alone.
         keeps_mass: The chosen experts' weights sum to what the pretrained router's would for the same choice.
         refreshes: It reads a fresh table, made with the heads in place, before every later epoch of training.
+        knows_tokens: It looks tokens up one by one (``meet``), so that prompts have to run in full.
         reason: Why it does not start exactly, if it does not.
     """
 
@@ -44,6 +46,7 @@ class HeadTraits:
     train_only: bool = False
     keeps_mass: bool = False
     refreshes: bool = False
+    knows_tokens: bool = False
     reason: str = ""
 
 
@@ -119,6 +122,14 @@ class RouterHead(nn.Module, ABC):
     def chooses(self) -> bool:
         """Whether it acts on some questions only."""
         return type(self).recognises is not RouterHead.recognises
+
+    def meet(self, trace: RoutingTrace, rows: Rows) -> None:
+        """See which tokens the next decision is about (heads that know tokens one by one).
+
+        Args:
+            trace: The forward pass, so far.
+            rows: Which of its tokens the head acts on.
+        """
 
     def score(self, hidden_TD: Tensor, logits_TE: Tensor) -> Tensor:
         """Return changed router logits.
@@ -265,3 +276,9 @@ def combined_traits(parts: list[HeadTraits]) -> HeadTraits:
     for every in ("foldable", "train_only", "keeps_mass"):
         anyone[every] = all(getattr(part, every) for part in parts)
     return HeadTraits(**{**anyone, "reason": "; ".join(part.reason for part in parts if part.reason)})
+
+
+def why_whole_prompts(heads: Iterable[RouterHead]) -> str | None:
+    """Return why prompts have to run in full for heads that look tokens up; ``None`` where none does."""
+    looking = [type(one).__name__ for one in heads if one.traits.knows_tokens]
+    return f"{looking[0]} looks up the tokens of whole prompts" if looking else None

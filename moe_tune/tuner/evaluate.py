@@ -9,6 +9,7 @@ from moe_tune.answer_path.way import Reach
 from moe_tune.data.module import QuizDataModule
 from moe_tune.data.source import QuestionSource
 from moe_tune.gates.gated_model import GatedModel
+from moe_tune.heads.base import why_whole_prompts
 from moe_tune.models.base_model import BaseModel
 from moe_tune.tuner.calibration import calibrate
 from moe_tune.tuner.examiner import Examiner
@@ -44,7 +45,7 @@ def evaluate(
     Raises:
         DataError: The heads were calibrated on questions of the split.
     """
-    refusal = gated.family.answer_path_refusal(gated.model.config)
+    refusal = why_whole_prompts(gated.heads.values()) or gated.family.answer_path_refusal(gated.model.config)
     reach = Reach.of(gated.layers, gated.scope, gated.adapter is not None, {}, refusal)
     examiner = Examiner(Answering(Circumstances(gated, questions, reach, answer_path or AnswerPath(use="never"))))
     if not gated.calibrated and any(head.traits.needs_calibration for head in gated.heads.values()):

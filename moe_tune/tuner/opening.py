@@ -17,7 +17,8 @@ from moe_tune.base.ranks import ALONE, Ranks
 from moe_tune.data.module import QuizDataModule
 from moe_tune.gates.gated_model import GatedModel
 from moe_tune.gates.session import RoutingDtype
-from moe_tune.heads.base import RouterHead
+from moe_tune.heads.base import RouterHead, why_whole_prompts
+from moe_tune.heads.routes import RoutesHead
 from moe_tune.losses.base import AuxLoss
 from moe_tune.models.base_model import BaseModel
 from moe_tune.models.experts_choice import measured_choice
@@ -63,7 +64,7 @@ class OpenModel:
     def reach(self, layers: Iterable[int] | None = None) -> Reach:
         """Return how far heads, adapter and losses reach into prompts; heads act on their layers, or on those told."""
         gated = self.gated
-        refusal = gated.family.answer_path_refusal(gated.model.config)
+        refusal = why_whole_prompts([self.asked.head]) or gated.family.answer_path_refusal(gated.model.config)
         return Reach.of(layers or gated.layers, gated.scope, gated.adapter is not None, self.asked.losses, refusal)
 
     def examiner(
@@ -119,6 +120,8 @@ def open_model(asked: ModelSettings, device: torch.device, ranks: Ranks = ALONE)
             gated.adapt(asked.peft)
         asked.base.confirm(gated.hashes_at_load)
         gated.refuse_foreign(gated.heads)
+        for part in (one for head in gated.heads.values() for one in head.modules() if isinstance(one, RoutesHead)):
+            part.refuse_other_layers(list(gated.gates))
     except MoeTuneError:
         gated.detach()  # the model may be one that other runs share
         raise

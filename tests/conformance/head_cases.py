@@ -15,8 +15,8 @@ from moe_tune.heads.retuned import RetunedHead
 from moe_tune.heads.stack import Stack
 from moe_tune.models.family import ModelFamily
 
-FROM_RUNS = ("MeanOfRuns",)
-"""Heads made of runs on disk, which are of one model's sizes: tests of their own hold them to the laws."""
+FROM_RUNS = ("MeanOfRuns", "RoutesHead")
+"""Heads made of runs or files on disk, which are of one model's sizes: tests of their own hold them to the laws."""
 HEADS = {
     name: kind
     for name, kind in concrete_subclasses(RouterHead).items()
