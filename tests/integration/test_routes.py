@@ -1,10 +1,14 @@
 """Routes out of a prediction and back into one: the file holds every token; pinning its own model changes no bit."""
 
+import json
+
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from tiny_runs import TINY, only_run
 
+from moe_tune.base.routes_file import read_routes
 from moe_tune.cli.main import main
 from moe_tune.data.nano_quiz import NanoQuiz
 from moe_tune.gates.gated_model import GatedModel
@@ -108,3 +112,22 @@ def test_what_does_not_go_together_is_refused_in_one_line(predicted, tmp_path, c
         assert said in err
         assert len([line for line in err.splitlines() if "expected" in line]) == 1
     assert not list(tmp_path.glob("*.parquet*")), "no half of a file"
+
+
+def test_analyze_reads_files_of_routes_without_a_model(predicted, tmp_path, capsys, monkeypatch):
+    _, file = predicted
+    monkeypatch.setattr(BaseModel, "load", None)
+    routes = read_routes(file)
+    question_N = np.repeat(routes.ids, np.diff(routes.first_Q))
+    place_N = np.concatenate([np.arange(length) for length in np.diff(routes.first_Q)])
+    columns = {"id": question_N, "token": place_N, "token_id": routes.token_N, "layer": np.array(routes.layers)}
+    np.savez(tmp_path / "ids.npz", **columns, expert=routes.experts_NLK)
+    capsys.readouterr()
+    assert main(["analyze", "--routes", str(file), str(tmp_path / "ids.npz"), "--format", "json"]) == 0
+    told = json.loads(capsys.readouterr().out)["agreement"]
+    assert (told["questions"], told["tokens"]) == (64, len(routes.token_N))
+    assert told["mean"] == {"other_set": 0.0, "overlap": 1.0, "moved": None}
+    assert main(["analyze", "--routes", str(file)]) == 0
+    assert "64 questions" in capsys.readouterr().out
+    assert main(["analyze", "--routes", *[str(file)] * 3]) == 2
+    assert main(["analyze", "--routes", str(tmp_path / "none.parquet")]) == 3
