@@ -58,7 +58,7 @@ class FixedKHead(RouterHead):
 
     def admit(self, logits_TE: Tensor, probs_TE: Tensor, experts_TK: Tensor) -> Tensor | None:
         slots = experts_TK.shape[1]
-        if slots <= self.count:
+        if slots == self.count == self.rule.top_k:
             return None
         first_K = torch.arange(slots, device=experts_TK.device) < self.count
         return first_K.expand(experts_TK.shape)
