@@ -107,7 +107,7 @@ def _print(outcomes: list[Outcomes]) -> None:
             numbers("diff", [None if one is None else one.diff for one in results], "+.2f", 100),
             Column("95 % interval", [Cell("" if one is None else interval(*one.ci95)) for one in results]),
             words("decision", ["baseline" if one is None else one.decision for one in results]),
-            numbers("experts", [one.experts for one in outcomes], ".2f"),
+            numbers("used", [one.experts for one in outcomes], ".1f"),
             numbers("entropy", [one.numbers["entropy_topk"] for one in outcomes], ".3f"),
             numbers("never %", [one.numbers["never_activated_share"] for one in outcomes], ".1f", 100),
         ]
@@ -117,7 +117,7 @@ def _print(outcomes: list[Outcomes]) -> None:
     if (first := results[1]) is not None:
         console.print(
             f"validation, n = {first.n:,}; {first.interval_method}; not corrected for the {len(outcomes) - 1} heads "
-            "tried: confirm a choice on the test split. At the answer position: experts at work per token, entropy of "
+            "tried: confirm a choice on the test split. At the answer position: experts used per token, entropy of "
             "the top-k weights in nats, share of experts never activated. *: answers as the pretrained router does.",
             style="dim",
         )

@@ -123,6 +123,16 @@ class RouterHead(nn.Module, ABC):
         """Whether it acts on some questions only."""
         return type(self).recognises is not RouterHead.recognises
 
+    def refuse_layers(self, layers: list[int]) -> None:
+        """Refuse a model whose routers are in other layers than the head was told of; asked of every part, once bound.
+
+        Args:
+            layers: All MoE layers of the model.
+
+        Raises:
+            ConfigError: They are.
+        """
+
     def meet(self, trace: RoutingTrace, rows: Rows) -> None:
         """See which tokens the next decision is about (heads that know tokens one by one).
 

@@ -24,7 +24,7 @@ class FixedKHead(RouterHead):
         - ``weights_TK``: (T, the larger of k and K).
 
     Raises:
-        ConfigError: ``k`` is below 1, or above the number of experts of a layer.
+        ConfigError: ``k`` is below 1, above the number of experts of a layer, or of a layer that is not there.
 
     Reference:
         MoE-PHDS, https://arxiv.org/abs/2509.23012 (read in abstract alone), asks for a checkpoint that serves several
@@ -52,6 +52,10 @@ class FixedKHead(RouterHead):
         expected = f"1 to {gate.rule.num_experts} experts per token in layer {gate.layer}"
         require(own <= gate.rule.num_experts, expected, own, "head.k", hint)
         self.count = own
+
+    def refuse_layers(self, layers: list[int]) -> None:
+        told = sorted(self.k) if isinstance(self.k, dict) else []
+        require(set(told) <= set(layers), f"layers of {layers}", told, "head.k", "leave the others out.")
 
     def slots_for(self, rule: ScoringRule) -> int:
         return self.count

@@ -77,12 +77,7 @@ class RoutesHead(RouterHead):
         self.place_T: Whole | None = None
         self.at = routes.layers.index(gate.layer)
 
-    def refuse_other_layers(self, layers: list[int]) -> None:
-        """Refuse a file that has layers which the model has not.
-
-        Raises:
-            ConfigError: It has.
-        """
+    def refuse_layers(self, layers: list[int]) -> None:
         there = self.pinned.routes.layers
         require(set(there) <= set(layers), f"layers of {layers}", there, f"head.file, {self.file}", SAME)
 

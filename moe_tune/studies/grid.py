@@ -20,7 +20,7 @@ from moe_tune.routing import RoutingTrace
 from moe_tune.stats.paired import PairedResult, compare_paired
 from moe_tune.tuner.calibration import calibrate
 from moe_tune.tuner.judged import Judged
-from moe_tune.tuner.opening import open_model
+from moe_tune.tuner.opening import open_model, refuse_strangers
 from moe_tune.tuner.router_tuner import RouterTuner
 from moe_tune.tuner.split_results import SplitResults
 
@@ -106,7 +106,7 @@ class Grid:
         self.points, gated = points, opened.gated
         for point in points:
             point.bound = {} if point.layers is None else gated.bind(point.head, point.layers)
-            gated.refuse_foreign(point.bound)
+            refuse_strangers(gated, point.bound)
             if point.state is not None:
                 _load(point, point.state, gated.fingerprint)
             for bound in point.bound.values():

@@ -18,7 +18,6 @@ from moe_tune.data.module import QuizDataModule
 from moe_tune.gates.gated_model import GatedModel
 from moe_tune.gates.session import RoutingDtype
 from moe_tune.heads.base import RouterHead, why_whole_prompts
-from moe_tune.heads.routes import RoutesHead
 from moe_tune.losses.base import AuxLoss
 from moe_tune.models.base_model import BaseModel
 from moe_tune.models.experts_choice import measured_choice
@@ -102,6 +101,17 @@ class OpenModel:
         self.gated.load_state(dict(checkpoint["state_dict"]), "checkpoint")
 
 
+def refuse_strangers(gated: GatedModel, heads: Mapping[int, RouterHead]) -> None:
+    """Refuse bound heads that were made for another base model, or for layers that this one has not.
+
+    Raises:
+        ConfigError: One was.
+    """
+    gated.refuse_foreign(heads)
+    for part in (one for head in heads.values() for one in head.modules() if isinstance(one, RouterHead)):
+        part.refuse_layers(list(gated.gates))
+
+
 def open_model(asked: ModelSettings, device: torch.device, ranks: Ranks = ALONE) -> OpenModel:
     """Load a base model and put heads on it."""
     model, family = asked.base.load()
@@ -119,9 +129,7 @@ def open_model(asked: ModelSettings, device: torch.device, ranks: Ranks = ALONE)
         if asked.peft:
             gated.adapt(asked.peft)
         asked.base.confirm(gated.hashes_at_load)
-        gated.refuse_foreign(gated.heads)
-        for part in (one for head in gated.heads.values() for one in head.modules() if isinstance(one, RoutesHead)):
-            part.refuse_other_layers(list(gated.gates))
+        refuse_strangers(gated, gated.heads)
     except MoeTuneError:
         gated.detach()  # the model may be one that other runs share
         raise

@@ -138,3 +138,9 @@ def test_each_layer_has_a_number_of_its_own():
 def test_more_experts_than_a_layer_has_are_refused():
     with pytest.raises(ConfigError, match=r"expected 1 to 16 experts .* got 17 \(head\.k\)"):
         bound_to(rule_of(), FixedKHead(17))
+
+
+def test_a_k_for_a_layer_that_is_not_there_is_refused():
+    FixedKHead({0: 2, 3: 2}).refuse_layers([0, 1, 3])
+    with pytest.raises(ConfigError, match=r"layers of \[0, 1\] but got \[0, 3\] \(head\.k\)"):
+        FixedKHead({0: 2, 3: 2}).refuse_layers([0, 1])
