@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,8 @@ def _routes(given: Any) -> int:
         return 0
     console = Console()
     for table in tables:
-        console.print(table.terminal())
+        console.print(table.title, style="bold", soft_wrap=True)  # a path is never folded
+        console.print(replace(table, title="").terminal())
     console.print(
         "activated: experts that serve at least one token; overlap: experts in both over those in the larger set; "
         "moved: half the sum of absolute differences of the weights.",
