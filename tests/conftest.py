@@ -22,10 +22,9 @@ import pytest
 import torch
 from hypothesis import settings
 
-from moe_tune.base.plugins import concrete_subclasses
 from moe_tune.data import splits
 from moe_tune.data.nano_quiz import NanoQuiz
-from moe_tune.models.family import ModelFamily, family_of
+from moe_tune.models.families import families_with_files, family_of
 from moe_tune.routing import RouterOutput, RoutingTrace, SoftmaxRule, stable_top_k
 
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
@@ -78,7 +77,7 @@ def _no_figures(request, monkeypatch):
         monkeypatch.setattr("moe_tune.callbacks.evidence_log.evidence_figures", lambda *_: {})
 
 
-@pytest.fixture(params=[kind.model_type for kind in concrete_subclasses(ModelFamily).values()])
+@pytest.fixture(params=[*families_with_files()])
 def family(request):
     return family_of(request.param)
 

@@ -14,6 +14,7 @@ from moe_tune.answer_path.forward import answer_logits, choice_logits
 from moe_tune.answer_path.packed_prompts import packed_logits
 from moe_tune.answer_path.prefixes import SharedPrefixes, shared_prefixes
 from moe_tune.answer_path.prompt_pass import PromptPass, StreamedStates
+from moe_tune.answer_path.proof import prove_answer_path
 from moe_tune.answer_path.states import PromptStates
 from moe_tune.answer_path.store import PromptStore, StorePlan, open_store
 from moe_tune.answer_path.trunk import TrunkPass, trunk_hidden, trunk_shape
@@ -106,6 +107,13 @@ class Answering:
             return gated(batch.input_ids_BS, batch.attention_mask_BS, batch.answer_position_B)
         return self.logits_of(self.states(batch, split), batch, split)
 
+    def _proved(self) -> None:
+        """Prove, once per model, that a family without a file may be asked on the answer path."""
+        gated = self.here.gated
+        if not gated.family.plain_tail and not gated.answers_proved:
+            prove_answer_path(gated, self._shape(self._first_layer))
+            gated.answers_proved = True
+
     def states(self, batch: Batch, split: str) -> PromptStates:
         """Return the states of a batch's prompts, where they do not go in full; the next call may write over them."""
         return self.source(split).batch(batch.question_B).to(batch.question_B.device)
@@ -119,8 +127,7 @@ class Answering:
             return answer_logits(gated, self._shapes[split], states)
         hidden_BSD = trunk_hidden(gated, self._first_layer, states, batch)
         rows_B = torch.arange(len(hidden_BSD), device=hidden_BSD.device)
-        logits: Tensor = gated.model.get_output_embeddings()(hidden_BSD[rows_B, batch.answer_position_B])
-        return logits
+        return gated.vocabulary_logits(hidden_BSD[rows_B, batch.answer_position_B])
 
     def keep(self, split: str) -> None:
         """Build or open the prompt cache of a split that has one."""
@@ -132,6 +139,8 @@ class Answering:
         if split not in self._sources:
             way = self.way(split)
             self._shapes[split] = self._shape(self._first_layer)
+            if way in (Way.CACHED, Way.STREAMED):
+                self._proved()
             if way is Way.STREAMED:
                 self._sources[split] = StreamedStates(self._prompt_pass(split))
             elif way is Way.CACHED and (kept := self._kept_by_all(split)) is not None:

@@ -1,5 +1,6 @@
 """The one-token forward: the upper layers of a model, run on answer tokens over kept keys and values."""
 
+import inspect
 from typing import Any
 
 import torch
@@ -21,7 +22,6 @@ def answer_logits(gated: GatedModel, shape: StateShape, states: PromptStates) ->
     It leaves the same trace behind as a forward call over the whole prompts would, restricted to the answer position.
     N is the number of heads that act side by side, or 1; the rows of a question are neighbours.
     """
-    model: Any = gated.model
     heads = gated.heads_per_answer
     gated.open_answers(len(states.answer_BXD), states.answer_BXD.device)
     with torch.no_grad():
@@ -29,8 +29,7 @@ def answer_logits(gated: GatedModel, shape: StateShape, states: PromptStates) ->
             gated.gates[layer](states.answer_BXD[:, place].repeat_interleave(heads, dim=0))
     hidden_BND = states.answer_BXD[:, :1].expand(-1, heads, -1)
     hidden_BND = _upper_layers(gated, shape, hidden_BND, states.position_B[:, None].expand(-1, heads), states)
-    logits: Tensor = model.get_output_embeddings()(hidden_BND.flatten(0, 1))
-    return logits
+    return gated.vocabulary_logits(hidden_BND.flatten(0, 1))
 
 
 def choice_logits(
@@ -40,7 +39,6 @@ def choice_logits(
 
     As ``answer_logits``, but each cloze question has several answer tokens; the heads of one are neighbours.
     """
-    model: Any = gated.model
     heads = gated.heads_per_answer
     answers = choices.answers(batch.attention_mask_BS, batch.answer_position_B)
     read_BWXD = states.answer_BXD.repeat_interleave(heads, dim=1)
@@ -54,8 +52,7 @@ def choice_logits(
             gated.gates[layer](read_BWXD[:, :, place])
     hidden_BND = _upper_layers(gated, shape, read_BWXD[:, :, 0], position_BN, states, seen_BNN)
     hidden_MND = hidden_BND.unflatten(1, (-1, heads))[choices.row_M, answers.place_M]
-    logits: Tensor = model.get_output_embeddings()(hidden_MND.flatten(0, 1))
-    return logits
+    return gated.vocabulary_logits(hidden_MND.flatten(0, 1))
 
 
 def _upper_layers(
@@ -68,13 +65,28 @@ def _upper_layers(
 ) -> Tensor:
     """Run answer tokens through the upper layers and the last norm; this closes the trace."""
     model: Any = gated.model
-    where = {"position_ids": position_BN, "position_embeddings": model.base_model.rotary_emb(hidden_BND, position_BN)}
-    read = {"prompt_states": states, "first_layer": shape.first_layer, "seen_BNN": seen_BNN}
+    rotary = rotary_embeddings(model, hidden_BND, position_BN)
+    read = {"prompt_states": states, "first_layer": shape.first_layer, "seen_BNN": seen_BNN, "position_BN": position_BN}
     try:
         with replaced(model.config, _attn_implementation=attention.NAME):
-            for layer in model.base_model.layers[shape.first_layer : shape.layers]:
-                hidden_BND = layer(hidden_BND, attention_mask=None, **where, **read)
+            for index, layer in enumerate(model.base_model.layers[: shape.layers]):
+                if index >= shape.first_layer:
+                    where = {"position_ids": position_BN, "position_embeddings": rotary[index]}
+                    hidden_BND = layer(hidden_BND, attention_mask=None, **where, **read)
     finally:
         gated.trace.is_open = False
     normed_BND: Tensor = model.base_model.norm(hidden_BND)
     return normed_BND
+
+
+def rotary_embeddings(model: Any, hidden_BND: Tensor, position_BN: Tensor) -> list[Any]:
+    """Return what each layer of a model turns queries and keys by; some models have another for each kind of layer."""
+    body = model.base_model
+    if "layer_type" not in inspect.signature(body.rotary_emb.forward).parameters:
+        return [body.rotary_emb(hidden_BND, position_BN)] * len(body.layers)
+    kinds = body.config.layer_types
+    known = {
+        kind: None if body.config.rope_parameters[kind] is None else body.rotary_emb(hidden_BND, position_BN, kind)
+        for kind in set(kinds)
+    }
+    return [known[kind] for kind in kinds]

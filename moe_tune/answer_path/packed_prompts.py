@@ -28,5 +28,4 @@ def packed_logits(gated: GatedModel, batch: Batch, choices: PackedChoices) -> Te
             position_ids=choices.position_BS,
             use_cache=False,
         ).last_hidden_state
-    logits_MV: Tensor = gated.model.get_output_embeddings()(hidden_BSD[choices.row_M, choices.place_M])
-    return logits_MV
+    return gated.vocabulary_logits(hidden_BSD[choices.row_M, choices.place_M])

@@ -98,15 +98,16 @@ class PromptPass:
             rows, self._prefix_layers(prefix) if prefix >= 0 else [], choices=choices, answer_B=length_B
         )
         length_B = length_B.to(self.gated.device)
-        questions, heads, _, channels = kept[0][0].shape
-        own = kept[0][0].new_empty(len(kept), 2, questions, heads, int(length_B.max()), channels)
+        questions, heads = kept[0][0].shape[:2]
+        own = kept[0][0].new_zeros(len(kept), 2, questions, heads, int(length_B.max()), self.shape.head_dim)
         for layer in range(len(own)):
-            keys, values = kept.pop(0)  # each layer is let go once it is copied
-            own[layer, 0], own[layer, 1] = keys[:, :, : own.shape[4]], values[:, :, : own.shape[4]]
+            for which, states in enumerate(kept.pop(0)):  # each layer is let go once it is copied
+                own[layer, which, ..., : states.shape[-1]] = states[:, :, : own.shape[4]]
         prefixes = {}
         if prefix >= 0:
             upper = self._prefix_layers(prefix)[self.shape.first_layer :]
-            prefixes = {prefix: torch.stack([torch.cat(pair) for pair in upper])}
+            wide = [[functional.pad(one, (0, self.shape.head_dim - one.shape[-1])) for one in pair] for pair in upper]
+            prefixes = {prefix: torch.stack([torch.cat(pair) for pair in wide])}
         return PromptStates(answer_BXD, own, length_B, torch.full_like(length_B, prefix), prefixes, length_B + start)
 
     def _prefix_layers(self, index: int) -> list[tuple[Tensor, Tensor]]:

@@ -1,13 +1,15 @@
 """The rule of the way: kept prompt states, states computed on the fly, a trunk cache, or the full prompts."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Protocol
 
 from moe_tune.answer_path.settings import AnswerPath
 from moe_tune.base.errors import ConfigError, require
+from moe_tune.heads.base import RouterHead
 from moe_tune.losses.base import AuxLoss
+from moe_tune.models.refusals import Refusals
 from moe_tune.routing import Scope
 
 
@@ -30,7 +32,7 @@ class Reach:
         adapter: Whether a LoRA changes every token.
         wide_loss: Name of a loss that reads the routing of all tokens; ``None`` if none does.
         lowest_look: Lowest layer that a loss names; ``None`` if none names one.
-        refusal: Why the model's family does not allow the answer path (``ModelFamily.answer_path_refusal``).
+        refusals: Which ways the model's family does not allow (``ModelFamily.refusals``).
         cloze: Whether the choices' texts are scored, several answer tokens per question.
     """
 
@@ -39,17 +41,17 @@ class Reach:
     adapter: bool = False
     wide_loss: str | None = None
     lowest_look: int | None = None
-    refusal: str | None = None
+    refusals: Refusals = field(default_factory=Refusals)
     cloze: bool = False
 
     @classmethod
     def of(
-        cls, layers: Iterable[int], scope: Scope, adapter: bool, losses: Mapping[str, AuxLoss], refusal: str | None
+        cls, layers: Iterable[int], scope: Scope, adapter: bool, losses: Mapping[str, AuxLoss], refusals: Refusals
     ) -> "Reach":
         """Return the reach of heads, adapter and losses."""
         wide = sorted(name for name, loss in losses.items() if loss.scope == "all" and loss.reads == "routing")
         looks = [layer for loss in losses.values() for layer in loss.layers or ()]
-        return cls(min(layers), scope, adapter, wide[0] if wide else None, min(looks, default=None), refusal)
+        return cls(min(layers), scope, adapter, wide[0] if wide else None, min(looks, default=None), refusals)
 
     @property
     def why_not(self) -> str | None:
@@ -58,7 +60,7 @@ class Reach:
             return "a LoRA changes every token"
         if self.scope != "answer":
             return f"scope {self.scope}"
-        return f"loss {self.wide_loss} looks at all tokens" if self.wide_loss else self.refusal
+        return f"loss {self.wide_loss} looks at all tokens" if self.wide_loss else self.refusals.answer_path
 
 
 class SplitSizes(Protocol):
@@ -102,10 +104,10 @@ def decide_way(split: str, reach: Reach, settings: AnswerPath, sizes: SplitSizes
             question's choices cannot run side by side.
     """
     refuse_demand(reach, settings)
-    if reach.cloze and reach.refusal:
+    if reach.cloze and reach.refusals.side_by_side:
         raise ConfigError(
-            f"expected attention to all earlier tokens but got {reach.refusal} (model.base, split {split}): "
-            "the choices of a cloze question could not run side by side. Hint: --data.protocol lm_eval."
+            f"expected attention to all earlier tokens but got {reach.refusals.side_by_side} (model.base, split "
+            f"{split}): the choices of a cloze question could not run side by side. Hint: --data.protocol lm_eval."
         )
     training, limit = split == "train", settings.limit_gb * 1e9
     if settings.use == "trunk":
@@ -141,6 +143,22 @@ def refuse_demand(reach: Reach, settings: AnswerPath) -> None:
 
 def _trunk_or_prompts(reach: Reach, sizes: SplitSizes, limit: float) -> WayDecision:
     below = reach.lowest_look is not None and reach.lowest_look < reach.first_layer
-    if reach.adapter or reach.cloze or not reach.first_layer or below or sizes.trunk_bytes > limit:
+    if (
+        reach.refusals.trunk
+        or reach.adapter
+        or reach.cloze
+        or not reach.first_layer
+        or below
+        or sizes.trunk_bytes > limit
+    ):
         return WayDecision(Way.FULL_PROMPTS)
     return WayDecision(Way.TRUNK)
+
+
+def with_heads(heads: Iterable[RouterHead], refusals: Refusals) -> Refusals:
+    """Return what a model and its heads do not allow together: heads that look tokens up need whole prompts."""
+    looking = [type(one).__name__ for one in heads if one.traits.knows_tokens]
+    if not looking:
+        return refusals
+    why = f"{looking[0]} looks up the tokens of whole prompts"
+    return replace(refusals, answer_path=why, trunk=why)

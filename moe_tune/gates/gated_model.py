@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.modeling_outputs import MoeModelOutputWithPast
 
 from moe_tune.base.errors import ConfigError, ModelError
 from moe_tune.base.replaced import replaced
@@ -20,6 +21,7 @@ from moe_tune.gates.tuned_gate import TunedGate, tuned_gate
 from moe_tune.heads.base import BaseGate, RouterHead
 from moe_tune.models.adapter import Adapter
 from moe_tune.models.family import ModelFamily
+from moe_tune.models.proof import prove_router
 from moe_tune.routing import RoutingTrace, Scope, ScoringRule
 from moe_tune.routing.layer_choice import choose_layers
 
@@ -66,10 +68,15 @@ class GatedModel:
         head.mixer()  # refuses a head it cannot serve before anything is changed
         if any(isinstance(module, TunedGate) for module in model.modules()):
             raise ModelError("expected stock gates but the model has tuned ones already. Hint: detach them first.")
+        replays = {index: family.replay(block, index) for index, block in blocks.items()}
+        rules = {index: family.rule(replay) for index, replay in replays.items()}
         for index, block in blocks.items():
-            family.prove(block, index)
+            prove_router(family, block, replays[index], rules[index])
+        _refuse_unserved(head, list(rules.values()))
         self.adapter: Adapter | None = None
         """A LoRA that is trained beside the heads; its tensors are kept with theirs."""
+        self.answers_proved = False
+        """Whether the answer path has been proved to give what full prompts give."""
         self.head_name = type(head).__name__
         self.calibrated = False
         """Whether the heads have their state, from a pass over training questions or from a checkpoint."""
@@ -80,10 +87,9 @@ class GatedModel:
         self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         model.requires_grad_(False)
         for index, block in blocks.items():
-            stock = block.get_submodule(family.gate_path)
             chosen = head if index in self.layers else None
             gate = self.gates[index] = tuned_gate(
-                stock, family, index, chosen, self._session, index == min(self.layers)
+                replays[index], family, rules[index], chosen, self._session, index == min(self.layers)
             )
             self._replace(block, family.gate_path, gate)
             if gate.head is not None and (mixer := gate.head.mixer()) is not None:
@@ -201,8 +207,21 @@ class GatedModel:
         place_B = torch.arange(len(hidden_BSD), device=hidden_BSD.device)
         if position_B is None:
             position_B = self.trace.answer_T.nonzero().squeeze(-1) % hidden_BSD.shape[1]
-        logits_BV: Tensor = self.model.get_output_embeddings()(hidden_BSD[place_B, position_B])
-        return logits_BV
+        return self.vocabulary_logits(hidden_BSD[place_B, position_B])
+
+    def vocabulary_logits(self, hidden_ND: Tensor) -> Tensor:
+        """Return the logits over the vocabulary (N, V) of what the body returns (N, D); some families scale them."""
+        if self.family.plain_tail:
+            logits_NV: Tensor = self.model.get_output_embeddings()(hidden_ND)
+            return logits_NV
+        body, trace = self.model.base_model, self._session.trace
+        body.forward = lambda *_, **__: _BodyOutput(last_hidden_state=hidden_ND[None])
+        try:
+            scaled_NV: Tensor = self.model(inputs_embeds=hidden_ND[None], use_cache=False).logits[0]
+        finally:
+            del body.forward
+            self._session.trace = trace
+        return scaled_NV
 
     # What there is
 
@@ -233,7 +252,9 @@ class GatedModel:
                 pretrained_ED=gate.pretrained[0],
                 head=gate.head,
                 experts=blocks[index].get_submodule(self.family.experts_path),
-                adapted=blocks[index].get_submodule(self.family.gate_path) is not gate,
+                adapted=blocks[index].get_submodule(self.family.gate_path) is not gate or gate.adapted(),
+                # A gate beside the layer's own norms reads what none of them has changed yet.
+                one_input="." in self.family.gate_path,
             )
             for index, gate in self.gates.items()
         }
@@ -374,10 +395,31 @@ class GatedModel:
             self._session.trace.is_open = False
 
 
+def _refuse_unserved(head: RouterHead, rules: list[ScoringRule]) -> None:
+    """Refuse a model whose layers differ in experts, and a head that its routers cannot serve."""
+    sizes = sorted({(rule.num_experts, rule.top_k) for rule in rules})
+    if len(sizes) > 1:
+        raise ModelError(f"expected as many experts, and experts per token, in every layer but got (E, K) = {sizes}.")
+    reads = head.beyond_logits()
+    if reads and not all(rule.described for rule in rules):
+        raise ConfigError(
+            f"expected a head that changes logits alone, as this router weighs in no known closed form, but got "
+            f"{', '.join(reads)} (model.head). Hint: RetunedHead, LowRankHead or MlpHead."
+        )
+
+
 def _extras(needs: Iterable[str]) -> frozenset[str]:
     if unknown := frozenset(needs) - EXTRAS:
         raise ConfigError(f"expected extras of {sorted(EXTRAS)} but got {sorted(unknown)} (needs).")
     return frozenset(needs)
+
+
+class _BodyOutput(MoeModelOutputWithPast):
+    """What a model's body returns, without what only some of them do."""
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
 
 
 TunedRouters = GatedModel

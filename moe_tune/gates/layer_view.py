@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from moe_tune.base.errors import require
 from moe_tune.gates.tuned_experts import TunedExperts, expert_outputs
 from moe_tune.heads.base import RouterHead
 
@@ -17,12 +18,14 @@ class LayerView:
         head: The layer's head, if it has one.
         experts: The layer's experts.
         adapted: Whether an adapter changes the router beside the head.
+        one_input: Whether the experts read what the router reads.
     """
 
     pretrained_ED: Tensor
     head: RouterHead | None
     experts: nn.Module
     adapted: bool = False
+    one_input: bool = True
 
     def router_weight(self) -> Tensor | None:
         """Return the weight the layer routes with, (E, D), with its gradient; ``None`` if it is no single weight."""
@@ -35,6 +38,12 @@ class LayerView:
 
         Shape:
             - returns (T, K, D).
+
+        Raises:
+            ConfigError: The experts of this family do not read what its router reads, which is all that is known.
         """
+        hint = "leave out losses of expert outputs, such as ExpertOrthogonality."
+        what = "experts that read what their router reads"
+        require(self.one_input, what, "a router with a norm of its own", "model.losses", hint)
         stock = self.experts.stock if isinstance(self.experts, TunedExperts) else self.experts
         return expert_outputs(stock, hidden_TD, experts_TK)

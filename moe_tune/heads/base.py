@@ -2,7 +2,6 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
@@ -227,6 +226,15 @@ class RouterHead(nn.Module, ABC):
         """
         return weight_ED if type(self).score is RouterHead.score else None
 
+    def beyond_logits(self) -> list[str]:
+        """Return the names of those of its parts that do more than change logits."""
+        stages = ("select", "admit", "weigh", "mix", "slots_for", "calibrate")
+        parts = [one for one in self.modules() if isinstance(one, RouterHead)]
+        alone = [one for one in parts if not any(isinstance(child, RouterHead) for child in one.children())]
+        kinds = {type(one) for one in alone}
+        more = [kind for kind in kinds if any(getattr(kind, one) is not getattr(RouterHead, one) for one in stages)]
+        return sorted(kind.__name__ for kind in more)
+
     def changes_selection(self) -> bool:
         """Whether the selection scores are not simply the logits."""
         return type(self).select is not RouterHead.select
@@ -286,9 +294,3 @@ def combined_traits(parts: list[HeadTraits]) -> HeadTraits:
     for every in ("foldable", "train_only", "keeps_mass"):
         anyone[every] = all(getattr(part, every) for part in parts)
     return HeadTraits(**{**anyone, "reason": "; ".join(part.reason for part in parts if part.reason)})
-
-
-def why_whole_prompts(heads: Iterable[RouterHead]) -> str | None:
-    """Return why prompts have to run in full for heads that look tokens up; ``None`` where none does."""
-    looking = [type(one).__name__ for one in heads if one.traits.knows_tokens]
-    return f"{looking[0]} looks up the tokens of whole prompts" if looking else None

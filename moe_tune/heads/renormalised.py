@@ -69,7 +69,7 @@ def mean_mass(logits_QE: Tensor, rule: ScoringRule) -> Tensor:
         >>> float(mean_mass(torch.zeros(3, 8), SoftmaxRule(2, 8, renormalise=False)))
         0.25
     """
-    weights_QK = rule.weights(rule.probabilities(logits_QE), rule.choose(logits_QE, rule.top_k))
+    weights_QK = rule.own_weights(logits_QE, rule.probabilities(logits_QE), rule.choose(logits_QE, rule.top_k))
     return weights_QK.sum(-1).mean()
 
 

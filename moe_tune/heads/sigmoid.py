@@ -101,7 +101,7 @@ def pretrained_choice(logits_QE: Tensor, rule: ScoringRule) -> tuple[Tensor, Ten
         - returns (Q, K) twice.
     """
     experts_QK = rule.choose(logits_QE, rule.top_k)
-    weights_QK = rule.weights(rule.probabilities(logits_QE, torch.float64), experts_QK)
+    weights_QK = rule.own_weights(logits_QE, rule.probabilities(logits_QE, torch.float64), experts_QK)
     return logits_QE.double().gather(-1, experts_QK), weights_QK
 
 

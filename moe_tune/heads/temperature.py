@@ -84,8 +84,7 @@ class TemperatureHead(RouterHead):
             self.theta.fill_(math.log(scheduled(self.schedule, self.tau, self.tau_end, progress)))
 
     def weigh(self, decision: Decision) -> Decision:
-        probs_TE = decision.rule.probabilities(decision.logits_TE.float() / self.theta.exp())
-        tempered = decision.with_probabilities(probs_TE)
+        tempered = decision.weighed_by(decision.logits_TE.float() / self.theta.exp())
         if self.mass == "raw":
             return tempered
         return tempered.scaled(decision.weights_TK.sum(-1, keepdim=True) / tempered.weights_TK.sum(-1, keepdim=True))

@@ -122,6 +122,7 @@ class AuxLoss(ABC):
         reads: What its value depends on: the ``routing`` of its layers and scope, the router ``weights`` of its layers,
             or the ``answer`` alone.
         scopes: Scopes at which it means anything; ``outputs`` refuses the others.
+        reads_probabilities: Whether it reads the probabilities of the trace.
         last_layer: Whether it looks at the last of its layers alone.
         token_mean: Whether it is a mean over tokens, so that the batches of an optimiser step count by their tokens.
     """
@@ -129,6 +130,7 @@ class AuxLoss(ABC):
     needs: ClassVar[frozenset[str]] = frozenset()
     reads: ClassVar[Literal["routing", "weights", "answer"]] = "routing"
     scopes: ClassVar[tuple[Scope, ...]] = ("answer", "all")
+    reads_probabilities: ClassVar[bool] = True
     last_layer: ClassVar[bool] = False
     token_mean: ClassVar[bool] = False
     search: OracleSearch | None = None

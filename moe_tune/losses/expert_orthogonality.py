@@ -33,6 +33,7 @@ class ExpertOrthogonalityLoss(AuxLoss):
         experts); the weighting for frozen ones is this project's.
     """
 
+    reads_probabilities = False
     needs = frozenset({"hidden"})
     token_mean = True
 

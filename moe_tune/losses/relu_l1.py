@@ -31,6 +31,8 @@ class ReluL1Loss(AuxLoss):
         Wang et al. 2024, "ReMoE", https://arxiv.org/abs/2412.14711
     """
 
+    reads_probabilities = False
+
     def __init__(self, weight: float = 1.0, **shared: Any) -> None:
         super().__init__(weight, **shared)
         self.state = {"lambda": torch.tensor(1e-8)}

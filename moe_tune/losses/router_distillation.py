@@ -29,6 +29,7 @@ class RouterDistillationLoss(AuxLoss):
         https://arxiv.org/abs/2603.02217 (routers trained alone, by distillation).
     """
 
+    reads_probabilities = False
     needs = frozenset({"teacher"})
     reads = "answer"
 

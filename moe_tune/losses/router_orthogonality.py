@@ -31,6 +31,7 @@ class RouterOrthogonalityLoss(AuxLoss):
         Omi et al. 2025, "SimBal", https://arxiv.org/abs/2506.14038; the anchor is this project's.
     """
 
+    reads_probabilities = False
     reads = "weights"
 
     def __init__(

@@ -20,6 +20,7 @@ class ZLoss(AuxLoss):
         Zoph et al. 2022, "ST-MoE", https://arxiv.org/abs/2202.08906
     """
 
+    reads_probabilities = False
     token_mean = True
 
     def compute(self, trace: RoutingTrace, context: LossContext) -> Tensor:

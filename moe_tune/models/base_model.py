@@ -15,7 +15,8 @@ from safetensors import SafetensorError, safe_open
 from moe_tune.base.errors import ConfigError, ModelError, require
 from moe_tune.base.hub_snapshot import SETTINGS, WEIGHTS, hub_snapshot
 from moe_tune.base.wheel import olmo_tokenizer_path
-from moe_tune.models.family import ModelFamily, family_of
+from moe_tune.models.families import family_of
+from moe_tune.models.family import ModelFamily
 from moe_tune.models.recomputed_layers import allow_recomputation
 from moe_tune.models.unmapped import unmapped_files
 
@@ -44,7 +45,7 @@ class BaseModel:
         dtype: Dtype of the weights.
         experts_implementation: ``eager``, ``grouped_mm``, ``batched_mm``, or this program's ``blocked`` (for half
             precision on a CPU); ``auto`` measures once per machine, device, dtype and shape and keeps the answer.
-        family: Family of a ``random`` model: ``olmoe`` or ``qwen3_moe``.
+        family: Family of a ``random`` model, a ``model_type`` such as ``olmoe`` (``list families``).
         seed: Seed of a ``random`` model's weights.
         gradient_checkpointing: Whether training on full prompts keeps each layer's input alone and computes the rest
             again for the gradient: less memory, one more forward pass. On the answer path it changes nothing.
@@ -122,9 +123,9 @@ class BaseModel:
                 torch.default_generator.manual_seed(self.seed)
                 model = transformers.AutoModelForCausalLM.from_config(config, **options)
                 # Stock initialisation leaves the router weight at zero: every token would choose the same experts.
-                for block in family.moe_layers(model).values():
-                    gate: Any = block.get_submodule(family.gate_path)
-                    torch.nn.init.normal_(gate.weight, std=0.1)
+                for layer, block in family.moe_layers(model).items():
+                    replay = family.replay(block, layer)
+                    torch.nn.init.normal_(replay.weight(replay.gate), std=0.1)
             return self._ready(model), family
         folder = self._local(self.source, weights=True)
         with _translated(self, "weights", folder), unmapped_files():

@@ -39,8 +39,8 @@ def measured_choice(model: PreTrainedModel, family: ModelFamily, tokens: int = 1
     """Return the fastest of the candidates for a model's expert layers, measuring only the first time."""
     block = next(iter(family.moe_layers(model).values()))
     experts = block.get_submodule(family.experts_path)
-    sizes = "x".join(str(size) for size in experts.get_parameter("gate_up_proj").shape)
-    weight = next(experts.parameters())
+    weight = next(one for one in experts.parameters() if one.dim() == 3)
+    sizes = "x".join(str(size) for size in weight.shape)
     device = torch.cuda.get_device_name(weight.device) if weight.device.type == "cuda" else str(weight.device)
     where = [platform.node(), str(torch.get_num_threads()), torch.__version__, device]
     candidates = CANDIDATES if blocked_experts.serves(experts) else CANDIDATES[:2]
@@ -67,22 +67,22 @@ def _remembered(file: Path) -> dict[str, str]:
 
 @torch.no_grad()
 def _seconds(model: PreTrainedModel, family: ModelFamily, name: str, tokens: int, repeats: int) -> float:
-    block = next(iter(family.moe_layers(model).values()))
-    mlp = block.get_submodule(family.experts_path.rpartition(".")[0])
-    weight = next(mlp.parameters())
-    with torch.device("cpu"):  # Lightning loads models under the GPU's default device, where a CPU generator is refused
-        generator = torch.Generator().manual_seed(0)
-        hidden = torch.randn(repeats + 1, tokens, model.config.hidden_size, generator=generator)
-    hidden = hidden.to(weight.device, weight.dtype)
+    layer, block = next(iter(family.moe_layers(model).items()))
+    experts, replay = block.get_submodule(family.experts_path), family.replay(block, layer)
+    calls = []
+    for _ in range(repeats + 1):
+        hidden_TD = replay.drawn_hidden(tokens)
+        _, weights_TK, experts_TK = replay.stock(hidden_TD)
+        calls.append((hidden_TD, experts_TK, weights_TK))
     with experts_run_by(model, name):
-        _timed(mlp, hidden[:1])  # the first call allocates
-        return min(_timed(mlp, one[None]) for one in hidden[1:])
+        _timed(experts, calls[0])  # the first call allocates
+        return min(_timed(experts, one) for one in calls[1:])
 
 
-def _timed(mlp: torch.nn.Module, hidden: torch.Tensor) -> float:
+def _timed(experts: torch.nn.Module, call: tuple[torch.Tensor, ...]) -> float:
     """Return the seconds of one call, the GPU's work included."""
     start = time.perf_counter()
-    mlp(hidden)
-    if hidden.device.type == "cuda":
-        torch.cuda.synchronize(hidden.device)
+    experts(*call)
+    if call[0].device.type == "cuda":
+        torch.cuda.synchronize(call[0].device)
     return time.perf_counter() - start

@@ -1,6 +1,7 @@
 """The contract of a model family: where its routers are and how they score."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -8,14 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PretrainedConfig, PreTrainedModel
 
-from moe_tune.base.errors import ModelError, did_you_mean
-from moe_tune.base.plugins import concrete_subclasses
-from moe_tune.heads.base import decide
+from moe_tune.base.errors import ModelError
+from moe_tune.models.gate_replay import GateReplay
+from moe_tune.models.refusals import Refusals
 from moe_tune.models.state_shape import StateShape
 from moe_tune.routing import ScoringRule, SoftmaxRule
-
-PROOF_TOKENS = 16
-"""Random hidden states on which a router has to decide as its family says."""
 
 
 class ModelFamily(ABC):
@@ -26,12 +24,15 @@ class ModelFamily(ABC):
         gate_path: The gate's path within a decoder layer.
         experts_path: The path of the module that holds the layer's experts, beside the gate.
         gate_tensors: Names of the gate's parameters and buffers; ``logits`` and ``rule`` take all of them into account.
+            ``None`` where its own code runs, which leaves nothing out.
+        plain_tail: Whether the logits over the vocabulary are the output embeddings' product and nothing else.
     """
 
     model_type: str
     gate_path: str = "mlp.gate"
     experts_path: str = "mlp.experts"
-    gate_tensors: frozenset[str] = frozenset({"weight"})
+    gate_tensors: frozenset[str] | None = frozenset({"weight"})
+    plain_tail: bool = True
 
     @abstractmethod
     def tiny_config(self) -> PretrainedConfig:
@@ -68,11 +69,23 @@ class ModelFamily(ABC):
             return "sliding-window attention"
         return None
 
+    def side_by_side_refusal(self, config: PretrainedConfig) -> str | None:
+        """Return why the choices of a cloze question cannot run side by side after one prompt, or ``None``."""
+        return self.answer_path_refusal(config)
+
+    def trunk_refusal(self, config: PretrainedConfig) -> str | None:
+        """Return why the layers of this model cannot run from the middle on by its body's own code, or ``None``."""
+        return None
+
+    def refusals(self, config: PretrainedConfig) -> Refusals:
+        """Return which cheaper ways of answering the model does not allow."""
+        return Refusals(self.answer_path_refusal(config), self.side_by_side_refusal(config), self.trunk_refusal(config))
+
     def state_shape(
         self, config: PretrainedConfig, first_layer: int, lower_routers: tuple[int, ...], dtype: torch.dtype
     ) -> StateShape:
         """Return the sizes of what the answer path keeps per prompt."""
-        heads = config.num_attention_heads
+        heads = config.num_attention_heads or 1  # where attention is of another kind, nothing can be kept
         return StateShape(
             first_layer=first_layer,
             layers=config.num_hidden_layers,
@@ -83,8 +96,19 @@ class ModelFamily(ABC):
             dtype=dtype,
         )
 
-    def rule(self, gate: nn.Module) -> ScoringRule:
+    def replay(self, block: nn.Module, layer: int) -> GateReplay:
+        """Return the stock gate of a layer, to be asked what it decides.
+
+        Args:
+            block: A decoder layer that holds a router.
+            layer: Its index, for messages.
+        """
+        owner = block.get_submodule(self.gate_path.rpartition(".")[0])
+        return GateReplay(block.get_submodule(self.gate_path), owner, block.get_submodule(self.experts_path), layer)
+
+    def rule(self, replay: GateReplay) -> ScoringRule:
         """Return the scoring rule of a stock gate."""
+        gate = replay.gate
         return SoftmaxRule(int(gate.top_k), int(gate.num_experts), bool(gate.norm_topk_prob))  # type: ignore[arg-type]
 
     def logits(self, gate: nn.Module, hidden_TD: Tensor) -> Tensor:
@@ -98,46 +122,18 @@ class ModelFamily(ABC):
         weight: Tensor = gate.weight  # type: ignore[assignment]  # no parameter where an adapter stands over it
         return functional.linear(hidden_TD, weight.to(hidden_TD.dtype))
 
-    @torch.no_grad()
-    def prove(self, block: nn.Module, layer: int) -> None:
-        """Refuse a layer whose router has more to it than the family says, or decides otherwise on random input.
+    def project(
+        self, replay: GateReplay, gate: nn.Module, forward: Callable[..., Any], hidden_TD: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the router's logits (T, E) and what its projection reads (T, D).
 
         Args:
-            block: A decoder layer that holds a router.
-            layer: Its index, for messages.
-
-        Raises:
-            ModelError: The router, or its block, has a tensor that the family does not claim, or it decides otherwise.
+            replay: The layer's stock gate.
+            gate: The stock gate or the one in its place.
+            forward: The stock class's forward, bound to ``gate``.
+            hidden_TD: The router's input.
         """
-        gate = block.get_submodule(self.gate_path)
-        owner = self.gate_path.rpartition(".")[0]
-        beside = [*block.get_submodule(owner).named_parameters(owner), *block.get_submodule(owner).named_buffers(owner)]
-        tensors = {name for name, _ in beside if not name.startswith(f"{self.experts_path}.")}
-        claimed = {f"{self.gate_path}.{name}" for name in self.gate_tensors}
-        if tensors != claimed:
-            raise ModelError(
-                f"expected a router with the tensors {sorted(claimed)} but got {sorted(tensors)} (layer {layer}, "
-                f"{type(gate).__name__}): {type(self).__name__} would leave out what it does not know. "
-                "Hint: a family file with these gate_tensors, and logits and a rule that use them."
-            )
-        weight = gate.get_parameter("weight")
-        if weight.is_meta:
-            return
-        draw = torch.Generator().manual_seed(layer)
-        # Lightning loads models under the GPU's default device, where a CPU generator is refused.
-        hidden_TD = torch.randn(PROOF_TOKENS, weight.shape[1], generator=draw, device="cpu").to(weight)
-        with torch.autocast(weight.device.type, enabled=False):
-            logits_TE, weights_TK, experts_TK = gate.forward(hidden_TD)  # not by a call, which others may be hooked to
-            came = decide(None, self.rule(gate), hidden_TD, self.logits(gate, hidden_TD), stock_ties=True)
-        if not (
-            torch.equal(came.logits_TE, logits_TE)
-            and torch.equal(came.experts_TK, experts_TK)
-            and torch.equal(came.weights_TK.to(weights_TK.dtype), weights_TK)
-        ):
-            raise ModelError(
-                f"expected a router that decides as {type(self).__name__} says but that of layer {layer} "
-                f"({type(gate).__name__}) does not. Hint: this release of transformers computes it in another way."
-            )
+        return self.logits(gate, hidden_TD), hidden_TD
 
 
 def small_sizes(vocabulary: int, width: int, layers: int, experts: int, top_k: int) -> dict[str, Any]:
@@ -153,18 +149,3 @@ def small_sizes(vocabulary: int, width: int, layers: int, experts: int, top_k: i
         "max_position_embeddings": 4096,
         **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id")),
     }
-
-
-def family_of(model_type: str) -> ModelFamily:
-    """Return the family of a configuration's ``model_type``.
-
-    Raises:
-        ModelError: No family file covers it.
-    """
-    families = {family.model_type: family for family in concrete_subclasses(ModelFamily).values()}
-    if model_type not in families:
-        raise ModelError(
-            f"expected a model family with a family file but got {model_type!r} (model.base.path). "
-            f"Hint: {did_you_mean(model_type, families)}"
-        )
-    return families[model_type]()

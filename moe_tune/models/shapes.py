@@ -8,7 +8,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from moe_tune.models.adapter import Adapter
 from moe_tune.models.base_model import BaseModel
-from moe_tune.models.family import family_of
+from moe_tune.models.families import family_of
+from moe_tune.models.refusals import Refusals
 from moe_tune.routing import ScoringRule
 
 KNOWN: dict[str, dict[str, Any]] = {
@@ -45,7 +46,7 @@ class ModelShape:
         head_dim: Width of a key or value, C.
         vocabulary: Tokens of the vocabulary, V.
         context: Most tokens of a prompt.
-        refusal: Why its family does not allow the answer path; ``None`` where it does.
+        refusals: Which ways of answering its family does not allow.
         published: Whether the shape is one of ``KNOWN``.
     """
 
@@ -59,7 +60,7 @@ class ModelShape:
     head_dim: int
     vocabulary: int
     context: int
-    refusal: str | None
+    refusals: Refusals
     published: bool
 
     @property
@@ -107,7 +108,7 @@ def shape_of(config: PretrainedConfig, published: bool = False) -> ModelShape:
         model = AutoModelForCausalLM.from_config(config)
     blocks = family.moe_layers(model)
     first = next(iter(blocks.values()))
-    rule = family.rule(first.get_submodule(family.gate_path))
+    rule = family.rule(family.replay(first, next(iter(blocks))))
     dense, expert = [], []
     for layer, block in enumerate(model.base_model.layers):
         every = sum(one.numel() for one in block.parameters())
@@ -123,11 +124,11 @@ def shape_of(config: PretrainedConfig, published: bool = False) -> ModelShape:
         tuple(expert),
         rule,
         config.hidden_size,
-        int(first.get_submodule(family.experts_path).get_parameter("down_proj").shape[-1]),
+        first.get_submodule(family.experts_path).get_parameter("down_proj")[0].numel() // config.hidden_size,
         states.key_value_heads,
         states.head_dim,
         config.vocab_size,
         config.max_position_embeddings,
-        family.answer_path_refusal(config),
+        family.refusals(config),
         published,
     )

@@ -15,7 +15,7 @@ class StateShape:
         lower_routers: Decoder layers below ``first_layer`` that hold a router; what it reads is kept.
         width: Width of the hidden state, D.
         key_value_heads: Heads of keys and values, H.
-        head_dim: Width of a key or value, C.
+        head_dim: Width of a key or value, C, the wider of the two.
         dtype: Dtype of everything kept, the model's own.
     """
 

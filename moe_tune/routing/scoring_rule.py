@@ -64,6 +64,40 @@ class ScoringRule(ABC):
             used_TK: False where a slot is only filled up; ``None`` when every slot is in use.
         """
 
+    def own_weights(
+        self, logits_TE: Tensor, probs_TE: Tensor, experts_TK: Tensor, used_TK: Tensor | None = None
+    ) -> Tensor:
+        """Return the weights that the pretrained router gives to chosen experts.
+
+        Args:
+            logits_TE: Router logits.
+            probs_TE: Their probabilities.
+            experts_TK: Chosen experts.
+            used_TK: False where a slot is only filled up; ``None`` when every slot is in use.
+        """
+        return self.weights(probs_TE, experts_TK, used_TK)
+
+    def total(self, logits_TE: Tensor) -> Tensor | None:
+        """Return what ``weights`` of probabilities are to be multiplied by, (T, 1); ``None`` is 1.
+
+        It is the sum of all scores in families that weigh by scores whose sum is not one, as sigmoids.
+        """
+        return None
+
+    def sums(self, logits_TE: Tensor, experts_TK: Tensor) -> Tensor:
+        """Return the sum of the scores of chosen experts, (T, 1), float64: what renormalised weights are divided by."""
+        return self.probabilities(logits_TE, torch.float64).gather(-1, experts_TK).sum(-1, keepdim=True)
+
+    @property
+    def by_row(self) -> bool:
+        """Whether a token gets the same bits whatever other tokens are decided about with it."""
+        return True
+
+    @property
+    def described(self) -> bool:
+        """Whether there is a closed form of the weights, which what changes probabilities or the set has to have."""
+        return True
+
     @abstractmethod
     def renormalised(self) -> "ScoringRule":
         """Return the rule whose weights are shares of the chosen experts' probabilities: they sum to one."""

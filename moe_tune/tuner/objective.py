@@ -98,6 +98,19 @@ class Objective:
                 "a cloze question has no answer position. Hint: letters is the cross-entropy over its choices there."
             )
 
+    def require_probabilities(self, gated: GatedModel) -> None:
+        """Refuse losses of router probabilities where no closed form says what they are.
+
+        Raises:
+            ConfigError: There is such a loss.
+        """
+        if all(gate.rule.described for gate in gated.gates.values()):
+            return
+        reading = sorted(name for name, loss in self.losses.items() if loss.reads_probabilities)
+        hint = "losses of logits, weights or the answer, such as ZLoss, can be used."
+        what = "no loss of probabilities, as this router weighs in no known closed form,"
+        require(not reading, what, reading, "model.losses", hint)
+
     def counts_tokens(self, scope: Scope) -> bool:
         """Return whether a loss is a mean over all tokens, given where the heads act."""
         return any(loss.counts_tokens(scope) for loss in self.losses.values())

@@ -60,8 +60,8 @@ class Offsets:
 
 def examiner_of(gated: GatedModel, questions: QuizDataModule, answer_path: AnswerPath | None) -> Examiner:
     """Return who asks a model's questions at the answer position; ``None`` keeps nothing of the prompts."""
-    refusal = gated.family.answer_path_refusal(gated.model.config)
-    reach = Reach.of(gated.layers, "answer", gated.adapter is not None, {}, refusal)
+    refusals = gated.family.refusals(gated.model.config)
+    reach = Reach.of(gated.layers, "answer", gated.adapter is not None, {}, refusals)
     way = answer_path or AnswerPath(limit_gb=0, above_limit="stream")
     return Examiner(Answering(Circumstances(gated, questions, reach, way)))
 
@@ -83,5 +83,5 @@ def on_answer_path(examiner: Examiner, split: str, layers: Iterable[int]) -> Exa
         )
     kept = 0.0 if here.settings.use == "never" else here.settings.limit_gb
     settings = replace(here.settings, use="always", limit_gb=kept, above_limit="stream")
-    there = replace(here, reach=Reach(min(layers), refusal=here.reach.refusal), settings=settings)
+    there = replace(here, reach=Reach(min(layers), refusals=here.reach.refusals), settings=settings)
     return Examiner(Answering(there), examiner.task_loss, examiner.numerics)

@@ -11,13 +11,13 @@ from moe_tune.answer_path.answering import Answering
 from moe_tune.answer_path.build import PASS_TOKENS
 from moe_tune.answer_path.circumstances import Circumstances
 from moe_tune.answer_path.settings import AnswerPath
-from moe_tune.answer_path.way import Reach
+from moe_tune.answer_path.way import Reach, with_heads
 from moe_tune.base.errors import ModelError, MoeTuneError
 from moe_tune.base.ranks import ALONE, Ranks
 from moe_tune.data.module import QuizDataModule
 from moe_tune.gates.gated_model import GatedModel
 from moe_tune.gates.session import RoutingDtype
-from moe_tune.heads.base import RouterHead, why_whole_prompts
+from moe_tune.heads.base import RouterHead
 from moe_tune.losses.base import AuxLoss
 from moe_tune.models.base_model import BaseModel
 from moe_tune.models.experts_choice import measured_choice
@@ -63,8 +63,8 @@ class OpenModel:
     def reach(self, layers: Iterable[int] | None = None) -> Reach:
         """Return how far heads, adapter and losses reach into prompts; heads act on their layers, or on those told."""
         gated = self.gated
-        refusal = why_whole_prompts([self.asked.head]) or gated.family.answer_path_refusal(gated.model.config)
-        return Reach.of(layers or gated.layers, gated.scope, gated.adapter is not None, self.asked.losses, refusal)
+        refusals = with_heads([self.asked.head], gated.family.refusals(gated.model.config))
+        return Reach.of(layers or gated.layers, gated.scope, gated.adapter is not None, self.asked.losses, refusals)
 
     def examiner(
         self,

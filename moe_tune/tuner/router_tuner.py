@@ -169,6 +169,7 @@ class RouterTuner(LightningModule):
         device = self.device if self._trainer is None else self.trainer.strategy.root_device
         self.opened = open_model(self.asked, device, self.ranks)
         self.language_model = self.opened.gated.model
+        self.objective.require_probabilities(self.opened.gated)
         refuse_demand(self.opened.reach(), self.answer_path)
         self.train(self.training)
 

@@ -84,9 +84,8 @@ def _losses(gated: GatedModel, batch: TextBatch) -> Tensor:
     ).last_hidden_state
     row_M, place_M = batch.answer_BS.nonzero(as_tuple=True)
     loss_BS = torch.zeros(batch.next_BS.shape, dtype=torch.float64, device=hidden_BSD.device)
-    head: Any = gated.model.get_output_embeddings()
     for row_N, place_N in zip(row_M.split(AT_ONCE), place_M.split(AT_ONCE), strict=True):
-        logits_NV = head(hidden_BSD[row_N, place_N]).float()
+        logits_NV = gated.vocabulary_logits(hidden_BSD[row_N, place_N]).float()
         token_N = batch.next_BS[row_N, place_N]
         loss_BS[row_N, place_N] = functional.cross_entropy(logits_NV, token_N, reduction="none").double()
     return loss_BS.sum(-1)

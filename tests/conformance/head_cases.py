@@ -13,7 +13,7 @@ from moe_tune.base.schedule import ScheduleKind
 from moe_tune.heads.base import RouterHead
 from moe_tune.heads.retuned import RetunedHead
 from moe_tune.heads.stack import Stack
-from moe_tune.models.family import ModelFamily
+from moe_tune.models.families import families_with_files
 
 FROM_RUNS = ("MeanOfRuns", "RoutesHead")
 """Heads made of runs or files on disk, which are of one model's sizes: tests of their own hold them to the laws."""
@@ -67,7 +67,7 @@ def modes(kind):
 CASES = [(kind, mode) for kind in HEADS.values() for mode in modes(kind)]
 IDS = ["-".join([kind.__name__, *(f"{key}={value}" for key, value in mode.items())]) for kind, mode in CASES]
 each_head = pytest.mark.parametrize(("kind", "mode"), CASES, ids=IDS)
-FAMILIES = [kind.model_type for kind in concrete_subclasses(ModelFamily).values()]
+FAMILIES = [*families_with_files()]
 EVERYWHERE = ("IdentityHead", "RetunedHead", "Stack")
 """Heads of which every law is asked in every family."""
 

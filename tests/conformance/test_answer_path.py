@@ -53,7 +53,8 @@ class Side:
         self.routers = GatedModel(model, family, head, layers, "answer", "float32", EXTRAS)
         self.prompts, self.kept = prompts(shots), kept
         first = min(self.routers.layers)
-        self.shape = family.state_shape(model.config, first, tuple(range(first)), torch.float32)
+        lower = tuple(one for one in self.routers.gates if one < first)
+        self.shape = family.state_shape(model.config, first, lower, torch.float32)
         self.states = StreamedStates(
             PromptPass(self.routers, self.shape, self.prompts, shared_prefixes(self.prompts), pad_id=0)
         )

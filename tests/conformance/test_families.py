@@ -6,14 +6,13 @@ import pytest
 import torch
 
 from moe_tune.base.errors import ModelError
-from moe_tune.base.plugins import concrete_subclasses
 from moe_tune.gates.gated_model import GatedModel
 from moe_tune.heads.base import decide
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.heads.retuned import RetunedHead
-from moe_tune.models.family import ModelFamily, family_of
+from moe_tune.models.families import families_with_files, family_of
 
-FAMILIES = concrete_subclasses(ModelFamily)
+FAMILIES = {kind.__name__: kind for kind in families_with_files().values()}
 
 
 def test_a_family_is_found_by_its_model_type(family):
@@ -38,9 +37,9 @@ def test_the_tiny_model_is_tiny_and_the_small_one_small(family, build_model):
 def test_routers_are_found_in_layer_order(family, tiny_model):
     layers = family.moe_layers(tiny_model)
     assert list(layers) == [0, 1, 2]
-    for layer in layers.values():
+    for index, layer in layers.items():
         assert layer.get_submodule(family.experts_path).get_parameter("gate_up_proj").dim() == 3
-        rule = family.rule(layer.get_submodule(family.gate_path))
+        rule = family.rule(family.replay(layer, index))
         config = tiny_model.config
         assert (rule.top_k, rule.num_experts) == (config.num_experts_per_tok, config.num_experts)
         assert rule.renormalise == config.norm_topk_prob
@@ -57,11 +56,12 @@ def test_a_model_without_routers_is_refused(family, build_model):
 @pytest.mark.parametrize("renormalise", [False, True])
 def test_the_rule_decides_as_the_stock_gate(family, build_model, renormalise):
     model = build_model(family, norm_topk_prob=renormalise)
-    gate = family.moe_layers(model)[1].get_submodule(family.gate_path)
+    replay = family.replay(family.moe_layers(model)[1], 1)
+    gate = replay.gate
     hidden_TD = torch.randn(40, 16)
     with torch.no_grad():
         logits_TE, weights_TK, experts_TK = gate(hidden_TD)
-        came = decide(IdentityHead(), family.rule(gate), hidden_TD, logits_TE, stock_ties=True)
+        came = decide(IdentityHead(), family.rule(replay), hidden_TD, logits_TE, stock_ties=True)
     assert torch.equal(came.experts_TK, experts_TK)
     assert torch.equal(came.weights_TK, weights_TK)
     assert not torch.allclose(logits_TE.sum(-1), torch.ones(40)), "raw logits, not probabilities"

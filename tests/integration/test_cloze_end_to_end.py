@@ -21,6 +21,7 @@ from moe_tune.data.question import number_questions
 from moe_tune.heads.accuracy_bias import AccuracyBiasHead
 from moe_tune.heads.retuned import RetunedHead
 from moe_tune.models.base_model import BaseModel
+from moe_tune.models.refusals import Refusals
 from moe_tune.tuner.router_tuner import RouterTuner
 
 
@@ -153,6 +154,6 @@ def test_a_trunk_is_no_way_for_cloze_questions(tmp_path):
 
 @pytest.mark.parametrize("use", ["auto", "never"])
 def test_choices_side_by_side_need_attention_to_all_earlier_tokens(use):
-    reach = Reach(0, refusal="sliding-window attention", cloze=True)
+    reach = Reach(0, refusals=Refusals(side_by_side="sliding-window attention"), cloze=True)
     with pytest.raises(ConfigError, match="all earlier tokens but got sliding-window attention"):
         decide_way("train", reach, AnswerPath(use=use), None)

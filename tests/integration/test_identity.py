@@ -8,7 +8,7 @@ from moe_tune.data.nano_quiz import NanoQuiz
 from moe_tune.gates.gated_model import GatedModel
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.models.base_model import BaseModel
-from moe_tune.models.family import family_of
+from moe_tune.models.families import family_of
 
 
 def quiz(base, limit):

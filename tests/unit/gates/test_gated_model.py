@@ -14,7 +14,7 @@ from moe_tune.heads.jitter import JitterHead
 from moe_tune.heads.retuned import RetunedHead
 from moe_tune.heads.stack import Stack
 from moe_tune.heads.temperature import TemperatureHead
-from moe_tune.models.family import family_of
+from moe_tune.models.families import family_of
 
 
 @pytest.mark.parametrize(("layers", "trainable"), [("last-5", 655_360), ("all", 2_097_152)])

@@ -143,7 +143,7 @@ def test_a_model_gets_the_gradient_of_the_dense_mixture(family, build_model, bat
     model(**batch).logits[mask_BS].logsumexp(-1).sum().backward()
     hook.remove()
     (parameter,) = routers.trainable().values()
-    rule = family.rule(model.model.layers[2].get_submodule(family.gate_path))
+    rule = routers.gates[2].rule
     hidden_TD, upstream_TD = caught["hidden"][mask_BS].detach(), caught["output"].grad[mask_BS]
     with torch.no_grad():
         outputs_TED = torch.stack(

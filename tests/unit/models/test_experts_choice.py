@@ -69,7 +69,7 @@ def test_the_default_device_does_not_matter(family, tiny_model, monkeypatch):
 
 def test_a_failed_measurement_leaves_the_model_as_it_was(family, tiny_model, monkeypatch):
     monkeypatch.undo()
-    family.moe_layers(tiny_model)[0].mlp.register_forward_pre_hook(lambda *_: 1 / 0)
+    family.moe_layers(tiny_model)[0].mlp.experts.register_forward_pre_hook(lambda *_: 1 / 0)
     before = tiny_model.config._experts_implementation
     with pytest.raises(ZeroDivisionError):
         experts_choice._seconds(tiny_model, family, "grouped_mm", tokens=16, repeats=1)

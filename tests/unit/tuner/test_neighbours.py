@@ -11,6 +11,7 @@ from moe_tune.data.nano_quiz import NanoQuiz
 from moe_tune.gates.gated_model import GatedModel
 from moe_tune.heads.retuned import RetunedHead
 from moe_tune.models.base_model import BaseModel
+from moe_tune.models.refusals import Refusals
 from moe_tune.tuner.evaluate import quiz
 from moe_tune.tuner.examiner import Examiner
 from moe_tune.tuner.neighbours import EmbeddedQuestions, neighbour_routes
@@ -63,7 +64,9 @@ def examiner(head=None, size=16):
     gated = GatedModel(model, family, head or RetunedHead(), "last-2")
     questions = quiz(NanoQuiz(24, 24), base, protocol="nano_quiz", eval_batch_size=size)
     way = AnswerPath(use="never")
-    return Examiner(Answering(Circumstances(gated, questions, Reach.of(gated.layers, "answer", False, {}, None), way)))
+    return Examiner(
+        Answering(Circumstances(gated, questions, Reach.of(gated.layers, "answer", False, {}, Refusals()), way))
+    )
 
 
 def test_embeddings_are_of_the_pretrained_model_and_do_not_depend_on_the_batch():
