@@ -1,12 +1,13 @@
 """The rule of the way: kept prompt states, states computed on the fly, a trunk cache, or the full prompts."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Protocol
 
 from moe_tune.answer_path.settings import AnswerPath
 from moe_tune.base.errors import ConfigError, require
+from moe_tune.heads.base import RouterHead
 from moe_tune.losses.base import AuxLoss
 from moe_tune.models.refusals import Refusals
 from moe_tune.routing import Scope
@@ -152,3 +153,12 @@ def _trunk_or_prompts(reach: Reach, sizes: SplitSizes, limit: float) -> WayDecis
     ):
         return WayDecision(Way.FULL_PROMPTS)
     return WayDecision(Way.TRUNK)
+
+
+def with_heads(heads: Iterable[RouterHead], refusals: Refusals) -> Refusals:
+    """Return what a model and its heads do not allow together: heads that look tokens up need whole prompts."""
+    looking = [type(one).__name__ for one in heads if one.traits.knows_tokens]
+    if not looking:
+        return refusals
+    why = f"{looking[0]} looks up the tokens of whole prompts"
+    return replace(refusals, answer_path=why, trunk=why)

@@ -1,19 +1,23 @@
 """The verb ``analyze``: the routing evidence of a model or a run."""
 
+import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from moe_tune.analysis.analyse import Asked, analyse
+from moe_tune.analysis.route_tables import told_routes
 from moe_tune.analysis.terminal import print_terminal
 from moe_tune.base.checkpoint_folder import CONFIG
-from moe_tune.base.errors import ConfigError
+from moe_tune.base.errors import ConfigError, require
 from moe_tune.base.memory import peak_memory
 from moe_tune.base.published import require_writable
+from moe_tune.base.routes_file import read_routes
 from moe_tune.cli.named_run import named_checkpoint
-from moe_tune.cli.verbs import parsed_with_fit
+from moe_tune.cli.verbs import add_format, parsed, parsed_with_fit
 from moe_tune.routing import PARTS
 from moe_tune.runs.directory import identity
 from moe_tune.settings.config_files import config_label
@@ -36,10 +40,23 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--sensitivity", type=int, default=SENSITIVITY, metavar="N", help="questions; 0 leaves it out")
     parser.add_argument("--draws", type=int, default=1000, help="permutations of the null, at least 40 per layer")
     parser.add_argument("--out", type=str, help="folder of the results")
+    _add_routes(parser)
+
+
+def _add_routes(parser: Any) -> None:
+    told = "a file of routes, or two that are compared, in place of a model: parquet (predict --routes) or npz"
+    parser.add_argument("--routes", nargs="+", type=str, metavar="FILE", help=told)
+
+
+def _of_routes(parser: Any) -> None:
+    _add_routes(parser)
+    add_format(parser)
 
 
 def main(argv: list[str], plugins: dict[str, str]) -> int:
     """Analyse a model or a run, write the results and print one screen; a first word is the run or a checkpoint."""
+    if any(word.partition("=")[0] == "--routes" for word in argv):
+        return _routes(parsed("analyze", _of_routes, argv))
     began = time.monotonic()
     run = named_checkpoint("analyze", argv) if argv and not argv[0].startswith("-") else None
     words = argv if run is None else ["--config", str(run / CONFIG), *argv[1:]]
@@ -72,6 +89,26 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
     console = Console()
     print_terminal(console, analysis, out)
     console.print(f"{time.monotonic() - began:.0f} s, at most {peak_memory() / 2**30:.2f} GiB of memory", style="dim")
+    return 0
+
+
+def _routes(given: Any) -> int:
+    """Say what files of routes hold, and how far two of them agree; no model is loaded."""
+    hint = "analyze --routes ONE.parquet OTHER.npz."
+    require(len(given.routes) <= 2, "one or two files of routes", given.routes, "--routes", hint)
+    tables, plain = told_routes([read_routes(file) for file in given.routes])
+    if given.format == "json":
+        print(json.dumps(plain, indent=2))
+        return 0
+    console = Console()
+    for table in tables:
+        console.print(table.title, style="bold", soft_wrap=True)  # a path is never folded
+        console.print(replace(table, title="").terminal())
+    console.print(
+        "activated: experts that serve at least one token; overlap: experts in both over those in the larger set; "
+        "moved: half the sum of absolute differences of the weights.",
+        style="dim",
+    )
     return 0
 
 

@@ -102,11 +102,12 @@ def _print(outcomes: list[Outcomes]) -> None:
     results = [one.result for one in outcomes]
     table = Table(
         [
-            words("head", [one.label for one in outcomes]),
+            words("head", [_marked(one) for one in outcomes]),
             numbers("acc. %", [one.numbers["accuracy"] for one in outcomes], ".2f", 100),
             numbers("diff", [None if one is None else one.diff for one in results], "+.2f", 100),
             Column("95 % interval", [Cell("" if one is None else interval(*one.ci95)) for one in results]),
             words("decision", ["baseline" if one is None else one.decision for one in results]),
+            numbers("used", [one.experts for one in outcomes], ".1f"),
             numbers("entropy", [one.numbers["entropy_topk"] for one in outcomes], ".3f"),
             numbers("never %", [one.numbers["never_activated_share"] for one in outcomes], ".1f", 100),
         ]
@@ -116,7 +117,12 @@ def _print(outcomes: list[Outcomes]) -> None:
     if (first := results[1]) is not None:
         console.print(
             f"validation, n = {first.n:,}; {first.interval_method}; not corrected for the {len(outcomes) - 1} heads "
-            "tried: confirm a choice on the test split. At the answer position: entropy of the top-k weights in nats, "
-            "share of experts never activated.",
+            "tried: confirm a choice on the test split. At the answer position: experts used per token, entropy of "
+            "the top-k weights in nats, share of experts never activated. *: answers as the pretrained router does.",
             style="dim",
         )
+
+
+def _marked(one: Outcomes) -> str:
+    """Return the name of a head, with a star where it is the pretrained router (its own k, a strength of 0)."""
+    return f"{one.label} *" if one.as_pretrained and one.result is not None else one.label

@@ -382,6 +382,7 @@ class GatedModel:
             session.trace = RoutingTrace.of_batch(real_BS, session.needs)
         else:
             session.trace = RoutingTrace.of_tokens(real_BS.bool(), session.answer_BS, session.needs)
+        session.trace.token_T = tokens.flatten() if tokens.dim() == 2 else None  # else they are embedded already
         # Generation drops a mask without padding; the cache then tells that these tokens go on from others.
         cache = kwargs.get("past_key_values")
         before_these = 0 if cache is None else cache.get_seq_length()

@@ -94,6 +94,9 @@ class TunedGate(nn.Module):
             )
         session.ask(self.layer, self.head, trace, reading_TD)
         acting = session.acting(self.layer, self.head, trace)
+        for head, rows in acting:
+            if head is not None:
+                head.meet(trace, rows)
         own_probs_TE = None
         if "own_probs" in trace.needs and before_TD.requires_grad:
             own_probs_TE = self._own_probs(acting, before_TD, trace.real_T, native)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from moe_tune.base.errors import ConfigError, require
-from moe_tune.routing import Decision, LayerTable, RouterOutput, ScoringRule
+from moe_tune.routing import Decision, LayerTable, RouterOutput, RoutingTrace, Rows, ScoringRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,7 @@ class HeadTraits:
         train_only: In evaluation it decides as the pretrained router does; what it adds acts in training alone.
         keeps_mass: The chosen experts' weights sum to what the pretrained router's would for the same choice.
         refreshes: It reads a fresh table, made with the heads in place, before every later epoch of training.
+        knows_tokens: It looks tokens up one by one (``meet``), so that prompts have to run in full.
         reason: Why it does not start exactly, if it does not.
     """
 
@@ -44,6 +45,7 @@ class HeadTraits:
     train_only: bool = False
     keeps_mass: bool = False
     refreshes: bool = False
+    knows_tokens: bool = False
     reason: str = ""
 
 
@@ -119,6 +121,24 @@ class RouterHead(nn.Module, ABC):
     def chooses(self) -> bool:
         """Whether it acts on some questions only."""
         return type(self).recognises is not RouterHead.recognises
+
+    def refuse_layers(self, layers: list[int]) -> None:
+        """Refuse a model whose routers are in other layers than the head was told of; asked of every part, once bound.
+
+        Args:
+            layers: All MoE layers of the model.
+
+        Raises:
+            ConfigError: They are.
+        """
+
+    def meet(self, trace: RoutingTrace, rows: Rows) -> None:
+        """See which tokens the next decision is about (heads that know tokens one by one).
+
+        Args:
+            trace: The forward pass, so far.
+            rows: Which of its tokens the head acts on.
+        """
 
     def score(self, hidden_TD: Tensor, logits_TE: Tensor) -> Tensor:
         """Return changed router logits.

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from moe_tune.base.errors import ConfigError, require
 from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead, combined_traits
-from moe_tune.routing import Decision, LayerTable, RouterOutput, ScoringRule
+from moe_tune.routing import Decision, LayerTable, RouterOutput, RoutingTrace, Rows, ScoringRule
 
 
 class Stack(RouterHead):
@@ -77,6 +77,10 @@ class Stack(RouterHead):
     def bind(self, gate: BaseGate) -> None:
         for part in self._heads():
             part.bind(gate)
+
+    def meet(self, trace: RoutingTrace, rows: Rows) -> None:
+        for part in self._heads():
+            part.meet(trace, rows)
 
     def score(self, hidden_TD: Tensor, logits_TE: Tensor) -> Tensor:
         for part in self._heads():

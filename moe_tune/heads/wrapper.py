@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from moe_tune.heads.base import BaseGate, RouterHead
-from moe_tune.routing import Decision, LayerTable, RouterOutput, ScoringRule
+from moe_tune.routing import Decision, LayerTable, RouterOutput, RoutingTrace, Rows, ScoringRule
 
 
 class WrapperHead(RouterHead):
@@ -24,6 +24,9 @@ class WrapperHead(RouterHead):
 
     def bind(self, gate: BaseGate) -> None:
         self.head.bind(gate)
+
+    def meet(self, trace: RoutingTrace, rows: Rows) -> None:
+        self.head.meet(trace, rows)
 
     def score(self, hidden_TD: Tensor, logits_TE: Tensor) -> Tensor:
         return self.head.score(hidden_TD, logits_TE)

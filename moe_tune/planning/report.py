@@ -8,7 +8,7 @@ import torch
 from rich.filesize import decimal
 
 from moe_tune.answer_path.settings import AnswerPath
-from moe_tune.answer_path.way import Reach, Way, decide_way
+from moe_tune.answer_path.way import Reach, Way, decide_way, with_heads
 from moe_tune.data.module import QuizDataModule
 from moe_tune.heads.base import BaseGate
 from moe_tune.models.shapes import ModelShape, adapter_parameters
@@ -34,7 +34,8 @@ def report_of(
     trainable = len(layers) * sum(one.numel() for one in tuner.head.bound_to(gate).parameters() if one.requires_grad)
     if tuner.peft:
         trainable += adapter_parameters(tuner.base, tuner.peft)
-    reach = Reach.of(layers, tuner.scope, bool(tuner.peft), tuner.losses, shape.refusals)
+    refusals = with_heads([tuner.head], shape.refusals)
+    reach = Reach.of(layers, tuner.scope, bool(tuner.peft), tuner.losses, refusals)
     ways = {
         name: _way(name, split, costs, replace(reach, cloze=quiz.is_cloze(name)), tuner.answer_path)
         for name, split in splits.items()

@@ -26,6 +26,7 @@ class RoutingTrace:
         answer_only: The forward pass saw answer tokens alone (the answer path); nothing is known of the others.
         part_T: Index in ``PARTS`` of the prompt part each token belongs to, -1 at padding; ``None`` when unknown.
         acting: Which questions a head acts on, (Q,), where it chooses; by its index among heads side by side.
+        token_T: The token ids, where the model was called with whole prompts; else ``None``.
     """
 
     real_T: Tensor
@@ -37,6 +38,7 @@ class RoutingTrace:
     outputs: dict[int, RouterOutput] = field(default_factory=dict)
     is_open: bool = True
     acting: dict[int, Tensor] = field(default_factory=dict)
+    token_T: Tensor | None = None
     _cuts: dict[str, list[RouterOutput]] = field(default_factory=dict, init=False, repr=False)
     _rows: dict[str, tuple[Rows, Rows | None]] = field(default_factory=dict, init=False, repr=False)
     _split: dict[int, tuple[Rows | None, Rows | None]] = field(default_factory=dict, init=False, repr=False)

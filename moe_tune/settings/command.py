@@ -25,7 +25,7 @@ from moe_tune.settings.help_levels import HELP_ALL, MORE, HelpAll, is_of_a_fit, 
 from moe_tune.settings.refusals import refuse_unfit
 from moe_tune.tuner.router_tuner import RouterTuner
 
-OF_THE_CALL = ("fresh", "ckpt_path", "verbose", "weights_only", "return_predictions")
+OF_THE_CALL = ("fresh", "ckpt_path", "verbose", "weights_only", "return_predictions", "routes")
 """Arguments of one call, which are no part of a run's configuration."""
 
 
@@ -114,6 +114,9 @@ class Command(LightningCLI):
         parser.add_argument(
             "--test_after_fit", type=bool, default=False, help="Evaluate the test split once when a fit has ended."
         )
+        if self.argv[0] == "predict":
+            told = "Parquet file for the expert and weight of every token, layer and slot; prompts then run in full."
+            parser.add_argument("--routes", type=str | None, default=None, help=told)
         parser.link_arguments("seed_everything", "data.seed")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:

@@ -19,7 +19,7 @@ SECTIONS = {
     "model": "model",
     "optimizer": "optimizer",
     "lr_scheduler": "learning rate",
-    **dict.fromkeys(("runs_root", "name", "fresh", "test_after_fit", "seed_everything", "ckpt_path"), "runs"),
+    **dict.fromkeys(("runs_root", "name", "fresh", "test_after_fit", "seed_everything", "ckpt_path", "routes"), "runs"),
     "trainer": "trainer, Lightning's own",
 }
 """Under which heading a key's help stands, by the first of these that it is or begins with."""

@@ -10,7 +10,7 @@ LONGEST, LONGEST_VALUE = 30, 16
 UNSAID = re.compile(
     r"-?c|config|name|runs_root|test_after_fit|fresh|ckpt_path|seed_everything|model\.head(\.class_path)?"
     r"|trainer\.(logger|callbacks|enable_\w+|log_every_n_steps|accelerator|devices|num_nodes|default_root_dir)(\..*)?"
-    r"|data\.num_workers|print_config"
+    r"|data\.num_workers|print_config|routes"
 )
 """Keys that make no other run, or are in the name already."""
 BETWEEN = ("class_path", "init_args")

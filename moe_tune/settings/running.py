@@ -14,6 +14,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from moe_tune.base.errors import ConfigError, MoeTuneError
+from moe_tune.base.published import require_writable
+from moe_tune.callbacks.route_records import RouteRecords
 from moe_tune.data.module import QuizDataModule
 from moe_tune.runs.agent import record_end, stopped_by_sweep
 from moe_tune.runs.ledger import require_ledger
@@ -151,6 +153,11 @@ def _made(
     if made.lr_scheduler:
         model.make_scheduler = partial(instantiate_class, init=made.lr_scheduler)
     name = settings.name or type(model.head).__name__
+    if routes := settings.get("routes"):
+        file = Path(routes)
+        require_writable(file.parent, "a folder to write to", "--routes", "--routes FOLDER/routes.parquet.")
+        model.whole_prompts = True
+        watchers = [*watchers, RouteRecords(file)]
     known = () if workbench is None else (workbench.base_answers, workbench.base_beside)
     trainer = run_trainer(made.trainer, place, name, command.plugins, watchers, *known)
     return model, data, trainer

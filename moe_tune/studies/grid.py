@@ -20,7 +20,7 @@ from moe_tune.routing import RoutingTrace
 from moe_tune.stats.paired import PairedResult, compare_paired
 from moe_tune.tuner.calibration import calibrate
 from moe_tune.tuner.judged import Judged
-from moe_tune.tuner.opening import open_model
+from moe_tune.tuner.opening import open_model, refuse_strangers
 from moe_tune.tuner.router_tuner import RouterTuner
 from moe_tune.tuner.split_results import SplitResults
 
@@ -56,11 +56,15 @@ class Outcomes:
         label: What tells it from the others.
         numbers: Accuracy, loss and the routing's numbers, as in a run's history.
         result: The paired comparison with the pretrained router; ``None`` for itself.
+        experts: Experts that do work for an answer token, mean over layers and questions.
+        as_pretrained: Whether every log-probability is that of the pretrained router, to 1e-5.
     """
 
     label: str
     numbers: dict[str, float]
     result: PairedResult | None
+    experts: float
+    as_pretrained: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,7 @@ class Grid:
         self.points, gated = points, opened.gated
         for point in points:
             point.bound = {} if point.layers is None else gated.bind(point.head, point.layers)
-            gated.refuse_foreign(point.bound)
+            refuse_strangers(gated, point.bound)
             if point.state is not None:
                 _load(point, point.state, gated.fingerprint)
             for bound in point.bound.values():
@@ -157,7 +161,17 @@ def run_grid(host: RouterTuner, quiz: QuizDataModule, points: list[Point], train
     hashes, subjects = [one.content_hash for one in questions], [one.subject for one in questions]
     compared: list[Any] = [None]
     compared += [compare_paired(right[0][None], one[None], hashes, subjects, [quiz.seed]) for one in right[1:]]
+    base_QA = every[0].log_probs_QA
     return [
-        Outcomes(point.label, results.summary(), result)
+        Outcomes(point.label, results.summary(), result, _experts(results), _close(results.log_probs_QA, base_QA))
         for point, results, result in zip(grid.points, every, compared, strict=True)
     ]
+
+
+def _experts(results: SplitResults) -> float:
+    tables = results.evidence.tables("answer")
+    return float((tables["count"].sum(-1).double() / tables["tokens"].clamp(min=1)).mean())
+
+
+def _close(log_probs_QA: Tensor, base_QA: Tensor) -> bool:
+    return torch.allclose(log_probs_QA, base_QA, rtol=0, atol=1e-5)  # where neither has a choice both are -inf

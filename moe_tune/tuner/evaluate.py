@@ -5,7 +5,7 @@ from typing import Any
 from moe_tune.answer_path.answering import Answering
 from moe_tune.answer_path.circumstances import Circumstances
 from moe_tune.answer_path.settings import AnswerPath
-from moe_tune.answer_path.way import Reach
+from moe_tune.answer_path.way import Reach, with_heads
 from moe_tune.data.module import QuizDataModule
 from moe_tune.data.source import QuestionSource
 from moe_tune.gates.gated_model import GatedModel
@@ -44,7 +44,7 @@ def evaluate(
     Raises:
         DataError: The heads were calibrated on questions of the split.
     """
-    refusals = gated.family.refusals(gated.model.config)
+    refusals = with_heads(gated.heads.values(), gated.family.refusals(gated.model.config))
     reach = Reach.of(gated.layers, gated.scope, gated.adapter is not None, {}, refusals)
     examiner = Examiner(Answering(Circumstances(gated, questions, reach, answer_path or AnswerPath(use="never"))))
     if not gated.calibrated and any(head.traits.needs_calibration for head in gated.heads.values()):

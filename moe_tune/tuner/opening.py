@@ -11,7 +11,7 @@ from moe_tune.answer_path.answering import Answering
 from moe_tune.answer_path.build import PASS_TOKENS
 from moe_tune.answer_path.circumstances import Circumstances
 from moe_tune.answer_path.settings import AnswerPath
-from moe_tune.answer_path.way import Reach
+from moe_tune.answer_path.way import Reach, with_heads
 from moe_tune.base.errors import ModelError, MoeTuneError
 from moe_tune.base.ranks import ALONE, Ranks
 from moe_tune.data.module import QuizDataModule
@@ -63,7 +63,7 @@ class OpenModel:
     def reach(self, layers: Iterable[int] | None = None) -> Reach:
         """Return how far heads, adapter and losses reach into prompts; heads act on their layers, or on those told."""
         gated = self.gated
-        refusals = gated.family.refusals(gated.model.config)
+        refusals = with_heads([self.asked.head], gated.family.refusals(gated.model.config))
         return Reach.of(layers or gated.layers, gated.scope, gated.adapter is not None, self.asked.losses, refusals)
 
     def examiner(
@@ -101,6 +101,17 @@ class OpenModel:
         self.gated.load_state(dict(checkpoint["state_dict"]), "checkpoint")
 
 
+def refuse_strangers(gated: GatedModel, heads: Mapping[int, RouterHead]) -> None:
+    """Refuse bound heads that were made for another base model, or for layers that this one has not.
+
+    Raises:
+        ConfigError: One was.
+    """
+    gated.refuse_foreign(heads)
+    for part in (one for head in heads.values() for one in head.modules() if isinstance(one, RouterHead)):
+        part.refuse_layers(list(gated.gates))
+
+
 def open_model(asked: ModelSettings, device: torch.device, ranks: Ranks = ALONE) -> OpenModel:
     """Load a base model and put heads on it."""
     model, family = asked.base.load()
@@ -118,7 +129,7 @@ def open_model(asked: ModelSettings, device: torch.device, ranks: Ranks = ALONE)
         if asked.peft:
             gated.adapt(asked.peft)
         asked.base.confirm(gated.hashes_at_load)
-        gated.refuse_foreign(gated.heads)
+        refuse_strangers(gated, gated.heads)
     except MoeTuneError:
         gated.detach()  # the model may be one that other runs share
         raise

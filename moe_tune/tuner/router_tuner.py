@@ -81,6 +81,8 @@ class RouterTuner(LightningModule):
         self.strict_loading = True
         self.make_optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None
         self.make_scheduler: Callable[[Optimizer], Any] | None = None
+        self.whole_prompts = False
+        """Whether evaluations run every prompt in full, as somebody keeps the routing of all tokens."""
         self.results: dict[str, SplitResults] = {}
         """What the running evaluation has gathered of each split."""
         self.accumulated = 0.0
@@ -151,7 +153,8 @@ class RouterTuner(LightningModule):
         """Who asks the running trainer's questions."""
         if self._examiner is None or self._examiner.quiz is not self.quiz:
             numerics = self.trainer.precision_plugin.forward_context
-            self._examiner = self.opened.examiner(self.quiz, self.ranks, numerics)
+            examiner = self.opened.examiner(self.quiz, self.ranks, numerics)
+            self._examiner = examiner.on_full_prompts() if self.whole_prompts else examiner
         return self._examiner
 
     def setup(self, stage: str) -> None:

@@ -15,8 +15,8 @@ from moe_tune.heads.retuned import RetunedHead
 from moe_tune.heads.stack import Stack
 from moe_tune.models.families import families_with_files
 
-FROM_RUNS = ("MeanOfRuns",)
-"""Heads made of runs on disk, which are of one model's sizes: tests of their own hold them to the laws."""
+FROM_RUNS = ("MeanOfRuns", "RoutesHead")
+"""Heads made of runs or files on disk, which are of one model's sizes: tests of their own hold them to the laws."""
 HEADS = {
     name: kind
     for name, kind in concrete_subclasses(RouterHead).items()
@@ -39,10 +39,14 @@ def inner_heads():
 
 REQUIRED = {
     "Stack": lambda: {"parts": inner_heads()},
+    "FixedKHead": lambda: {"k": {0: 1, 1: 5}},  # fewer than K, more, and in any other layer as many
     "Guard": lambda: {"head": RetunedHead()},
     "Strength": lambda: {"head": RetunedHead(), "strength": 0.6},
 }
 """Arguments of the heads that cannot be built without any."""
+
+FURTHER = {"FixedKHead": [{"renormalise": True}]}
+"""Settings worth a test beside those that are a choice of words."""
 
 
 def required(kind):
@@ -53,6 +57,7 @@ def modes(kind):
     """Return the settings of a head worth a test: its defaults, and every other value of each choice."""
     found = [{}]
     hints = get_type_hints(kind.__init__)
+    found += FURTHER.get(kind.__name__, [])
     for name, parameter in inspect.signature(kind.__init__).parameters.items():
         if get_origin(hints.get(name)) is Literal and hints[name] != ScheduleKind:
             found += [{name: value} for value in get_args(hints[name]) if value != parameter.default]

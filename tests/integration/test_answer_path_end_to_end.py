@@ -231,6 +231,19 @@ def test_a_grid_of_strengths_goes_from_the_pretrained_router_to_the_trained_one(
     assert half["numbers"]["loss"] not in (pretrained["numbers"]["loss"], trained["numbers"]["loss"])
 
 
+def test_a_grid_of_ks_tells_the_work_and_marks_the_checkpoints_own(capsys):
+    argv = ["grid", *TINY, "--config", "configs/head/fixed_k.yaml", "--vary", "model.head.k=1,8,12"]
+    capsys.readouterr()
+    assert main([*argv, "--format", "json"]) == 0
+    points = json.loads(capsys.readouterr().out)
+    assert [one["experts"] for one in points] == [8, 1, 8, 12]
+    assert [one["as_pretrained"] for one in points] == [True, False, True, False]
+    assert main(argv) == 0
+    said = capsys.readouterr().out
+    assert "k=8 *" in said
+    assert said.count(" * ") == 1
+
+
 def test_a_grid_refuses_what_it_cannot_compare(tmp_path, capsys):
     for more, said in (
         ([], "--vary or --checkpoints"),

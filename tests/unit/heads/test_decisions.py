@@ -8,6 +8,7 @@ from tolerances import rounding_of
 from moe_tune.heads.accuracy_bias import AccuracyBiasHead
 from moe_tune.heads.base import decide
 from moe_tune.heads.entropy_k import EntropyKHead
+from moe_tune.heads.fixed_k import FixedKHead
 from moe_tune.heads.loss_free_bias import LossFreeBiasHead
 from moe_tune.heads.post_softmax import PostSoftmaxHead
 from moe_tune.heads.quantile_balance import QuantileBalanceHead
@@ -79,6 +80,12 @@ def entropy_k(z, state, head, renormalise):
     return kept(p, first(p, head.ks[sum(bool(entropy > one) for one in state["thresholds_J"])]), renormalise)
 
 
+def fixed_k(z, state, head, renormalise):
+    p = softmax(z)
+    weights = kept(p, first(p, head.k), renormalise)
+    return with_sum(weights, sum(kept(p, first(p), renormalise).values())) if head.renormalise else weights
+
+
 def post_softmax(z, state, head, renormalise):
     return with_sum(kept(softmax(z), first(z), True), 1.0)
 
@@ -116,6 +123,7 @@ def temperature(z, state, head, renormalise):
 REFERENCES = {
     AccuracyBiasHead: accuracy_bias,
     EntropyKHead: entropy_k,
+    FixedKHead: fixed_k,
     LossFreeBiasHead: loss_free_bias,
     PostSoftmaxHead: post_softmax,
     QuantileBalanceHead: quantile_balance,
@@ -129,6 +137,7 @@ REFERENCES = {
 HEADS = [
     *(AccuracyBiasHead(mode=mode) for mode in ("logit", "select", "weight")),
     *(EntropyKHead(ks) for ks in ([1, 16], [2, 4, 9], [1, 2, 3, 99])),
+    *(FixedKHead(k, renormalise) for k in (1, 3, 4, 9, 16) for renormalise in (False, True)),
     *(LossFreeBiasHead(), QuantileBalanceHead(), PostSoftmaxHead()),
     *(ReluHead(slots) for slots in (1, 3, 16, 99)),
     *(RenormalisedHead(scale) for scale in ("calibrated", "learned")),

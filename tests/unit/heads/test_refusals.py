@@ -16,6 +16,7 @@ OUTSIDE = {
     ("DefaultExpertHead", "beta"): (-0.1, 1.0, math.nan),
     ("DenseMixerHead", "chunk"): (0,),
     ("EntropyKHead", "ks"): ([8], [0, 8], [8, 8], [8, 4]),
+    ("FixedKHead", "k"): (0, -1, {}, {0: 4, 1: 0}),
     ("JitterHead", "eps"): (-0.1, 1.0, math.nan),
     ("LossFreeBiasHead", "gamma"): (0.0, -1.0, math.inf, math.nan),
     ("LowRankHead", "alpha"): (0.0, math.nan, math.inf),

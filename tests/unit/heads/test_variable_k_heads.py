@@ -1,4 +1,4 @@
-"""ReLU, top-p and entropy-k: where their bounds come from, and what happens at the ends."""
+"""ReLU, top-p, entropy-k and fixed k: where their bounds come from, and what happens at the ends."""
 
 import math
 
@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_up import bound_to, layer_table
 
+from moe_tune.base.errors import ConfigError
 from moe_tune.gates.gated_model import GatedModel
-from moe_tune.heads.base import decide
+from moe_tune.heads.base import BaseGate, decide
 from moe_tune.heads.entropy_k import EntropyKHead
+from moe_tune.heads.fixed_k import FixedKHead
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.heads.relu import ReluHead
 from moe_tune.heads.retuned import RetunedHead
@@ -100,3 +102,45 @@ def test_in_a_stack_each_keeps_its_own_bound():
     came = decision(stack)
     assert came.experts_TK.shape[1] == 10
     assert came.used_TK.sum(-1).max() == 3
+
+
+@pytest.mark.parametrize("renormalise", [False, True])
+@pytest.mark.parametrize("head", [FixedKHead(4), FixedKHead(4, True), FixedKHead({7: 2}, True)])
+def test_as_many_experts_as_the_checkpoint_was_made_for_are_the_pretrained_router(head, renormalise):
+    came, base = decision(head, renormalise), decision(IdentityHead(), renormalise)
+    assert came.used_TK is None
+    assert torch.equal(came.experts_TK, base.experts_TK)
+    assert torch.equal(came.weights_TK, base.weights_TK)
+
+
+@given(k=st.integers(1, 16), seed=st.integers(0, 99), sharp=st.floats(0.0, 30.0), renormalise=st.booleans())
+def test_the_k_best_are_chosen_and_the_mass_of_the_pretrained_k_is_kept(k, seed, sharp, renormalise):
+    logits_TE = sharp * torch.randn(6, 16, generator=torch.Generator().manual_seed(seed))
+    plain, kept = (decision(FixedKHead(k, mass), renormalise, logits_TE) for mass in (False, True))
+    base = decision(IdentityHead(), renormalise, logits_TE)
+    every = torch.sort(logits_TE, dim=-1, descending=True, stable=True).indices
+    for came in (plain, kept):
+        assert torch.equal(came.experts_TK[:, :k], every[:, :k])
+        assert not came.weights_TK[:, k:].any()
+    torch.testing.assert_close(kept.weights_TK.sum(-1), base.weights_TK.sum(-1), atol=1e-6, rtol=1e-5)
+
+
+def test_each_layer_has_a_number_of_its_own():
+    head, rule = FixedKHead({0: 1, 2: 9}), rule_of()
+    counts = []
+    for layer in range(3):
+        bound = head.bound_to(BaseGate(torch.zeros(16, 4), rule, layer))
+        came = decide(bound, rule, HIDDEN_TD, LOGITS_TE)
+        counts.append(int((came.weights_TK > 0).sum(-1).unique()))
+    assert counts == [1, 4, 9]
+
+
+def test_more_experts_than_a_layer_has_are_refused():
+    with pytest.raises(ConfigError, match=r"expected 1 to 16 experts .* got 17 \(head\.k\)"):
+        bound_to(rule_of(), FixedKHead(17))
+
+
+def test_a_k_for_a_layer_that_is_not_there_is_refused():
+    FixedKHead({0: 2, 3: 2}).refuse_layers([0, 1, 3])
+    with pytest.raises(ConfigError, match=r"layers of \[0, 1\] but got \[0, 3\] \(head\.k\)"):
+        FixedKHead({0: 2, 3: 2}).refuse_layers([0, 1])

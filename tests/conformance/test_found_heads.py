@@ -1,0 +1,52 @@
+"""Heads that choose how many experts, or which, on families that are found by looking."""
+
+import numpy as np
+import pytest
+import torch
+from found_models import ONE_OF_EACH, found_model
+
+from moe_tune.gates.gated_model import GatedModel
+from moe_tune.heads.fixed_k import FixedKHead
+from moe_tune.heads.identity import IdentityHead
+from moe_tune.heads.routes import RoutesHead
+
+DESCRIBED = [one for one in ONE_OF_EACH if one != "phimoe"]
+"""Phi-MoE's router weighs in no closed form, and takes heads that change logits alone."""
+IDS_BS = torch.randint(3, 60, (3, 9), generator=torch.Generator().manual_seed(1))
+
+
+def seen(model, family, head, dtype="native"):
+    """Return the logits with a head, and the trace."""
+    gated = GatedModel(model, family, head, "all", "all", dtype)
+    try:
+        with torch.no_grad():
+            return model(input_ids=IDS_BS, use_cache=False).logits, gated.trace, gated.rule
+    finally:
+        gated.detach()
+
+
+@pytest.mark.parametrize("model_type", DESCRIBED)
+def test_the_checkpoints_own_k_and_its_own_routes_change_no_bit(model_type, tmp_path):
+    model, family = found_model(model_type)
+    with torch.no_grad():
+        stock = model(input_ids=IDS_BS, use_cache=False).logits
+    _, trace, rule = seen(model, family, IdentityHead())
+    layers = sorted(trace.outputs)
+    columns = {"id": np.repeat(list("abc"), 9), "token": np.tile(np.arange(9), 3), "token_id": IDS_BS.flatten().numpy()}
+    expert_NLK = torch.stack([trace.outputs[layer].experts_TK for layer in layers], 1).numpy()
+    np.savez(tmp_path / "own.npz", **columns, layer=np.array(layers), expert=expert_NLK)
+    for head in (FixedKHead(rule.top_k), FixedKHead(rule.top_k, True), RoutesHead(str(tmp_path / "own.npz"))):
+        assert torch.equal(seen(model, family, head)[0], stock), type(head).__name__
+
+
+@pytest.mark.parametrize("model_type", DESCRIBED)
+def test_another_k_keeps_the_total_weight_where_that_is_asked_for(model_type):
+    model, family = found_model(model_type)
+    _, base, rule = seen(model, family, IdentityHead(), "float32")
+    for k in {1, rule.top_k + 1, rule.num_experts}:
+        logits, trace, _ = seen(model, family, FixedKHead(k, renormalise=True), "float32")
+        first = min(base.outputs)  # the layers above read what this one has changed
+        came, wanted = trace.outputs[first], base.outputs[first]
+        assert ((came.weights_TK != 0).sum(-1) <= k).all()
+        assert logits.isfinite().all()
+        torch.testing.assert_close(came.weights_TK.sum(-1), wanted.weights_TK.sum(-1), atol=1e-5, rtol=1e-4)
