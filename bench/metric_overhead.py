@@ -48,6 +48,8 @@ def outcome_of(log_probs_BA: torch.Tensor, batch: Batch) -> Outcome:
 class Waiting:
     """Lets a pass record what the metrics read, and leaves them for later."""
 
+    reads_mass = True
+
     def __init__(self, evidence: RoutingEvidence) -> None:
         self.needs = evidence.needs
 

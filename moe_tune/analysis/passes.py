@@ -70,6 +70,10 @@ class _PartedResults:
     prompts: Sequence[PromptedQuestion]
 
     @property
+    def reads_mass(self) -> bool:
+        return self.results.reads_mass
+
+    @property
     def needs(self) -> frozenset[str]:
         return self.results.needs
 

@@ -131,6 +131,7 @@ class _Choices:
     """Keeps which experts and which letter, from 0, each of some prompts led to, in the order asked."""
 
     needs = frozenset[str]()
+    reads_mass = False
 
     def __init__(self, shape: tuple[int, int, int]) -> None:
         self.chosen_QLE, self.letter_Q = np.zeros(shape, dtype=bool), np.zeros(shape[0], dtype=np.intp)

@@ -1,5 +1,6 @@
 """Answering: takes the batches of a split the cheapest exact way."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -95,17 +96,18 @@ class Answering:
 
     # Going
 
-    def logits(self, batch: Batch, split: str) -> Tensor:
+    def logits(self, batch: Batch, split: str, words: Sequence[int] | None = None) -> Tensor:
         """Return the logits over the vocabulary at the answer position, (B x N, V); N heads side by side, or 1.
 
-        Of a cloze batch they are those at the tokens that predict a choice's, (M x N, V).
+        Of a cloze batch they are those at the tokens that predict a choice's, (M x N, V). With ``words`` they are those
+        of these tokens alone.
         """
         way, gated = self.way(split), self.here.gated
         if way is Way.FULL_PROMPTS:
             if batch.choices is not None:
                 return packed_logits(gated, batch, batch.choices)
-            return gated(batch.input_ids_BS, batch.attention_mask_BS, batch.answer_position_B)
-        return self.logits_of(self.states(batch, split), batch, split)
+            return gated(batch.input_ids_BS, batch.attention_mask_BS, batch.answer_position_B, words)
+        return self.logits_of(self.states(batch, split), batch, split, words)
 
     def _proved(self) -> None:
         """Prove, once per model, that a family without a file may be asked on the answer path."""
@@ -118,16 +120,16 @@ class Answering:
         """Return the states of a batch's prompts, where they do not go in full; the next call may write over them."""
         return self.source(split).batch(batch.question_B).to(batch.question_B.device)
 
-    def logits_of(self, states: PromptStates, batch: Batch, split: str) -> Tensor:
+    def logits_of(self, states: PromptStates, batch: Batch, split: str, words: Sequence[int] | None = None) -> Tensor:
         """Return what ``logits`` does, from states that were read before: as often as is wanted."""
         way, gated = self.way(split), self.here.gated
         if batch.choices is not None:
             return choice_logits(gated, self._shapes[split], states, batch, batch.choices)
         if way is not Way.TRUNK:
-            return answer_logits(gated, self._shapes[split], states)
+            return answer_logits(gated, self._shapes[split], states, words)
         hidden_BSD = trunk_hidden(gated, self._first_layer, states, batch)
         rows_B = torch.arange(len(hidden_BSD), device=hidden_BSD.device)
-        return gated.vocabulary_logits(hidden_BSD[rows_B, batch.answer_position_B])
+        return gated.vocabulary_logits(hidden_BSD[rows_B, batch.answer_position_B], words)
 
     def keep(self, split: str) -> None:
         """Build or open the prompt cache of a split that has one."""

@@ -1,6 +1,7 @@
 """The one-token forward: the upper layers of a model, run on answer tokens over kept keys and values."""
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,8 +17,10 @@ from moe_tune.models.state_shape import StateShape
 from moe_tune.routing import RoutingTrace
 
 
-def answer_logits(gated: GatedModel, shape: StateShape, states: PromptStates) -> Tensor:
-    """Return the logits over the vocabulary at the answer position of a batch, (B x N, V).
+def answer_logits(
+    gated: GatedModel, shape: StateShape, states: PromptStates, words: Sequence[int] | None = None
+) -> Tensor:
+    """Return the logits over the vocabulary, or of some words of it, at the answer position of a batch, (B x N, V).
 
     It leaves the same trace behind as a forward call over the whole prompts would, restricted to the answer position.
     N is the number of heads that act side by side, or 1; the rows of a question are neighbours.
@@ -29,7 +32,7 @@ def answer_logits(gated: GatedModel, shape: StateShape, states: PromptStates) ->
             gated.gates[layer](states.answer_BXD[:, place].repeat_interleave(heads, dim=0))
     hidden_BND = states.answer_BXD[:, :1].expand(-1, heads, -1)
     hidden_BND = _upper_layers(gated, shape, hidden_BND, states.position_B[:, None].expand(-1, heads), states)
-    return gated.vocabulary_logits(hidden_BND.flatten(0, 1))
+    return gated.vocabulary_logits(hidden_BND.flatten(0, 1), words)
 
 
 def choice_logits(

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import MoeModelOutputWithPast
 
@@ -27,6 +28,8 @@ from moe_tune.routing.layer_choice import choose_layers
 
 BESIDE = "adapter."
 """What the checkpoint names of an adapter's tensors begin with."""
+MANY_WORDS = 4096
+"""Words of a vocabulary whose product costs too little to be left out."""
 EXTRAS = frozenset({"hidden", "base_logits", "own_probs"})
 """What a loss or metric may declare as ``needs``."""
 
@@ -193,7 +196,11 @@ class GatedModel:
             self.adapter.train(mode)
 
     def __call__(
-        self, input_ids_BS: Tensor, attention_mask_BS: Tensor | None = None, position_B: Tensor | None = None
+        self,
+        input_ids_BS: Tensor,
+        attention_mask_BS: Tensor | None = None,
+        position_B: Tensor | None = None,
+        words: Sequence[int] | None = None,
     ) -> Tensor:
         """Return the logits over the vocabulary at one position of each row, (B, V); ``trace`` holds all routing.
 
@@ -201,16 +208,33 @@ class GatedModel:
             input_ids_BS: Tokens.
             attention_mask_BS: 1 for real tokens; ``None`` if all are.
             position_B: The position of each row; ``None`` is its last real token, the answer position.
+            words: Token ids whose logits are asked for; ``None`` are all.
         """
         body: Any = self.model.base_model
         hidden_BSD = body(input_ids=input_ids_BS, attention_mask=attention_mask_BS, use_cache=False).last_hidden_state
         place_B = torch.arange(len(hidden_BSD), device=hidden_BSD.device)
         if position_B is None:
             position_B = self.trace.answer_T.nonzero().squeeze(-1) % hidden_BSD.shape[1]
-        return self.vocabulary_logits(hidden_BSD[place_B, position_B])
+        return self.vocabulary_logits(hidden_BSD[place_B, position_B], words)
 
-    def vocabulary_logits(self, hidden_ND: Tensor) -> Tensor:
-        """Return the logits over the vocabulary (N, V) of what the body returns (N, D); some families scale them."""
+    @property
+    def can_ask_few_words(self) -> bool:
+        """Whether the logits of a few words can be had, and are worth it, without those of the whole vocabulary."""
+        words = self.model.get_output_embeddings()
+        return self.family.plain_tail and type(words) is nn.Linear and len(words.weight) > MANY_WORDS
+
+    def vocabulary_logits(self, hidden_ND: Tensor, words: Sequence[int] | None = None) -> Tensor:
+        """Return the logits over the vocabulary (N, V) of what the body returns (N, D); some families scale them.
+
+        Args:
+            hidden_ND: What the body returns.
+            words: Token ids that are asked for, where ``can_ask_few_words``; ``None`` are all.
+        """
+        if words is not None:
+            output: Any = self.model.get_output_embeddings()
+            asked = torch.tensor(words, device=hidden_ND.device)
+            bias = None if output.bias is None else output.bias[asked]
+            return functional.linear(hidden_ND, output.weight[asked], bias)
         if self.family.plain_tail:
             logits_NV: Tensor = self.model.get_output_embeddings()(hidden_ND)
             return logits_NV

@@ -74,6 +74,10 @@ class _Panel:
     results: list[SplitResults]
 
     @property
+    def reads_mass(self) -> bool:
+        return False
+
+    @property
     def needs(self) -> frozenset[str]:
         return self.results[0].needs
 

@@ -39,6 +39,7 @@ def training_table(examiner: Examiner, *, with_heads: bool = False) -> TrainTabl
 
 class _TableRecorder:
     needs = frozenset({"hidden", "base_logits"})
+    reads_mass = False
 
     def __init__(self, examiner: Examiner) -> None:
         shape, device = examiner.metric_shape(SPLIT), examiner.gated.device  # on a trunk the lower layers do not run

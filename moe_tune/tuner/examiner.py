@@ -17,12 +17,16 @@ from moe_tune.metrics.base import MetricShape
 from moe_tune.metrics.evidence import SCOPES, RoutingEvidence
 from moe_tune.routing import Part, RoutingTrace, Scope
 from moe_tune.tuner.judged import Judged
-from moe_tune.tuner.objective import TaskLoss, judge, letter_mass
+from moe_tune.tuner.objective import TaskLoss, judge, letter_mass, words_read
 from moe_tune.tuner.split_results import SplitResults
 
 
 class Recorder(Protocol):
     """Keeps what it wants of every answered batch."""
+
+    @property
+    def reads_mass(self) -> bool:
+        """Whether it reads the letters' share of the vocabulary's probability, which needs the logits of all words."""
 
     @property
     def needs(self) -> frozenset[str]:
@@ -91,10 +95,12 @@ class Examiner:
             self.gated.train(False)
         try:
             with self.gated.session(needs=() if recorder is None else recorder.needs) as session, self.numerics():
-                logits_BV = self.answering.logits(batch, split).float()
-                letters = self.quiz.letter_token_ids(split)
+                whole = recorder is None or recorder.reads_mass
+                known = self.quiz.letter_token_ids(split)
+                words, letters = words_read(self.gated, batch, known, self.task_loss, whole=whole)
+                logits_BV = self.answering.logits(batch, split, words).float()
                 judged = judge(logits_BV, batch, letters, self.task_loss, split)
-                if batch.choices is None:
+                if batch.choices is None and whole:
                     judged = judged._replace(letter_mass_B=letter_mass(logits_BV, batch, letters))
                 if recorder is not None:
                     assert session.trace is not None

@@ -135,6 +135,7 @@ class _Right:
     """Keeps who is answered correctly."""
 
     needs = frozenset[str]()
+    reads_mass = False
 
     def __init__(self) -> None:
         self.parts: list[tuple[Tensor, Tensor]] = []

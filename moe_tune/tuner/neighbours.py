@@ -122,6 +122,7 @@ class _Routes:
     """Keeps the probabilities at the answer position, and who is right."""
 
     needs = frozenset[str]()
+    reads_mass = False
 
     def __init__(self, layers: tuple[int, ...]) -> None:
         self.layers = layers

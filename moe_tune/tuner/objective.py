@@ -46,6 +46,23 @@ def judge(logits_BV: Tensor, batch: Batch, letters: Sequence[int], task_loss: Ta
     return Judged(log_probs_BA, functional.cross_entropy(logits_BV, letters_A[gold_B], reduction="none"))
 
 
+def words_read(
+    gated: GatedModel, batch: Batch, letters: Sequence[int], task_loss: TaskLoss, *, whole: bool
+) -> tuple[list[int] | None, Sequence[int]]:
+    """Return the words whose logits a batch needs, ``None`` for all, and the letters' places among them.
+
+    Args:
+        gated: The model.
+        batch: The batch.
+        letters: Token ids of the letters.
+        task_loss: Which cross-entropy.
+        whole: Whether something else reads the whole vocabulary: the letters' mass, or a loss.
+    """
+    if whole or task_loss != "letters" or batch.choices is not None or not gated.can_ask_few_words:
+        return None, letters
+    return list(letters), range(len(letters))
+
+
 def letter_mass(logits_BV: Tensor, batch: Batch, letters: Sequence[int]) -> Tensor:
     """Return the share of the vocabulary's probability that each question's letters hold (B x N,), float32.
 

@@ -29,7 +29,7 @@ from moe_tune.routing import NeighbourRoutes, OracleRoutes, SampledRoutes, Scope
 from moe_tune.tuner.examiner import Examiner
 from moe_tune.tuner.hooks import Calibration, CountedValidations, JointEnd, PreparedPrompts
 from moe_tune.tuner.neighbours import EmbeddedQuestions
-from moe_tune.tuner.objective import Objective, TaskLoss, judge
+from moe_tune.tuner.objective import Objective, TaskLoss, judge, words_read
 from moe_tune.tuner.opening import ModelSettings, OpenModel, open_model
 from moe_tune.tuner.pace import paced
 from moe_tune.tuner.split_results import SplitResults
@@ -207,11 +207,12 @@ class RouterTuner(LightningModule):
         if objective.wants_teacher:
             with torch.no_grad(), gated.session(needs=(), base_only=True):
                 teacher_BV = answering.logits(batch, "train").float()
+        known, task_loss = self.quiz.letter_token_ids("train"), self.asked.task_loss
+        words, letters = words_read(gated, batch, known, task_loss, whole=objective.wants_teacher)
         with gated.session(needs=objective.needs), recomputed(gated.model) if self.recomputes else nullcontext():
-            logits_BV = answering.logits(batch, "train").float()
+            logits_BV = answering.logits(batch, "train", words).float()
         where = f"step {self.global_step} (epoch {self.current_epoch})"
-        letters = self.quiz.letter_token_ids("train")
-        log_probs_BA, loss_B, *_ = judge(logits_BV, batch, letters, self.asked.task_loss, f"train split, {where}")
+        log_probs_BA, loss_B, *_ = judge(logits_BV, batch, letters, task_loss, f"train split, {where}")
         size = together = len(batch.gold_B)
         share = 1.0
         if several_ranks():  # what they have is averaged, and their parts of a batch may differ in size by one

@@ -37,6 +37,11 @@ class SplitResults:
     joined: bool = False
 
     @property
+    def reads_mass(self) -> bool:
+        """Whether it keeps the letters' share of the vocabulary's probability."""
+        return True
+
+    @property
     def needs(self) -> frozenset[str]:
         """Costly extras of the routing that the metrics read."""
         return self.evidence.needs
