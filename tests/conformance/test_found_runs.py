@@ -17,7 +17,9 @@ UNTESTED = ("--test_after_fit", "false")
 
 def fitted(model_type, root, *words):
     model = ["--model.base.path", "random", "--model.base.family", model_type, "--model.base.tokenizer", str(NANO)]
-    short = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2", "--trainer.val_check_interval", "1.0"]
+    short = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2", "--data.eval_batch_size", "4"]
+    # The reference kernels of linear attention are slow, and large.
+    short += [word for split in ("validation", "test") for word in (f"--data.limit_{split}", "8")]
     assert main(["fit", *TINY, *model, *short, *words, "--runs_root", str(root)]) == 0
     return only_run(root)
 
@@ -25,7 +27,7 @@ def fitted(model_type, root, *words):
 @pytest.mark.parametrize("model_type", EACH)
 def test_it_is_fitted_at_the_answer_and_analysed(model_type, tmp_path, capsys):
     run = fitted(model_type, tmp_path / "runs")
-    few = ["--split", "validation", "--sensitivity", "0", "--draws", "160"]
+    few = ["--split", "validation", "--sensitivity", "0", "--draws", "160", "--data.limit_validation", "8"]
     assert main(["analyze", str(run), *few, "--out", str(tmp_path / "analysis")]) == 0
     assert (tmp_path / "analysis" / "report.html").is_file()
 
