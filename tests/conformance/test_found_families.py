@@ -13,6 +13,7 @@ from moe_tune.gates.gated_model import GatedModel
 from moe_tune.heads.base import decide
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.heads.retuned import RetunedHead
+from moe_tune.models.base_model import BaseModel
 from moe_tune.models.families import NOT_SERVED, family_of
 from moe_tune.models.proof import prove_router
 
@@ -45,6 +46,17 @@ def test_a_head_at_its_start_changes_no_bit(model_type, dtype):
             assert torch.equal(model(**batch, use_cache=False).logits, stock)
             gated.detach()
         assert torch.equal(model(**batch, use_cache=False).logits, stock)
+
+
+@pytest.mark.parametrize("model_type", EACH)
+def test_a_checkpoint_on_disk_is_loaded_and_served(model_type, tmp_path):
+    model, _ = found_model(model_type)
+    model.save_pretrained(tmp_path)
+    loaded, family = BaseModel(str(tmp_path)).load()
+    with torch.no_grad():
+        stock = model(**questions((9, 5)), use_cache=False).logits
+        GatedModel(loaded, family, RetunedHead(), "all", "all", "native")
+        assert torch.allclose(loaded(**questions((9, 5)), use_cache=False).logits, stock, atol=1e-5)
 
 
 @pytest.mark.parametrize("left", [True, False], ids=["left", "right"])
