@@ -45,7 +45,8 @@ BY_HAND: dict[str, dict[str, Any]] = {
         "layer_types": lambda sizes: ["linear_attention"] * (sizes["num_hidden_layers"] - 1) + ["indexed_attention"],
         **dict.fromkeys(("indexer_n_heads", "indexer_compress_ratio"), HEADS),
         "indexer_kv_heads": 1,
-        **dict.fromkeys(("indexer_head_dim", "indexer_budget"), 8),
+        "indexer_head_dim": lambda sizes: sizes["head_dim"],
+        "indexer_budget": 8,
     },
 }
 """What the rules do not find, by ``model_type``: a value, or what makes one of the sizes."""
