@@ -65,7 +65,7 @@ test: lint
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 conformance: install-test
-	PYTHONPATH=tests $(BIN)/python -m pytest -n auto -p matrix tests/conformance tests/unit/heads tests/unit/losses \
+	PYTHONPATH=tests $(BIN)/python -m pytest -n auto -p matrix -m "slow or not slow" tests/conformance tests/unit/heads tests/unit/losses \
 		tests/unit/metrics tests/unit/gates/test_router_gradient.py
 
 families: install-test

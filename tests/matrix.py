@@ -9,9 +9,13 @@ from moe_tune.base.plugins import concrete_subclasses
 from moe_tune.heads.base import RouterHead
 from moe_tune.losses.base import AuxLoss
 from moe_tune.metrics.base import RoutingMetric
+from moe_tune.models.families import found_types
 
 KINDS = {"head": RouterHead, "loss": AuxLoss, "metric": RoutingMetric}
 REFERENCE = "agrees with a slow reference"
+TYPE = "model type"
+TYPES_IN = ("test_found_families.py", "test_found_runs.py")
+"""Where every model type is held to the laws of its kind."""
 EXEMPT, PASSED, FAILED = "-", "x", "FAIL"
 
 
@@ -29,7 +33,7 @@ class Matrix:
             for kind, base in KINDS.items()
             for name, one in concrete_subclasses(base).items()
             if one.__module__.startswith("moe_tune.")
-        }
+        } | dict.fromkeys(found_types(), TYPE)
         self.cells = defaultdict(set)
         self.reasons = defaultdict(set)
 
@@ -51,12 +55,13 @@ class Matrix:
 
     def _about(self, nodeid):
         case = nodeid.partition("[")[2].rstrip("]")
-        return [name for name in case.split("-") if name in self.classes]
+        of_types = any(file in nodeid for file in TYPES_IN)
+        return [name for name in case.split("-") if name in self.classes and (self.classes[name] == TYPE) == of_types]
 
     def pytest_terminal_summary(self, terminalreporter):
         write = terminalreporter.write_line
         holes = []
-        for kind in KINDS:
+        for kind in (*KINDS, TYPE):
             laws = sorted({law for which, _, law in self.cells if which == kind})
             write("")
             for number, law in enumerate(laws, start=1):
