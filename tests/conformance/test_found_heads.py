@@ -1,10 +1,12 @@
-"""Heads that choose how many experts, or which, on families that are found by looking."""
+"""Every head on families that are found by looking, above all those that choose how many experts, or which."""
 
 import numpy as np
 import pytest
 import torch
 from found_models import ONE_OF_EACH, found_model
+from head_cases import CASES, IDS, required
 
+from moe_tune.base.errors import ConfigError
 from moe_tune.gates.gated_model import GatedModel
 from moe_tune.heads.fixed_k import FixedKHead
 from moe_tune.heads.identity import IdentityHead
@@ -50,3 +52,26 @@ def test_another_k_keeps_the_total_weight_where_that_is_asked_for(model_type):
         assert ((came.weights_TK != 0).sum(-1) <= k).all()
         assert logits.isfinite().all()
         torch.testing.assert_close(came.weights_TK.sum(-1), wanted.weights_TK.sum(-1), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("model_type", ["deepseek_v3", "dots1", "gemma4_text", "phimoe"])
+@pytest.mark.parametrize(("kind", "mode"), CASES, ids=IDS)
+def test_a_head_starts_trains_and_is_finite_or_is_refused(kind, mode, model_type):
+    model, family = found_model(model_type)
+    with torch.no_grad():
+        stock = model(input_ids=IDS_BS, use_cache=False).logits
+    head = kind(**{**required(kind), **mode})
+    if model_type == "phimoe" and head.beyond_logits():
+        with pytest.raises(ConfigError, match=head.beyond_logits()[0]):
+            GatedModel(model, family, head, "all", "all")
+        return
+    gated = GatedModel(model, family, head, "all", "all")
+    if head.traits.exact_start:
+        with torch.no_grad():
+            assert torch.allclose(model(input_ids=IDS_BS, use_cache=False).logits, stock, atol=1e-4)
+    gated.train(True)
+    logits = model(input_ids=IDS_BS, use_cache=False).logits
+    assert logits.isfinite().all()
+    if parameters := gated.trainable():
+        logits.logsumexp(-1).sum().backward()
+        assert all(one.grad is not None and one.grad.isfinite().all() for one in parameters.values())
