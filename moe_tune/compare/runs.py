@@ -151,9 +151,16 @@ def require_same_base(reference: Run, other: Run) -> list[str]:
     """Refuse runs whose base models carry one name but not the same weights; return how the bases differ otherwise.
 
     Raises:
-        DataError: Path, revision and dtype agree, but not the hash of the frozen weights.
+        DataError: Path, revision and dtype agree, but not the hash of the frozen weights; or the experts of one are
+            quantised otherwise than those of the other.
     """
     ours, theirs = _base(reference), _base(other)
+    bits = [one.get("quantise") for one in (ours, theirs)]
+    if bits[0] != bits[1] and not (reference.outside or other.outside):
+        raise DataError(
+            f"expected experts quantised alike but got model.base.quantise {bits[0] or 'null'} in {reference.label} "
+            f"and {bits[1] or 'null'} in {other.label}. Hint: that is another base model; compare runs of one."
+        )
     named = all(ours.get(key) == theirs.get(key) for key in ("path", "revision", "dtype"))
     hashes = [one.pop("frozen_sha256", None) for one in (ours, theirs)]
     if named and None not in hashes and hashes[0] != hashes[1]:

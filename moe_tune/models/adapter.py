@@ -9,6 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from moe_tune.base.errors import ConfigError, did_you_mean, require
+from moe_tune.models.packed_weight import PackedWeight
 
 NEVER = {
     "modules_to_save": "it would train copies of whole modules",
@@ -62,6 +63,7 @@ class Adapter:
         require(not dropout, "no dropout", dropout, "model.peft.lora_dropout", hint)
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         try:
+            _refuse_packed(model, options)
             self.config = LoraConfig(**options)
             self._injected = LoraModel(model, self.config, "default")  # changes the model in place
         except (ValueError, TypeError, AttributeError, KeyError, ImportError, RuntimeError, re.error) as fault:
@@ -128,3 +130,15 @@ class Adapter:
         """Return what PEFT writes as ``adapter_config.json``."""
         plain = self.config.to_dict() | {"base_model_name_or_path": base, "inference_mode": True}
         return {key: sorted(value) if isinstance(value, set) else value for key, value in plain.items()}
+
+
+def _refuse_packed(model: PreTrainedModel, options: dict[str, Any]) -> None:
+    """Refuse targets among experts whose weights are packed."""
+    modules, parameters = options.get("target_modules") or [], options.get("target_parameters") or []
+    pattern, endings = (modules, parameters) if isinstance(modules, str) else (None, [*modules, *parameters])
+    for name in (name for name, one in model.named_modules() if isinstance(one, PackedWeight)):
+        met = [one for one in endings if f".{name}".endswith(f".{one}")]
+        if pattern and re.fullmatch(pattern, name):
+            met.append(pattern)
+        hint = "model.base.quantise null, or a LoRA beside the experts."
+        require(not met, "no LoRA on quantised experts", met, "model.peft", hint)

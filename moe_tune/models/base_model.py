@@ -17,6 +17,7 @@ from moe_tune.base.hub_snapshot import SETTINGS, WEIGHTS, hub_snapshot
 from moe_tune.base.wheel import olmo_tokenizer_path
 from moe_tune.models.families import family_of
 from moe_tune.models.family import ModelFamily
+from moe_tune.models.packed_experts import install_all, pack_experts, packed_on_arrival
 from moe_tune.models.recomputed_layers import allow_recomputation
 from moe_tune.models.unmapped import unmapped_files
 
@@ -49,6 +50,8 @@ class BaseModel:
         seed: Seed of a ``random`` model's weights.
         gradient_checkpointing: Whether training on full prompts keeps each layer's input alone and computes the rest
             again for the gradient: less memory, one more forward pass. On the answer path it changes nothing.
+        quantise: Bits of the experts' weights, 8 or 4, packed while they are read; all else keeps ``dtype``. ``null``
+            leaves them as they are. Another value is another base model, and its runs are not compared.
     """
 
     path: str = "nano"
@@ -59,6 +62,7 @@ class BaseModel:
     family: str = "olmoe"
     seed: int = 0
     gradient_checkpointing: bool = False
+    quantise: Literal[8, 4] | None = None
 
     @property
     def source(self) -> str:
@@ -113,6 +117,10 @@ class BaseModel:
 
     def load(self) -> tuple["transformers.PreTrainedModel", ModelFamily]:
         """Return the model in evaluation mode and its family; every weight must be there, and none beside."""
+        if self.quantise:
+            asked, hint = "auto for quantised experts", "auto: they have an implementation of their own."
+            come = self.experts_implementation
+            require(come == "auto", asked, come, "model.base.experts_implementation", hint)
         config = self.load_config()
         implementation = "eager" if self.experts_implementation == "auto" else self.experts_implementation
         options: dict[str, Any] = {"experts_implementation": implementation, "dtype": getattr(torch, self.dtype)}
@@ -126,9 +134,11 @@ class BaseModel:
                 for layer, block in family.moe_layers(model).items():
                     replay = family.replay(block, layer)
                     torch.nn.init.normal_(replay.weight(replay.gate), std=0.1)
+                if self.quantise:
+                    pack_experts(model, self.quantise)
             return self._ready(model), family
         folder = self._local(self.source, weights=True)
-        with _translated(self, "weights", folder), unmapped_files():
+        with _translated(self, "weights", folder), unmapped_files(), packed_on_arrival(self.quantise) as packed:
             options |= {"config": config, "use_safetensors": True, "trust_remote_code": False}
             model, report = transformers.AutoModelForCausalLM.from_pretrained(
                 folder, output_loading_info=True, **options
@@ -140,6 +150,8 @@ class BaseModel:
                     f"expected exactly the model's weights but got {len(names)} {key.replace('_', ' ')} ({self.path}): "
                     f"{names[:6]}. Hint: the files are not those of this architecture, or incomplete."
                 )
+        if packed:
+            install_all(model, packed)
         return self._ready(model), family
 
     def confirm(self, hashes: Mapping[str, str]) -> None:

@@ -1,5 +1,6 @@
 """An experts implementation for CPUs: each expert's rows are padded to whole blocks."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,9 +22,38 @@ def blocked_experts_forward(experts: Any, hidden_TD: Tensor, experts_TK: Tensor,
     Shape:
         - returns (T, D).
     """
+
+    def output(inner: Tensor, expert: int) -> Tensor:
+        inner = experts._apply_gate(functional.linear(inner, experts.gate_up_proj[expert]))
+        return functional.linear(inner, experts.down_proj[expert])
+
+    return mixed_one_by_one(output, experts.num_experts, hidden_TD, experts_TK, weights_TK, BLOCK)
+
+
+def mixed_one_by_one(
+    output: Callable[[Tensor, int], Tensor],
+    num_experts: int,
+    hidden_TD: Tensor,
+    experts_TK: Tensor,
+    weights_TK: Tensor,
+    block: int,
+) -> Tensor:
+    """Return the mixed outputs of experts that are asked one after the other, each for all tokens that chose it.
+
+    Args:
+        output: Returns what an expert makes of rows of hidden states.
+        num_experts: E.
+        hidden_TD: The experts' input.
+        experts_TK: The experts of each token.
+        weights_TK: Their weights.
+        block: Rows are padded with zeros to a multiple of this.
+
+    Shape:
+        - returns (T, D).
+    """
     slots = experts_TK.shape[1]
     expert_N, order_N = experts_TK.reshape(-1).sort(stable=True)
-    counts = torch.bincount(expert_N, minlength=experts.num_experts).tolist()
+    counts = torch.bincount(expert_N, minlength=num_experts).tolist()
     weight_N = weights_TK.reshape(-1)[order_N]
     mixed_TD = torch.zeros_like(hidden_TD)
     start = 0
@@ -32,9 +62,8 @@ def blocked_experts_forward(experts: Any, hidden_TD: Tensor, experts_TK: Tensor,
             continue
         rows = slice(start, start + count)
         token_N, start = order_N[rows] // slots, start + count
-        inner = functional.pad(hidden_TD[token_N], (0, 0, 0, -count % BLOCK))
-        inner = experts._apply_gate(functional.linear(inner, experts.gate_up_proj[expert]))
-        outer = functional.linear(inner, experts.down_proj[expert])[:count] * weight_N[rows, None]
+        inner = functional.pad(hidden_TD[token_N], (0, 0, 0, -count % block))
+        outer = output(inner, expert)[:count] * weight_N[rows, None]
         mixed_TD = mixed_TD.index_add(0, token_N, outer.to(mixed_TD.dtype))
     return mixed_TD
 

@@ -12,8 +12,9 @@ import torch
 from transformers import PreTrainedModel
 
 from moe_tune.base.published import write_json
-from moe_tune.models import blocked_experts
+from moe_tune.models import blocked_experts, packed_experts
 from moe_tune.models.family import ModelFamily
+from moe_tune.models.packed_weight import PackedWeight, fused_weights
 
 CANDIDATES = ("eager", "grouped_mm", blocked_experts.NAME)
 
@@ -39,7 +40,9 @@ def measured_choice(model: PreTrainedModel, family: ModelFamily, tokens: int = 1
     """Return the fastest of the candidates for a model's expert layers, measuring only the first time."""
     block = next(iter(family.moe_layers(model).values()))
     experts = block.get_submodule(family.experts_path)
-    weight = next(one for one in experts.parameters() if one.dim() == 3)
+    weight = fused_weights(experts)[0]
+    if isinstance(weight, PackedWeight):
+        return packed_experts.NAME
     sizes = "x".join(str(size) for size in weight.shape)
     device = torch.cuda.get_device_name(weight.device) if weight.device.type == "cuda" else str(weight.device)
     where = [platform.node(), str(torch.get_num_threads()), torch.__version__, device]

@@ -12,6 +12,7 @@ from moe_tune.base.errors import ModelError
 from moe_tune.models.family import ModelFamily
 from moe_tune.models.found_rule import found_rule
 from moe_tune.models.gate_replay import GateReplay, names_beside
+from moe_tune.models.packed_weight import fused_weights
 from moe_tune.models.shrunk import shrunk_config
 from moe_tune.models.state_shape import StateShape
 from moe_tune.routing import ScoringRule
@@ -140,7 +141,7 @@ def _places(model: PreTrainedModel) -> dict[int, tuple[str, str]]:
 def _place(layer: nn.Module) -> tuple[str, str] | None:
     """Return the paths of a layer's gate and experts, if it has both."""
     for path, experts in layer.named_modules():
-        fused = [one for one in experts.parameters(recurse=False) if one.dim() == 3]
+        fused = fused_weights(experts, recurse=False)
         owner_path, _, name = path.rpartition(".")
         if not fused or not name:
             continue

@@ -11,6 +11,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from moe_tune.base.errors import ModelError
+from moe_tune.models.packed_weight import fused_weights
 from moe_tune.routing.functions import stable_top_k
 
 TOP_K = (torch.topk, torch.Tensor.topk)
@@ -37,7 +38,7 @@ class GateReplay:
 
     def __init__(self, gate: nn.Module, owner: nn.Module, experts: nn.Module, layer: int) -> None:
         self.gate, self.owner, self.layer = gate, owner, layer
-        fused = next(one for one in experts.parameters() if one.dim() == 3)
+        fused = fused_weights(experts)[0]
         self.num_experts, self.dtype = len(fused), fused.dtype
         self.weight_name = self._weight_name()
         self.width = int(self.weight(gate).shape[1])

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from moe_tune.answer_path.build import PASS_TOKENS
+from moe_tune.models.packed_weight import GROUP
 from moe_tune.models.shapes import ModelShape
 from moe_tune.models.state_shape import StateShape
 from moe_tune.planning.machine import MachineSpeed
@@ -80,12 +81,14 @@ class Costs:
         dtype: Dtype of its weights.
         first_layer: First layer with a head.
         machine: The machine's speed.
+        quantise: Bits of the experts' weights, 8 or 4; ``None`` where they have the dtype.
     """
 
     shape: ModelShape
     dtype: torch.dtype
     first_layer: int
     machine: MachineSpeed
+    quantise: int | None = None
 
     @property
     def states(self) -> StateShape:
@@ -101,7 +104,17 @@ class Costs:
     @property
     def weight_bytes(self) -> int:
         """Bytes of the model's weights."""
-        return self.shape.total * self.dtype.itemsize
+        experts = self.shape.rule.num_experts * sum(self.shape.expert_L)
+        dense = (self.shape.total - experts) * self.dtype.itemsize
+        return dense + round(experts * self.expert_weight_bytes)
+
+    @property
+    def expert_weight_bytes(self) -> float:
+        """Bytes of one of the experts' weights, its part of the scales included."""
+        if self.quantise is None:
+            return float(self.dtype.itemsize)
+        beside = 2 * self.dtype.itemsize / GROUP if self.quantise == 4 else self.dtype.itemsize / self.shape.width
+        return self.quantise / 8 + beside
 
     def cache_bytes(self, split: Split) -> float:
         """Return the bytes a split's prompt cache takes: keys and values per token, hidden states per question."""
@@ -170,16 +183,18 @@ class Costs:
         shape, rule, size = self.shape, self.shape.rule, self.dtype.itemsize
         dense, expert = shape.dense_L[layer], shape.expert_L[layer]
         products = 2 * tokens * dense / self.machine.rate(tokens, backward)
-        weights, written = float(dense), 16.0 * shape.width
+        weights, written, unpacked = float(dense), 16.0 * shape.width, 0.0
         if expert:
             used = max(rule.top_k, in_use * rule.num_experts)
             hit = used * (1 - (1 - rule.top_k / used) ** tokens)
             rows = tokens * rule.top_k / hit
             products += 2 * tokens * rule.top_k * expert / self.machine.rate(rows, backward)
             weights += hit * expert
+            # Unpacked, a weight is written once and read once more.
+            unpacked = 0.0 if self.quantise is None else 2 * hit * expert * size
             written += rule.top_k * (4 * shape.width + 4 * shape.inner)
         # What is written is read again: twice the bytes pass.
-        moved = 2 * tokens * written * size / self.machine.copy
+        moved = (2 * tokens * written * size + unpacked) / self.machine.copy
         return max(max(products, weights * size / self.machine.copy) + moved, self.machine.launch)
 
     def logit_seconds(self, rows: float) -> float:

@@ -21,7 +21,7 @@ from moe_tune.tuner.router_tuner import RouterTuner
 def costs_of(tuner: RouterTuner, shape: ModelShape, machine: MachineSpeed) -> Costs:
     """Return the cost model of a tuner whose model is not loaded."""
     first = choose_layers(tuner.layer_choice, shape.moe_layers)[0]
-    return Costs(shape, getattr(torch, tuner.base.dtype), first, machine)
+    return Costs(shape, getattr(torch, tuner.base.dtype), first, machine, tuner.base.quantise)
 
 
 def report_of(

@@ -30,6 +30,7 @@ NOT_IDENTITY = ("runs_root", "name", "test_after_fit")
 LATER: dict[str, dict[str, Any]] = {
     "LocalFiles": {"columns": None, "answers_from": None, "corrected": False},
     "data": {"test_sources": {}},
+    "base": {"quantise": None},
 }
 """Arguments of classes and sections that came after runs had names: at these values they make no other name."""
 
@@ -172,7 +173,11 @@ def without_later(config: Any) -> Any:
     if not isinstance(config, dict):
         return [without_later(one) for one in config] if isinstance(config, list) else config
     kept = {key: without_later(value) for key, value in config.items()}
-    for owner, at in ((str(config.get("class_path")).rpartition(".")[2], "init_args"), ("data", "data")):
+    for owner, at in (
+        (str(config.get("class_path")).rpartition(".")[2], "init_args"),
+        ("data", "data"),
+        ("base", "base"),
+    ):
         if owner in LATER and isinstance(given := kept.get(at), dict):
             kept[at] = {key: one for key, one in given.items() if LATER[owner].get(key, ...) != one}
     return kept

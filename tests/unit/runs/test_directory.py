@@ -123,3 +123,10 @@ def test_arguments_that_came_later_make_no_other_name_at_their_defaults():
     assert identity(config(files, **later)) == before
     others = [identity(config(files, **{**later, key: one})) for key, one in (("answers_from", 0), ("corrected", True))]
     assert len({before, *others, identity(config("mine.Source")), identity(config("mine.Source", columns=None))}) == 5
+
+
+def test_a_quantised_base_model_is_another_run_and_one_that_is_not_has_the_name_it_had():
+    config = {"model": {"base": {"path": "nano"}}}
+    given = [{"model": {"base": {"path": "nano", "quantise": bits}}} for bits in (None, 8, 4)]
+    assert identity(given[0]) == identity(config)
+    assert len({identity(one) for one in given}) == 3
