@@ -39,7 +39,8 @@ class Adapter:
             Options that change the base model or train more than the LoRA are refused.
 
     Raises:
-        ConfigError: PEFT knows no such option, refuses a value, or finds no such module or parameter.
+        ConfigError: PEFT knows no such option, refuses a value, or finds no such module or parameter; or the experts
+            it names are quantised.
 
     Reference:
         Hu et al. 2021, "LoRA", https://arxiv.org/abs/2106.09685

@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 from moe_tune.models.adapter import Adapter
 from moe_tune.models.base_model import BaseModel
 from moe_tune.models.families import family_of
+from moe_tune.models.packed_experts import pack_experts
 from moe_tune.models.refusals import Refusals
 from moe_tune.routing import ScoringRule
 
@@ -88,10 +89,13 @@ def adapter_parameters(base: BaseModel, options: dict[str, Any]) -> int:
     """Return how many parameters a LoRA in a base model trains; no weights are read or downloaded.
 
     Raises:
-        ConfigError: PEFT knows no such option, refuses a value, or finds no such module or parameter.
+        ConfigError: PEFT knows no such option, refuses a value, or finds no such module or parameter; or the experts
+            it names are quantised.
     """
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(_published(base) or base.load_config()).requires_grad_(False)
+        if base.quantise:
+            pack_experts(model, base.quantise)
         adapter = Adapter(model, options)
     return sum(one.numel() for one in adapter.parameters.values())
 

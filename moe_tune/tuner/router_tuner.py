@@ -24,6 +24,7 @@ from moe_tune.heads.base import RouterHead
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.losses.base import AuxLoss, LossContext
 from moe_tune.models.base_model import BaseModel
+from moe_tune.models.packed_weight import PackedWeight
 from moe_tune.models.recomputed_layers import recomputed
 from moe_tune.routing import NeighbourRoutes, OracleRoutes, SampledRoutes, Scope
 from moe_tune.tuner.examiner import Examiner
@@ -169,6 +170,13 @@ class RouterTuner(LightningModule):
         device = self.device if self._trainer is None else self.trainer.strategy.root_device
         self.opened = open_model(self.asked, device, self.ranks)
         self.language_model = self.opened.gated.model
+        # DDP would send every buffer to all processes before each pass; these never change, and each process read them.
+        self._ddp_params_and_buffers_to_ignore = [
+            f"{path}.{name}"
+            for path, one in self.named_modules()
+            if isinstance(one, PackedWeight)
+            for name, _ in one.named_buffers()
+        ]
         self.objective.require_probabilities(self.opened.gated)
         refuse_demand(self.opened.reach(), self.answer_path)
         self.train(self.training)

@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 from transformers import core_model_loading
 
 from moe_tune.base.errors import ConfigError, ModelError
+from moe_tune.data.nano_quiz import NanoQuiz
+from moe_tune.data.protocol import load_protocol
+from moe_tune.data.question import number_questions
 from moe_tune.gates.frozen import tensor_hashes
 from moe_tune.gates.gated_model import GatedModel
 from moe_tune.heads.dense_mixer import DenseMixerHead
@@ -20,6 +23,8 @@ from moe_tune.models.experts_choice import measured_choice
 from moe_tune.models.families import family_of
 from moe_tune.models.packed_experts import NAME, pack_experts
 from moe_tune.models.packed_weight import GROUP, PackedWeight, fused_weights
+from moe_tune.models.shapes import adapter_parameters
+from moe_tune.tuner.router_tuner import RouterTuner
 
 LAYOUTS = ("olmoe", "gpt_oss", "aria_text", "nemotron_h")
 """Outputs first; inputs first with biases; inputs first; experts without a gate."""
@@ -254,6 +259,14 @@ def test_a_lora_on_quantised_experts_is_refused(options):
         gated.adapt(options)
 
 
+def test_what_is_estimated_of_a_lora_knows_of_quantised_experts():
+    base, plain = BaseModel("nano", quantise=4), BaseModel("nano")
+    attention = {"r": 2, "target_modules": ["q_proj"]}
+    assert adapter_parameters(base, attention) == adapter_parameters(plain, attention)
+    with pytest.raises(ConfigError, match=r"model\.base\.quantise"):
+        adapter_parameters(base, {"r": 2, "target_parameters": ["mlp.experts.down_proj"]})
+
+
 def test_a_lora_beside_quantised_experts_is_not():
     model, family = BaseModel("nano", quantise=4).load()
     gated = GatedModel(model, family, RetunedHead(), "last-2")
@@ -280,3 +293,33 @@ def test_heads_that_ask_every_expert_are_served(batch):
         GatedModel(model, family, DenseMixerHead(), "last-1", "all", "native")
         assert torch.isfinite(model(**batch).logits).all()
     assert torch.isfinite(stock).all()
+
+
+def test_several_processes_do_not_send_packed_weights_to_one_another_at_every_step():
+    sent = []
+    for bits in (None, 4):
+        tuner = RouterTuner(BaseModel("nano", quantise=bits), RetunedHead())
+        tuner.configure_model()
+        ignored = tuner._ddp_params_and_buffers_to_ignore
+        sent.append({name for name, _ in tuner.named_buffers()} - set(ignored))
+        assert bool(ignored) == bool(bits)
+    assert sent[0] == sent[1]
+
+
+def test_the_trained_nano_model_answers_almost_the_same():
+    """Bounds well above what ``bench/quantised.py`` measures on more questions."""
+    rows = [row.values for row in NanoQuiz(validation=64).rows("validation")]
+    asked = number_questions((one["subject"], one["question"], tuple(one["choices"]), one["answer"]) for one in rows)
+    prompts = [load_protocol("nano_quiz").prompt(one) for one in asked]
+    tokens = BaseModel("nano").load_tokenizer()(prompts, return_tensors="pt", padding=True)
+    last_B = tokens["attention_mask"].sum(1) - 1
+    logprobs = []
+    for bits in (None, 8, 4):
+        model, _ = BaseModel("nano", quantise=bits).load()
+        with torch.no_grad():
+            logits_BSV = model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).logits
+        logprobs.append(logits_BSV[torch.arange(len(last_B)), last_B].log_softmax(-1))
+    stock_BV, *others = logprobs
+    eight, four = (float((stock_BV.exp() * (stock_BV - one)).sum(-1).mean()) for one in others)
+    assert 0 < eight < 2e-4
+    assert eight < four < 5e-3
