@@ -11,6 +11,8 @@ from moe_tune.base.errors import ModelError
 
 NAME = "moe_tune_answer"
 """The attention implementation the model is set to while answer tokens run."""
+UNSAID = -1
+"""A window that the layer does not speak of."""
 WITHOUT_EFFECT = frozenset(
     {
         *("dropout", "position_ids", "use_cache", "cache_position", "is_causal", "output_attentions"),
@@ -31,7 +33,7 @@ def answer_attention(
     first_layer: int,
     position_BN: Tensor,
     seen_BNN: Tensor | None = None,
-    sliding_window: int | None = None,
+    sliding_window: int | None = UNSAID,
     s_aux: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
@@ -68,6 +70,15 @@ def answer_attention(
             f"expected attention by scaled products, windows and sinks but {type(module).__name__} also passes "
             f"{unknown}. Hint: --model.answer_path.use never."
         )
+    if sliding_window == UNSAID:
+        attention: Any = module
+        kinds = getattr(attention.config, "layer_types", None)
+        if kinds and kinds[attention.layer_idx] == "sliding_attention":
+            raise ModelError(
+                f"expected an attention that is told of its window but {type(module).__name__} is not. "
+                "Hint: --model.answer_path.use never."
+            )
+        sliding_window = None
     states = prompt_states
     upper = int(module.layer_idx) - first_layer  # type: ignore[arg-type]
     questions, query_heads, tokens, channels = query.shape

@@ -12,6 +12,7 @@ from transformers import DynamicCache
 
 from moe_tune.answer_path.prefixes import SharedPrefixes
 from moe_tune.answer_path.states import PromptStates
+from moe_tune.base.errors import ModelError
 from moe_tune.data.encoding import PromptedQuestion
 from moe_tune.data.packed import PackedChoices
 from moe_tune.gates.gated_model import GatedModel
@@ -102,6 +103,11 @@ class PromptPass:
         own = kept[0][0].new_zeros(len(kept), 2, questions, heads, int(length_B.max()), self.shape.head_dim)
         for layer in range(len(own)):
             for which, states in enumerate(kept.pop(0)):  # each layer is let go once it is copied
+                if states.shape[1] != heads or states.shape[-1] > self.shape.head_dim:
+                    raise ModelError(
+                        f"expected {heads} heads of at most {self.shape.head_dim} numbers in every layer but got "
+                        f"{states.shape[1]} of {states.shape[-1]}. Hint: --model.answer_path.use never."
+                    )
                 own[layer, which, ..., : states.shape[-1]] = states[:, :, : own.shape[4]]
         prefixes = {}
         if prefix >= 0:

@@ -116,6 +116,16 @@ class GatedModel:
                 "(model.peft). Hint: put it on attention or routers, or use a head without a mixing part."
             )
         self.adapter = Adapter(self.model, options)
+        for block in self.family.moe_layers(self.model).values():
+            gate = block.get_submodule(self.family.gate_path)
+            # A weight under an adapter stays the gate's; a gate under one as a plain layer would decide no more.
+            if not isinstance(gate, TunedGate) and type(gate).__name__ != "ParamWrapper":
+                self.adapter.detach()
+                self.adapter = None
+                raise ConfigError(
+                    "expected no LoRA in the place of a router but got one (model.peft.target_modules). "
+                    f"Hint: target_parameters: [{self.family.gate_path}.weight]."
+                )
 
     # What acts, and what is recorded
 
@@ -424,6 +434,16 @@ def _refuse_unserved(head: RouterHead, rules: list[ScoringRule]) -> None:
     sizes = sorted({(rule.num_experts, rule.top_k) for rule in rules})
     if len(sizes) > 1:
         raise ModelError(f"expected as many experts, and experts per token, in every layer but got (E, K) = {sizes}.")
+    if head.traits.chosen_by_logits and not all(rule.chooses_by_logits for rule in rules):
+        parts = [one for one in head.modules() if isinstance(one, RouterHead) and one.traits.chosen_by_logits]
+        names = sorted(
+            {type(one).__name__ for one in parts if not any(isinstance(x, RouterHead) for x in one.children())}
+        )
+        raise ConfigError(
+            f"expected a head for a router that does not choose by its logits alone (it adds a bias to sigmoids, or "
+            f"chooses groups first) but got {', '.join(names)} (model.head). Hint: RetunedHead, TemperatureHead or "
+            "AccuracyBiasHead."
+        )
     reads = head.beyond_logits()
     if reads and not all(rule.described for rule in rules):
         raise ConfigError(

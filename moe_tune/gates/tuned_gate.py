@@ -1,6 +1,7 @@
 """A stock gate with a router head on it."""
 
 from collections.abc import Iterable
+from functools import reduce
 from typing import Any
 
 import torch
@@ -149,6 +150,7 @@ class TunedGate(nn.Module):
         ]
         widest = max(one.experts_TK.shape[1] for one in parts)
         weights, experts, used = zip(*(widened(one, widest) for one in parts), strict=True)
+        finest = reduce(torch.promote_types, (one.dtype for one in weights))  # a head's weights are float32
 
         def together(tensors: Iterable[Tensor]) -> Tensor:
             mine = [one[at] for one, at in zip(tensors, rows, strict=True)] if whole else list(tensors)
@@ -161,7 +163,7 @@ class TunedGate(nn.Module):
         return RouterOutput(
             logits_TE=together(one.logits_TE.to(logits_TE.dtype) for one in parts),
             probs_TE=together(one.probs_TE for one in parts),
-            weights_TK=together(weights),
+            weights_TK=together(one.to(finest) for one in weights),
             experts_TK=together(experts),
             mask_T=real_T,
             layer=self.layer,

@@ -28,6 +28,7 @@ class HeadTraits:
         variable_k: The number of experts in use may differ from token to token.
         train_only: In evaluation it decides as the pretrained router does; what it adds acts in training alone.
         keeps_mass: The chosen experts' weights sum to what the pretrained router's would for the same choice.
+        chosen_by_logits: It relies on the experts of the largest logits being chosen, and on softmax probabilities.
         refreshes: It reads a fresh table, made with the heads in place, before every later epoch of training.
         knows_tokens: It looks tokens up one by one (``meet``), so that prompts have to run in full.
         reason: Why it does not start exactly, if it does not.
@@ -44,6 +45,7 @@ class HeadTraits:
     variable_k: bool = False
     train_only: bool = False
     keeps_mass: bool = False
+    chosen_by_logits: bool = False
     refreshes: bool = False
     knows_tokens: bool = False
     reason: str = ""
@@ -266,6 +268,9 @@ def decide(
     else:
         experts_TK = rule.choose(scores_TE, slots, stable=not stock_ties)
     used_TK = head.admit(logits_TE.float(), probs_TE, experts_TK)
+    if used_TK is not None and stock_ties and not rule.by_row:  # some gates do not put the best first
+        experts_TK = rule.choose(scores_TE, slots)
+        used_TK = head.admit(logits_TE.float(), probs_TE, experts_TK)
     if used_TK is not None:  # a spare slot repeats an expert that is chosen anyway
         experts_TK = torch.where(used_TK, experts_TK, experts_TK[:, :1])
     return head.weigh(Decision(rule, logits_TE, probs_TE, experts_TK, used_TK=used_TK))

@@ -36,7 +36,7 @@ class LossFreeBiasHead(RouterHead):
 
     bias_E: Tensor
     counts_E: Tensor
-    traits = HeadTraits(keeps_mass=True, selects_by_probability=True)
+    traits = HeadTraits(keeps_mass=True, selects_by_probability=True, chosen_by_logits=True)
 
     def __init__(self, gamma: float = 1e-3) -> None:
         super().__init__()

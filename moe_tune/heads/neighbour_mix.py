@@ -59,7 +59,7 @@ class NeighbourMixHead(RouterHead):
 
     @property
     def traits(self) -> HeadTraits:
-        return HeadTraits(needs_calibration=True)
+        return HeadTraits(needs_calibration=True, chosen_by_logits=True)
 
     def bind(self, gate: BaseGate) -> None:
         self.rule: ScoringRule = gate.rule

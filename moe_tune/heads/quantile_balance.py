@@ -36,7 +36,7 @@ class QuantileBalanceHead(RouterHead):
     beta_E: Tensor
     candidates_E: Tensor
     batches: Tensor
-    traits = HeadTraits(keeps_mass=True, selects_by_probability=True)
+    traits = HeadTraits(keeps_mass=True, selects_by_probability=True, chosen_by_logits=True)
 
     def __init__(self, ema: float = 0.9) -> None:
         super().__init__()

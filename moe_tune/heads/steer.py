@@ -49,7 +49,7 @@ class SteerHead(RouterHead):
 
     @property
     def traits(self) -> HeadTraits:
-        return HeadTraits(needs_calibration=self.promote + self.suppress > 0)
+        return HeadTraits(needs_calibration=self.promote + self.suppress > 0, chosen_by_logits=True)
 
     def bind(self, gate: BaseGate) -> None:
         """Start with no expert steered.

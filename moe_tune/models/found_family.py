@@ -38,6 +38,7 @@ OTHER_WAYS = {
     "jamba": LINEAR,
     "kimi_linear": LINEAR,
     "lfm2_moe": "layers of convolution, which keep no keys",
+    "mimo_v2_flash": "keys that differ from layer to layer",
     "minimax": "a cache of its own",
     "nemotron_h": LINEAR,
     "qwen3_5_moe_text": LINEAR,
@@ -45,8 +46,10 @@ OTHER_WAYS = {
     "qwen4_exp_text": LINEAR,
 }
 """Why prompts of some types cannot be kept as keys and values."""
-UNTOLD = frozenset({"phimoe"})
+UNTOLD = frozenset({"phimoe", "qwen2_moe"})
 """Types whose window is in the mask alone."""
+OF_LAYERS = ("per_layer_config", "hidden_size_per_layer_input", "num_kv_shared_layers")
+"""Fields of configurations whose layers are not alike."""
 
 
 class FoundFamily(ModelFamily):
@@ -90,10 +93,15 @@ class FoundFamily(ModelFamily):
     def answer_path_refusal(self, config: PretrainedConfig) -> str | None:
         if self.model_type in OTHER_WAYS:
             return OTHER_WAYS[self.model_type]
+        of_layers = set(getattr(config, "layer_types", None) or ())
         window = getattr(config, "sliding_window", None)
-        if self.model_type in UNTOLD and window and window < config.max_position_embeddings:
+        windows = window and (not of_layers or "sliding_attention" in of_layers)
+        if self.model_type in UNTOLD and windows and window < config.max_position_embeddings:
             return "a window that its attention is not told of"
-        kinds = set(getattr(config, "layer_types", None) or ()) - SEEN_WHOLE
+        known = config.to_dict()
+        if any(known.get(name) for name in OF_LAYERS):
+            return "keys or inputs that differ from layer to layer"
+        kinds = of_layers - SEEN_WHOLE
         return f"layers of {', '.join(sorted(kinds)).replace('_', ' ')}" if kinds else None
 
     def side_by_side_refusal(self, config: PretrainedConfig) -> str | None:
@@ -107,6 +115,8 @@ class FoundFamily(ModelFamily):
     def state_shape(
         self, config: PretrainedConfig, first_layer: int, lower_routers: tuple[int, ...], dtype: torch.dtype
     ) -> StateShape:
+        if self.answer_path_refusal(config):  # nothing is kept, and there may be no one size
+            return StateShape(first_layer, config.num_hidden_layers, lower_routers, config.hidden_size, 1, 1, dtype)
         shape = super().state_shape(config, first_layer, lower_routers, dtype)
         latent = getattr(config, "kv_lora_rank", None)
         if not latent:

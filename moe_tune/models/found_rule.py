@@ -25,7 +25,8 @@ def found_rule(replay: GateReplay) -> ScoringRule:
     if replay.weight(replay.gate).is_meta:  # only its sizes are asked for
         return ReplayedRule(replay.top_k, replay.num_experts, replay, ClosedForm("softmax", renormalise=False))
     form = closed_form_of(replay)
-    own = ReplayedRule(replay.top_k, replay.num_experts, replay, form)
+    by_logits = form is not None and form.score == "softmax" and _chooses_by_logits(replay)
+    own = ReplayedRule(replay.top_k, replay.num_experts, replay, form, by_logits=by_logits)
     if form is None or not replay.plain or form.score != "softmax" or form.factor_E != (1.0,):
         return own
     plain = SoftmaxRule(replay.top_k, replay.num_experts, form.renormalise)
@@ -61,6 +62,13 @@ def _factors(ratio_TK: Tensor, sets_TK: Tensor, experts: int) -> tuple[float, ..
     if bool(((highest_E - lowest_E) <= EXACT * highest_E.abs()).all()):
         return tuple(((highest_E + lowest_E) / 2).tolist())
     return None
+
+
+def _chooses_by_logits(replay: GateReplay) -> bool:
+    """Return whether a gate chooses the experts of the largest logits: no groups, no bias of its own."""
+    logits_TE = _drawn(replay, TOKENS)
+    largest_TK = torch.topk(logits_TE, replay.top_k, dim=-1).indices.sort(-1).values
+    return torch.equal(replay.decide(logits_TE)[1].sort(-1).values, largest_TK)
 
 
 def _drawn(replay: GateReplay, tokens: int) -> Tensor:

@@ -23,12 +23,18 @@ class ReplayedRule(ScoringRule):
         num_experts: Experts of the layer, E.
         replay: The layer's gate.
         form: How it weighs, as far as a closed form says it.
+        by_logits: Whether the experts of the largest logits are chosen, and probabilities are their softmax.
         weighs: Whether the gate's own code weighs a full set; a form that a head has changed does not ask it.
     """
 
     replay: GateReplay = field(compare=False)
     form: ClosedForm | None
     weighs: bool = True
+    by_logits: bool = True
+
+    @property
+    def chooses_by_logits(self) -> bool:
+        return self.by_logits
 
     @property
     def by_row(self) -> bool:

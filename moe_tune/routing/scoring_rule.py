@@ -94,6 +94,11 @@ class ScoringRule(ABC):
         return True
 
     @property
+    def chooses_by_logits(self) -> bool:
+        """Whether the experts of the largest logits are chosen, and probabilities are their softmax."""
+        return True
+
+    @property
     def described(self) -> bool:
         """Whether there is a closed form of the weights, which what changes probabilities or the set has to have."""
         return True

@@ -82,9 +82,9 @@ def options(kind: str, name: str | None) -> list[str]:
 def _of_family(row: dict[str, str]) -> str:
     """Return what is known of a model type in one line."""
     if "refused" in row:
-        return f"not served: {row['refused']}"
+        return f"Not served: {row['refused']}."
     way = "answer path" if row["answer_path"] == "yes" else f"full prompts alone ({row['answer_path']})"
-    return f"{row['weights']}, by {row['decides']}; {way}"
+    return f"{row['weights'][0].upper()}{row['weights'][1:]}, by {row['decides']}; {way}."
 
 
 def _classes(kind: str) -> dict[str, type]:

@@ -7,6 +7,7 @@ import torch
 from found_models import IN_CI, TYPES, found_model, refusal_of
 from test_answer_path import LETTERS, QUESTIONS, Side
 
+from moe_tune.answer_path.forward import answer_logits
 from moe_tune.answer_path.proof import prove_answer_path
 from moe_tune.base.errors import ModelError
 from moe_tune.gates.gated_model import GatedModel
@@ -207,3 +208,31 @@ def test_the_answer_path_is_proved_before_it_is_used():
     with pytest.raises(ModelError, match="off by"):
         prove_answer_path(gated, shape)
     interface.remove()
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes", "reason"),
+    [
+        ("qwen2_moe", {"sliding_window": 8, "layer_types": ["sliding_attention"] * 3}, "not told"),
+        ("phimoe", {"sliding_window": 8}, "not told"),
+        ("gemma4_text", {"hidden_size_per_layer_input": 8}, "differ from layer to layer"),
+        ("gemma4_text", {"num_kv_shared_layers": 1}, "differ from layer to layer"),
+        ("mixtral", {"layer_types": ["chunked_attention"] * 3}, "chunked attention"),
+    ],
+)
+def test_a_configuration_that_keeps_no_plain_keys_is_refused_with_its_reason(model_type, changes, reason):
+    family = family_of(model_type)
+    config = family.tiny_config()
+    for name, value in changes.items():
+        setattr(config, name, value)
+    assert reason in family.refusals(config).answer_path
+    assert family.state_shape(config, 1, (0,), torch.float32).head_dim == 1, "nothing is kept"
+
+
+def test_an_attention_that_does_not_say_its_window_is_refused():
+    model, family = found_model("qwen2_moe")
+    side = Side(model, family, RetunedHead(), 0, kept=True)
+    model.config.layer_types = ["sliding_attention"] * 3
+    states = side.states.batch(torch.arange(4))
+    with pytest.raises(ModelError, match="told of its window"):
+        answer_logits(side.routers, side.shape, states)

@@ -6,11 +6,12 @@ import torch
 from found_models import ONE_OF_EACH, found_model
 from head_cases import CASES, IDS, required
 
-from moe_tune.base.errors import ConfigError
+from moe_tune.base.errors import ConfigError, ModelError
 from moe_tune.gates.gated_model import GatedModel
 from moe_tune.heads.fixed_k import FixedKHead
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.heads.routes import RoutesHead
+from moe_tune.heads.temperature import TemperatureHead
 
 DESCRIBED = [one for one in ONE_OF_EACH if one != "phimoe"]
 """Phi-MoE's router weighs in no closed form, and takes heads that change logits alone."""
@@ -61,8 +62,11 @@ def test_a_head_starts_trains_and_is_finite_or_is_refused(kind, mode, model_type
     with torch.no_grad():
         stock = model(input_ids=IDS_BS, use_cache=False).logits
     head = kind(**{**required(kind), **mode})
-    if model_type == "phimoe" and head.beyond_logits():
-        with pytest.raises(ConfigError, match=head.beyond_logits()[0]):
+    refused = (model_type == "phimoe" and head.beyond_logits()) or (
+        model_type != "gemma4_text" and head.traits.chosen_by_logits
+    )
+    if refused:
+        with pytest.raises(ConfigError, match=r"expected a head .* but got \w+"):
             GatedModel(model, family, head, "all", "all")
         return
     gated = GatedModel(model, family, head, "all", "all")
@@ -75,3 +79,35 @@ def test_a_head_starts_trains_and_is_finite_or_is_refused(kind, mode, model_type
     if parameters := gated.trainable():
         logits.logsumexp(-1).sum().backward()
         assert all(one.grad is not None and one.grad.isfinite().all() for one in parameters.values())
+
+
+@pytest.mark.parametrize("model_type", DESCRIBED)
+def test_fewer_experts_are_the_best_ones_in_the_models_own_numerics_too(model_type):
+    """Some gates do not put the best first."""
+    model, family = found_model(model_type)
+    best = [seen(model, family, FixedKHead(1), dtype)[1] for dtype in ("float32", "native")]
+    for one, other in zip(*(trace.outputs.values() for trace in best), strict=True):
+        assert torch.equal(one.experts_TK[:, 0], other.experts_TK[:, 0])
+
+
+@pytest.mark.parametrize("model_type", DESCRIBED)
+def test_a_heads_weights_stand_beside_the_gates_own_in_half_precision(model_type):
+    model, family = found_model(model_type, torch.bfloat16)
+    mask_BS = torch.ones_like(IDS_BS)
+    mask_BS[0, 4:] = 0
+    GatedModel(model, family, TemperatureHead(tau=0.5), "all", "answer", "native")
+    with torch.no_grad():
+        assert model(input_ids=IDS_BS, attention_mask=mask_BS, use_cache=False).logits.isfinite().all()
+
+
+@pytest.mark.parametrize(("model_type", "module"), [("phimoe", "router"), ("gemma4_text", "proj")])
+def test_a_lora_in_a_routers_place_is_refused(model_type, module):
+    model, family = found_model(model_type)
+    gated = GatedModel(model, family, IdentityHead(), "all", "all")
+
+    def adapted():
+        gated.adapt({"r": 2, "target_modules": [module]})
+        return model(input_ids=IDS_BS, use_cache=False)
+
+    with pytest.raises((ConfigError, ModelError), match=r"adapter on the router|in the place of a router"):
+        adapted()
