@@ -22,6 +22,10 @@ from moe_tune.tuner.split_results import SplitResults
 METRIC_NEEDS = frozenset().union(*(kind.needs for kind in concrete_subclasses(RoutingMetric).values()))
 
 
+QUIZ = SimpleNamespace(letter_token_ids=lambda split: (1, 2))
+BATCH = SimpleNamespace(choices=None)
+
+
 class Stop(Exception):
     """Raised in place of the first thing after the forward pass."""
 
@@ -31,12 +35,12 @@ class Watched:
 
     def __init__(self, gated, passes):
         self.gated, self.passes, self.seen = gated, passes, []
-        self.circumstances = SimpleNamespace(gated=gated, quiz=None)
+        self.circumstances = SimpleNamespace(gated=gated, quiz=QUIZ)
 
     def decide(self, split):
         return WayDecision(Way.FULL_PROMPTS)
 
-    def logits(self, batch, split):
+    def logits(self, batch, split, words):
         with self.gated.session() as session:
             self.seen.append(session.needs)
         if len(self.seen) == self.passes:
@@ -60,15 +64,16 @@ def test_training_records_what_losses_need_and_evaluation_what_metrics_need(loss
     tuner = RouterTuner(BaseModel("nano", experts_implementation="eager"), RetunedHead(), losses)
     tuner.configure_model()
     monkeypatch.setattr(tuner, "set_progress", lambda: 0.0)
+    monkeypatch.setattr(RouterTuner, "quiz", QUIZ)
     answering = Watched(tuner.gated, len(wanted))
     monkeypatch.setattr(RouterTuner, "examiner", Examiner(answering))
     with pytest.raises(Stop):
-        tuner.training_step(None, 0)
+        tuner.training_step(BATCH, 0)
     assert answering.seen == wanted
     answering = Watched(tuner.gated, 1)
     evidence = RoutingEvidence(MetricShape((0, 1, 2, 3), 64, 8, 1, 1))
     with pytest.raises(Stop):
-        Examiner(answering).answer_batch(None, "validation", SplitResults(evidence))
+        Examiner(answering).answer_batch(BATCH, "validation", SplitResults(evidence))
     assert answering.seen == [METRIC_NEEDS]
     with tuner.gated.session() as session:
         assert session.needs == frozenset(), "what a pass records is restored, also when it fails"

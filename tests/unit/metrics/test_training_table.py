@@ -22,9 +22,9 @@ def precisions(monkeypatch):
     """Return the set in which it is noted under which precision each split is answered."""
     seen, logits = set(), Answering.logits
 
-    def watched(self, batch, split):
+    def watched(self, batch, split, words=None):
         seen.add((split, torch.is_autocast_enabled("cpu")))
-        return logits(self, batch, split)
+        return logits(self, batch, split, words)
 
     monkeypatch.setattr(Answering, "logits", watched)
     return seen
