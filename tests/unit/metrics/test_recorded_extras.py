@@ -40,7 +40,7 @@ class Watched:
     def decide(self, split):
         return WayDecision(Way.FULL_PROMPTS)
 
-    def logits(self, batch, split, words):
+    def logits(self, batch, split, words=None):
         with self.gated.session() as session:
             self.seen.append(session.needs)
         if len(self.seen) == self.passes:
