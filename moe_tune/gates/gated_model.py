@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import MoeModelOutputWithPast
 
 from moe_tune.base.errors import ConfigError, ModelError
 from moe_tune.base.replaced import replaced
@@ -19,6 +18,8 @@ from moe_tune.gates.layer_view import LayerView
 from moe_tune.gates.session import RoutingDtype, Session
 from moe_tune.gates.tuned_experts import TunedExperts
 from moe_tune.gates.tuned_gate import TunedGate, tuned_gate
+from moe_tune.gates.unserved import refuse_unserved
+from moe_tune.gates.vocabulary import logits_by_own_code
 from moe_tune.heads.base import BaseGate, RouterHead
 from moe_tune.models.adapter import Adapter
 from moe_tune.models.family import ModelFamily
@@ -75,7 +76,7 @@ class GatedModel:
         rules = {index: family.rule(replay) for index, replay in replays.items()}
         for index, block in blocks.items():
             prove_router(family, block, replays[index], rules[index])
-        _refuse_unserved(head, list(rules.values()))
+        refuse_unserved(head, list(rules.values()))
         self.adapter: Adapter | None = None
         """A LoRA that is trained beside the heads; its tensors are kept with theirs."""
         self.answers_proved = False
@@ -248,14 +249,11 @@ class GatedModel:
         if self.family.plain_tail:
             logits_NV: Tensor = self.model.get_output_embeddings()(hidden_ND)
             return logits_NV
-        body, trace = self.model.base_model, self._session.trace
-        body.forward = lambda *_, **__: _BodyOutput(last_hidden_state=hidden_ND[None])
+        trace = self._session.trace
         try:
-            scaled_NV: Tensor = self.model(inputs_embeds=hidden_ND[None], use_cache=False).logits[0]
+            return logits_by_own_code(self.model, hidden_ND)
         finally:
-            del body.forward
-            self._session.trace = trace
-        return scaled_NV
+            self._session.trace = trace  # the call has opened one of its own
 
     # What there is
 
@@ -429,41 +427,10 @@ class GatedModel:
             self._session.trace.is_open = False
 
 
-def _refuse_unserved(head: RouterHead, rules: list[ScoringRule]) -> None:
-    """Refuse a model whose layers differ in experts, and a head that its routers cannot serve."""
-    sizes = sorted({(rule.num_experts, rule.top_k) for rule in rules})
-    if len(sizes) > 1:
-        raise ModelError(f"expected as many experts, and experts per token, in every layer but got (E, K) = {sizes}.")
-    if head.traits.chosen_by_logits and not all(rule.chooses_by_logits for rule in rules):
-        parts = [one for one in head.modules() if isinstance(one, RouterHead) and one.traits.chosen_by_logits]
-        names = sorted(
-            {type(one).__name__ for one in parts if not any(isinstance(x, RouterHead) for x in one.children())}
-        )
-        raise ConfigError(
-            f"expected a head for a router that does not choose by its logits alone (it adds a bias to sigmoids, or "
-            f"chooses groups first) but got {', '.join(names)} (model.head). Hint: RetunedHead, TemperatureHead or "
-            "AccuracyBiasHead."
-        )
-    reads = head.beyond_logits()
-    if reads and not all(rule.described for rule in rules):
-        raise ConfigError(
-            f"expected a head that changes logits alone, as this router weighs in no known closed form, but got "
-            f"{', '.join(reads)} (model.head). Hint: RetunedHead, LowRankHead or MlpHead."
-        )
-
-
 def _extras(needs: Iterable[str]) -> frozenset[str]:
     if unknown := frozenset(needs) - EXTRAS:
         raise ConfigError(f"expected extras of {sorted(EXTRAS)} but got {sorted(unknown)} (needs).")
     return frozenset(needs)
-
-
-class _BodyOutput(MoeModelOutputWithPast):
-    """What a model's body returns, without what only some of them do."""
-
-    def __getattr__(self, name: str) -> None:
-        if name.startswith("__"):
-            raise AttributeError(name)
 
 
 TunedRouters = GatedModel

@@ -109,13 +109,11 @@ class GateReplay:
         assert answers.read is not None
         assert answers.projected is not None
         logits_TE = out[0] if self.returns_logits else answers.projected
-        if not self.returns_logits and gate is not self.gate and self._projection(gate) is not gate:
-            here, stock = self._projection(gate), self._projection(self.gate)
-            if here is not stock:
-                raise ModelError(
-                    f"expected no adapter on the router but got one (layer {self.layer}, {type(self.gate).__name__} "
-                    "does not return its logits). Hint: leave the router out of model.peft's target_modules."
-                )
+        if not self.returns_logits and self._projection(gate) not in (gate, self._projection(self.gate)):
+            raise ModelError(
+                f"expected no adapter on the router but got one (layer {self.layer}, {type(self.gate).__name__} "
+                "does not return its logits). Hint: leave the router out of model.peft's target_modules."
+            )
         return logits_TE.reshape(-1, self.num_experts), answers.read.reshape(-1, self.width)
 
     def decide(self, logits_TE: Tensor, choose: Choose | None = None) -> tuple[Tensor, Tensor]:
@@ -139,16 +137,16 @@ class GateReplay:
         return out[1].reshape(len(logits_TE), -1), out[2].reshape(len(logits_TE), -1)
 
     def choose(self, logits_TE: Tensor, slots: int, *, stable: bool) -> Tensor:
-        """Return the experts that the gate chooses for logits, best first, ``slots`` of each token.
+        """Return the experts that the gate chooses for logits, ``slots`` of each token.
+
+        They are best first, but for its own K unless ``stable``: then they are in the gate's own order, whatever it is.
 
         Args:
             logits_TE: Router logits.
             slots: Experts per token wanted.
             stable: Ties fall towards the lower index; else as ``torch.topk`` lets them fall.
         """
-        if self.selection is None and slots == self.top_k:
-            return self.decide(logits_TE)[1]
-        if not stable and slots == self.top_k:
+        if slots == self.top_k and (self.selection is None or not stable):
             return self.decide(logits_TE)[1]
         if stable:
             return self.decide(logits_TE, lambda scores_TE: stable_top_k(scores_TE, slots))[1]
