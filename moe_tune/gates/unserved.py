@@ -11,10 +11,7 @@ def refuse_unserved(head: RouterHead, rules: list[ScoringRule]) -> None:
     if len(sizes) > 1:
         raise ModelError(f"expected as many experts, and experts per token, in every layer but got (E, K) = {sizes}.")
     if head.traits.chosen_by_logits and not all(rule.chooses_by_logits for rule in rules):
-        parts = [one for one in head.modules() if isinstance(one, RouterHead) and one.traits.chosen_by_logits]
-        names = sorted(
-            {type(one).__name__ for one in parts if not any(isinstance(x, RouterHead) for x in one.children())}
-        )
+        names = sorted({type(one).__name__ for one in head.leaves() if one.traits.chosen_by_logits})
         raise ConfigError(
             f"expected a head for a router that does not choose by its logits alone (it adds a bias to sigmoids, or "
             f"chooses groups first) but got {', '.join(names)} (model.head). Hint: RetunedHead, TemperatureHead or "

@@ -228,12 +228,19 @@ class RouterHead(nn.Module, ABC):
         """
         return weight_ED if type(self).score is RouterHead.score else None
 
+    def leaves(self) -> list["RouterHead"]:
+        """Return its parts that hold no other head, itself if it holds none."""
+        parts = [one for one in self.modules() if isinstance(one, RouterHead)]
+        return [
+            one
+            for one in parts
+            if not any(isinstance(inner, RouterHead) and inner is not one for inner in one.modules())
+        ]
+
     def beyond_logits(self) -> list[str]:
         """Return the names of those of its parts that do more than change logits."""
         stages = ("select", "admit", "weigh", "mix", "slots_for", "calibrate")
-        parts = [one for one in self.modules() if isinstance(one, RouterHead)]
-        alone = [one for one in parts if not any(isinstance(child, RouterHead) for child in one.children())]
-        kinds = {type(one) for one in alone}
+        kinds = {type(one) for one in self.leaves()}
         more = [kind for kind in kinds if any(getattr(kind, one) is not getattr(RouterHead, one) for one in stages)]
         return sorted(kind.__name__ for kind in more)
 

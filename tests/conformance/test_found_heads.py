@@ -10,7 +10,11 @@ from moe_tune.base.errors import ConfigError, ModelError
 from moe_tune.gates.gated_model import GatedModel
 from moe_tune.heads.fixed_k import FixedKHead
 from moe_tune.heads.identity import IdentityHead
+from moe_tune.heads.mlp import MlpHead
+from moe_tune.heads.retuned import RetunedHead
 from moe_tune.heads.routes import RoutesHead
+from moe_tune.heads.stack import Stack
+from moe_tune.heads.strength import Strength
 from moe_tune.heads.temperature import TemperatureHead
 
 DESCRIBED = [one for one in ONE_OF_EACH if one != "phimoe"]
@@ -111,3 +115,15 @@ def test_a_lora_in_a_routers_place_is_refused(model_type, module):
 
     with pytest.raises((ConfigError, ModelError), match=r"adapter on the router|in the place of a router"):
         adapted()
+
+
+@pytest.mark.parametrize("head", [Stack({"a": RetunedHead(), "b": MlpHead()}), Strength(RetunedHead(), 0.5)])
+def test_heads_made_of_heads_that_change_logits_alone_are_served_without_a_closed_form(head):
+    model, family = found_model("phimoe")
+    assert head.beyond_logits() == []
+    gated = GatedModel(model, family, head, "all", "all")
+    with torch.no_grad():
+        assert model(input_ids=IDS_BS, use_cache=False).logits.isfinite().all()
+    gated.detach()
+    with pytest.raises(ConfigError, match="TemperatureHead"):
+        GatedModel(model, family, Stack({"a": RetunedHead(), "b": TemperatureHead()}), "all", "all")
