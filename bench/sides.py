@@ -28,6 +28,7 @@ from moe_tune.data.batching import Batch
 from moe_tune.data.module import QuizDataModule
 from moe_tune.heads.retuned import RetunedHead
 from moe_tune.settings.quiet import quieten
+from moe_tune.tuner.objective import TaskLoss
 
 
 @dataclass(slots=True)
@@ -146,12 +147,31 @@ def huggingface_fit(place: Place, own_order: bool = False) -> Fit:
         own_order: Whether it shuffles as it does by default, instead of getting our batches of like length.
     """
     start = time.perf_counter()
-    quiz, model, clock = place.quiz(), stock_model(place), TrainerClock()
+    quiz, model = place.quiz(), stock_model(place)
+    fit = trained_by_huggingface(model, quiz, place.batch_size, own_order)
+    fit.total = time.perf_counter() - start
+    fit.letters = stock_letters(model, quiz)
+    return fit
+
+
+def trained_by_huggingface(
+    model: Any, quiz: QuizDataModule, batch_size: int, own_order: bool = False, use_cpu: bool = True
+) -> Fit:
+    """Train what is not frozen of a model for an epoch of Hugging Face's Trainer.
+
+    Args:
+        model: The model.
+        quiz: The questions.
+        batch_size: Questions per step.
+        own_order: Whether it shuffles as it does by default, instead of getting our batches of like length.
+        use_cpu: Whether it stays on the CPU where there is a GPU.
+    """
+    clock = TrainerClock()
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             folder,
             num_train_epochs=1,
-            per_device_train_batch_size=place.batch_size,
+            per_device_train_batch_size=batch_size,
             learning_rate=LEARNING_RATE,
             lr_scheduler_type="constant",
             optim="adamw_torch",
@@ -162,7 +182,7 @@ def huggingface_fit(place: Place, own_order: bool = False) -> Fit:
             save_strategy="no",
             report_to="none",
             disable_tqdm=True,
-            use_cpu=True,
+            use_cpu=use_cpu,
             dataloader_pin_memory=False,
         )
         rows, collator = peer_rows(quiz), peer_collator(quiz)
@@ -170,8 +190,6 @@ def huggingface_fit(place: Place, own_order: bool = False) -> Fit:
         trainer.remove_callback(PrinterCallback)
         trainer.train()
     clock.fit.losses = [float(loss) for loss in clock.fit.losses]
-    clock.fit.total = time.perf_counter() - start
-    clock.fit.letters = stock_letters(model, quiz)
     return clock.fit
 
 
@@ -187,7 +205,14 @@ def lightning_fit(place: Place) -> Fit:
     return clock.fit
 
 
-def our_fit(place: Place, use: str, scope: str = "answer", stream: bool = False, epochs: int = 1) -> Fit:
+def our_fit(
+    place: Place,
+    use: str,
+    scope: str = "answer",
+    stream: bool = False,
+    epochs: int = 1,
+    task_loss: TaskLoss = "vocabulary",
+) -> Fit:
     """Return our fit.
 
     Args:
@@ -196,10 +221,11 @@ def our_fit(place: Place, use: str, scope: str = "answer", stream: bool = False,
         scope: ``answer`` or ``all``.
         stream: Whether prompt states are computed on the fly instead of being kept.
         epochs: How many.
+        task_loss: ``letters``, our default, or ``vocabulary``, the other sides' own.
     """
     start = time.perf_counter()
     quiz, clock = place.quiz(), Clock()
-    tuner = make_tuner(place, RetunedHead(), use, scope, stream, task_loss="vocabulary")
+    tuner = make_tuner(place, RetunedHead(), use, scope, stream, task_loss=task_loss)
     plain_trainer(place, clock, max_epochs=epochs, limit_val_batches=0).fit(tuner, quiz)
     clock.fit.total = time.perf_counter() - start
     plain_trainer(place).validate(tuner, quiz, verbose=False)
@@ -212,7 +238,11 @@ def our_fit(place: Place, use: str, scope: str = "answer", stream: bool = False,
 def stock_model(place: Place) -> Any:
     """Return the stock model with everything frozen but the top routers."""
     quieten()
-    model = AutoModelForCausalLM.from_pretrained(place.model, dtype=torch.float32)
+    return with_top_routers(AutoModelForCausalLM.from_pretrained(place.model, dtype=torch.float32))
+
+
+def with_top_routers(model: Any) -> Any:
+    """Return the model with everything frozen but the top routers."""
     model.requires_grad_(False)
     for layer in model.model.layers[-TUNED:]:
         layer.mlp.gate.weight.requires_grad_(True)
