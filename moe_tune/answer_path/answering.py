@@ -127,7 +127,7 @@ class Answering:
             return choice_logits(gated, self._shapes[split], states, batch, batch.choices)
         if way is not Way.TRUNK:
             return answer_logits(gated, self._shapes[split], states, words)
-        hidden_BSD = trunk_hidden(gated, self._first_layer, states, batch)
+        hidden_BSD = trunk_hidden(gated, self._first_layer, states, batch.attention_mask_BS)
         rows_B = torch.arange(len(hidden_BSD), device=hidden_BSD.device)
         return gated.vocabulary_logits(hidden_BSD[rows_B, batch.answer_position_B], words)
 

@@ -18,20 +18,27 @@ LABELS = ("model", "revision", "split", "protocol", "few_shot")
 def describe_cache(
     here: Circumstances, split: str, first_layer: int, trunk: bool, hashes: dict[str, str]
 ) -> dict[str, Any]:
-    """Return what a cache is of."""
-    config, device = here.gated.model.config, here.gated.device.type
-    autocast = torch.is_autocast_enabled(device)
+    """Return what a cache of a split's prompts is of."""
     return {
-        "model": here.path,
-        "revision": here.revision,
+        **describe_model(here, first_layer),
         "split": split,
         "protocol": here.quiz.protocol_name(split),
         "few_shot": here.quiz.few_shot,
         "questions": len(here.quiz.encoded(split).prompts),
         "kind": "trunk" if trunk else "prompts",
+        **hashes,
+    }
+
+
+def describe_model(here: Circumstances, first_layer: int) -> dict[str, Any]:
+    """Return the part of a description that says by which model and numerics, and from which layer on."""
+    config, device = here.gated.model.config, here.gated.device.type
+    autocast = torch.is_autocast_enabled(device)
+    return {
+        "model": here.path,
+        "revision": here.revision,
         "weights_sha256": here.gated.fingerprint,
         "config_sha256": _config_hash(config.to_dict()),
-        **hashes,
         "dtype": str(here.gated.model.dtype).removeprefix("torch."),
         "autocast": str(torch.get_autocast_dtype(device)) if autocast else None,
         "routing_dtype": here.gated.routing_dtype,

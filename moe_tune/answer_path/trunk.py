@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from moe_tune.answer_path.prefixes import SharedPrefixes
 from moe_tune.answer_path.states import PromptStates
 from moe_tune.base.replaced import replaced
-from moe_tune.data.batching import Batch
-from moe_tune.data.encoding import PromptedQuestion
+from moe_tune.data.source_items import Tokens
 from moe_tune.gates.gated_model import GatedModel
 from moe_tune.models.state_shape import StateShape
 
@@ -30,7 +29,7 @@ class TrunkPass:
         pad_id: The token that fills shorter prompts.
     """
 
-    def __init__(self, gated: GatedModel, first_layer: int, prompts: Sequence[PromptedQuestion], pad_id: int) -> None:
+    def __init__(self, gated: GatedModel, first_layer: int, prompts: Sequence[Tokens], pad_id: int) -> None:
         self.gated, self.first_layer, self.prompts, self.pad_id = gated, first_layer, prompts, pad_id
         self.prefixes = SharedPrefixes([], [-1] * len(prompts))
         self.device = gated.device
@@ -52,12 +51,12 @@ class TrunkPass:
         return PromptStates(answer_BXD, halves, length_B, torch.full_like(length_B, -1), {}, length_B - 1)
 
 
-def trunk_hidden(gated: GatedModel, first_layer: int, states: PromptStates, batch: Batch) -> Tensor:
+def trunk_hidden(gated: GatedModel, first_layer: int, states: PromptStates, attention_mask_BS: Tensor) -> Tensor:
     """Return the last hidden states (B, S, D) of a batch of whole prompts, from a layer on."""
     keys, values = states.own_UVBHSC[0, :, :, 0]
     body: Any = gated.model.base_model
     with replaced(body, layers=body.layers[first_layer:]):
         hidden_BSD: Tensor = body(
-            inputs_embeds=torch.cat([keys, values], dim=-1), attention_mask=batch.attention_mask_BS, use_cache=False
+            inputs_embeds=torch.cat([keys, values], dim=-1), attention_mask=attention_mask_BS, use_cache=False
         ).last_hidden_state
     return hidden_BSD

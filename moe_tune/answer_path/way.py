@@ -142,17 +142,22 @@ def refuse_demand(reach: Reach, settings: AnswerPath) -> None:
 
 
 def _trunk_or_prompts(reach: Reach, sizes: SplitSizes, limit: float) -> WayDecision:
-    below = reach.lowest_look is not None and reach.lowest_look < reach.first_layer
-    if (
-        reach.refusals.trunk
-        or reach.adapter
-        or reach.cloze
-        or not reach.first_layer
-        or below
-        or sizes.trunk_bytes > limit
-    ):
+    if trunk_refusal(reach) or sizes.trunk_bytes > limit:
         return WayDecision(Way.FULL_PROMPTS)
     return WayDecision(Way.TRUNK)
+
+
+def trunk_refusal(reach: Reach) -> str | None:
+    """Return why what enters the first trained layer cannot be kept in place of what is below it, or ``None``."""
+    if reach.adapter:
+        return "a LoRA changes every token"
+    if reach.cloze:
+        return "choices run side by side"
+    if not reach.first_layer:
+        return "the first layer is trained"
+    if reach.lowest_look is not None and reach.lowest_look < reach.first_layer:
+        return f"a loss looks at layer {reach.lowest_look}"
+    return reach.refusals.trunk
 
 
 def with_heads(heads: Iterable[RouterHead], refusals: Refusals) -> Refusals:

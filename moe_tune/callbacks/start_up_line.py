@@ -17,6 +17,7 @@ def start_up_line(tuner: RouterTuner) -> str:
     total = sum(value.numel() for value in gated.model.parameters() if id(value) not in own)
     asked = str(tuner.layer_choice).removeprefix("last-")
     fewer = f" (last-{asked}: it has no more)" if asked.isdecimal() and int(asked) > len(gated.gates) else ""
+    text = f", {tuner.text_way.describe()}" if tuner.task != "quiz" and tuner.trainer.state.fn == "fit" else ""
     alone = f"; {line}" if (line := tuner.quiz.splits.alone_line) else ""
     known = tuner.quiz.not_out_of_distribution
     overlap = (
@@ -26,5 +27,5 @@ def start_up_line(tuner: RouterTuner) -> str:
     return (
         f"trainable {trained:,} of {total:,} ({100 * trained / total:.4f} %), {len(gated.layers)} of "
         f"{len(gated.gates)} routers{fewer}, head {head}, scope {tuner.scope}, experts {tuner.opened.experts}, "
-        f"routing {tuner.routing_dtype}, {tuner.examiner.answering.describe()}{again}{alone}{overlap}"
+        f"routing {tuner.routing_dtype}, {tuner.examiner.answering.describe()}{text}{again}{alone}{overlap}"
     )

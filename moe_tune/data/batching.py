@@ -129,17 +129,25 @@ class BucketBatchSampler(DistributedSampler[list[int]], SequentialSampler):
         return max(full + (rest >= self.num_replicas), 1)
 
     def __iter__(self) -> Iterator[list[int]]:  # type: ignore[override]
-        batches = self._batches()
         start, self._start = self._start, 0
-        for self._next in range(start + 1, len(batches) + 1):
-            yield batches[self._next - 1][self.rank :: self.num_replicas].tolist()
+        batches = len(self)
+        for self._next in range(start + 1, batches + 1):
+            yield self.batch(self._next - 1)
+
+    def batch(self, index: int) -> list[int]:
+        """Return this process's part of a batch of this epoch."""
+        mine: list[int] = self._plan()[index][self.rank :: self.num_replicas].tolist()
+        return mine
 
     def batch_lengths(self, index: int) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Return the tokens of each prompt of a batch of this epoch, those of all processes."""
+        lengths: np.ndarray[Any, np.dtype[np.int64]] = self.lengths[self._plan()[index]]
+        return lengths
+
+    def _plan(self) -> list[np.ndarray[Any, np.dtype[np.int64]]]:
         if self._planned is None or self._planned[0] != self.epoch:
             self._planned = (self.epoch, self._batches())
-        lengths: np.ndarray[Any, np.dtype[np.int64]] = self.lengths[self._planned[1][index]]
-        return lengths
+        return self._planned[1]
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch; a loaded position stays valid only in its own epoch."""

@@ -11,6 +11,7 @@ from moe_tune.data.source import RawRow
 from moe_tune.data.text_source import TextSource
 
 TABLES, PLAIN = (".jsonl", ".json", ".parquet"), ".txt"
+TEXT, MESSAGES = "text", "messages"
 BLANK = re.compile(r"\n[^\S\n]*(?:\n[^\S\n]*)+")
 """What parts the documents of a single ``.txt`` file: one blank line or more."""
 
@@ -18,26 +19,29 @@ BLANK = re.compile(r"\n[^\S\n]*(?:\n[^\S\n]*)+")
 class LocalText(TextSource):
     """Documents from a file or a folder: a column of JSON lines, JSON or parquet, or plain text.
 
-    Each row of a table is a document. So is each ``.txt`` file of a folder; a single ``.txt`` file holds several, with
-    blank lines between them. A folder's files are read in the order of their names, and are all of one kind.
+    Each row of a table is a document; where there is no column ``text`` but ``messages``, a conversation, which the
+    tokenizer's chat template writes and of which the assistant's tokens are scored. Each ``.txt`` file of a folder is
+    a document; a single ``.txt`` file holds several, with blank lines between them. A folder's files are read in the
+    order of their names, and are all of one kind.
 
     Args:
         path: The file, or the folder.
-        column: The column of a table that holds the text.
-        max_tokens: Documents are cut at so many tokens.
+        column: The column of a table that holds the text, or the messages.
+        max_tokens: Documents that are tested on are cut at so many tokens.
+        files: Pattern of the files of a folder that are read, such as ``train-*.parquet``; ``null`` reads all.
 
     Raises:
         ConfigError: The path is no such file or folder.
     """
 
-    def __init__(self, path: str, column: str = "text", max_tokens: int = 512) -> None:
+    def __init__(self, path: str, column: str = TEXT, max_tokens: int = 512, files: str | None = None) -> None:
         place = Path(path)
         if not (place.is_dir() or (place.is_file() and place.suffix in (*TABLES, PLAIN))):
             raise ConfigError(
                 f"expected a folder or a file ({', '.join((*TABLES, PLAIN))}) but got {path!r} (LocalText, path). "
                 "Hint: a file such as held_out.jsonl with the text in the column 'text'; archives are not unpacked."
             )
-        self.path, self.column, self.max_tokens = path, column, max_tokens
+        self.path, self.column, self.max_tokens, self.files = path, column, max_tokens, files
 
     def revision(self) -> str:
         """Return a hash of the names and bytes of all files that are read."""
@@ -60,19 +64,25 @@ class LocalText(TextSource):
 
     def _rows(self, file: Path) -> Iterator[RawRow]:
         table = read_table(file)
-        if self.column not in table.columns:
+        column = self.column
+        if column == TEXT and TEXT not in table.columns and MESSAGES in table.columns:
+            column = MESSAGES
+        if column not in table.columns:
             raise DataError(
                 f"expected the column {self.column!r} but got {list(table.columns)} ({file}). "
                 "Hint: --data.test_sources.NAME.column says which one holds the text."
             )
         for where, values in table.rows:
-            text = values.get(self.column)
-            fault = None if isinstance(text, str) else f"{self.column} is no text but {type(text).__name__}"
-            yield RawRow(where, {"text": text}, fault)
+            found = values.get(column)
+            if isinstance(found, list):
+                yield RawRow(where, {MESSAGES: found})
+                continue
+            fault = None if isinstance(found, str) else f"{column} is no text but {type(found).__name__}"
+            yield RawRow(where, {TEXT: found}, fault)
 
     def _files(self) -> list[Path]:
         place = Path(self.path)
-        found = [place] if place.is_file() else sorted(one for one in place.iterdir() if one.is_file())
+        found = [place] if place.is_file() else sorted(one for one in place.glob(self.files or "*") if one.is_file())
         files = [one for one in found if one.suffix in (*TABLES, PLAIN)]
         kinds = sorted({one.suffix for one in files})
         if len(kinds) != 1:

@@ -7,11 +7,12 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from moe_tune.base.errors import ConfigError, did_you_mean
 from moe_tune.data.batching import Batch, BucketBatchSampler, PromptDataset
 from moe_tune.data.encoding import EncodedSplit, PromptEncoder
+from moe_tune.data.joint_batching import JointBatchSampler, JointDataset
 from moe_tune.data.overlap import not_out_of_distribution
 from moe_tune.data.protocol import AUXILIARY, PromptProtocol, load_protocol
 from moe_tune.data.question import Question
@@ -21,8 +22,10 @@ from moe_tune.data.short_batching import EncodedShort, ShortBatch, ShortDataset
 from moe_tune.data.source import QuestionSource, Source
 from moe_tune.data.splits import Splits
 from moe_tune.data.text_batching import EncodedDocument, TextBatch, TextDataset
+from moe_tune.data.text_blocks import TextBlocks
 from moe_tune.data.text_source import TextSource
 from moe_tune.data.texts import Texts
+from moe_tune.data.training_text import Task, TrainingText
 from moe_tune.data.validation import drop_list_hash
 
 
@@ -50,6 +53,7 @@ class QuizDataModule(LightningDataModule):
         test_sources: Further sources by a name of your choice: the test split of each is evaluated as ``test_<name>``
             under ``protocol``, and none of its test questions is trained on. Of text it is the loss of the next token,
             of short answers the exact match of what is generated.
+        text: Text whose next tokens are trained to be predicted, where ``model.task`` says so; ``null`` is none.
 
     Raises:
         ConfigError: A number is out of range, or a name of a source is no plain word or a protocol's.
@@ -73,6 +77,7 @@ class QuizDataModule(LightningDataModule):
         seed: int = 0,
         num_workers: int = 0,
         test_sources: dict[str, Source] = {},  # noqa: B006 - never changed; an optional dict has unreadable messages
+        text: TrainingText | None = None,
     ) -> None:
         super().__init__()
         given = {"train": limit_train, "validation": limit_validation, "test": limit_test}
@@ -94,6 +99,10 @@ class QuizDataModule(LightningDataModule):
         """The texts whose next tokens are predicted after the test questions, by ``test_<name>``."""
         self.short_answers = {name: ShortAnswers(one, on_bad_row, limit_test) for name, one in short.items()}
         """The questions that are answered in words after them, by ``test_<name>``."""
+        self.text = None if text is None else TextBlocks(text, on_bad_row, self.texts.values())
+        """The text that is trained on, if there is one."""
+        self.task: Task = "quiz"
+        """What a fit trains on: the quiz, text, or both."""
         if few_shot < 0:
             raise ConfigError(f"expected 0 or more but got {few_shot} (data.few_shot). Hint: 0 and 5 are usual.")
         for key, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
@@ -158,7 +167,8 @@ class QuizDataModule(LightningDataModule):
             for name, encoded in self._encoded.items()
         }
         further = {name: one.manifest() for name, one in (self.test_sources | self.beside).items()}
-        more = {"test_sources": further, "not_out_of_distribution": self.not_out_of_distribution}
+        text = None if self.text is None else self.text.manifest()
+        more = {"test_sources": further, "not_out_of_distribution": self.not_out_of_distribution, "text": text}
         return {**self.splits.manifest(), "prompts": prompts} | {key: value for key, value in more.items() if value}
 
     @property
@@ -190,7 +200,10 @@ class QuizDataModule(LightningDataModule):
         self.prepare(tuner.tokenizer, tuner.context_length)
         if stage == "fit":
             self.split_alone()
-        needed = {"fit": ["train", "validation"], "validate": ["validation"], "test": self.test_names}
+            if self.task != "quiz":
+                self.text_blocks("train")
+        fitted = ["validation"] if self.task == "next_token" else ["train", "validation"]
+        needed = {"fit": fitted, "validate": ["validation"], "test": self.test_names}
         for name in needed.get(stage, [self.predict_split]):
             self.encoded(name)
         for items in self.beside.values():
@@ -218,7 +231,8 @@ class QuizDataModule(LightningDataModule):
 
     def _tell(self) -> None:
         lines = [line for splits in (self.splits, *self.test_sources.values()) for line in splits.notes]
-        lines += [f"{name}: {line}" for name, items in self.beside.items() for line in items.notes]
+        read = self.beside if self.text is None else {**self.beside, "text": self.text}
+        lines += [f"{name}: {line}" for name, items in read.items() for line in items.notes]
         for line in lines:
             if line not in self._told:
                 rank_zero_info(line)
@@ -246,6 +260,27 @@ class QuizDataModule(LightningDataModule):
         """Return the documents of a text as tokens, encoding them on first use; ``document_B`` points into them."""
         self._require_known(name, "text", self.texts)
         return self.texts[name].encoded(self._tokenizer, self._context_length)
+
+    def text_blocks(self, split: Literal["train", "validation"]) -> list[EncodedDocument]:
+        """Return the blocks of the text that is trained on; ``document_B`` points into them.
+
+        Raises:
+            ConfigError: There is none.
+        """
+        if self.text is None:
+            raise ConfigError(
+                "expected text to train on but got none (data.text). "
+                "Hint: --data.text.source LocalText --data.text.source.path FILE, or --config task/next_token."
+            )
+        if self._tokenizer is None:
+            raise ConfigError("expected a model before text is asked for. Hint: call prepare first.")
+        return self.text.blocks(split, self._tokenizer, self._context_length)
+
+    def block_loader(self, split: Literal["train", "validation"]) -> DataLoader[TextBatch]:
+        """Return the batches of the text that is trained on, of like length, for an evaluation."""
+        blocks = self.text_blocks(split)
+        sampler = self._sampler([one.length for one in blocks], self.eval_batch_size)
+        return DataLoader(TextDataset(blocks, self.pad_id), sampler=sampler, batch_size=None)
 
     def short_questions(self, name: str) -> list[EncodedShort]:
         """Return the prompts of short answers, encoding them on first use; ``question_B`` points into them."""
@@ -299,15 +334,26 @@ class QuizDataModule(LightningDataModule):
         """Return the token of each answer letter, up to the split's largest number of choices."""
         return self.encoded(name).letter_ids
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> DataLoader[Any]:
         """Return the training batches, shuffled but to overfit them, from where an interrupted epoch stopped."""
         # Lightning takes every loader without a state of its own for one that replays; the sampler does not.
         warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
-        overfits = self.trainer is not None and self.trainer.overfit_batches > 0
-        loader = self._loader("train", self.batch_size, shuffle=not overfits)
+        shuffle = self.trainer is None or not self.trainer.overfit_batches > 0
+        loader = self._loader("train", self.batch_size, shuffle) if self.task == "quiz" else self._with_text(shuffle)
         if self.trainer is not None:
             loader.sampler.load_state_dict(self._position())  # type: ignore[attr-defined]
         return loader
+
+    def _with_text(self, shuffle: bool) -> DataLoader[Any]:
+        blocks, size = self.text_blocks("train"), self.batch_size
+        texts = TextDataset(blocks, self.pad_id)
+        sampler = self._sampler([one.length for one in blocks], size, shuffle)
+        if self.task == "next_token":
+            return self._loaded(texts, sampler)
+        prompts = self.encoded("train").prompts
+        dataset = JointDataset(PromptDataset(prompts, self.subjects, self.pad_id), texts)
+        joint = JointBatchSampler(sampler, [one.length for one in prompts], size, shuffle, self.seed, *self._processes)
+        return self._loaded(dataset, joint)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self.loader("validation")
@@ -321,18 +367,22 @@ class QuizDataModule(LightningDataModule):
 
     def _loader(self, name: str, batch_size: int, shuffle: bool = False) -> DataLoader[Batch]:
         prompts = self.encoded(name).prompts
-        return DataLoader(
-            PromptDataset(prompts, self.subjects, self.pad_id),
-            sampler=self._sampler([one.length for one in prompts], batch_size, shuffle),
-            batch_size=None,
-            num_workers=self.num_workers,
-            # Else each new iterator draws its base seed from the global random state, and a resumed run drifts.
-            generator=torch.Generator().manual_seed(self.seed),
-        )
+        sampler = self._sampler([one.length for one in prompts], batch_size, shuffle)
+        return self._loaded(PromptDataset(prompts, self.subjects, self.pad_id), sampler)
+
+    def _loaded(self, dataset: Dataset[Any], sampler: BucketBatchSampler) -> DataLoader[Any]:
+        # Without a generator each new iterator draws its base seed from the global random state, and a resumed run
+        # drifts.
+        generator = torch.Generator().manual_seed(self.seed)
+        workers = self.num_workers
+        return DataLoader(dataset, sampler=sampler, batch_size=None, num_workers=workers, generator=generator)
+
+    @property
+    def _processes(self) -> tuple[int, int]:
+        return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
 
     def _sampler(self, lengths: list[int], batch_size: int, shuffle: bool = False) -> BucketBatchSampler:
-        replicas, rank = (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
-        return BucketBatchSampler(lengths, batch_size, shuffle, self.seed, num_replicas=replicas, rank=rank)
+        return BucketBatchSampler(lengths, batch_size, shuffle, self.seed, *self._processes)
 
     def _position(self) -> dict[str, int]:
         # Only the trainer knows it: with workers the sampler runs ahead of training.

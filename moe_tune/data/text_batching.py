@@ -1,6 +1,6 @@
-"""Documents as tokens: the first half is prompt, the second half is scored; and batches of them."""
+"""Documents as tokens, some of which are scored; and batches of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,43 +21,52 @@ class Document:
         id: First 16 hex digits of sha256 over its NFC text, plus an occurrence ordinal (``-1``, ...) for repeats.
         content_hash: The same without the ordinal: equal for copies.
         where: The place a person can find it again.
+        messages: The turns of a conversation; ``text`` is what they say, and no template is in it.
     """
 
     text: str
     id: str
     content_hash: str
     where: str
+    messages: tuple[Mapping[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedDocument:
-    """A document as the model sees it.
+    """A document, or a block of one, as the model sees it.
 
     Args:
         document: The document.
         ids_S: Its tokens behind those that the tokenizer begins a text with, cut at the most there may be; at least 2.
+        scored_S: Which of them are scored, each predicted by those before it; never the first.
 
     Shape:
-        ids_S: ``(S,)``, int32, S tokens.
+        ids_S, scored_S: ``(S,)``, int32 and bool, S tokens.
     """
 
     document: Document
     ids_S: Tensor
-
-    @property
-    def prompt(self) -> int:
-        """Tokens of the first half, which is prompt: the smaller one."""
-        return len(self.ids_S) // 2
+    scored_S: Tensor
 
     @property
     def scored(self) -> int:
-        """Tokens of the second half, each predicted by the one before it."""
-        return len(self.ids_S) - self.prompt
+        """How many tokens are scored."""
+        return int(self.scored_S.sum())
 
     @property
     def length(self) -> int:
         """Tokens that run: all but the last, which predicts nothing."""
         return len(self.ids_S) - 1
+
+
+def second_half(tokens: int) -> Tensor:
+    """Return which tokens of a document are scored where its first half, the smaller one, is prompt.
+
+    Example:
+        >>> second_half(5).tolist()
+        [False, False, True, True, True]
+    """
+    return torch.arange(tokens) >= tokens // 2
 
 
 class TextBatch(NamedTuple):
@@ -66,7 +75,7 @@ class TextBatch(NamedTuple):
     Args:
         input_ids_BS: Tokens that run, padded on the right.
         attention_mask_BS: 1 at real tokens, 0 at padding.
-        next_BS: The token after each that predicts one of the second half; ``UNSCORED`` elsewhere.
+        next_BS: The token after each that predicts a scored one; ``UNSCORED`` elsewhere.
         document_B: Index of the document.
 
     Shape:
@@ -80,7 +89,7 @@ class TextBatch(NamedTuple):
 
     @property
     def answer_BS(self) -> Tensor:
-        """Where the tokens of scope ``answer`` are: the last of the first half, and all of the second but its last."""
+        """Where the tokens of scope ``answer`` are, those that predict a scored one."""
         return self.next_BS != UNSCORED
 
     def to(self, device: torch.device) -> "TextBatch":
@@ -104,5 +113,5 @@ class TextDataset(Dataset[TextBatch]):
         mask_BS = torch.zeros(shape, dtype=torch.long)
         for row, one in enumerate(chosen):
             ids_BS[row, : one.length], mask_BS[row, : one.length] = one.ids_S[:-1].long(), 1
-            next_BS[row, one.prompt - 1 : one.length] = one.ids_S[one.prompt :].long()
+            next_BS[row, : one.length] = one.ids_S[1:].long().where(one.scored_S[1:], UNSCORED)
         return TextBatch(ids_BS, mask_BS, next_BS, torch.tensor(indices))

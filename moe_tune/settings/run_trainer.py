@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from moe_tune.callbacks.base_answers import Known
 from moe_tune.callbacks.base_reference import BaseReference
 from moe_tune.callbacks.beside_records import KnownBeside
+from moe_tune.callbacks.block_records import BlockRecords
 from moe_tune.callbacks.epoch_line import EpochLine, progress_bar
 from moe_tune.callbacks.evidence_log import EvidenceLog
 from moe_tune.callbacks.freezing_proof import FreezingProof
@@ -46,6 +47,7 @@ def run_trainer(
         QuestionRecords(directory),
         PredictionRecords(directory),
         BaseReference(directory, known),
+        BlockRecords(directory),
         TextRecords(directory, known_beside),
         ShortAnswerRecords(directory, known_beside),
         TestedValidation(directory),

@@ -77,6 +77,9 @@ class PreparedPrompts(Callback):
 
     def _prepare(self, trainer: Trainer, pl_module: Any) -> None:
         pl_module.examiner.prepare(pl_module.stage_splits)
+        if trainer.state.fn == "fit" and pl_module.task != "quiz":
+            with pl_module.examiner.numerics():
+                pl_module.text_way.keep()
 
     on_fit_start = on_validation_start = on_test_start = on_predict_start = _prepare
 

@@ -109,7 +109,7 @@ class Objective:
         Raises:
             ConfigError: The quiz trains under a cloze protocol.
         """
-        if quiz.is_cloze("train") and self.task_loss == "vocabulary":
+        if quiz.task != "next_token" and quiz.is_cloze("train") and self.task_loss == "vocabulary":
             raise ConfigError(
                 f"expected task_loss letters but got vocabulary (model.task_loss, protocol {quiz.protocol.name}): "
                 "a cloze question has no answer position. Hint: letters is the cross-entropy over its choices there."
@@ -133,14 +133,14 @@ class Objective:
         return any(loss.counts_tokens(scope) for loss in self.losses.values())
 
     def parts(
-        self, gated: GatedModel, context: LossContext, loss_B: Tensor, share: float, tokens: float, where: str
+        self, gated: GatedModel, context: LossContext, task: Tensor, share: float, tokens: float, where: str
     ) -> Parts:
         """Return every loss of a batch that has just gone through the model.
 
         Args:
             gated: The model, with the batch's trace.
             context: What losses may read beside it.
-            loss_B: Each question's task loss.
+            task: The batch's task loss, of its share.
             share: What the batch counts among those of other processes.
             tokens: What it counts more where tokens are counted (``token_share``).
             where: The step, for messages.
@@ -149,7 +149,7 @@ class Objective:
             ConfigError: A loss reaches no trainable parameter.
             NumericsError: A loss is not finite.
         """
-        parts: Parts = {"task": (self.task_weight, loss_B.mean() * share)}
+        parts: Parts = {"task": (self.task_weight, task)}
         for name, loss in self.losses.items():
             factor = share * tokens if loss.counts_tokens(gated.scope) else share
             parts[name] = (loss.current_weight(context.progress), loss.compute(gated.trace, context) * factor)

@@ -1,7 +1,7 @@
 """RouterTuner: the LightningModule that trains router heads."""
 
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Self
@@ -13,11 +13,15 @@ from torch.optim import Optimizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from moe_tune.answer_path.settings import AnswerPath
+from moe_tune.answer_path.text_way import TextWay
 from moe_tune.answer_path.way import Way, refuse_demand
 from moe_tune.base.errors import ConfigError, ModelError, require
 from moe_tune.base.ranks import Ranks, several_ranks, summed_over_ranks
 from moe_tune.data.batching import Batch
+from moe_tune.data.joint_batching import JointBatch
 from moe_tune.data.module import QuizDataModule
+from moe_tune.data.text_batching import TextBatch
+from moe_tune.data.training_text import Task
 from moe_tune.gates.gated_model import GatedModel
 from moe_tune.gates.session import RoutingDtype
 from moe_tune.heads.base import RouterHead
@@ -30,10 +34,11 @@ from moe_tune.routing import NeighbourRoutes, OracleRoutes, SampledRoutes, Scope
 from moe_tune.tuner.examiner import Examiner
 from moe_tune.tuner.hooks import Calibration, CountedValidations, JointEnd, PreparedPrompts
 from moe_tune.tuner.neighbours import EmbeddedQuestions
-from moe_tune.tuner.objective import Objective, TaskLoss, judge, words_read
+from moe_tune.tuner.objective import Objective, Parts, TaskLoss, judge, words_read
 from moe_tune.tuner.opening import ModelSettings, OpenModel, open_model
 from moe_tune.tuner.pace import paced
 from moe_tune.tuner.split_results import SplitResults
+from moe_tune.tuner.text_step import predicted, refuse_of_text
 from moe_tune.tuner.token_share import token_share
 from moe_tune.tuner.train_table import TrainTable
 
@@ -53,6 +58,7 @@ class RouterTuner(LightningModule):
         answer_path: When prompts are computed once and kept, so that a step costs one token per question.
         peft: Arguments of a ``peft.LoraConfig`` (``r``, ``target_modules``, ``target_parameters``, ...): an adapter
             trained beside the head, or instead of it with ``IdentityHead``; it acts on all tokens. ``null`` is none.
+        task: What a fit trains: the ``quiz``, the ``next_token`` of ``data.text`` (the quiz is evaluated), or ``both``.
 
     Raises:
         ConfigError: A loss name is not a plain word, or there is nothing to optimise.
@@ -70,14 +76,17 @@ class RouterTuner(LightningModule):
         routing_dtype: RoutingDtype = "float32",
         answer_path: AnswerPath = AnswerPath(),  # noqa: B008 (shown as defaults by --help; never changed)
         peft: dict[str, Any] | None = None,
+        task: Task = "quiz",
     ) -> None:
         super().__init__()
+        if task != "quiz":
+            refuse_of_text(task, scope, losses)
         for name in losses:
             hint = "--model.losses.balance LoadBalanceLoss."
             require(name.isidentifier(), "a plain word as loss name", name, "model.losses", hint)
         self.asked = ModelSettings(base, head, losses, layers, scope, task_loss, routing_dtype, answer_path, peft)
         self.losses, self.scope, self.layer_choice = losses, scope, layers
-        self.routing_dtype, self.answer_path, self.peft = routing_dtype, answer_path, peft
+        self.routing_dtype, self.answer_path, self.peft, self.task = routing_dtype, answer_path, peft, task
         self.objective = Objective(losses, task_loss, task_weight)
         self.strict_loading = True
         self.make_optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None
@@ -96,6 +105,7 @@ class RouterTuner(LightningModule):
         self.language_model: PreTrainedModel | None = None
         self.opened: OpenModel
         self._examiner: Examiner | None = None
+        self._text_way: TextWay | None = None
 
     # What the base model is
 
@@ -158,7 +168,16 @@ class RouterTuner(LightningModule):
             self._examiner = examiner.on_full_prompts() if self.whole_prompts else examiner
         return self._examiner
 
+    @property
+    def text_way(self) -> TextWay:
+        """How the blocks of the text that is trained on go through the model."""
+        here = self.examiner.answering.circumstances
+        if self._text_way is None or self._text_way.here is not here:
+            self._text_way = TextWay(here)
+        return self._text_way
+
     def setup(self, stage: str) -> None:
+        self.quiz.task = self.task
         self.quiz.prepare(self.tokenizer, self.context_length)
         self.objective.require_loss_for(self.quiz)
 
@@ -207,40 +226,29 @@ class RouterTuner(LightningModule):
 
     # Training
 
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+    def training_step(self, batch: Batch | TextBatch | JointBatch, batch_index: int) -> Tensor:
         """Return the task loss plus the weighted auxiliary losses of a batch."""
-        progress, gated, objective = self.set_progress(), self.gated, self.objective
-        answering = self.examiner.answering
-        teacher_BV = None
-        if objective.wants_teacher:
-            with torch.no_grad(), gated.session(needs=(), base_only=True):
-                teacher_BV = answering.logits(batch, "train").float()
-        known, task_loss = self.quiz.letter_token_ids("train"), self.asked.task_loss
-        words, letters = words_read(gated, batch, known, task_loss, whole=objective.wants_teacher)
-        with gated.session(needs=objective.needs), recomputed(gated.model) if self.recomputes else nullcontext():
-            logits_BV = answering.logits(batch, "train", words).float()
+        progress = self.set_progress()
         where = f"step {self.global_step} (epoch {self.current_epoch})"
-        log_probs_BA, loss_B, *_ = judge(logits_BV, batch, letters, task_loss, f"train split, {where}")
-        size = together = len(batch.gold_B)
+        quiz = batch.quiz if isinstance(batch, JointBatch) else batch
+        size = together = len(quiz.input_ids_BS)
         share = 1.0
         if several_ranks():  # what they have is averaged, and their parts of a batch may differ in size by one
             together = int(summed_over_ranks(torch.tensor(size, device=self.device)))
             share = size * self.trainer.world_size / together
-        tokens = token_share(self.trainer, batch_index) if objective.counts_tokens(self.scope) else 1.0
-        answers = (log_probs_BA, batch.gold_B, logits_BV)
-        extras = (teacher_BV, None if self.table is None else self.table.layers)
-        oracle = None if self.oracle is None else self.oracle.of(batch.question_B)
-        like = None if self.neighbours is None else self.neighbours.of(batch.question_B)
-        routes = None if self.routes is None else self.routes.of(batch.question_B)
-        context = LossContext(
-            gated.rule, gated.layers, gated.scope, progress, *answers, gated.views, *extras, oracle, like, routes
-        )
-        parts = objective.parts(gated, context, loss_B, share, tokens, where)
+        if isinstance(quiz, TextBatch):
+            parts = self._text_parts(quiz, progress, share, token_share(self.trainer, batch_index), where)
+        else:
+            parts = self._quiz_parts(quiz, progress, share, batch_index, where)
+        if isinstance(batch, JointBatch):
+            # After the quiz's losses, which read the trace of its own pass.
+            assert self.quiz.text is not None
+            with self.gated.session(answer_BS=batch.text.answer_BS), self._memory():
+                text = predicted(self.text_way, batch.text, "train", where).loss_M.mean()
+            parts["text"] = (self.quiz.text.text.weight, text)
         total = torch.stack([weight * value for weight, value in parts.values()]).sum()
-        correct = (log_probs_BA.argmax(-1) == batch.gold_B).float().mean() * share
         joint = several_ranks()
         self.log("train/loss", total, prog_bar=True, batch_size=size, sync_dist=joint)
-        self.log("train/accuracy", correct, prog_bar=True, batch_size=size, sync_dist=joint)
         for name, (weight, value) in parts.items():
             if name != "task":
                 self.log(f"train/loss_{name}", weight * value, batch_size=size, sync_dist=joint)
@@ -250,6 +258,47 @@ class RouterTuner(LightningModule):
         part: float = together / (self.quiz.batch_size * self.trainer.world_size)
         self.accumulated += part
         return total * part
+
+    def _memory(self) -> AbstractContextManager[None]:
+        return recomputed(self.gated.model) if self.base.gradient_checkpointing else nullcontext()
+
+    def _quiz_parts(self, batch: Batch, progress: float, share: float, batch_index: int, where: str) -> Parts:
+        gated, objective = self.gated, self.objective
+        answering = self.examiner.answering
+        teacher_BV = None
+        if objective.wants_teacher:
+            with torch.no_grad(), gated.session(needs=(), base_only=True):
+                teacher_BV = answering.logits(batch, "train").float()
+        known, task_loss = self.quiz.letter_token_ids("train"), self.asked.task_loss
+        words, letters = words_read(gated, batch, known, task_loss, whole=objective.wants_teacher)
+        with gated.session(needs=objective.needs), self._memory() if self.recomputes else nullcontext():
+            logits_BV = answering.logits(batch, "train", words).float()
+        log_probs_BA, loss_B, *_ = judge(logits_BV, batch, letters, task_loss, f"train split, {where}")
+        tokens = token_share(self.trainer, batch_index) if objective.counts_tokens(self.scope) else 1.0
+        answers = (log_probs_BA, batch.gold_B, logits_BV)
+        extras = (teacher_BV, None if self.table is None else self.table.layers)
+        oracle = None if self.oracle is None else self.oracle.of(batch.question_B)
+        like = None if self.neighbours is None else self.neighbours.of(batch.question_B)
+        routes = None if self.routes is None else self.routes.of(batch.question_B)
+        context = LossContext(
+            gated.rule, gated.layers, gated.scope, progress, *answers, gated.views, *extras, oracle, like, routes
+        )
+        correct = (log_probs_BA.argmax(-1) == batch.gold_B).float().mean() * share
+        self.log("train/accuracy", correct, prog_bar=True, batch_size=len(batch.gold_B), sync_dist=several_ranks())
+        return objective.parts(gated, context, loss_B.mean() * share, share, tokens, where)
+
+    def _text_parts(self, batch: TextBatch, progress: float, share: float, tokens: float, where: str) -> Parts:
+        """Return the losses of a batch of text, whose tokens count alike in an optimiser step, however it is cut."""
+        way, gated, objective = self.text_way, self.gated, self.objective
+        answer_BS = batch.answer_BS
+        teacher_MV = None
+        if objective.wants_teacher:
+            with torch.no_grad(), gated.session(needs=(), base_only=True, answer_BS=answer_BS):
+                teacher_MV = predicted(way, batch, "train", where).logits_MV
+        with gated.session(needs=objective.needs, answer_BS=answer_BS), self._memory():
+            found = predicted(way, batch, "train", where)
+        context = found.context(way, progress, teacher_MV)
+        return objective.parts(gated, context, found.loss_M.mean() * share * tokens, share, tokens, where)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Make accumulated gradients those of the mean over the step's questions, as one large batch has them.
@@ -347,7 +396,7 @@ class RouterTuner(LightningModule):
         if self._trainer is None or self.trainer.max_steps == 0:
             return []
         tests = self.quiz.test_names
-        fitted = ["train", "validation"] if self.trainer.limit_val_batches else ["train"]
+        fitted = ["train"] * (self.task != "next_token") + ["validation"] * bool(self.trainer.limit_val_batches)
         splits = {"fit": fitted, "validate": ["validation"], "test": tests, "predict": [self.quiz.predict_split]}
         return splits.get(str(self.trainer.state.fn and self.trainer.state.fn.value), [])
 

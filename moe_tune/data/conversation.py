@@ -1,0 +1,87 @@
+"""Conversations to learn from: the tokenizer's own template, and which of its tokens the assistant wrote."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jinja2 import TemplateError
+
+from moe_tune.base.errors import ConfigError
+from moe_tune.data.validation import text_fault
+
+ROLES = ("system", "user", "assistant", "tool")
+TAGGED = re.compile(r"\{%-?\s*generation\b")
+"""How a template marks what the assistant wrote, where it does."""
+
+
+def messages_fault(messages: Any) -> str | None:
+    """Return why a value is no conversation to learn from, or ``None``.
+
+    Example:
+        >>> messages_fault([{"role": "user", "content": "Hello"}])
+        'messages have no turn of the assistant'
+    """
+    if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
+        return "messages are no list of turns"
+    for place, one in enumerate(messages):
+        if not isinstance(one, Mapping) or not {"role", "content"} <= one.keys():
+            return f"messages[{place}] has no role and content"
+        if one["role"] not in ROLES:
+            return f"messages[{place}] has the role {one['role']!r}, not one of {', '.join(ROLES)}"
+        if (fault := text_fault(one["content"])) and not (one["content"] == "" and one["role"] != "assistant"):
+            return f"messages[{place}].content {fault}"
+    return None if any(one["role"] == "assistant" for one in messages) else "messages have no turn of the assistant"
+
+
+def conversation_tokens(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> tuple[list[int], list[bool]]:
+    """Return the tokens of a conversation, and which of them the assistant wrote.
+
+    A template that marks the assistant's text (``{% generation %}``) says so itself. Of another the assistant's tokens
+    are those that a turn adds to what stood before it, the opening of the turn included.
+
+    Args:
+        tokenizer: A fast tokenizer of transformers with a chat template.
+        messages: The turns.
+
+    Raises:
+        ConfigError: It has no chat template.
+        ValueError: The template refuses the turns, a turn holds a control token, or what an earlier turn is written as
+            hangs on later ones.
+    """
+    if not tokenizer.chat_template:
+        raise ConfigError(
+            f"expected a tokenizer with a chat template but {tokenizer.name_or_path or 'this one'} has none "
+            "(data.text.source, messages). Hint: use a model tuned for chat, or give plain text."
+        )
+    control = [one.content for one in tokenizer.added_tokens_decoder.values() if one.special]
+    for place, one in enumerate(messages):
+        if held := next((token for token in control if token in one["content"]), None):
+            raise ValueError(f"messages[{place}] holds the control token {held!r}")
+    try:
+        if TAGGED.search(str(tokenizer.chat_template)):
+            made = tokenizer.apply_chat_template(
+                list(messages), tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+            )
+            return list(made["input_ids"]), [bool(one) for one in made["assistant_masks"]]
+        return _by_turns(tokenizer, messages)
+    except TemplateError as fault:
+        raise ValueError(f"the tokenizer's chat template refuses it: {fault}") from fault
+
+
+def _by_turns(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> tuple[list[int], list[bool]]:
+    def ids(turns: int, opened: bool) -> list[int]:
+        made = tokenizer.apply_chat_template(
+            list(messages[:turns]), tokenize=True, return_dict=True, add_generation_prompt=opened
+        )
+        return list(made["input_ids"])
+
+    every = ids(len(messages), opened=False)
+    written = [False] * len(every)
+    for place, one in enumerate(messages):
+        if one["role"] != "assistant":
+            continue
+        before, after = ids(place, opened=True), ids(place + 1, opened=False)
+        if every[: len(before)] != before or every[: len(after)] != after:
+            raise ValueError("the tokenizer's chat template writes earlier turns in another way once there are later")
+        written[len(before) : len(after)] = [True] * (len(after) - len(before))
+    return every, written
