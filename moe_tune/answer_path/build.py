@@ -34,6 +34,8 @@ ASK_SECONDS = 5.0
 COMMIT_SECONDS = 10.0
 """A build that is killed loses at most this much work."""
 
+TEXT_TRUNK = "trunk of text"
+"""The kind of a cache of what enters the first trained layer, of blocks of text."""
 OTHER_DISKS = (
     "expected a folder of prompt caches that every process sees but got {} (model.answer_path.folder). "
     "Hint: --model.answer_path.folder on a disk that all machines share, or --model.answer_path.use never."
@@ -64,8 +66,9 @@ def build_store(
     _wait_for(lock, ranks)
     try:
         if not ranks.broadcast(not ranks.rank and open_store(folder) is not None):
+            noun = "blocks" if description["kind"] == TEXT_TRUNK else "questions"
             rank_zero_info(
-                f"prompt cache of {description['split']}: {len(plan.own_length_Q):,} questions, "
+                f"prompt cache of {description['split']}: {len(plan.own_length_Q):,} {noun}, "
                 f"{decimal(plan.bytes, precision=2)}, {folder}"
             )
             _fill(folder, plan, description, prompt_pass, ranks)

@@ -9,7 +9,7 @@ import torch
 from rich.filesize import decimal
 from torch import Tensor
 
-from moe_tune.answer_path.build import build_store
+from moe_tune.answer_path.build import TEXT_TRUNK, build_store
 from moe_tune.answer_path.circumstances import Circumstances
 from moe_tune.answer_path.description import cache_folder, describe_model
 from moe_tune.answer_path.store import PromptStore, StorePlan
@@ -102,5 +102,5 @@ class TextWay:
         for one in self._rows:
             tokens.update(f"{len(one.ids_S)}\n".encode() + one.ids_S.numpy().tobytes())
         labels = {"split": "training text", "protocol": "text", "few_shot": 0}
-        what = {"questions": len(self._rows), "kind": "trunk of text", "tokens_sha256": tokens.hexdigest()}
+        what = {"questions": len(self._rows), "kind": TEXT_TRUNK, "tokens_sha256": tokens.hexdigest()}
         return describe_model(self.here, self.here.reach.first_layer) | labels | what

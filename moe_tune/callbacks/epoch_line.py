@@ -44,7 +44,9 @@ class EpochLine(Callback):
             return
         numbers = {key: float(value) for key, value in trainer.callback_metrics.items()}
         if not self.validated:
-            numbers = {key: value for key, value in numbers.items() if not key.startswith("validation/")}
+            numbers = {
+                key: value for key, value in numbers.items() if not key.startswith(("validation/", "validation_text/"))
+            }
         line = epoch_line(trainer.current_epoch + 1, trainer.max_epochs or 0, numbers, self._pretrained())
         bar = trainer.progress_bar_callback
         if bar is None:
@@ -74,13 +76,17 @@ def epoch_line(epoch: int, epochs: int, numbers: dict[str, float], pretrained: f
         'epoch 2/3  loss 0.86  accuracy 66.5 % (pretrained 30.8)'
         >>> epoch_line(2, -1, {"train/loss": 0.861}, None)
         'epoch 2  train loss 0.86'
+        >>> epoch_line(1, 1, {"validation_text/loss": 4.2663}, None)
+        'epoch 1/1  text loss 4.266'
     """
     parts = [f"epoch {epoch}/{epochs}" if epochs > 0 else f"epoch {epoch}"]
+    if "validation_text/loss" in numbers:
+        parts.append(f"text loss {numbers['validation_text/loss']:.3f}")
     if "validation/accuracy" in numbers:
         beside = "" if pretrained is None else f" (pretrained {100 * pretrained:.1f})"
         parts.append(f"loss {numbers['validation/loss']:.2f}")
         parts.append(f"accuracy {100 * numbers['validation/accuracy']:.1f} %{beside}")
-    elif "train/loss" in numbers:
+    elif "train/loss" in numbers and len(parts) == 1:
         parts.append(f"train loss {numbers['train/loss']:.2f}")
     return "  ".join(parts)
 

@@ -69,19 +69,18 @@ def conversation_tokens(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -
 
 
 def _by_turns(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> tuple[list[int], list[bool]]:
-    def ids(turns: int, opened: bool) -> list[int]:
-        made = tokenizer.apply_chat_template(
-            list(messages[:turns]), tokenize=True, return_dict=True, add_generation_prompt=opened
-        )
-        return list(made["input_ids"])
+    def text(turns: int, opened: bool) -> str:
+        return str(tokenizer.apply_chat_template(list(messages[:turns]), tokenize=False, add_generation_prompt=opened))
 
-    every = ids(len(messages), opened=False)
-    written = [False] * len(every)
+    whole = text(len(messages), opened=False)
+    made = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
+    written = [False] * len(made["input_ids"])
     for place, one in enumerate(messages):
         if one["role"] != "assistant":
             continue
-        before, after = ids(place, opened=True), ids(place + 1, opened=False)
-        if every[: len(before)] != before or every[: len(after)] != after:
+        before, after = text(place, opened=True), text(place + 1, opened=False)
+        if not (whole.startswith(after) and after.startswith(before)):
             raise ValueError("the tokenizer's chat template writes earlier turns in another way once there are later")
-        written[len(before) : len(after)] = [True] * (len(after) - len(before))
-    return every, written
+        for token, (start, end) in enumerate(made["offset_mapping"]):
+            written[token] |= start < len(after) and end > len(before)
+    return list(made["input_ids"]), written

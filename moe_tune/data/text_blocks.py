@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Literal
 
-from moe_tune.base.errors import ConfigError, DataError
+from moe_tune.base.errors import ConfigError, DataError, require
 from moe_tune.data.text_batching import Document, EncodedDocument
-from moe_tune.data.texts import Texts, encoded_document, tokens_hash
+from moe_tune.data.texts import LEAST, Texts, encoded_document, tokens_hash
 from moe_tune.data.training_text import TrainingText
 from moe_tune.data.validation import BadRow, OnBadRow
 
@@ -27,9 +27,15 @@ class TextBlocks(Texts):
         text: What the configuration says of it.
         on_bad_row: ``error`` stops at rows that hold no text; ``drop`` leaves them out and records them.
         tested: Texts that are tested after training.
+
+    Raises:
+        ConfigError: A number is out of range.
     """
 
     def __init__(self, text: TrainingText, on_bad_row: OnBadRow = "error", tested: Iterable[Texts] = ()) -> None:
+        require(text.block >= LEAST, "2 tokens or more", text.block, "data.text.block", "512 is usual.")
+        finite = 0 < text.weight < float("inf")
+        require(finite, "a finite factor above 0", text.weight, "data.text.weight", "1.0 weighs text as the quiz.")
         super().__init__(text.source, on_bad_row)
         self.text, self.tested = text, tuple(tested)
         self._splits: dict[Split, list[EncodedDocument]] | None = None

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from moe_tune.base.errors import require
 from moe_tune.data.text_source import TextSource
 
 Task = Literal["quiz", "next_token", "both"]
@@ -18,16 +17,8 @@ class TrainingText:
         source: Where the documents come from.
         block: Tokens of a block, at least 2: longer documents are cut, and no block holds two documents.
         weight: Factor on its loss, above 0, where the quiz is trained too.
-
-    Raises:
-        ConfigError: A number is out of range.
     """
 
     source: TextSource
     block: int = 512
     weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        require(self.block >= 2, "2 tokens or more", self.block, "data.text.block", "512 is usual.")
-        finite = 0 < self.weight < float("inf")
-        require(finite, "a finite factor above 0", self.weight, "data.text.weight", "1.0 weighs text as the quiz.")

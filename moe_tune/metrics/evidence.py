@@ -15,17 +15,23 @@ SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 
 class RoutingEvidence(nn.Module):
-    """Every routing metric there is, under several scopes.
+    """Every routing metric there is, or some, under several scopes.
 
     Args:
         shape: The sizes of the metrics' states.
         scopes: ``answer``, ``all``, or parts of a prompt; a part counts where the trace knows it.
+        kinds: The metrics; ``None`` takes all.
 
     Raises:
         ConfigError: A scope is unknown or given twice.
     """
 
-    def __init__(self, shape: MetricShape, scopes: Sequence[Scope | Part] = SCOPES) -> None:
+    def __init__(
+        self,
+        shape: MetricShape,
+        scopes: Sequence[Scope | Part] = SCOPES,
+        kinds: Sequence[type[RoutingMetric]] | None = None,
+    ) -> None:
         super().__init__()
         known, every = [*SCOPES, *PARTS], set(scopes)
         hint = "answer is the last prompt token, all every real one, the rest are parts of a prompt."
@@ -33,6 +39,8 @@ class RoutingEvidence(nn.Module):
         require(different, f"different scopes of {known}", list(scopes), "scopes", hint)
         self.shape, self.scopes = shape, tuple(scopes)
         classes = concrete_subclasses(RoutingMetric)
+        if kinds is not None:
+            classes = {name: kind for name, kind in classes.items() if kind in kinds}
         self.metrics = nn.ModuleDict(
             {f"{name}_{scope}": kind(shape, scope) for scope in self.scopes for name, kind in classes.items()}
         )

@@ -14,9 +14,14 @@ def questions_file(run: Path, split: str, of: str = "") -> Path:
     return run / QUESTIONS / f"{split}{of}.parquet"
 
 
+def routing_file(run: Path, split: str, of: str = "") -> Path:
+    """Return the file of a split's routing; ``of`` is one of the ends above."""
+    return run / ROUTING / f"{split}{of}.parquet"
+
+
 def base_routing_file(run: Path, split: str) -> Path:
     """Return the file of the pretrained router's routing on a split."""
-    return run / ROUTING / f"{BASE_VALIDATION if split == 'validation' else f'{split}{BASE}'}.parquet"
+    return routing_file(run, BASE_VALIDATION) if split == "validation" else routing_file(run, split, BASE)
 
 
 def tested_questions_file(run: Path, split: str) -> Path:

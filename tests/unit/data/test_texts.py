@@ -13,7 +13,7 @@ from moe_tune.data.module import QuizDataModule
 from moe_tune.data.nano_quiz import NanoQuiz, split_of
 from moe_tune.data.nano_text import NanoText
 from moe_tune.data.source import RawRow
-from moe_tune.data.text_batching import UNSCORED, Document, EncodedDocument, TextDataset
+from moe_tune.data.text_batching import UNSCORED, Document, EncodedDocument, TextDataset, second_half
 from moe_tune.data.text_source import TextSource
 from moe_tune.data.texts import Texts, tokens_hash
 from moe_tune.models.base_model import BaseModel
@@ -94,7 +94,7 @@ def test_documents_are_named_by_content_and_cut_at_the_most(olmo_tokenizer):
     made = texts.encoded(olmo_tokenizer, 512)
     whole = olmo_tokenizer(SAID[0])["input_ids"]
     assert made[0].ids_S.tolist() == whole[:5]
-    assert [(one.prompt, one.scored) for one in made] == [(2, 3)] * 3
+    assert [one.scored_S.tolist() for one in made] == [[False] * 2 + [True] * 3] * 3
     assert len(texts.encoded(olmo_tokenizer, 3)[0].ids_S) == 3, "no longer than the context"
     sample = Texts(ListText(*[f"text {one}" for one in range(40)]), limit=7)
     larger = Texts(ListText(*[f"text {one}" for one in range(40)]), limit=9)
@@ -103,7 +103,9 @@ def test_documents_are_named_by_content_and_cut_at_the_most(olmo_tokenizer):
 
 def test_a_batch_scores_the_second_half_and_nothing_else():
     documents = [
-        EncodedDocument(Document("", str(size), "", ""), torch.arange(10, 10 + size, dtype=torch.int32))
+        EncodedDocument(
+            Document("", str(size), "", ""), torch.arange(10, 10 + size, dtype=torch.int32), second_half(size)
+        )
         for size in (2, 5, 8)
     ]
     batch = TextDataset(documents, pad_id=1)[[2, 0, 1]]

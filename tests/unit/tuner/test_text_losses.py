@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from moe_tune.base.errors import NumericsError
-from moe_tune.data.text_batching import Document, EncodedDocument, TextDataset
+from moe_tune.data.text_batching import Document, EncodedDocument, TextDataset, second_half
 from moe_tune.gates.gated_model import GatedModel
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.heads.retuned import RetunedHead
@@ -33,7 +33,9 @@ def tiny_model(family, build_model):
 def documents():
     draw = torch.Generator().manual_seed(3)
     ids = [torch.randint(1, 64, (length,), generator=draw).int() for length in LENGTHS]
-    return [EncodedDocument(Document("", str(index), "", ""), one) for index, one in enumerate(ids)]
+    return [
+        EncodedDocument(Document("", str(index), "", ""), one, second_half(len(one))) for index, one in enumerate(ids)
+    ]
 
 
 def batches(documents, size, pad_id=0, order=None):
