@@ -90,7 +90,7 @@ def mid_size_config(vocab_size: int, layers: int = 8) -> OlmoeConfig:
         norm_topk_prob=False,
         pad_token_id=1,
         bos_token_id=None,
-        eos_token_id=50279,
+        eos_token_id=50279 if vocab_size > 50279 else None,
     )
 
 

@@ -48,7 +48,7 @@ def validation_at(folder: Path, seen: tuple[int, int | None] | None) -> dict[str
 def _validations(file: Path) -> list[tuple[int, dict[str, float]]]:
     found: list[tuple[int, dict[str, float]]] = []
     for row in logged_rows(file):
-        pairs = ((key, value) for key, value in row.items() if key.startswith("validation/"))
+        pairs = ((key, value) for key, value in row.items() if key.startswith(("validation/", "validation_text/")))
         if values := {key: math.nan if value is None else float(value) for key, value in pairs}:
             step = int(row["step"] or 0)
             if not found or step >= found[-1][0]:  # a later `validate` adds its own at step 0

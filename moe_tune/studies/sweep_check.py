@@ -17,7 +17,10 @@ LOGGED = (
     *("load_imbalance", "expert_accuracy_spread"),
 )
 """What a run logs of its validation; a test compares it with a run."""
-METRICS = tuple(f"{split}/{name}" for split in ("validation", "train") for name in LOGGED)
+METRICS = (
+    *(f"{split}/{name}" for split in ("validation", "train") for name in LOGGED),
+    "validation_text/loss",  # where text is trained on
+)
 METHODS = ("grid", "random", "bayes")
 TEXT_NUMBER = re.compile(r"([+-]?\d+)(\.\d*)?[eE]([+-])?(\d+)")
 """A number that YAML 1.1 reads as text."""

@@ -14,6 +14,7 @@ from moe_tune.stats.paired import PairedResult
 EXTREMES: dict[str, tuple[str, Callable[[float, float], float]]] = {
     "validation/accuracy": ("validation/accuracy_max", max),
     "validation/loss": ("validation/loss_min", min),
+    "validation_text/loss": ("validation_text/loss_min", min),
 }
 """What is logged every epoch, and under which key its best value stands in the summary.
 
