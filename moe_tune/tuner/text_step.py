@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from moe_tune.answer_path.text_way import Split, TextWay
-from moe_tune.base.errors import ConfigError, NumericsError
+from moe_tune.base.errors import ConfigError, NumericsError, require
 from moe_tune.data.text_batching import TextBatch
 from moe_tune.losses.base import CONTEXT_EXTRAS, AuxLoss, LossContext
 from moe_tune.routing import Scope
@@ -81,6 +81,7 @@ def refuse_of_text(task: str, scope: Scope, losses: Mapping[str, AuxLoss]) -> No
             "Hint: --model.scope all."
         )
     if task == "both":
+        require("text" not in losses, "another name than text", "text", "model.losses", "the text's loss is called so.")
         return
     for name, loss in losses.items():
         read = sorted(loss.needs & CONTEXT_EXTRAS - KNOWN_OF_TEXT)
