@@ -20,7 +20,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the folder that 
 
 import torch
 
-from bench.mid_size import LEARNING_RATE, Place, machine_line, make_tuner, mmlu_questions, plain_trainer, save_model, write_quiz
+from bench.mid_size import (
+    LEARNING_RATE,
+    Place,
+    machine_line,
+    make_tuner,
+    mmlu_questions,
+    plain_trainer,
+    save_model,
+    write_quiz,
+)
 from bench.sides import peer_collator, peer_rows, stock_model
 from bench.smoke import parsed
 from moe_tune.data.batching import Batch

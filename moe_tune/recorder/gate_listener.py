@@ -152,9 +152,7 @@ class GateListener:
                 return
             # Kept as they are: an operation here would be one that checkpointing does not find again.
             logits = output[0] if projected is None else projected
-            self._pass.returned[gate.layer] = Returned(
-                logits, output[1], output[2], args[0], torch.is_grad_enabled()
-            )
+            self._pass.returned[gate.layer] = Returned(logits, output[1], output[2], args[0], torch.is_grad_enabled())
 
         return listen
 

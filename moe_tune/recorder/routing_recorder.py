@@ -1,5 +1,6 @@
 """RoutingRecorder: what the routers of a model do while somebody else trains it or lets it generate."""
 
+import inspect
 import warnings
 from types import TracebackType
 from typing import Literal
@@ -61,8 +62,6 @@ class RoutingRecorder:
         layers, rule = tuple(one.layer for one in self.gates), self.gates[0].rule
         shape = MetricShape(layers, rule.num_experts, rule.top_k, num_subjects=0, num_questions=0)
         self._metrics: tuple[RoutingMetric, ...] = (GateEntropy(shape, "all"), ExpertActivation(shape, "all"))
-        for metric in self._metrics:
-            metric.sync_on_compute = False  # sums over processes are made in ``step``, in one place
         self._described = all(one.rule.described for one in self.gates)
         if not self._described:
             warnings.warn(
@@ -102,13 +101,8 @@ class RoutingRecorder:
         for metric in self._metrics:
             for name, state in metric.metric_state.items():
                 setattr(metric, name, summed_over_ranks(state))
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # torchmetrics warns of a process that has had no batch
-                # It also makes a table of a single number a scalar.
-                tables |= {
-                    name: table.view(metric.shape.sizes(metric.axes[name])).cpu()
-                    for name, table in metric.compute().items()
-                }
+            # Unwrapped: torchmetrics would gather every state again, and warn of a process without a batch.
+            tables |= {name: table.cpu() for name, table in inspect.unwrap(metric.compute)().items()}
             metric.reset()
         if not self._described:
             tables |= {name: torch.full_like(tables[name], torch.nan) for name in tables if "entropy_all" in name}

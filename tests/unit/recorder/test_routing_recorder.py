@@ -105,7 +105,9 @@ def test_generation_counts_every_token_that_the_model_reads_once():
 def test_a_mask_that_hides_padding_is_told_once():
     model, _ = found_model("olmoe")
     with pytest.warns(UserWarning, match="every token counts") as told:
-        values, _ = recorded(model, *[{"input_ids": torch.ones(1, 3).long(), "attention_mask": torch.zeros(1, 1, 3, 3)}] * 2)
+        values, _ = recorded(
+            model, *[{"input_ids": torch.ones(1, 3).long(), "attention_mask": torch.zeros(1, 1, 3, 3)}] * 2
+        )
     assert len(told) == 1
     assert values["routing/tokens"] == 6
 
@@ -235,7 +237,13 @@ def test_what_cannot_be_read_is_refused():
     with pytest.raises(ConfigError, match=r"GatedModel.detach"):
         RoutingRecorder(model)
     gated.detach()
-    sizes = {"vocab_size": 8, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    sizes = {
+        "vocab_size": 8,
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+    }
     with pytest.raises(ConfigError, match="llama"):
         RoutingRecorder(LlamaForCausalLM(LlamaConfig(**sizes)))
     with pytest.raises(ConfigError, match="Linear"):

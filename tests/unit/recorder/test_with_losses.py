@@ -1,4 +1,4 @@
-"""Losses that are added to a model's own are those of our runs, reach the routers, and are refused where they cannot."""
+"""Losses that are added to a model's own are those of our runs and reach the routers, or are refused."""
 
 import pytest
 import torch
