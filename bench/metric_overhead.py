@@ -6,6 +6,7 @@ table times every metric by itself. Run it as ``python bench/metric_overhead.py`
 
 ``--recorder`` asks what ``RoutingRecorder`` adds to a training step of the stock model instead: the top five routers
 train on whole prompts, every batch once with and once without it, in turns; the recorder's own code is timed as well.
+Both in processor seconds, which other programs on the machine hardly touch.
 """
 
 import argparse
@@ -95,15 +96,15 @@ class TimedRecorder(RoutingRecorder):
     seconds = 0.0
 
     def _count(self, heard: HeardPass) -> None:
-        start = time.perf_counter()
+        start = time.process_time()
         super()._count(heard)
-        self.seconds += time.perf_counter() - start
+        self.seconds += time.process_time() - start
 
     def step(self) -> dict[str, float]:
         """Return the values, and add the time they took."""
-        start = time.perf_counter()
+        start = time.process_time()
         values = super().step()
-        self.seconds += time.perf_counter() - start
+        self.seconds += time.process_time() - start
         return values
 
 
@@ -126,14 +127,14 @@ def recorder_overhead(options: argparse.Namespace) -> None:
                     recorder = TimedRecorder(model, "training") if watched else None
                     if recorder is not None:
                         recorder.attach()
-                    start = time.perf_counter()
+                    start = time.process_time()
                     model(**batch).loss.backward()
                     optimizer.step()
                     optimizer.zero_grad()
                     if recorder is not None:
                         recorder.step()
                     if turn:  # the first turn warms up
-                        steps[watched].append(time.perf_counter() - start)
+                        steps[watched].append(time.process_time() - start)
                         own += [] if recorder is None else [recorder.seconds]
                     if recorder is not None:
                         recorder.detach()
@@ -141,7 +142,7 @@ def recorder_overhead(options: argparse.Namespace) -> None:
     shares = sorted(one / other - 1 for one, other in zip(steps[True], steps[False], strict=True))
     plain = statistics.median(steps[False])
     print(f"{len(steps[True])} steps of {options.batch_size} MMLU questions, {tokens:.0f} real tokens on average")
-    print(f"a step {plain:.3f} s, with the recorder {statistics.median(steps[True]):.3f} s; shares of pairs")
+    print(f"a step {plain:.3f} processor s, with the recorder {statistics.median(steps[True]):.3f}; shares of pairs")
     print(f"from {shares[0]:.4f} to {shares[-1]:.4f}; the recorder's own code {1e3 * statistics.median(own):.1f} ms")
     print(f"recorder_own_code {statistics.median(own) / plain:.4f}")
     print(f"recorder_overhead {statistics.median(shares):.4f}")
