@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from moe_tune.compare.report import compare_runs
     from moe_tune.gates.gated_model import GatedModel
     from moe_tune.models.base_model import BaseModel
+    from moe_tune.recorder.added_losses import with_losses
+    from moe_tune.recorder.routing_lightning_callback import RoutingLightningCallback
+    from moe_tune.recorder.routing_recorder import RoutingRecorder
+    from moe_tune.recorder.routing_trainer_callback import RoutingTrainerCallback
     from moe_tune.settings.load_head import load_head
     from moe_tune.tuner.evaluate import evaluate, quiz
 
@@ -22,16 +26,32 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 keep_old_names()
 
 __version__ = "0.1.0"
-__all__ = ["BaseModel", "GatedModel", "compare_runs", "evaluate", "load_head", "quiz", "trace"]
+__all__ = [
+    "BaseModel",
+    "GatedModel",
+    "RoutingLightningCallback",
+    "RoutingRecorder",
+    "RoutingTrainerCallback",
+    "compare_runs",
+    "evaluate",
+    "load_head",
+    "quiz",
+    "trace",
+    "with_losses",
+]
 
 _HOMES = {
     "BaseModel": "moe_tune.models.base_model",
     "GatedModel": "moe_tune.gates.gated_model",
+    "RoutingLightningCallback": "moe_tune.recorder.routing_lightning_callback",
+    "RoutingRecorder": "moe_tune.recorder.routing_recorder",
+    "RoutingTrainerCallback": "moe_tune.recorder.routing_trainer_callback",
     "compare_runs": "moe_tune.compare.report",
     "evaluate": "moe_tune.tuner.evaluate",
     "load_head": "moe_tune.settings.load_head",
     "quiz": "moe_tune.tuner.evaluate",
     "trace": "moe_tune.analysis.prompt_trace",
+    "with_losses": "moe_tune.recorder.added_losses",
 }
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 from moe_tune.base.plugins import concrete_subclasses
 from moe_tune.metrics.base import RoutingMetric
 from moe_tune.stats.accuracy_estimates import raw_accuracy, shrunk_accuracy
-from moe_tune.stats.load import load_max_over_mean, load_variation
+from moe_tune.stats.load import load_columns
 from moe_tune.stats.ratios import ratio
 
 EXPERT_COLUMNS = (
@@ -47,11 +47,4 @@ def layer_table(frame: pd.DataFrame) -> pd.DataFrame:
     whole = [name for name, axis in axes.items() if axis == "L" and name != "tokens"]
     layers = frame.groupby(["scope", "layer"], sort=False)
     count_LE = np.stack([count.to_numpy() for _, count in layers["count"]])
-    activated_L = (count_LE > 0).sum(-1)
-    load = {
-        "activated": activated_L,
-        "never_share": 1 - activated_L / count_LE.shape[-1],
-        "load_max_over_mean": load_max_over_mean(count_LE),
-        "load_cv": load_variation(count_LE),
-    }
-    return layers[["tokens", *whole]].first().assign(**load).reset_index()
+    return layers[["tokens", *whole]].first().assign(**load_columns(count_LE)).reset_index()

@@ -1,6 +1,9 @@
 """How evenly the tokens of a layer are spread over its experts."""
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import entropy
 
 from moe_tune.stats.ratios import Counts, Floats, ratio
@@ -75,3 +78,23 @@ def load_gini(count_LE: Counts) -> Floats:
     experts = count_LE.shape[-1]
     place_E = 2 * np.arange(1, experts + 1) - experts - 1
     return ratio((np.sort(count_LE, axis=-1) * place_E).sum(-1), experts * count_LE.sum(-1))
+
+
+def load_columns(count_LE: Counts) -> dict[str, NDArray[Any]]:
+    """Return how the load of each layer is spread, by the names that tables of layers have for it.
+
+    Shape:
+        - (L, E); ``activated`` (experts chosen at least once), ``never_share``, ``load_max_over_mean`` and ``load_cv``
+          (L,).
+
+    Example:
+        >>> load_columns(np.array([[3, 1, 0, 0]]))["never_share"].tolist()
+        [0.5]
+    """
+    activated_L = (count_LE > 0).sum(-1)
+    return {
+        "activated": activated_L,
+        "never_share": 1 - activated_L / count_LE.shape[-1],
+        "load_max_over_mean": load_max_over_mean(count_LE),
+        "load_cv": load_variation(count_LE),
+    }

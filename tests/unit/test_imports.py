@@ -18,7 +18,7 @@ ORDER = (
     ("gates",),
     ("answer_path", "runs"),
     ("tuner",),
-    ("callbacks", "tracking"),
+    ("callbacks", "tracking", "recorder"),
     ("settings",),
     ("compare", "analysis", "planning"),
     ("studies",),
@@ -29,7 +29,7 @@ ORDER = (
 RANK = {room: index for index, rooms in enumerate(ORDER) for room in rooms}
 HARMLESS = (
     *("transformers.utils.", "transformers.DynamicCache", "transformers.Attention", "transformers.PreTrained"),
-    *("transformers.GenerationConfig", "transformers.modeling_outputs."),
+    *("transformers.GenerationConfig", "transformers.modeling_outputs.", "transformers.Train"),
 )
 """What the rest of the package may use of transformers: settings, interfaces and types, never a model."""
 
