@@ -21,7 +21,7 @@ ORDER = (
     ("callbacks", "tracking"),
     ("settings",),
     ("compare", "analysis", "planning"),
-    ("studies",),
+    ("studies", "generation", "harness"),
     ("cli",),
     ("__init__", "__main__"),
 )
