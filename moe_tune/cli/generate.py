@@ -6,7 +6,6 @@ from typing import Any
 
 from moe_tune.base.errors import ConfigError
 from moe_tune.base.published import require_writable
-from moe_tune.cli.named_run import named_checkpoint
 from moe_tune.cli.verbs import parsed
 
 
@@ -48,6 +47,7 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
     # Imported here so that --help answers at once.
     from rich.console import Console
 
+    from moe_tune.base.found import found_checkpoint
     from moe_tune.generation.continuation import Decoding
     from moe_tune.generation.prompts import read_prompts
     from moe_tune.generation.side_by_side import texts_side_by_side
@@ -58,7 +58,7 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
     quieten()
     how = Decoding(given.max_new_tokens, given.temperature, given.seed)
     prompts = read_prompts(given.prompts) if prompt is None else [prompt]
-    found = [named_checkpoint("generate", [name, f"--runs_root={given.runs_root}"]) for name in names]
+    found = [found_checkpoint(name, given.runs_root) for name in names]
     runs = runs_to_open(found, plugins)
     out = given.out or (runs[0].home if len(runs) == 1 else runs[-1].home.parent) / "generate"
     require_writable(out, "a folder to write to", "--out", "--out FOLDER.")

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from moe_tune.base.published import require_writable
-from moe_tune.cli.named_run import named_checkpoint
 from moe_tune.cli.verbs import parsed
 from moe_tune.harness.installed import require_lm_eval
 from moe_tune.harness.options import add_lm_eval_options, lm_eval_config
@@ -33,11 +32,12 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
     import torch
     from rich.console import Console
 
+    from moe_tune.base.found import found_checkpoint
     from moe_tune.settings.opened_runs import runs_to_open
     from moe_tune.settings.quiet import quieten
 
     quieten()
-    found = [named_checkpoint("lm-eval", [name, f"--runs_root={given.runs_root}"]) for name in given.runs]
+    found = [found_checkpoint(name, given.runs_root) for name in given.runs]
     runs = runs_to_open(found, plugins)
     home = runs[-1].home
     out = given.out or (home if len(runs) == 1 else home.parent) / "lm_eval"

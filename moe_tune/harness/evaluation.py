@@ -61,7 +61,7 @@ def evaluate_runs(runs: Sequence[RunToOpen], config: Any, out: Path, device: tor
     logging.getLogger("lm_eval").setLevel(os.environ.get("LMEVAL_LOG_LEVEL", "ERROR").upper())
     tasks = KeptTasks(_manager(config), _without_prompt(runs))
     path = runs[0].asked.base.path
-    base = Path(path).name
+    base = Path(path).resolve().name
     arms: list[EvaluatedArm] = []
     for run, opened in opened_runs(runs, device):
         tokenizer = run.asked.base.load_tokenizer()

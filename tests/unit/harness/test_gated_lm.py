@@ -1,5 +1,7 @@
 """lm-eval's model with heads on: where they act, whatever the batch, and what a stock model with that gate says."""
 
+import math
+
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ from lm_eval.models.huggingface import HFLM
 from moe_tune import BaseModel, GatedModel
 from moe_tune.harness.gated_lm import NAME, GatedLM
 from moe_tune.harness.kept_tasks import KeptTasks
+from moe_tune.heads.guard import Guard
 from moe_tune.heads.retuned import RetunedHead
 
 PAIRS = (
@@ -33,8 +36,8 @@ def loaded(base):
     return base.load()
 
 
-def tuned(loaded, scope):
-    gated = GatedModel(*loaded, RetunedHead(), "last-2", scope)
+def tuned(loaded, scope, head=None):
+    gated = GatedModel(*loaded, head or RetunedHead(), "last-2", scope)
     draw = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for _, weight in sorted(gated.trainable().items()):
@@ -91,6 +94,22 @@ def test_the_same_tokens_with_other_prompts_are_other_requests(loaded, base):
     assert torch.allclose(together, one_token_at_a_time(gated, base, SPLIT_ELSEWHERE), atol=1e-4)
     alone = [float(scores(asked(gated, base, 1), [one])) for one in SPLIT_ELSEWHERE]
     assert torch.allclose(together, torch.tensor(alone), atol=1e-5)
+
+
+@pytest.mark.parametrize("scope", ["answer", "all"])
+def test_a_head_that_chooses_decides_at_the_last_prompt_token_whatever_the_batch(loaded, base, scope):
+    gated = tuned(loaded, scope, Guard(RetunedHead()))
+    first = gated.heads[min(gated.heads)]
+    first.guard_rest.fill_(1.0)
+    found = {}
+    for threshold in (0.0, math.inf, 60.0):
+        first.guard_threshold.fill_(threshold)
+        found[threshold] = scores(asked(gated, base, 1))
+        assert torch.allclose(found[threshold], scores(asked(gated, base, 5)), atol=1e-4)
+    assert torch.allclose(found[0.0], scores(asked(gated, base, 1, base_only=True)), atol=1e-5)
+    acts = (found[60.0] - found[math.inf]).abs() < 1e-4
+    assert 0 < acts.sum() < len(PAIRS)
+    assert torch.allclose(found[60.0], torch.where(acts, found[math.inf], found[0.0]), atol=1e-4)
 
 
 def test_base_is_lm_evals_own_model_to_the_last_bit(loaded, base):
