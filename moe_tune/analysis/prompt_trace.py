@@ -139,13 +139,36 @@ def trace(gated: GatedModel, tokenizer: Any, prompt: str, likeliest: int = 5) ->
     most = int(gated.model.config.max_position_embeddings)
     if not 0 < len(ids) <= most:
         raise DataError(f"expected a prompt of 1 to {most} tokens but got {len(ids)} ({prompt[:40]!r}).")
+    return trace_tokens(gated, tokenizer, ids, len(ids), likeliest=likeliest)
+
+
+def trace_tokens(
+    gated: GatedModel,
+    tokenizer: Any,
+    ids: Sequence[int],
+    prompt_tokens: int,
+    routers: Sequence[str] = tuple(ROUTERS),
+    likeliest: int = 5,
+) -> PromptTrace:
+    """Return how a model's routers route a prompt and what was generated behind it, as they did in generation.
+
+    Args:
+        gated: The model with heads on it; those of scope ``answer`` act from the last prompt token on.
+        tokenizer: Its tokenizer.
+        ids: The tokens, at most as many as the context holds.
+        prompt_tokens: How many of them are the prompt's, at least 1.
+        routers: Of ``base`` and ``tuned`` those that are asked.
+        likeliest: How many next tokens are told of each router.
+    """
     tokens_BS = torch.tensor([ids], device=gated.device)
+    answer_BS = torch.arange(len(ids), device=gated.device)[None] >= prompt_tokens - 1
+    last_B = torch.tensor([len(ids) - 1], device=gated.device)
     routing, continuations = [], []
     gated.train(False)
     with torch.no_grad():
-        for router in ROUTERS:
-            with gated.session(base_only=router == BASE):
-                logits_V = gated(tokens_BS)[0].float()
+        for router in routers:
+            with gated.session(base_only=router == BASE, answer_BS=answer_BS):
+                logits_V = gated(tokens_BS, position_B=last_B)[0].float()
                 routing.append(_routing(router, gated.trace))
             best = logits_V.softmax(-1).topk(likeliest)
             continuations += [

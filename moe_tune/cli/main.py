@@ -19,6 +19,8 @@ examples:
   python -m moe_tune fit --config configs/nano.yaml --config configs/head/temperature.yaml --model.head.tau 0.5
   python -m moe_tune test NAME
   python -m moe_tune compare NAME
+  python -m moe_tune generate NAME "The capital of France is"
+  python -m moe_tune lm-eval NAME --tasks arc_easy,wikitext
   python -m moe_tune experiment experiments/demo
   python -m moe_tune analyze --config configs/nano.yaml
   python -m moe_tune grid --config configs/nano.yaml --config configs/head/temperature.yaml \\

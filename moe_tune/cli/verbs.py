@@ -1,7 +1,7 @@
 """The one table of verbs, and how each reads its arguments.
 
-The verb ``x`` is the module ``moe_tune.cli.x``: ``main(argv, plugins) -> int``, and ``add_arguments(parser)`` where it
-has options of its own.
+The verb ``x`` is the module ``moe_tune.cli.x`` (``a-b``: ``a_b``): ``main(argv, plugins) -> int``, and
+``add_arguments(parser)`` where it has options of its own.
 """
 
 import argparse
@@ -23,6 +23,8 @@ VERBS = {
     "analyze": "which experts a model or a run uses, how sure its gate is, how well they do: tables and one HTML "
     "report",
     "trace": "how the routers route one prompt, token by token: base beside tuned",
+    "generate": "text of base and tuned models side by side, where they part, and which experts served each token",
+    "lm-eval": "run lm-evaluation-harness's tasks on base and tuned models, and write its samples for compare",
     "sweep": "run a W&B sweep file on this machine, without a server",
     "compare": "compare runs with a baseline run, or one with the pretrained router: paired test, intervals, report",
     "grid": "evaluate many settings of a head, or many checkpoints, in one pass",
@@ -39,7 +41,9 @@ AddArguments = Callable[[Any], None]
 
 def command_of(verb: str) -> Callable[[list[str], dict[str, str]], int]:
     """Return what runs a verb: it takes the arguments after it and sha256 of plug-in files by path."""
-    command: Callable[[list[str], dict[str, str]], int] = importlib.import_module(f"moe_tune.cli.{verb}").main
+    command: Callable[[list[str], dict[str, str]], int] = importlib.import_module(
+        f"moe_tune.cli.{verb.replace('-', '_')}"
+    ).main
     return command
 
 

@@ -31,11 +31,13 @@ class SampleFacts:
         task: lm-eval's task.
         model: The model's name or path; empty where no file of results lies beside the samples.
         few_shot: Worked examples in each prompt; ``None`` where that is not told.
+        base: The base model's path where the model is a run of this program; else empty.
     """
 
     task: str
     model: str = ""
     few_shot: int | None = None
+    base: str = ""
 
 
 def sample_facts(file: Path) -> SampleFacts:
@@ -46,7 +48,10 @@ def sample_facts(file: Path) -> SampleFacts:
     results = _results(file.parent / f"results_{dated[1]}.json") if dated else {}
     shots = results.get("n-shot")
     few_shot = shots.get(task) if isinstance(shots, Mapping) else None
-    return SampleFacts(task, str(results.get("model_name") or ""), few_shot if type(few_shot) is int else None)
+    config = results.get("config")
+    own = config.get("moe_tune") if isinstance(config, Mapping) else None
+    base = str(own.get("base") or "") if isinstance(own, Mapping) else ""
+    return SampleFacts(task, str(results.get("model_name") or ""), few_shot if type(few_shot) is int else None, base)
 
 
 def group_of(files: Mapping[str, Path]) -> str | None:

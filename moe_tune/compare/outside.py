@@ -88,6 +88,8 @@ def _manifest(
     where = path.resolve()
     models, shots = {one.model for one in facts} - {""}, {one.few_shot for one in facts}
     model = models.pop() if len(models) == 1 else ""
+    bases = {one.base or one.model for one in facts} - {""}
+    base = bases.pop() if len(bases) == 1 else ""
     own = where.name if path.is_dir() else where.parent.name if facts else where.stem
     kind = "lm-eval samples" if facts else "table"
     prompts = {SPLIT: {"few_shot": next(iter(shots))}} if len(shots) == 1 and None not in shots else {}
@@ -98,7 +100,7 @@ def _manifest(
         "layers": [],
         "trainable_parameters": 0,
         "seed": 0,
-        "base": {"path": model} if model else {},
+        "base": {"path": base} if base else {},
         "protocols": {SPLIT: way},
         "status": "evaluated",
         "data": {

@@ -140,6 +140,7 @@ class GatedModel:
         base_only: bool = False,
         everywhere: bool = False,
         answer_BS: Tensor | None = None,
+        real_BS: Tensor | None = None,
     ) -> Iterator[Session]:
         """Change what acts in the model and what is recorded of it, for as long as the context lasts.
 
@@ -153,6 +154,7 @@ class GatedModel:
             base_only: Let the model be the pretrained one, without heads and adapter.
             everywhere: Let heads that choose their questions act on all, as they do in training.
             answer_BS: Which tokens of the batches that run are their answer tokens; else each row's last real one.
+            real_BS: Which tokens of them are no padding, where the model is called without an attention mask.
         """
         session = self._session
         panel = session.panel if heads is None else [dict(one) for one in heads]
@@ -162,6 +164,7 @@ class GatedModel:
         what: dict[str, Any] = {"scope": scope or session.scope, "bypassed": session.bypassed or base_only}
         what["everywhere"] = session.everywhere or everywhere
         what["answer_BS"] = session.answer_BS if answer_BS is None else answer_BS
+        what["real_BS"] = session.real_BS if real_BS is None else real_BS
         with replaced(session, **what, needs=wanted, panel=panel), nullcontext() if adapter is None else adapter.off():
             yield session
 
@@ -410,6 +413,7 @@ class GatedModel:
         # In generation the mask also covers the cached positions; the current ones are the last.
         real_BS = torch.ones(tokens.shape[:2], device=tokens.device) if mask is None else mask[:, -tokens.shape[1] :]
         session, before = self._session, self._session.trace
+        real_BS = real_BS if session.real_BS is None else session.real_BS
         if session.answer_BS is None:
             session.trace = RoutingTrace.of_batch(real_BS, session.needs)
         else:

@@ -32,6 +32,8 @@ class Session:
         """True while heads that choose their questions act on all, as in training."""
         self.answer_BS: Tensor | None = None
         """The answer tokens of the batches that run; ``None`` is the last real token of each row."""
+        self.real_BS: Tensor | None = None
+        """The real tokens of the batches that run; ``None`` are those of the attention mask."""
         self.panel: list[dict[int, RouterHead]] = []
         """Heads by layer that are compared in one pass over answer tokens; empty where each gate's own head acts."""
 

@@ -21,7 +21,7 @@ ORDER = (
     ("callbacks", "tracking", "recorder"),
     ("settings",),
     ("compare", "analysis", "planning"),
-    ("studies",),
+    ("studies", "generation", "harness"),
     ("cli",),
     ("__init__", "__main__"),
 )

@@ -1,0 +1,78 @@
+"""The verb ``generate``: what base and tuned models say behind a prompt, side by side."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from moe_tune.base.errors import ConfigError
+from moe_tune.base.published import require_writable
+from moe_tune.cli.verbs import parsed
+
+
+def add_arguments(parser: Any) -> None:
+    """Add the verb's options."""
+    parser.add_argument(
+        "words", nargs="+", metavar="RUN", help="run directories, their names, or checkpoints; the prompt stands last"
+    )
+    parser.add_argument(
+        "--prompts", type=Path, metavar="FILE", help="a file of prompts instead: .txt, one a line, or .jsonl (prompt)"
+    )
+    parser.add_argument("--max_new_tokens", type=int, default=64, metavar="N", help="most tokens of a text (64)")
+    parser.add_argument(
+        "--temperature", type=float, default=0.0, metavar="T", help="0 takes the likeliest token, above it one is drawn"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the draws; the same seed gives the same text (0)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder of generate.html, .md, .json and the traces (default: generate/ in the run, or beside the last of "
+        "several)",
+    )
+    parser.add_argument(
+        "--runs_root", type=Path, default=Path("runs"), help="folder where runs are looked for by name (default: runs)"
+    )
+
+
+def main(argv: list[str], plugins: dict[str, str]) -> int:
+    """Print the texts of the base model and of each run, and write a page, Markdown, JSON and the traces."""
+    given = parsed("generate", add_arguments, argv)
+    names, prompt = (given.words, None) if given.prompts else (given.words[:-1], given.words[-1])
+    # A long prompt is no path that pathlib would look for.
+    if not names or (prompt is not None and os.path.isdir(prompt)):
+        raise ConfigError(
+            f"expected runs and then a prompt but got {' '.join(given.words)} (generate). "
+            'Hint: python -m moe_tune generate RUN "The capital of France is", or RUN --prompts FILE'
+        )
+    # Imported here so that --help answers at once.
+    from rich.console import Console
+
+    from moe_tune.base.found import found_checkpoint
+    from moe_tune.generation.continuation import Decoding
+    from moe_tune.generation.prompts import read_prompts
+    from moe_tune.generation.side_by_side import texts_side_by_side
+    from moe_tune.generation.text_files import text_table, write_texts
+    from moe_tune.settings.opened_runs import runs_to_open
+    from moe_tune.settings.quiet import quieten
+
+    quieten()
+    how = Decoding(given.max_new_tokens, given.temperature, given.seed)
+    prompts = read_prompts(given.prompts) if prompt is None else [prompt]
+    found = [found_checkpoint(name, given.runs_root) for name in names]
+    runs = runs_to_open(found, plugins)
+    out = given.out or (runs[0].home if len(runs) == 1 else runs[-1].home.parent) / "generate"
+    require_writable(out, "a folder to write to", "--out", "--out FOLDER.")
+    texts = texts_side_by_side(runs, prompts, how, runs[0].device)
+    drawn = f"drawn at temperature {how.temperature:g}, seed {how.seed}" if how.temperature else "the likeliest"
+    about = {
+        "base": str(runs[0].asked.base.path),
+        "runs": ", ".join(f"{one.name} (scope {one.asked.scope})" for one in runs),
+        "tokens": f"{drawn}, at most {how.max_new_tokens}",
+    }
+    write_texts(texts, out, about)
+    table = text_table(texts)
+    console = Console()
+    console.print(table.terminal())
+    console.print(table.caption, soft_wrap=True)
+    console.print(f"page, Markdown, JSON and traces: {out}/generate.html, .md, .json, trace-*", soft_wrap=True)
+    return 0
