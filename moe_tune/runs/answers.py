@@ -41,8 +41,8 @@ def text_file(run: Path, split: str, of: str = "") -> Path:
 
 
 def text_files(run: Path) -> list[Path]:
-    """Return the files of the run's own losses on text, one per source."""
-    return [file for file in sorted((run / TEXT).glob("*.parquet")) if "." not in file.stem]
+    """Return the files of the run's own losses on text that is tested, one per source."""
+    return [file for file in sorted((run / TEXT).glob("test*.parquet")) if "." not in file.stem]
 
 
 def short_file(run: Path, split: str, of: str = "") -> Path:
