@@ -210,6 +210,18 @@ def print_whole(whole: Costs, costs: Costs, took: dict[str, float], estimated: d
     print(f"real_size_extrapolated_pass_seconds {more['pass']:.0f}")
 
 
+def checked(parser: argparse.ArgumentParser, given: argparse.Namespace) -> argparse.Namespace:
+    """Return the arguments, or end with what is wrong with them."""
+    most = PUBLISHED[NAMES[given.family]]["num_hidden_layers"]
+    if given.layers is not None and not 2 <= given.layers <= most:
+        parser.error(f"expected 2 to {most} layers but got {given.layers} (--layers)")
+    if given.epochs < 2:
+        parser.error(f"expected at least 2 epochs but got {given.epochs} (--epochs)")
+    if given.accelerator == "gpu" and not torch.cuda.is_available():
+        parser.error("expected a CUDA card but torch.cuda.is_available() is false (--accelerator gpu)")
+    return given
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--family", choices=NAMES, default="OLMoE-1B-7B", help="whose published sizes")
@@ -225,7 +237,7 @@ def main() -> None:
     )
     parser.add_argument("--accelerator", choices=["cpu", "gpu"], default="cpu", help="where the model runs")
     parser.add_argument("--folder", help="where the caches go, for a while; the default is that of temporary files")
-    given = parsed(parser, layers=5, train=4, test=4, epochs=2, experts="eager")
+    given = checked(parser, parsed(parser, layers=5, train=4, test=4, epochs=2, experts="eager"))
     quieten()
     base = RandomModel(
         f"random {given.family}",

@@ -40,6 +40,7 @@ def shared_tokens(one: Routes, other: Routes) -> tuple[Whole, Whole, int]:
         ("layers", one.layers, other.layers),
         ("experts per layer", one.num_experts, other.num_experts),
         ("slots", one.top_k, other.top_k),
+        ("the base models", one.fingerprint, other.fingerprint),
     ):
         if mine is not None and theirs is not None and mine != theirs:
             raise DataError(

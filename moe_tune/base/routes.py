@@ -48,6 +48,7 @@ class Routes:
         weights_NLK: Their weights; ``None`` where the file has none.
         num_experts: Experts of a layer, E; ``None`` where the file does not say.
         top_k: Slots of the model, K; ``None`` where the file does not say.
+        fingerprint: Of the base model; ``None`` where the file does not say.
     """
 
     path: str
@@ -59,6 +60,7 @@ class Routes:
     weights_NLK: NDArray[np.float32] | None = None
     num_experts: int | None = None
     top_k: int | None = None
+    fingerprint: str | None = None
 
     def __deepcopy__(self, memo: object) -> "Routes":
         return self  # large, and never changed

@@ -42,7 +42,7 @@ def _read_npz(path: Path) -> Routes:
     code_N, ids = _codes(given["id"])
     place_N, layer_L = given["token"].astype(np.int64), given["layer"].astype(np.int64)
     order_N, order_L = np.lexsort([place_N, code_N]), np.argsort(layer_L)
-    sizes = {name: int(given[name]) for name in ("num_experts", "top_k") if name in given}
+    sizes: dict[str, Any] = {name: int(given[name]) for name in ("num_experts", "top_k") if name in given}
     weight_NLK = given["weight"][order_N][:, order_L].astype(np.float32) if "weight" in given else None
     return checked(
         Routes(
@@ -85,7 +85,7 @@ def _read_parquet(path: Path) -> Routes:
     same = bool((token_N[back_R] == row["token_id"]).all())
     require_in(same, path, "one token id for each token", "several")
     first_Q = _first(path, key_N // width, key_N % width, len(ids))
-    sizes = {name: about.get(name) for name in ("num_experts", "top_k")}
+    sizes = {name: about.get(name) for name in ("num_experts", "top_k", "fingerprint")}
     return checked(Routes(str(path), ids, first_Q, token_N, layers.tolist(), experts_NLK, weights_NLK, **sizes))
 
 

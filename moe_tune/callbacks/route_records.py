@@ -41,6 +41,7 @@ class RouteRecords(Callback):
         require(trainer.world_size == 1, "one process", trainer.world_size, "--routes", "--trainer.devices 1.")
         require(not cloze, "prompts that end in a letter", quiz.protocol_name(split), "--routes", "lm_eval is one.")
         about = {"num_experts": rule.num_experts, "top_k": rule.top_k, "base": pl_module.base.path, "split": split}
+        about["fingerprint"] = pl_module.gated.fingerprint
         self.write = self.open.enter_context(routes_writer(self.file, about))
         self.ids = np.array([one.id for one in quiz.questions(split)])
 

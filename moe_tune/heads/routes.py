@@ -36,7 +36,7 @@ class RoutesHead(RouterHead):
         - ``weights_TK``: (T, slots of the file).
 
     Raises:
-        ConfigError: The file is of a model with other experts, slots or layers.
+        ConfigError: The file is of another base model, where it says of which, or has other experts, slots or layers.
         DataError: There is no such file, it is none of routes, or it has no routes for a prompt.
 
     Reference:
@@ -74,6 +74,7 @@ class RoutesHead(RouterHead):
             width = routes.experts_NLK.shape[-1]
             require(width == rule.top_k, f"{rule.top_k} slots", width, where, SAME)
         require(gate.layer in routes.layers, f"layer {gate.layer} in the file", routes.layers, where, SAME)
+        self.made_for = routes.fingerprint
         self.place_T: Whole | None = None
         self.at = routes.layers.index(gate.layer)
 

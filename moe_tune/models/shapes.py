@@ -84,8 +84,10 @@ def adapter_parameters(base: BaseModel, options: dict[str, Any]) -> int:
 
 
 def _published(base: BaseModel) -> PretrainedConfig | None:
-    shape = next((shape for prefix, shape in PUBLISHED.items() if base.path.startswith(prefix)), None)
-    return None if shape is None else AutoConfig.for_model(**shape)
+    for name, shape in PUBLISHED.items():
+        if base.path == name or base.path.startswith(f"{name.rstrip('-')}-"):
+            return AutoConfig.for_model(**shape)
+    return None
 
 
 def shape_of(config: PretrainedConfig, published: bool = False) -> ModelShape:

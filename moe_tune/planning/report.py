@@ -45,6 +45,7 @@ def report_of(
     on = way in (Way.CACHED, Way.STREAMED)
     peak = peak_bytes(costs, train, batch, quiz.eval_batch_size, on, again)
     return {
+        "model": tuner.base.path,
         "machine": {"name": machine.name, "speed": machine.source, "memory_bytes": machine.memory},
         "parameters": {
             "total": shape.total,
@@ -63,7 +64,7 @@ def report_of(
         "answer_path": {name: words for name, (_, _, words) in ways.items()},
         "disk_bytes": {
             **{name: costs.cache_bytes(split) for name, split in splits.items()},
-            "trunk": costs.trunk_bytes(splits["train"]),
+            **({} if shape.refusals.trunk else {"trunk": costs.trunk_bytes(splits["train"])}),
         },
         "questions": {
             name: {
@@ -123,6 +124,7 @@ def _way(name: str, split: Split, costs: Costs, reach: Reach, settings: AnswerPa
 def lines_of(report: dict[str, Any]) -> Iterator[str]:
     """Yield what ``report_of`` returned as aligned lines."""
     machine, parameters, memory = report["machine"], report["parameters"], report["memory_bytes"]
+    yield f"model                    {report['model']}"
     yield f"machine                  {machine['name']}; {machine['speed']}"
     for name in ("total", "active_per_token", "trainable"):
         note = f"  ({parameters['source']})" if name == "total" else ""

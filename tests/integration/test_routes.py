@@ -4,10 +4,12 @@ import json
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import torch
 from tiny_runs import TINY, only_run
 
+from moe_tune.base.routes import ABOUT
 from moe_tune.base.routes_file import read_routes
 from moe_tune.cli.main import main
 from moe_tune.data.nano_quiz import NanoQuiz
@@ -112,6 +114,20 @@ def test_what_does_not_go_together_is_refused_in_one_line(predicted, tmp_path, c
         assert said in err
         assert len([line for line in err.splitlines() if "expected" in line]) == 1
     assert not list(tmp_path.glob("*.parquet*")), "no half of a file"
+
+
+def test_routes_of_another_base_of_the_same_sizes_are_refused(predicted, tmp_path, capsys):
+    _, file = predicted
+    table = pq.read_table(file)
+    about = json.loads(table.schema.metadata[ABOUT])
+    assert len(about["fingerprint"]) == 16
+    other = tmp_path / "other.parquet"
+    pq.write_table(table.replace_schema_metadata({ABOUT: json.dumps(about | {"fingerprint": "0" * 16})}), other)
+    words = ["--config", "configs/head/routes.yaml", "--model.scope", "all", "--model.head.file", str(other)]
+    assert main(["predict", *TINY, *words, "--runs_root", str(tmp_path / "runs")]) == 2
+    assert "of this base model" in capsys.readouterr().err
+    assert main(["analyze", "--routes", str(file), str(other)]) == 3
+    assert "expected routes of one model but got the base models" in capsys.readouterr().err
 
 
 def test_analyze_reads_files_of_routes_without_a_model(predicted, tmp_path, capsys, monkeypatch):
