@@ -94,6 +94,7 @@ class BucketBatchSampler(DistributedSampler[list[int]], SequentialSampler):
         seed: From 0.
         num_replicas: Number of processes.
         rank: Which of them this is, from 0.
+        scored: Tokens of each that are scored, where that is not one per prompt.
 
     Raises:
         ConfigError: ``batch_size`` or ``seed`` is out of range, or there are fewer prompts than processes.
@@ -107,6 +108,7 @@ class BucketBatchSampler(DistributedSampler[list[int]], SequentialSampler):
         seed: int = 0,
         num_replicas: int = 1,
         rank: int = 0,
+        scored: Sequence[int] | None = None,
     ) -> None:
         if batch_size < 1:
             raise ConfigError(f"expected at least 1 but got {batch_size} (data.batch_size). Hint: 32 is a good start.")
@@ -118,6 +120,7 @@ class BucketBatchSampler(DistributedSampler[list[int]], SequentialSampler):
             )
         super().__init__(range(len(lengths)), num_replicas=num_replicas, rank=rank, shuffle=shuffle, seed=seed)  # type: ignore[arg-type]
         self.lengths = np.asarray(lengths)
+        self.scored = np.ones_like(self.lengths) if scored is None else np.asarray(scored)
         self.batch_size = batch_size
         self._start = 0
         self._next = 0
@@ -143,6 +146,11 @@ class BucketBatchSampler(DistributedSampler[list[int]], SequentialSampler):
         """Return the tokens of each prompt of a batch of this epoch, those of all processes."""
         lengths: np.ndarray[Any, np.dtype[np.int64]] = self.lengths[self._plan()[index]]
         return lengths
+
+    def batch_scored(self, index: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Return the scored tokens of each prompt of a batch of this epoch, those of all processes."""
+        scored: np.ndarray[Any, np.dtype[np.int64]] = self.scored[self._plan()[index]]
+        return scored
 
     def _plan(self) -> list[np.ndarray[Any, np.dtype[np.int64]]]:
         if self._planned is None or self._planned[0] != self.epoch:

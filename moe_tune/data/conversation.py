@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jinja2 import TemplateError
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from moe_tune.base.errors import ConfigError
 from moe_tune.data.validation import text_fault
@@ -58,29 +59,37 @@ def conversation_tokens(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -
         if held := next((token for token in control if token in one["content"]), None):
             raise ValueError(f"messages[{place}] holds the control token {held!r}")
     try:
-        if TAGGED.search(str(tokenizer.chat_template)):
-            made = tokenizer.apply_chat_template(
-                list(messages), tokenize=True, return_dict=True, return_assistant_tokens_mask=True
-            )
-            return list(made["input_ids"]), [bool(one) for one in made["assistant_masks"]]
-        return _by_turns(tokenizer, messages)
+        whole, spans = (_marked if TAGGED.search(str(tokenizer.chat_template)) else _by_turns)(tokenizer, messages)
     except TemplateError as fault:
         raise ValueError(f"the tokenizer's chat template refuses it: {fault}") from fault
+    made = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
+    written = [any(start < last and end > first for first, last in spans) for start, end in made["offset_mapping"]]
+    return list(made["input_ids"]), written
 
 
-def _by_turns(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> tuple[list[int], list[bool]]:
+def _marked(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> tuple[str, list[tuple[int, int]]]:
+    # Not transformers' own masks: where the last character of what is marked has no token, they run on to the end.
+    texts, spans = render_jinja_template(
+        conversations=[list(messages)],
+        chat_template=tokenizer.get_chat_template(),
+        return_assistant_tokens_mask=True,
+        **tokenizer.special_tokens_map,
+    )
+    return texts[0], list(spans[0])
+
+
+def _by_turns(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> tuple[str, list[tuple[int, int]]]:
     def text(turns: int, opened: bool) -> str:
+        if not turns:
+            return ""
         return str(tokenizer.apply_chat_template(list(messages[:turns]), tokenize=False, add_generation_prompt=opened))
 
-    whole = text(len(messages), opened=False)
-    made = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
-    written = [False] * len(made["input_ids"])
+    whole, spans = text(len(messages), opened=False), []
     for place, one in enumerate(messages):
         if one["role"] != "assistant":
             continue
         before, after = text(place, opened=True), text(place + 1, opened=False)
         if not (whole.startswith(after) and after.startswith(before)):
             raise ValueError("the tokenizer's chat template writes earlier turns in another way once there are later")
-        for token, (start, end) in enumerate(made["offset_mapping"]):
-            written[token] |= start < len(after) and end > len(before)
-    return list(made["input_ids"]), written
+        spans.append((len(before), len(after)))
+    return whole, spans

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 
@@ -56,6 +57,13 @@ class JointBatchSampler(BucketBatchSampler):
 
     def __iter__(self) -> Iterator[Pair]:  # type: ignore[override]
         for questions in super().__iter__():
-            epoch, place = divmod(self.epoch * len(self) + self._next - 1, len(self.text))
-            self.text.set_epoch(epoch)
-            yield questions, self.text.batch(place)
+            yield questions, self.text.batch(self._turn(self._next - 1))
+
+    def text_scored(self, index: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Return the scored tokens of each block beside a batch of this epoch, those of all processes."""
+        return self.text.batch_scored(self._turn(index))
+
+    def _turn(self, index: int) -> int:
+        epoch, place = divmod(self.epoch * len(self) + index, len(self.text))
+        self.text.set_epoch(epoch)
+        return place

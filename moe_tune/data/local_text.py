@@ -70,11 +70,11 @@ class LocalText(TextSource):
         if column not in table.columns:
             raise DataError(
                 f"expected the column {self.column!r} but got {list(table.columns)} ({file}). "
-                "Hint: --data.test_sources.NAME.column says which one holds the text."
+                "Hint: its column says which one holds the text (data.text.source, data.test_sources.NAME)."
             )
         for where, values in table.rows:
             found = values.get(column)
-            if isinstance(found, list):
+            if column == MESSAGES or isinstance(found, list):
                 yield RawRow(where, {MESSAGES: found})
                 continue
             fault = None if isinstance(found, str) else f"{column} is no text but {type(found).__name__}"

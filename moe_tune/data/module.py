@@ -347,7 +347,8 @@ class QuizDataModule(LightningDataModule):
     def _with_text(self, shuffle: bool) -> DataLoader[Any]:
         blocks, size = self.text_blocks("train"), self.batch_size
         texts = TextDataset(blocks, self.pad_id)
-        sampler = self._sampler([one.length for one in blocks], size, shuffle)
+        scored = [one.scored for one in blocks]
+        sampler = self._sampler([one.length for one in blocks], size, shuffle, scored)
         if self.task == "next_token":
             return self._loaded(texts, sampler)
         prompts = self.encoded("train").prompts
@@ -381,8 +382,10 @@ class QuizDataModule(LightningDataModule):
     def _processes(self) -> tuple[int, int]:
         return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
 
-    def _sampler(self, lengths: list[int], batch_size: int, shuffle: bool = False) -> BucketBatchSampler:
-        return BucketBatchSampler(lengths, batch_size, shuffle, self.seed, *self._processes)
+    def _sampler(
+        self, lengths: list[int], batch_size: int, shuffle: bool = False, scored: list[int] | None = None
+    ) -> BucketBatchSampler:
+        return BucketBatchSampler(lengths, batch_size, shuffle, self.seed, *self._processes, scored)
 
     def _position(self) -> dict[str, int]:
         # Only the trainer knows it: with workers the sampler runs ahead of training.

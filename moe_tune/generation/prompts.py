@@ -6,6 +6,7 @@ from typing import Any
 
 from moe_tune.base.errors import DataError
 from moe_tune.data.encoding import text_tokens
+from moe_tune.data.validation import text_fault
 
 SUFFIXES = (".txt", ".jsonl")
 
@@ -22,7 +23,7 @@ def read_prompts(file: Path) -> list[str]:
             'such as {"prompt": "The capital of"}.'
         )
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as fault:
         raise DataError(f"expected a file of UTF-8 text but got {fault} (--prompts). Hint: check the path.") from fault
     kept = [(place, line) for place, line in enumerate(lines, start=1) if line.strip()]
@@ -44,6 +45,9 @@ def encoded_prompts(tokenizer: Any, prompts: list[str], room: int, context: int)
     Raises:
         DataError: A prompt has no token, or does not fit the context with what is generated behind it.
     """
+    for place, one in enumerate(prompts, start=1):
+        if fault := text_fault(one):
+            raise DataError(f"expected a prompt but prompt {place} {fault}. Hint: a text to go on from.")
     encoded = [text_tokens(tokenizer, one) for one in prompts]
     for place, (text, ids) in enumerate(zip(prompts, encoded, strict=True), start=1):
         if not 0 < len(ids) <= context - room:

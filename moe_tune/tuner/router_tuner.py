@@ -39,7 +39,7 @@ from moe_tune.tuner.opening import ModelSettings, OpenModel, open_model
 from moe_tune.tuner.pace import paced
 from moe_tune.tuner.split_results import SplitResults
 from moe_tune.tuner.text_step import predicted, refuse_of_text
-from moe_tune.tuner.token_share import token_share
+from moe_tune.tuner.token_share import scored_share, text_share, token_share
 from moe_tune.tuner.train_table import TrainTable
 
 
@@ -81,6 +81,9 @@ class RouterTuner(LightningModule):
         super().__init__()
         if task != "quiz":
             refuse_of_text(task, scope, losses)
+            # Both passes of a step run before the gradient: what is computed again would meet the other's session.
+            again, hint = task == "both" and base.gradient_checkpointing, "--model.base.gradient_checkpointing false."
+            require(not again, "no gradient checkpointing under both", again, "model.task", hint)
         for name in losses:
             hint = "--model.losses.balance LoadBalanceLoss."
             require(name.isidentifier(), "a plain word as loss name", name, "model.losses", hint)
@@ -237,7 +240,7 @@ class RouterTuner(LightningModule):
             together = int(summed_over_ranks(torch.tensor(size, device=self.device)))
             share = size * self.trainer.world_size / together
         if isinstance(quiz, TextBatch):
-            parts = self._text_parts(quiz, progress, share, token_share(self.trainer, batch_index), where)
+            parts = self._text_parts(quiz, progress, share, batch_index, where)
         else:
             parts = self._quiz_parts(quiz, progress, share, batch_index, where)
         if isinstance(batch, JointBatch):
@@ -245,7 +248,7 @@ class RouterTuner(LightningModule):
             assert self.quiz.text is not None
             with self.gated.session(answer_BS=batch.text.answer_BS), self._memory():
                 text = predicted(self.text_way, batch.text, "train", where).loss_M.mean()
-            parts["text"] = (self.quiz.text.text.weight, text)
+            parts["text"] = (self.quiz.text.text.weight, text * text_share(self.trainer, batch_index))
         total = torch.stack([weight * value for weight, value in parts.values()]).sum()
         joint = several_ranks()
         self.log("train/loss", total, prog_bar=True, batch_size=size, sync_dist=joint)
@@ -287,7 +290,7 @@ class RouterTuner(LightningModule):
         self.log("train/accuracy", correct, prog_bar=True, batch_size=len(batch.gold_B), sync_dist=several_ranks())
         return objective.parts(gated, context, loss_B.mean() * share, share, tokens, where)
 
-    def _text_parts(self, batch: TextBatch, progress: float, share: float, tokens: float, where: str) -> Parts:
+    def _text_parts(self, batch: TextBatch, progress: float, share: float, batch_index: int, where: str) -> Parts:
         """Return the losses of a batch of text, whose tokens count alike in an optimiser step, however it is cut."""
         way, gated, objective = self.text_way, self.gated, self.objective
         answer_BS = batch.answer_BS
@@ -298,7 +301,8 @@ class RouterTuner(LightningModule):
         with gated.session(needs=objective.needs, answer_BS=answer_BS), self._memory():
             found = predicted(way, batch, "train", where)
         context = found.context(way, progress, teacher_MV)
-        return objective.parts(gated, context, found.loss_M.mean() * share * tokens, share, tokens, where)
+        loss = found.loss_M.mean() * share * scored_share(self.trainer, batch_index)
+        return objective.parts(gated, context, loss, share, token_share(self.trainer, batch_index), where)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Make accumulated gradients those of the mean over the step's questions, as one large batch has them.

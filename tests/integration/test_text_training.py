@@ -139,6 +139,7 @@ def test_the_weight_of_text_holds_its_loss(tmp_path):
         (["--model.task", "both", "--model.scope", "all"], r"text to train on but got none \(data\.text\)"),
         ([*TEXT, "--config", "configs/losses/oracle_distillation.yaml"], "reads oracle of the quiz"),
         ([*TEXT, "--data.text.block", "1"], r"data\.text\.block"),
+        ([*BOTH, "--config", "configs/trainer/gradient_checkpointing.yaml"], "no gradient checkpointing under both"),
         ([*TEXT, "--data.text.block", "4096"], r"model's context.*data\.text\.block"),
         ([*TEXT, "--model.task", "nxt_token"], "next_token"),
     ],

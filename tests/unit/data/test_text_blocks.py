@@ -16,6 +16,7 @@ from moe_tune.data.text_batching import UNSCORED, TextDataset
 from moe_tune.data.text_blocks import TextBlocks, is_held_out
 from moe_tune.data.texts import Texts
 from moe_tune.data.training_text import TrainingText
+from moe_tune.models.base_model import BaseModel
 
 TEXTS = [f"Document {number} says that {number * number} is the square." for number in range(60)]
 TURNS = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"  # noqa: E501
@@ -114,6 +115,27 @@ def test_the_assistants_tokens_are_those_of_transformers_own_masks(chat_tokenize
         [bool(one) for one in marked["assistant_masks"]],
     )
     assert (ids, written) == conversation_tokens(chat_tokenizer, CHAT), "both ways say the same of this template"
+
+
+def test_marks_hold_where_a_tokenizer_drops_white_space_and_a_chat_may_begin_with_the_assistant():
+    tokenizer = BaseModel("nano").load_tokenizer()
+    for template in (
+        TURNS,
+        MARKED.replace("{{ m.content }}</>{% endgeneration", "{{ m.content + '\\n' }}{% endgeneration"),
+    ):
+        tokenizer.chat_template = template
+        chat = [{"role": "assistant", "content": "is the answer"}, *CHAT[1:]]
+        ids, written = conversation_tokens(tokenizer, chat)
+        said = tokenizer.decode([one for one, mine in zip(ids, written, strict=True) if mine])
+        users = tokenizer("What is two and two? And three?")["input_ids"]
+        assert 0 < sum(written) < len(ids) - len(users), said
+
+
+def test_messages_in_a_string_are_no_conversation(tmp_path):
+    file = tmp_path / "strings.jsonl"
+    file.write_text("".join(json.dumps({"messages": json.dumps(CHAT)}) + "\n" for _ in range(3)))
+    with pytest.raises(DataError, match="messages are no list of turns"):
+        _ = Texts(LocalText(str(file))).documents
 
 
 def test_a_chat_file_is_scored_where_the_assistant_wrote(chat_tokenizer, tmp_path):

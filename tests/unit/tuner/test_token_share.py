@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moe_tune.data.batching import BucketBatchSampler
-from moe_tune.tuner.token_share import token_share
+from moe_tune.data.joint_batching import JointBatchSampler
+from moe_tune.tuner.token_share import scored_share, text_share, token_share
 
 
 def trainer_of(sampler, accumulated, batches):
@@ -37,6 +38,45 @@ def test_parts_of_a_step_make_up_the_mean_over_its_tokens(lengths, size, accumul
             by_questions = len(questions) / len(every)  # what the training step gives every loss
             wanted = sum(lengths[question] for question in questions) / tokens
             assert by_questions * share == pytest.approx(wanted)
+
+
+@given(
+    blocks=st.lists(st.tuples(st.integers(2, 90), st.integers(1, 90)), min_size=6, max_size=60),
+    questions=st.integers(6, 50),
+    size=st.integers(1, 8),
+    accumulated=st.integers(1, 5),
+    ranks=st.integers(1, 3),
+    epoch=st.integers(0, 2),
+)
+def test_scored_tokens_of_text_count_alike_alone_and_beside_a_quiz(blocks, questions, size, accumulated, ranks, epoch):
+    lengths, scored = [one for one, _ in blocks], [min(one) for one in blocks]
+    alone = [BucketBatchSampler(lengths, size, True, 3, ranks, rank, scored) for rank in range(ranks)]
+    beside = [
+        JointBatchSampler(
+            BucketBatchSampler(lengths, size, True, 3, ranks, rank, scored), [5] * questions, size, True, 3, ranks, rank
+        )
+        for rank in range(ranks)
+    ]
+    for one in (*alone, *beside):
+        one.set_epoch(epoch)
+    for samplers, share_of in ((alone, scored_share), (beside, text_share)):
+        dealt = [list(sampler) for sampler in samplers]
+        batches = len(samplers[0])
+        for first in range(0, batches, accumulated):
+            steps = range(first, min(first + accumulated, batches))
+            parts = [(index, rank) for index in steps for rank in range(ranks)]
+            joint = samplers is beside
+            weighed = {part: dealt[part[1]][part[0]][0] if joint else dealt[part[1]][part[0]] for part in parts}
+            text = {part: dealt[part[1]][part[0]][1] if joint else dealt[part[1]][part[0]] for part in parts}
+            every = sum(len(one) for one in weighed.values())
+            tokens = sum(scored[block] for chosen in text.values() for block in chosen)
+            for index, rank in parts:
+                share = share_of(trainer_of(samplers[rank], accumulated, batches), index)
+                # Beside a quiz the step weighs a micro-batch by its questions on all processes, and takes their mean.
+                together = sum(len(weighed[index, other]) for other in range(ranks)) / ranks
+                given_weight = (together if joint else len(weighed[index, rank])) / every
+                mine = sum(scored[block] for block in text[index, rank])
+                assert given_weight * share == pytest.approx(mine / tokens)
 
 
 @given(
