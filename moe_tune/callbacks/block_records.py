@@ -40,6 +40,10 @@ class BlockRecords(Callback):
             table = self._measured(pl_module)
             value = float((table["loss"] * table["tokens"]).sum() / table["tokens"].sum())
             pl_module.log("validation_text/loss", torch.tensor(value, dtype=torch.float64), prog_bar=True)
+            if trainer.state.fn == "validate":
+                with pl_module.gated.session(base_only=True):
+                    base = self._measured(pl_module)
+                rank_zero_info(text_line("validation_text", table, base))
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: RouterTuner) -> None:
         """Ask the heads that are tested, and the pretrained router."""

@@ -67,6 +67,11 @@ def test_the_tokens_an_expert_served_are_counted_once_each(on_text):
 def test_its_checkpoint_can_be_tested_and_compared(on_text, capsys, tmp_path):
     path, _ = on_text
     assert main(["test", str(path)]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        said = []
+        patch.setattr("moe_tune.callbacks.block_records.rank_zero_info", said.append)
+        assert main(["validate", str(path)]) == 0
+    assert said[0].startswith("validation_text: next-token loss")
     assert main(["compare", str(path), "--out", str(tmp_path)]) == 0
     assert "test_text" in capsys.readouterr().out
 
