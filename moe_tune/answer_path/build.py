@@ -66,7 +66,7 @@ def build_store(
     _wait_for(lock, ranks)
     try:
         if not ranks.broadcast(not ranks.rank and open_store(folder) is not None):
-            noun = "blocks" if description["kind"] == TEXT_TRUNK else "questions"
+            noun = "blocks" if description.get("kind") == TEXT_TRUNK else "questions"
             rank_zero_info(
                 f"prompt cache of {description['split']}: {len(plan.own_length_Q):,} {noun}, "
                 f"{decimal(plan.bytes, precision=2)}, {folder}"

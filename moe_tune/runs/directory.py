@@ -29,7 +29,10 @@ NOT_IDENTITY = ("runs_root", "name", "test_after_fit")
 
 LATER: dict[str, dict[str, Any]] = {
     "LocalFiles": {"columns": None, "answers_from": None, "corrected": False},
-    "data": {"test_sources": {}},
+    "LocalText": {"files": None},
+    "NanoText": {"split": "test", "layout": "nano_textbook"},
+    "data": {"test_sources": {}, "text": None},
+    "model": {"task": "quiz"},
     "base": {"quantise": None},
 }
 """Arguments of classes and sections that came after runs had names: at these values they make no other name."""
@@ -175,8 +178,7 @@ def without_later(config: Any) -> Any:
     kept = {key: without_later(value) for key, value in config.items()}
     for owner, at in (
         (str(config.get("class_path")).rpartition(".")[2], "init_args"),
-        ("data", "data"),
-        ("base", "base"),
+        *((section, section) for section in ("data", "model", "base")),
     ):
         if owner in LATER and isinstance(given := kept.get(at), dict):
             kept[at] = {key: one for key, one in given.items() if LATER[owner].get(key, ...) != one}

@@ -234,15 +234,8 @@ class RouterTuner(LightningModule):
         progress = self.set_progress()
         where = f"step {self.global_step} (epoch {self.current_epoch})"
         quiz = batch.quiz if isinstance(batch, JointBatch) else batch
-        size = together = len(quiz.input_ids_BS)
-        share = 1.0
-        if several_ranks():  # what they have is averaged, and their parts of a batch may differ in size by one
-            together = int(summed_over_ranks(torch.tensor(size, device=self.device)))
-            share = size * self.trainer.world_size / together
-        if isinstance(quiz, TextBatch):
-            parts = self._text_parts(quiz, progress, share, batch_index, where)
-        else:
-            parts = self._quiz_parts(quiz, progress, share, batch_index, where)
+        parts_of = self._text_parts if isinstance(quiz, TextBatch) else self._quiz_parts
+        parts, size, together = parts_of(quiz, progress, batch_index, where)
         if isinstance(batch, JointBatch):
             # After the quiz's losses, which read the trace of its own pass.
             assert self.quiz.text is not None
@@ -265,7 +258,15 @@ class RouterTuner(LightningModule):
     def _memory(self) -> AbstractContextManager[None]:
         return recomputed(self.gated.model) if self.base.gradient_checkpointing else nullcontext()
 
-    def _quiz_parts(self, batch: Batch, progress: float, share: float, batch_index: int, where: str) -> Parts:
+    def _dealt(self, size: int) -> tuple[int, float]:
+        """Return how many rows all processes have together, and what this one's count among them."""
+        if not several_ranks():
+            return size, 1.0
+        # What they have is averaged, and their parts of a batch may differ in size by one.
+        together = int(summed_over_ranks(torch.tensor(size, device=self.device)))
+        return together, size * self.trainer.world_size / together
+
+    def _quiz_parts(self, batch: Any, progress: float, batch_index: int, where: str) -> tuple[Parts, int, int]:
         gated, objective = self.gated, self.objective
         answering = self.examiner.answering
         teacher_BV = None
@@ -277,6 +278,8 @@ class RouterTuner(LightningModule):
         with gated.session(needs=objective.needs), self._memory() if self.recomputes else nullcontext():
             logits_BV = answering.logits(batch, "train", words).float()
         log_probs_BA, loss_B, *_ = judge(logits_BV, batch, letters, task_loss, f"train split, {where}")
+        size = len(batch.gold_B)
+        together, share = self._dealt(size)
         tokens = token_share(self.trainer, batch_index) if objective.counts_tokens(self.scope) else 1.0
         answers = (log_probs_BA, batch.gold_B, logits_BV)
         extras = (teacher_BV, None if self.table is None else self.table.layers)
@@ -287,10 +290,10 @@ class RouterTuner(LightningModule):
             gated.rule, gated.layers, gated.scope, progress, *answers, gated.views, *extras, oracle, like, routes
         )
         correct = (log_probs_BA.argmax(-1) == batch.gold_B).float().mean() * share
-        self.log("train/accuracy", correct, prog_bar=True, batch_size=len(batch.gold_B), sync_dist=several_ranks())
-        return objective.parts(gated, context, loss_B.mean() * share, share, tokens, where)
+        self.log("train/accuracy", correct, prog_bar=True, batch_size=size, sync_dist=several_ranks())
+        return objective.parts(gated, context, loss_B.mean() * share, share, tokens, where), size, together
 
-    def _text_parts(self, batch: TextBatch, progress: float, share: float, batch_index: int, where: str) -> Parts:
+    def _text_parts(self, batch: Any, progress: float, batch_index: int, where: str) -> tuple[Parts, int, int]:
         """Return the losses of a batch of text, whose tokens count alike in an optimiser step, however it is cut."""
         way, gated, objective = self.text_way, self.gated, self.objective
         answer_BS = batch.answer_BS
@@ -301,8 +304,13 @@ class RouterTuner(LightningModule):
         with gated.session(needs=objective.needs, answer_BS=answer_BS), self._memory():
             found = predicted(way, batch, "train", where)
         context = found.context(way, progress, teacher_MV)
-        loss = found.loss_M.mean() * share * scored_share(self.trainer, batch_index)
-        return objective.parts(gated, context, loss, share, token_share(self.trainer, batch_index), where)
+        size = len(batch.input_ids_BS)
+        together, share = self._dealt(size)
+        loss, tokens = (
+            found.loss_M.mean() * share * scored_share(self.trainer, batch_index),
+            token_share(self.trainer, batch_index),
+        )
+        return objective.parts(gated, context, loss, share, tokens, where), size, together
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Make accumulated gradients those of the mean over the step's questions, as one large batch has them.

@@ -53,7 +53,7 @@ def test_a_model_that_cannot_be_read_is_refused(monkeypatch):
 
     monkeypatch.setattr(BaseModel, "load_config", unreachable)
     with pytest.raises(ServiceError):
-        model_shape(BaseModel("Qwen/Qwen3-30B-A3B", "a" * 40))
+        model_shape(BaseModel("Qwen/Qwen3-235B-A22B", "a" * 40))
 
 
 def test_cache_bytes_are_those_of_the_tensors_kept(costs):
