@@ -1,5 +1,6 @@
 """Files of a model or a dataset on the Hub at one commit: out of the local cache without any network, or downloaded."""
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +13,23 @@ BELOW = ["*/*.safetensors"]
 """Weights in folders of a repository are the same once more, in another layout."""
 KEYS = {"model": "model.base.revision", "dataset": "data.source.revision"}
 """Where a kind of repository has its commit from."""
+
+
+def require_commit(revision: str, where: str) -> None:
+    """Refuse a revision of a data set that is no full commit.
+
+    Args:
+        revision: What was given.
+        where: The key it was given under.
+
+    Raises:
+        ConfigError: It is a branch, a tag or an abbreviation.
+    """
+    if not re.fullmatch("[0-9a-f]{40}", revision):
+        raise ConfigError(
+            f"expected a 40-digit commit but got {revision!r} ({where}). "
+            "Hint: copy the commit from the dataset's history page; branches and tags can move."
+        )
 
 
 def hub_snapshot(

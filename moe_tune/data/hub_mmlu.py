@@ -1,10 +1,10 @@
 """MMLU from the Hugging Face Hub, pinned to one commit."""
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from moe_tune.base.errors import ConfigError, DataError, did_you_mean
+from moe_tune.base.hub_snapshot import require_commit
 from moe_tune.data.parquet_rows import hub_rows
 from moe_tune.data.protocol import AUXILIARY
 from moe_tune.data.source import QuestionSource, RawRow
@@ -56,11 +56,7 @@ class HubMMLU(QuestionSource):
         revision: str = "c30699e8356da336a370243923dbaf21066bb9fe",
         train: Literal["auxiliary_train", "validation"] = "auxiliary_train",
     ) -> None:
-        if not re.fullmatch("[0-9a-f]{40}", revision):
-            raise ConfigError(
-                f"expected a 40-digit commit but got {revision!r} (data.source.revision). "
-                "Hint: copy the commit from the dataset's history page; branches and tags can move."
-            )
+        require_commit(revision, "data.source.revision")
         if config != "all" and config not in MMLU_SUBJECTS:
             raise ConfigError(
                 f"expected 'all' or a subject but got {config!r} (data.source.config). "

@@ -1,12 +1,11 @@
 """Any multiple-choice data set from the Hugging Face Hub, pinned to one commit."""
 
-import re
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Literal
 
-from moe_tune.base.errors import ConfigError, DataError
-from moe_tune.base.hub_snapshot import hub_snapshot
+from moe_tune.base.errors import DataError
+from moe_tune.base.hub_snapshot import hub_snapshot, require_commit
 from moe_tune.data.local_files import LocalFiles
 from moe_tune.data.overlap import hub_origins
 from moe_tune.data.question import LETTERS
@@ -40,11 +39,7 @@ class HubQuestions(QuestionSource):
         answers_from: Literal[0, 1] | None = None,
         corrected: bool = False,
     ) -> None:
-        if not re.fullmatch("[0-9a-f]{40}", revision):
-            raise ConfigError(
-                f"expected a 40-digit commit but got {revision!r} (data.source.revision). "
-                "Hint: copy the commit from the dataset's history page; branches and tags can move."
-            )
+        require_commit(revision, "data.source.revision")
         self.path, self.config, self.revision_pin = path, config, revision
         self.choice_counts = frozenset(choice_counts or range(2, len(LETTERS) + 1))
         self.columns, self.corrected = columns, corrected

@@ -1,10 +1,9 @@
 """Text from the Hugging Face Hub, pinned to one commit."""
 
-import re
 from collections.abc import Iterator
 
-from moe_tune.base.errors import ConfigError, DataError
-from moe_tune.base.hub_snapshot import hub_snapshot
+from moe_tune.base.errors import DataError
+from moe_tune.base.hub_snapshot import hub_snapshot, require_commit
 from moe_tune.data.local_text import PLAIN, TABLES, TEXT, LocalText
 from moe_tune.data.source import RawRow
 from moe_tune.data.text_source import TextSource
@@ -34,11 +33,7 @@ class HubText(TextSource):
         column: str = TEXT,
         max_tokens: int = 512,
     ) -> None:
-        if not re.fullmatch("[0-9a-f]{40}", revision):
-            raise ConfigError(
-                f"expected a 40-digit commit but got {revision!r} (HubText, revision). "
-                "Hint: copy the commit from the dataset's history page; branches and tags can move."
-            )
+        require_commit(revision, "HubText, revision")
         self.path, self.revision_pin, self.config = path, revision, config
         self.files, self.column, self.max_tokens = files, column, max_tokens
 
