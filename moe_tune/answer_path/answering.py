@@ -18,7 +18,7 @@ from moe_tune.answer_path.prompt_pass import PromptPass, StreamedStates
 from moe_tune.answer_path.proof import prove_answer_path
 from moe_tune.answer_path.states import PromptStates
 from moe_tune.answer_path.store import PromptStore, StorePlan, open_store
-from moe_tune.answer_path.trunk import TrunkPass, trunk_hidden, trunk_shape
+from moe_tune.answer_path.trunk import TrunkPass, trunk_hidden, trunk_plan
 from moe_tune.answer_path.way import Way, WayDecision, decide_way
 from moe_tune.base.errors import ConfigError
 from moe_tune.data.batching import Batch
@@ -200,10 +200,9 @@ class Answering:
     def plan(self, split: str, trunk: bool = False) -> StorePlan:
         """Return the sizes of a split's cache."""
         shape = self._shape(self._first_layer)
-        lengths_Q = torch.tensor([len(one.ids_S) for one in self._prompts(split)])
         if trunk:
-            none = torch.full_like(lengths_Q, -1)
-            return StorePlan(trunk_shape(shape), lengths_Q, none, torch.zeros(0, dtype=torch.long), lengths_Q - 1)
+            return trunk_plan(shape, self._prompts(split))
+        lengths_Q = torch.tensor([len(one.ids_S) for one in self._prompts(split)])
         shared = self._prefixes(split)
         prefix_Q = torch.tensor(shared.prefix_Q)
         before_Q = torch.tensor([shared.length(index) for index in range(len(lengths_Q))])

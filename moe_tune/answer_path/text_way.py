@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-import torch
 from rich.filesize import decimal
 from torch import Tensor
 
@@ -13,7 +12,7 @@ from moe_tune.answer_path.build import TEXT_TRUNK, build_store
 from moe_tune.answer_path.circumstances import Circumstances
 from moe_tune.answer_path.description import cache_folder, describe_model
 from moe_tune.answer_path.store import PromptStore, StorePlan
-from moe_tune.answer_path.trunk import TrunkPass, trunk_hidden, trunk_shape
+from moe_tune.answer_path.trunk import TrunkPass, trunk_hidden, trunk_plan
 from moe_tune.answer_path.way import trunk_refusal
 from moe_tune.data.text_batching import TextBatch
 
@@ -87,10 +86,9 @@ class TextWay:
     @cached_property
     def plan(self) -> StorePlan:
         """The sizes of the training blocks' trunk."""
-        gated, lengths_Q = self.here.gated, torch.tensor([len(one.ids_S) for one in self._rows])
-        shape = gated.family.state_shape(gated.model.config, self.here.reach.first_layer, (), gated.model.dtype)
-        none = torch.full_like(lengths_Q, -1)
-        return StorePlan(trunk_shape(shape), lengths_Q, none, torch.zeros(0, dtype=torch.long), lengths_Q - 1)
+        gated, first_layer = self.here.gated, self.here.reach.first_layer
+        shape = gated.family.state_shape(gated.model.config, first_layer, (), gated.model.dtype)
+        return trunk_plan(shape, self._rows)
 
     @cached_property
     def _rows(self) -> list[Row]:

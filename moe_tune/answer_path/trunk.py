@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from moe_tune.answer_path.prefixes import SharedPrefixes
 from moe_tune.answer_path.states import PromptStates
+from moe_tune.answer_path.store import StorePlan
 from moe_tune.base.replaced import replaced
 from moe_tune.data.source_items import Tokens
 from moe_tune.gates.gated_model import GatedModel
@@ -17,6 +18,13 @@ from moe_tune.models.state_shape import StateShape
 def trunk_shape(shape: StateShape) -> StateShape:
     """Return the sizes of a trunk cache: per token one hidden state, kept as if it were one layer's key and value."""
     return StateShape(shape.layers - 1, shape.layers, (), shape.width, 1, shape.width // 2, shape.dtype)
+
+
+def trunk_plan(shape: StateShape, rows: Sequence[Tokens]) -> StorePlan:
+    """Return the sizes of the trunk cache of rows of tokens, from the shape of their prompt states."""
+    lengths_Q = torch.tensor([len(one.ids_S) for one in rows])
+    none = torch.full_like(lengths_Q, -1)
+    return StorePlan(trunk_shape(shape), lengths_Q, none, torch.zeros(0, dtype=torch.long), lengths_Q - 1)
 
 
 class TrunkPass:
