@@ -132,6 +132,7 @@ def main() -> int:
     model.cpu()
 
     split = counted(kept, "train")
+    # Only the sizes are read of it: whose data sheet it is does not matter.
     costs = costs_of(RouterTuner(base), shape_of(base.load_config()), data_sheet("H100", torch.bfloat16))
     tokens = split.kept + split.questions
     print(f"{split.questions} and {given.full} training questions of {split.length:.0f} tokens")

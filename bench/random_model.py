@@ -18,7 +18,7 @@ from moe_tune.models.shrunk import shrunk_config
 
 WORDS = 50304
 """Tokens that OLMoE's tokenizer gives, whose prompts every model gets."""
-NAMES = {name.rpartition("/")[2].rstrip("-"): name for name in PUBLISHED}
+NAMES = {name.rpartition("/")[2]: name for name in PUBLISHED}
 """The published model by the name that a command line takes."""
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-OLMOE = "allenai/OLMoE-1B-7B-"
+OLMOE = "allenai/OLMoE-1B-7B"
 PUBLISHED: dict[str, dict[str, Any]] = {
     OLMOE: {  # arXiv 2409.02060
         "model_type": "olmoe",
@@ -88,4 +88,4 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": False,
     },
 }
-"""Configurations by the beginning of a Hub id."""
+"""Configurations by a Hub id, or what stands before the hyphen of a version in it."""

@@ -85,7 +85,7 @@ def adapter_parameters(base: BaseModel, options: dict[str, Any]) -> int:
 
 def _published(base: BaseModel) -> PretrainedConfig | None:
     for name, shape in PUBLISHED.items():
-        if base.path == name or base.path.startswith(f"{name.rstrip('-')}-"):
+        if base.path == name or base.path.startswith(f"{name}-"):
             return AutoConfig.for_model(**shape)
     return None
 
