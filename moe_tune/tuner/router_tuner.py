@@ -234,8 +234,10 @@ class RouterTuner(LightningModule):
         progress = self.set_progress()
         where = f"step {self.global_step} (epoch {self.current_epoch})"
         quiz = batch.quiz if isinstance(batch, JointBatch) else batch
-        parts_of = self._text_parts if isinstance(quiz, TextBatch) else self._quiz_parts
-        parts, size, together = parts_of(quiz, progress, batch_index, where)
+        if isinstance(quiz, TextBatch):
+            parts, size, together = self._text_parts(quiz, progress, batch_index, where)
+        else:
+            parts, size, together = self._quiz_parts(quiz, progress, batch_index, where)
         if isinstance(batch, JointBatch):
             # After the quiz's losses, which read the trace of its own pass.
             assert self.quiz.text is not None
@@ -266,7 +268,8 @@ class RouterTuner(LightningModule):
         together = int(summed_over_ranks(torch.tensor(size, device=self.device)))
         return together, size * self.trainer.world_size / together
 
-    def _quiz_parts(self, batch: Any, progress: float, batch_index: int, where: str) -> tuple[Parts, int, int]:
+    def _quiz_parts(self, batch: Batch, progress: float, batch_index: int, where: str) -> tuple[Parts, int, int]:
+        """Return the losses of a batch of questions, how many they are, and those of all processes."""
         gated, objective = self.gated, self.objective
         answering = self.examiner.answering
         teacher_BV = None
@@ -293,8 +296,8 @@ class RouterTuner(LightningModule):
         self.log("train/accuracy", correct, prog_bar=True, batch_size=size, sync_dist=several_ranks())
         return objective.parts(gated, context, loss_B.mean() * share, share, tokens, where), size, together
 
-    def _text_parts(self, batch: Any, progress: float, batch_index: int, where: str) -> tuple[Parts, int, int]:
-        """Return the losses of a batch of text, whose tokens count alike in an optimiser step, however it is cut."""
+    def _text_parts(self, batch: TextBatch, progress: float, batch_index: int, where: str) -> tuple[Parts, int, int]:
+        """Return the same of a batch of text, whose tokens count alike in an optimiser step, however it is cut."""
         way, gated, objective = self.text_way, self.gated, self.objective
         answer_BS = batch.answer_BS
         teacher_MV = None
