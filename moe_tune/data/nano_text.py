@@ -24,7 +24,7 @@ class NanoText(TextSource):
     Args:
         documents: Documents, at least 2.
         seed: Chooses which are drawn.
-        max_tokens: Documents are cut at so many tokens; a page has about 25.
+        max_tokens: Documents that are tested on are cut at so many tokens; a page has about 25.
         split: Whose questions: ``test`` to test on, ``validation`` or ``train`` to train on.
         layout: A protocol of the nano quiz: ``nano_textbook``, whose pages were its pretraining, or ``nano_quiz``.
 

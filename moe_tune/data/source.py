@@ -22,7 +22,7 @@ class RawRow:
 
 
 class Source(ABC):  # noqa: B024 - what each kind of source yields is the kind's own
-    """What may be tested on, of questions or of text."""
+    """What may be trained or tested on, of questions or of text."""
 
     def revision(self) -> str:
         """Return what pins the content: a commit, a package version, or a hash of the files."""

@@ -7,14 +7,14 @@ from moe_tune.data.source import RawRow, Source
 
 
 class TextSource(Source):
-    """Where plain text comes from; it is tested on and never trained on.
+    """Where text comes from, to be tested on (``data.test_sources``) or trained on (``data.text``).
 
     Attributes:
-        max_tokens: Documents are cut at so many tokens, at least 2.
+        max_tokens: Documents that are tested on are cut at so many tokens, at least 2.
     """
 
     max_tokens: int = 512
 
     @abstractmethod
     def documents(self) -> Iterator[RawRow]:
-        """Yield the documents in a stable order, each a row whose one value is ``text``."""
+        """Yield the documents in a stable order, each a row whose one value is ``text`` or ``messages``."""
