@@ -19,8 +19,15 @@ from moe_tune.data.training_text import TrainingText
 from moe_tune.models.base_model import BaseModel
 
 TEXTS = [f"Document {number} says that {number * number} is the square." for number in range(60)]
-TURNS = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"  # noqa: E501
-MARKED = "{% for m in messages %}<{{ m.role }}>{% if m.role == 'assistant' %}{% generation %}{{ m.content }}</>{% endgeneration %}{% else %}{{ m.content }}</>{% endif %}{% endfor %}"  # noqa: E501
+TURNS = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}</>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+MARKED = (
+    "{% for m in messages %}<{{ m.role }}>"
+    "{% if m.role == 'assistant' %}{% generation %}{{ m.content }}</>{% endgeneration %}"
+    "{% else %}{{ m.content }}</>{% endif %}{% endfor %}"
+)
 CHAT = [
     {"role": "system", "content": "Be brief."},
     {"role": "user", "content": "What is two and two?"},
