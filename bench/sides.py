@@ -157,7 +157,7 @@ def huggingface_fit(place: Place, own_order: bool = False) -> Fit:
 
 def trained_by_huggingface(
     model: Any,
-    rows: list[dict[str, list[int]]],
+    rows: list[Any],
     collator: Any,
     batch_size: int,
     own_order: bool = False,
@@ -167,7 +167,7 @@ def trained_by_huggingface(
 
     Args:
         model: The model.
-        rows: Token ids, mask and labels of each row.
+        rows: What the collator makes batches of; token ids, mask and labels of each row.
         collator: Makes a batch of rows.
         batch_size: Questions per step.
         own_order: Whether it shuffles as it does by default, instead of getting our batches of like length.
