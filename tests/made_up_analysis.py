@@ -22,6 +22,7 @@ def made_up_analysis(
     rng = np.random.default_rng(seed)
     names = [f"subject_{place:02d}" for place in range(subjects)]
     frames = {name: [] for name in ("experts", "layers", "weights", "subjects", "co_activation", "sensitivity")}
+    frames |= {"committees": [], "regret": []}
     claims = []
     for shot in shots:
         for scope in scopes:
@@ -42,6 +43,8 @@ def made_up_analysis(
                     frames["co_activation"].append(pd.DataFrame({**lead, **_pairs(rng, layer, experts, questions)}))
             if scope == "answer":
                 frames["sensitivity"].append(_sensitivity(lead, layers))
+                frames["committees"].append(pd.DataFrame({**lead, **_committees(layers, questions, subjects)}))
+                frames["regret"].append(pd.DataFrame({**lead, **_regret(layers)}))
             for place, (claim, definition) in enumerate(CLAIMS):
                 ours = f"62.5 % of experts, n = {questions:,} questions [60.1, 64.8]"
                 quoted = "62.1 % (OLMoE, MMLU)" if place < 3 else ""
@@ -124,6 +127,26 @@ def _pairs(rng, layer, experts, questions, pairs=50):
     return {
         "layer": layer, "expert": expert, "other": (expert + 1) % experts,
         "count": np.sort(rng.integers(1, questions, pairs))[::-1], "conditional": 0.3, "lift": 1.7,
+    }  # fmt: skip
+
+
+def _committees(layers, questions, subjects):
+    place = np.arange(layers)
+    return {
+        "layer": place, "questions": questions, "subjects": subjects,
+        "members": np.where(place > 0, "3 1", "none"), "size": np.where(place > 0, 2, 0),
+        "coverage": np.where(place > 0, 0.3, 0.0), "coverage_null_high": 0.05, "p": np.where(place > 0, 0.001, 1.0),
+        "p_holm": np.where(place > 0, 0.004, 1.0), "claimed": place > 0, "overlap": 0.4, "overlap_alike_low": 0.7,
+        "overlap_alike_high": 0.9, "evidence": "associational",
+    }  # fmt: skip
+
+
+def _regret(layers):
+    return {
+        "layer": layers - 1, "confidence": ["all", "1", "2", "3", "4", "5"], "questions": [256, *[51] * 5],
+        "better": 0.52, "low": 0.48, "high": 0.56, "better_null": 0.53, "p": 0.7, "gap": 0.04, "gap_low": -0.01,
+        "gap_high": 0.09, "rank": -0.03, "rank_low": -0.1, "rank_high": 0.04, "best": 0.3, "best_null": 0.5,
+        "verdict": "inconclusive", "evidence": "interventional",
     }  # fmt: skip
 
 

@@ -15,8 +15,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from moe_tune.analysis.files import write_analysis
 from moe_tune.analysis.findings import Analysis
-from moe_tune.analysis.gather import Manner, gather, pass_part
+from moe_tune.analysis.gather import Manner, gather, is_pretrained, pass_part
 from moe_tune.analysis.kept import Part, keep, kept
+from moe_tune.analysis.measured_regret import measure_regret, why_no_regret
 from moe_tune.analysis.passes import AnalysedModel, QuizPass, run_pass
 from moe_tune.analysis.perturbations import CHANGES, unchanged
 from moe_tune.analysis.pretrained import pretrained_entropy
@@ -50,6 +51,7 @@ class Asked:
         shots: Worked examples per pass; none given takes 0, 5 and what the configuration says.
         scopes: Which tokens count.
         sensitivity: Questions the sensitivity is measured on, at least 0.
+        regret: Questions route regret is measured on, at least 0.
         draws: Permutations of the null, at least 100.
     """
 
@@ -60,6 +62,7 @@ class Asked:
     shots: list[int] | None
     scopes: list[Scope | PromptPart]
     sensitivity: int
+    regret: int
     draws: int
 
 
@@ -86,9 +89,13 @@ def analyse(asked: Asked, host: FitSettings, with_shots: Callable[[int], FitSett
     elif asked.sensitivity:
         notes.append("Sensitivity was not measured: it is of the answer token, which is not among the scopes.")
         rank_zero_info(notes[-1])
+    regret = pd.DataFrame()
+    if asked.regret and "answer" in asked.scopes:
+        first = next(iter(passes))
+        regret = _regret(model, first, fits[first], asked, notes, out / PASSES / "regret")
     cost = {"seconds": round(time.monotonic() - began, 1), "peak_memory_gib": round(peak_memory() / 2**30, 2)}
     parts = list(passes.values())
-    analysis = gather(parts, manner, sensitivity, notes, cost)
+    analysis = gather(parts, manner, sensitivity, regret, notes, cost)
     if manner.trained:
         shots = host.settings.data.few_shot
         analysis = replace(analysis, pretrained=pretrained_entropy(asked.home, asked.split, shots, analysis.layers))
@@ -162,3 +169,23 @@ def _sensitivity(model: AnalysedModel, passes: Mapping[int, FitSettings], asked:
             part = keep(Part({"sensitivity": frame}), place, key)
         frames.append(part.tables["sensitivity"])
     return pd.concat(frames, ignore_index=True)
+
+
+def _regret(
+    model: AnalysedModel, shots: int, fit: FitSettings, asked: Asked, notes: list[str], folder: Path
+) -> pd.DataFrame:
+    """Sample routes for questions of the first pass, or say why not."""
+    key = _key(fit, asked, [asked.split, asked.regret, asked.draws])
+    if (part := kept(folder, key)) is not None:
+        return part.tables["regret"]
+    examiner = model.examiner(fit.datamodule, _trainer(fit), asked.checkpoint)
+    heads = {} if is_pretrained(model, asked.checkpoint is not None) else dict(examiner.gated.heads)
+    if why_not := why_no_regret(examiner, asked.split, heads):
+        notes.append(f"Route regret was not measured: {why_not}.")
+        rank_zero_info(notes[-1])
+        return pd.DataFrame()
+    seed = fit.settings.seed_everything
+    frame = measure_regret(examiner, asked.split, heads, asked.regret, asked.draws, seed)
+    frame.insert(0, "scope", "answer")
+    frame.insert(0, "shots", shots)
+    return keep(Part({"regret": frame}), folder, key).tables["regret"]

@@ -6,7 +6,7 @@ import numpy as np
 
 from moe_tune.analysis.findings import Analysis
 from moe_tune.reports import routing_charts as routing
-from moe_tune.reports.chart import Axis, Bars, Chart, Hover, layer_ticks, named_rows
+from moe_tune.reports.chart import Axis, Bars, Chart, Hover, Mark, Points, Rule, layer_ticks, named_rows
 
 
 def _usage(part: Analysis) -> Chart:
@@ -74,6 +74,34 @@ def _sensitivity(part: Analysis) -> Chart | None:
     return Chart(bars, Axis(form=".0%"), named_rows(names), height=130 + 52 * len(names))
 
 
+def _committees(part: Analysis) -> Chart | None:
+    """For each layer the share of a subject's weight on its committee, and what chance alone gives."""
+    if part.committees.empty:
+        return None
+    rows = part.committees
+    hover = Hover("layer %{x}<br>coverage %{y:.1%}<br>members: %{customdata}", rows["members"])
+    bars = Bars(rows["layer"], rows["coverage"], "coverage", hover=hover)
+    chance = Points(rows["layer"], rows["coverage_null_high"], "by chance, 95th percentile", "ink", "tick", 14)
+    x = Axis("layer", ticks=layer_ticks(rows["layer"].to_numpy()), lined=False)
+    return Chart([bars, chance], x, Axis("share of a subject's weight", form=".0%"))
+
+
+def _regret(part: Analysis) -> Chart | None:
+    """Share of sampled routes that answer better than the router's own, by confidence, beside random targets."""
+    if part.regret.empty:
+        return None
+    rows = part.regret
+    names = ["all questions" if name == "all" else f"fifth {name}" for name in rows["confidence"]]
+    places = np.arange(len(rows))
+    told = Hover("%{x:.1%} of routes better, n = %{customdata:,}", rows["questions"])
+    marks: list[Mark] = [
+        Rule(0.5, upright=True, name="no better, no worse"),
+        Points(rows["better"], places, "routes better, 95 % interval", ends=(rows["low"], rows["high"]), hover=told),
+        Points(rows["better_null"], places, "with random targets", "ink", "tick", 12),
+    ]
+    return Chart(marks, Axis("share of sampled routes", form=".0%"), named_rows(names), height=130 + 40 * len(names))
+
+
 def _overall(part: Analysis) -> float:
     first = part.subjects[part.subjects["layer"] == part.subjects["layer"].min()]
     return float(first["correct"].sum() / max(1, first["questions"].sum()))
@@ -89,5 +117,7 @@ CHARTS: dict[str, Callable[[Analysis], Chart | None]] = {
     "weights": _weights,
     "scatter": lambda part: routing.scatter_chart(part.experts, _overall(part)),
     "sensitivity": _sensitivity,
+    "committees": _committees,
+    "regret": _regret,
 }
 """Charts by the name the page asks for them, each of an analysis restricted to one setting."""

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from moe_tune.analysis.findings import SENSITIVITY, Analysis
+from moe_tune.analysis.findings import BESIDE, Analysis
 from moe_tune.analysis.report import render_latex, render_markdown, render_report
 from moe_tune.base.published import published, write_parquet
 
@@ -18,7 +18,7 @@ def write_analysis(analysis: Analysis, out: Path) -> None:
         "summary.json": json.dumps(summary, indent=2, ensure_ascii=False, default=str) + "\n",
     }
     for name, frame in analysis.tables().items():
-        whole = frame if len(frame.columns) else frame.reindex(columns=list(SENSITIVITY))
+        whole = frame if len(frame.columns) else frame.reindex(columns=list(BESIDE[name]))
         texts[f"{name}.csv"] = whole.to_csv(index=False, lineterminator="\n")
         write_parquet(whole, out / f"{name}.parquet")
     for name, text in texts.items():

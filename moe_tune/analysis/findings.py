@@ -7,12 +7,24 @@ from typing import Any
 import pandas as pd
 
 TABLES = ("experts", "layers", "weights", "subjects", "co_activation")
-"""The tables that each pass gives; that of sensitivity is beside them."""
+"""The tables that each pass gives; those of ``BESIDE`` are beside them."""
 SENSITIVITY = (
     *("shots", "scope", "change", "layer", "questions", "changed_share", "changed_low", "changed_high"),
     *("any_changed_share", "flipped_share", "flipped_low", "flipped_high"),
 )
 """Columns of the table of sensitivity, also where nothing was measured."""
+COMMITTEES = (
+    *("shots", "scope", "layer", "questions", "subjects", "members", "size", "coverage", "coverage_null_high"),
+    *("p", "p_holm", "claimed", "overlap", "overlap_alike_low", "overlap_alike_high", "evidence"),
+)
+"""Columns of the table of committees, also where there are none."""
+REGRET = (
+    *("shots", "scope", "layer", "confidence", "questions", "better", "low", "high", "better_null", "p"),
+    *("gap", "gap_low", "gap_high", "rank", "rank_low", "rank_high", "best", "best_null", "verdict", "evidence"),
+)
+"""Columns of the table of route regret, also where nothing was measured."""
+BESIDE = {"sensitivity": SENSITIVITY, "committees": COMMITTEES, "regret": REGRET}
+"""Tables that an analysis may be without, and their columns."""
 
 SCOPE_LABELS = {
     "answer": "answer token",
@@ -66,6 +78,8 @@ class Analysis:
         claims: One entry per claim and setting: claim, scope, shots, definition, ours, quoted, verdict.
         notes: Sentences for the method section.
         sensitivity: Share of chosen experts that change with small changes of the input; may be empty.
+        committees: One row per setting at the answer token and layer; may be empty.
+        regret: Route regret in the last layer, of all questions and of each fifth by confidence; may be empty.
         pretrained: Mean entropies of the pretrained router by setting and layer, where a run kept them; may be empty.
     """
 
@@ -80,11 +94,13 @@ class Analysis:
     claims: list[dict[str, Any]]
     notes: list[str] = field(default_factory=list)
     sensitivity: pd.DataFrame = field(default_factory=pd.DataFrame)
+    committees: pd.DataFrame = field(default_factory=pd.DataFrame)
+    regret: pd.DataFrame = field(default_factory=pd.DataFrame)
     pretrained: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Return the tables by name."""
-        return {name: getattr(self, name) for name in (*TABLES, "sensitivity")}
+        return {name: getattr(self, name) for name in (*TABLES, *BESIDE)}
 
     @property
     def settings(self) -> list[AnalysisSetting]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from moe_tune.analysis.answer_weights import committee_frame
 from moe_tune.analysis.claims import claims
 from moe_tune.analysis.findings import TABLES, Analysis
 from moe_tune.analysis.frames import ScopeEvidence, scope_evidence
@@ -53,6 +54,12 @@ def pass_part(model: AnalysedModel, one: QuizPass, manner: Manner) -> Part:
         frames = [getattr(evidence, name).assign(shots=one.shots, scope=scope) for scope, evidence in known.items()]
         table = pd.concat(frames, ignore_index=True)
         tables[name] = table[["shots", "scope", *table.columns.drop(["shots", "scope"])]]
+    if "answer" in model.scopes:
+        committees = committee_frame(one.weights, questions, manner.draws, manner.seed)
+        if not committees.empty:
+            committees.insert(0, "scope", "answer")
+            committees.insert(0, "shots", one.shots)
+            tables["committees"] = committees
     base, gated, rule = model.base, model.gated, model.gated.rule
     facts = {
         "shots": one.shots,
@@ -79,7 +86,12 @@ def pass_part(model: AnalysedModel, one: QuizPass, manner: Manner) -> Part:
 
 
 def gather(
-    passes: Sequence[Part], manner: Manner, sensitivity: pd.DataFrame, notes: Sequence[str], about: dict[str, Any]
+    passes: Sequence[Part],
+    manner: Manner,
+    sensitivity: pd.DataFrame,
+    regret: pd.DataFrame,
+    notes: Sequence[str],
+    about: dict[str, Any],
 ) -> Analysis:
     """Return what passes over the same questions say together.
 
@@ -87,6 +99,7 @@ def gather(
         passes: What each came to, one per number of worked examples.
         manner: How the analysis is made.
         sensitivity: What small changes of the input change; empty where it was not measured.
+        regret: How routes sampled in the last layer answer; empty where it was not measured.
         notes: Sentences for the report's section on method.
         about: Further facts for the report's head, such as the time it took.
 
@@ -118,8 +131,23 @@ def gather(
         claims=[claim for one in facts for claim in one["claims"]],
         notes=list(notes),
         sensitivity=sensitivity,
+        regret=regret,
+        committees=_found(passes, "committees"),
         **{name: pd.concat([one.tables[name] for one in passes], ignore_index=True) for name in TABLES},
     )
+
+
+def is_pretrained(model: AnalysedModel, trained: bool) -> bool:
+    """Whether a model routes as the pretrained router does: its head changes nothing before it is trained."""
+    traits, name = model.head.traits, type(model.head).__name__
+    exact = not trained and traits.exact_start and not traits.needs_calibration
+    return exact and (traits.trainable or name == "IdentityHead")
+
+
+def _found(passes: Sequence[Part], name: str) -> pd.DataFrame:
+    """Return a table that not every pass has."""
+    frames = [one.tables[name] for one in passes if name in one.tables]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
 def answers_text(questions: pd.DataFrame) -> str:
@@ -151,10 +179,8 @@ def _by_scope(one: QuizPass, model: AnalysedModel, manner: Manner) -> dict[Scope
 
 
 def _router(model: AnalysedModel, manner: Manner) -> str:
-    traits, name = model.head.traits, type(model.head).__name__
-    if not manner.trained and traits.exact_start and not traits.needs_calibration and (
-        traits.trainable or name == "IdentityHead"
-    ):  # fmt: skip
+    name = type(model.head).__name__
+    if is_pretrained(model, manner.trained):
         return "The pretrained router"
     layers = ", ".join(map(str, model.gated.layers))
     return f"{name} on layers {layers} (scope {model.scope}, {'trained' if manner.trained else 'as configured'})"

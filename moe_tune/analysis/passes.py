@@ -8,6 +8,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from moe_tune.analysis.answer_weights import AnswerWeights
 from moe_tune.data.batching import Batch
 from moe_tune.data.encoding import PromptedQuestion, PromptEncoder
 from moe_tune.data.module import QuizDataModule
@@ -62,12 +63,12 @@ class AnalysedModel:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _PartedResults:
-    """Results that are told which part of its prompt each token belongs to."""
+class _Everything:
+    """Results, the weights at the answer token, and, where wanted, which part of its prompt each token belongs to."""
 
     results: SplitResults
-    encoder: PromptEncoder
-    prompts: Sequence[PromptedQuestion]
+    weights: AnswerWeights
+    parted: tuple[PromptEncoder, Sequence[PromptedQuestion]] | None
 
     @property
     def reads_mass(self) -> bool:
@@ -78,12 +79,15 @@ class _PartedResults:
         return self.results.needs
 
     def add(self, trace: RoutingTrace, batch: Batch, judged: Judged) -> None:
-        parts = [self.encoder.parts(self.prompts[index]) for index in batch.question_B.tolist()]
-        padded_BS = pad_sequence(parts, batch_first=True, padding_value=-1)
-        spare = batch.input_ids_BS.shape[1] - padded_BS.shape[1]
-        part_T = torch.nn.functional.pad(padded_BS, (0, spare), value=-1).reshape(-1)
-        trace.part_T = part_T.to(trace.real_T.device)
+        if self.parted is not None:
+            encoder, prompts = self.parted
+            parts = [encoder.parts(prompts[index]) for index in batch.question_B.tolist()]
+            padded_BS = pad_sequence(parts, batch_first=True, padding_value=-1)
+            spare = batch.input_ids_BS.shape[1] - padded_BS.shape[1]
+            part_T = torch.nn.functional.pad(padded_BS, (0, spare), value=-1).reshape(-1)
+            trace.part_T = part_T.to(trace.real_T.device)
         self.results.add(trace, batch, judged)
+        self.weights.add(trace, batch, judged)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,11 +98,13 @@ class QuizPass:
         shots: Worked examples before each question.
         examiner: Who asked.
         results: Answers and routing.
+        weights: What each question's answer token gives each expert.
     """
 
     shots: int
     examiner: Examiner
     results: SplitResults
+    weights: AnswerWeights
 
     @property
     def quiz(self) -> QuizDataModule:
@@ -124,9 +130,9 @@ def run_pass(
 ) -> QuizPass:
     """Answer every question of a split once."""
     examiner = model.examiner(quiz, trainer, checkpoint)
-    results = examiner.results(split, model.scopes)
-    recorder: SplitResults | _PartedResults = results
+    results, weights = examiner.results(split, model.scopes), AnswerWeights(examiner.metric_shape(split))
+    parted = None
     if any(scope in PARTS for scope in model.scopes):
-        recorder = _PartedResults(results, quiz.encoder(split), quiz.encoded(split).prompts)
-    examiner.evaluate(split, recorder, announced=f"{split}, {quiz.few_shot}-shot")
-    return QuizPass(quiz.few_shot, examiner, results)
+        parted = quiz.encoder(split), quiz.encoded(split).prompts
+    examiner.evaluate(split, _Everything(results, weights, parted), announced=f"{split}, {quiz.few_shot}-shot")
+    return QuizPass(quiz.few_shot, examiner, results, weights)

@@ -11,7 +11,7 @@ from moe_tune.reports.page import render_page
 from moe_tune.reports.table import Table, words
 from moe_tune.stats.ratios import FEWEST
 
-IN_TEXT = ("activated", "entropy", "weights", "spread", "ranked", "sensitivity")
+IN_TEXT = ("activated", "entropy", "weights", "spread", "ranked", "sensitivity", "committees", "regret")
 """Tables in Markdown and LaTeX, too."""
 WORDS = (
     "Routing statistics are associational: they describe which experts tokens went to and how the questions of those "

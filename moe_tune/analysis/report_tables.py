@@ -216,6 +216,64 @@ def _sensitivity(part: Analysis) -> Table:
     )
 
 
+def _committees(part: Analysis) -> Table:
+    """Return the committee of each layer beside what chance gives, and how alike the subjects' experts are."""
+    rows = part.committees
+    first = rows.iloc[0]
+    verdicts = ["committee" if claimed else "none" for claimed in rows["claimed"]]
+    return Table(
+        [
+            numbers("layer", rows["layer"]),
+            words("verdict", verdicts, ["good" if one == "committee" else "muted" for one in verdicts]),
+            words("members", rows["members"]),
+            shares("coverage, %", rows["coverage"]),
+            shares("by chance, 95th percentile", rows["coverage_null_high"]),
+            numbers("p", rows["p"], ".2g"),
+            numbers("p after Holm", rows["p_holm"], ".2g"),
+            shares("overlap of subjects, %", rows["overlap"]),
+            intervals("if subjects did not differ", rows["overlap_alike_low"], rows["overlap_alike_high"]),
+        ],
+        f"Scope: {part.settings[0].label}; n = {first['questions']:,} questions (the first of each text in a "
+        f"subject) of {first['subjects']} subjects. Members: experts on the first Pareto front of presence, mean "
+        f"rank and spread of ranks over subjects that are among the top K by weight in at least 80 % of them. "
+        f"Coverage: share of a subject's weight on them, mean over subjects. By chance: the same where each "
+        f"subject's experts are named anew; p after Holm: over layers; a committee below 0.05. Overlap: mean Jaccard "
+        f"index of two subjects' top-K sets, and its 95 % range where questions are dealt out to the subjects anew.",
+    )
+
+
+def _regret(part: Analysis) -> Table:
+    """Return how routes sampled in the last layer answer, against the route taken, by confidence."""
+    rows = part.regret
+    names = rows["confidence"].map(lambda name: "all questions" if name == "all" else f"fifth {name} of 5")
+    tones = {"regret": "bad", "no regret": "good", "inconclusive": "open"}
+    return Table(
+        [
+            words("confidence", names),
+            numbers("questions", rows["questions"]),
+            shares("routes better, %", rows["better"]),
+            intervals("95 % interval", rows["low"], rows["high"]),
+            shares("with random targets, %", rows["better_null"]),
+            numbers("p", rows["p"], ".2g"),
+            words("verdict", rows["verdict"], [tones[one] for one in rows["verdict"]]),
+            numbers("median gap, nats", rows["gap"], "+,.3f"),
+            intervals("95 % interval ", rows["gap_low"], rows["gap_high"], "+.3f", 1),
+            numbers("rank correlation", rows["rank"], "+,.3f"),
+            intervals("95 % interval  ", rows["rank_low"], rows["rank_high"], "+.3f", 1),
+            numbers("best of the sample", rows["best"], "+,.3f"),
+            numbers("its null", rows["best_null"], "+,.3f"),
+        ],
+        f"Scope: {part.settings[0].label}, layer {rows['layer'].iloc[0]}; 32 routes per question, drawn by Gumbel "
+        f"noise from the router's logits and answered. Better: share whose correct choice is likelier than by the "
+        f"router's own route, ties half. Random targets: the same with the correct choices permuted among questions "
+        f"of like confidence. Regret: the interval lies above one half and p is below 0.05. Gap: median of the "
+        f"routes less the router's own. Rank correlation: of a route's answer and score. Best of the sample: picked "
+        f"by its answer, so it shows no headroom; its null deals the answers out anew. Fifths: by the router's "
+        f"confidence, the least confident first. Intervals: 95 %, over clusters of equal texts.",
+        evidence="interventional",
+    )
+
+
 TABLES: dict[str, tuple[str, Callable[[Analysis], Table], str]] = {
     "activated": ("Activated experts per layer", _activated, "layers"),
     "entropy": ("Entropy, margins and drift per layer", _entropy, "layers"),
@@ -225,6 +283,8 @@ TABLES: dict[str, tuple[str, Callable[[Analysis], Table], str]] = {
     "subjects": ("Subjects", _subjects, "subjects"),
     "pairs": ("Experts chosen together", _pairs, "co_activation"),
     "sensitivity": ("Under small changes of the input", _sensitivity, "sensitivity"),
+    "committees": ("Committees", _committees, "committees"),
+    "regret": ("Route regret", _regret, "regret"),
 }
 """Tables by the name the page asks for them: heading, what makes each, and the data frame it cannot do without."""
 

@@ -26,6 +26,8 @@ from moe_tune.settings.fit_settings import FitSettings
 SCOPES = ("answer", "all", *PARTS)
 SENSITIVITY = 256
 """Questions the sensitivity is measured on, unless told otherwise."""
+REGRET = 256
+"""Questions that routes are sampled for, unless told otherwise."""
 
 
 def add_arguments(parser: Any) -> None:
@@ -38,6 +40,9 @@ def add_arguments(parser: Any) -> None:
     )
     parser.add_argument("--scopes", nargs="+", choices=SCOPES, default=list(SCOPES), help="which tokens count")
     parser.add_argument("--sensitivity", type=int, default=SENSITIVITY, metavar="N", help="questions; 0 leaves it out")
+    parser.add_argument(
+        "--regret", type=int, default=REGRET, metavar="N", help="questions routes are sampled for; 0 leaves it out"
+    )
     parser.add_argument("--draws", type=int, default=1000, help="permutations of the null, at least 40 per layer")
     parser.add_argument("--out", type=str, help="folder of the results")
     _add_routes(parser)
@@ -80,7 +85,8 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
     out = Path(given.out) if given.out else place / _name(host, run, plugins)
     require_writable(out, "a folder to write to", "--out", "--out FOLDER.")
     checkpoint = None if run is None else str(run)
-    asked = Asked(name, checkpoint, home, given.split, given.shots, given.scopes, given.sensitivity, given.draws)
+    samples = (given.sensitivity, given.regret)
+    asked = Asked(name, checkpoint, home, given.split, given.shots, given.scopes, *samples, given.draws)
 
     def pass_of(shots: int) -> FitSettings:
         return parsed_with_fit("analyze", add_arguments, [*words, f"--data.few_shot={shots}"], plugins)
@@ -113,10 +119,12 @@ def _routes(given: Any) -> int:
 
 
 def _refuse_unfit(given: Any) -> None:
-    if given.sensitivity < 0 or given.draws < 100 or any(shots < 0 for shots in given.shots or ()):
+    fewest = min(given.sensitivity, given.regret, *(given.shots or ()))
+    if fewest < 0 or given.draws < 100:
         raise ConfigError(
-            f"expected shots and sensitivity of 0 or more and at least 100 draws but got {given.shots}, "
-            f"{given.sensitivity} and {given.draws} (analyze). Hint: the defaults are 0 5, {SENSITIVITY} and 1000."
+            f"expected shots, sensitivity and regret of 0 or more and at least 100 draws but got {given.shots}, "
+            f"{given.sensitivity}, {given.regret} and {given.draws} (analyze). "
+            f"Hint: the defaults are 0 5, {SENSITIVITY}, {REGRET} and 1000."
         )
     if given.split == "dev" and given.shots != [0]:
         raise ConfigError(

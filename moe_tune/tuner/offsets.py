@@ -66,6 +66,13 @@ def examiner_of(gated: GatedModel, questions: QuizDataModule, answer_path: Answe
     return Examiner(Answering(Circumstances(gated, questions, reach, way)))
 
 
+def why_not_there(examiner: Examiner, split: str) -> str | None:
+    """Return why a split cannot be asked by answer tokens alone, ``None`` where it can, whatever the heads' scope."""
+    if examiner.quiz.is_cloze(split):
+        return "choices whose texts are scored"
+    return replace(examiner.answering.circumstances.reach, scope="answer", wide_loss=None).why_not
+
+
 def on_answer_path(examiner: Examiner, split: str, layers: Iterable[int]) -> Examiner:
     """Return an examiner of answer tokens alone, whatever the heads' scope; it takes all the questions there are.
 
@@ -73,10 +80,7 @@ def on_answer_path(examiner: Examiner, split: str, layers: Iterable[int]) -> Exa
         ConfigError: The answer path is not exact here, or choices' texts are scored.
     """
     here = examiner.answering.circumstances
-    why_not = replace(here.reach, scope="answer", wide_loss=None).why_not
-    if examiner.quiz.is_cloze(split):
-        why_not = "choices whose texts are scored"
-    if why_not:
+    if why_not := why_not_there(examiner, split):
         raise ConfigError(
             f"expected letters asked for at the answer position, to seek routing there, but got: {why_not} "
             f"(split {split}). Hint: leave out what seeks it, such as OracleDistillationLoss."

@@ -264,7 +264,7 @@ def test_an_expert_used_on_wrong_answers_only_is_flagged_through_the_whole_progr
     correct_Q = (draw.random(len(subject_Q)) < chance_by_subject(subject_Q)) & ~hit_QLE[:, layer, expert]
     tuner, again = read(labelled(one, correct_Q))
     manner = Manner("planted", "test", False, 499, 0)
-    analysis = gather([pass_part(tuner, again, manner)], manner, pd.DataFrame(), [], {})
+    analysis = gather([pass_part(tuner, again, manner)], manner, pd.DataFrame(), pd.DataFrame(), [], {})
     experts = analysis.experts.set_index(["layer", "expert"])
     planted = experts.loc[(layer, expert)]
     assert planted["correct"] == 0

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from moe_tune.analysis.charts import CHARTS
 from moe_tune.analysis.files import Analysis, write_analysis
+from moe_tune.analysis.findings import BESIDE
 from moe_tune.analysis.gather import answers_text
 from moe_tune.analysis.pretrained import pretrained_entropy
 from moe_tune.analysis.report import render_report
@@ -78,11 +79,11 @@ def test_every_setting_has_every_figure_and_table(analysis, out):
     figures = json.loads(re.search(r'id="figures">(.*?)</script>', html, re.DOTALL)[1])
     assert set(figures) == set(outline.having("data-figure"))
     for name, drawn in figures.items():
-        assert set(drawn) == ({"0|answer", "5|answer"} if name == "sensitivity" else keys)
+        assert set(drawn) == ({"0|answer", "5|answer"} if name in BESIDE else keys)
     shown = outline.having("data-setting")
     for key in keys:
-        # The line beside the switch, four claims, six tables; pairs and sensitivity at the answer token alone.
-        assert shown.count(key) == 11 + 2 * key.endswith("answer")
+        # The line beside the switch, four claims, six tables; pairs and those of BESIDE at the answer token alone.
+        assert shown.count(key) == 11 + 4 * key.endswith("answer")
 
 
 def test_colours_of_figures_are_the_pages_own(out):
@@ -164,13 +165,13 @@ def test_markdown_says_scope_shots_n_and_method_above_each_table(analysis, out):
     for setting in analysis.settings:
         section = text.split(f"\n## {setting.label}\n")[1].split("\n## ")[0]
         tables = section.split("\n### ")[1:]
-        assert len(tables) == 5 + (setting.scope == "answer")
+        assert len(tables) == 5 + 3 * (setting.scope == "answer")
         for table in tables:
             assert f"Scope: {setting.label}" in table
             assert "Evidence: " in table
             lines = [line for line in table.splitlines() if line.startswith("|")]
             assert len({line.count("|") for line in lines}) == 1
-        assert section.count("n = 600 questions") == 5
+        assert section.count("n = 600 questions") == 5 + (setting.scope == "answer")
     for claim, _ in CLAIMS:
         assert text.count(f"| {claim} |") == len(analysis.settings)
 

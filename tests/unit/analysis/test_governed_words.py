@@ -62,7 +62,7 @@ def test_analysis_writers(tmp_path):
     analysis = made_up_analysis()
     write_analysis(analysis, tmp_path)
     written = dict(said_in(tmp_path)) | {"terminal": printed(render_terminal(analysis))}
-    assert len(written) == 17
+    assert len(written) == 21
     assert {name: GOVERNED.findall(text) for name, text in written.items() if GOVERNED.search(text)} == {}
     for name in ("report.html", "report.md", "terminal"):
         assert "associational" in written[name]
