@@ -1,6 +1,7 @@
 """The base model of a run: where it comes from, how it is loaded, and what is refused."""
 
 import errno
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -153,6 +154,18 @@ class BaseModel:
         if packed:
             install_all(model, packed)
         return self._ready(model), family
+
+    def content_hash(self) -> str:
+        """Return a hash of what the weights come from: the files of configuration and weights, dtype and bits."""
+        digest = hashlib.sha256(f"{self.dtype} {self.quantise}\n".encode())
+        if self.path == "random":
+            digest.update(repr((self.family, self.seed, self.tokenizer)).encode())
+            return digest.hexdigest()
+        folder = Path(self._local(self.source, weights=True))
+        for file in sorted([folder / "config.json", *folder.glob("*.safetensors")]):
+            with file.open("rb") as opened:
+                digest.update(f"{file.name} {hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode())
+        return digest.hexdigest()
 
     def confirm(self, hashes: Mapping[str, str]) -> None:
         """Note the frozen tensors that a run starts from; a model that runs share refuses others than at first."""

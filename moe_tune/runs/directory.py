@@ -32,7 +32,7 @@ LATER: dict[str, dict[str, Any]] = {
     "LocalText": {"files": None},
     "NanoText": {"split": "test", "layout": "nano_textbook"},
     "data": {"test_sources": {}, "text": None},
-    "model": {"task": "quiz"},
+    "model": {"task": "quiz", "teacher": None},
     "base": {"quantise": None},
 }
 """Arguments of classes and sections that came after runs had names: at these values they make no other name."""

@@ -38,6 +38,7 @@ from moe_tune.tuner.objective import Objective, Parts, TaskLoss, judge, words_re
 from moe_tune.tuner.opening import ModelSettings, OpenModel, open_model
 from moe_tune.tuner.pace import paced
 from moe_tune.tuner.split_results import SplitResults
+from moe_tune.tuner.teacher import Teacher, kept_teacher
 from moe_tune.tuner.text_step import predicted, refuse_of_text
 from moe_tune.tuner.token_share import scored_share, text_share, token_share
 from moe_tune.tuner.train_table import TrainTable
@@ -58,6 +59,9 @@ class RouterTuner(LightningModule):
         answer_path: When prompts are computed once and kept, so that a step costs one token per question.
         peft: Arguments of a ``peft.LoraConfig`` (``r``, ``target_modules``, ``target_parameters``, ...): an adapter
             trained beside the head, or instead of it with ``IdentityHead``; it acts on all tokens. ``null`` is none.
+        teacher: A model that losses of distillation learn from in place of the pretrained router: the one that the
+            base was pruned, merged or quantised from. Its last hidden states are computed before the base is loaded,
+            and kept. ``null`` is none.
         task: What a fit trains: the ``quiz``, the ``next_token`` of ``data.text`` (the quiz is evaluated), or ``both``.
 
     Raises:
@@ -77,6 +81,7 @@ class RouterTuner(LightningModule):
         answer_path: AnswerPath = AnswerPath(),  # noqa: B008 (shown as defaults by --help; never changed)
         peft: dict[str, Any] | None = None,
         task: Task = "quiz",
+        teacher: BaseModel | None = None,
     ) -> None:
         super().__init__()
         if task != "quiz":
@@ -91,6 +96,11 @@ class RouterTuner(LightningModule):
         self.losses, self.scope, self.layer_choice = losses, scope, layers
         self.routing_dtype, self.answer_path, self.peft, self.task = routing_dtype, answer_path, peft, task
         self.objective = Objective(losses, task_loss, task_weight)
+        hint = "--model.losses.distillation RouterDistillationLoss."
+        read, what = teacher is None or self.objective.wants_teacher, "a loss that reads the teacher"
+        require(read, what, sorted(losses) or "none", "model.teacher, model.losses", hint)
+        self.taught_by = teacher
+        self.teacher: Teacher | None = None
         self.strict_loading = True
         self.make_optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None
         self.make_scheduler: Callable[[Optimizer], Any] | None = None
@@ -190,6 +200,9 @@ class RouterTuner(LightningModule):
             return
         # Lightning moves the module only later, and what is measured has to be measured where it will run.
         device = self.device if self._trainer is None else self.trainer.strategy.root_device
+        if self.taught_by is not None and self._trainer is not None and self.trainer.state.fn == "fit":
+            # Before the student, so that there are never two models in memory.
+            self.teacher = kept_teacher(self.taught_by, self.quiz, self.task, self.answer_path, self.ranks)
         self.opened = open_model(self.asked, device, self.ranks)
         self.language_model = self.opened.gated.model
         # DDP would send every buffer to all processes before each pass; these never change, and each process read them.
@@ -201,6 +214,8 @@ class RouterTuner(LightningModule):
         ]
         self.objective.require_probabilities(self.opened.gated)
         refuse_demand(self.opened.reach(), self.answer_path)
+        if self.teacher is not None:
+            self.teacher.refuse_other(self.gated)
         self.train(self.training)
 
     def configure_callbacks(self) -> list[Callback]:
@@ -273,7 +288,10 @@ class RouterTuner(LightningModule):
         gated, objective = self.gated, self.objective
         answering = self.examiner.answering
         teacher_BV = None
-        if objective.wants_teacher:
+        if self.teacher is not None:
+            asked = self.quiz.questions("train")
+            teacher_BV = self.teacher.logits(gated, [asked[index].id for index in batch.question_B.tolist()])
+        elif objective.wants_teacher:
             with torch.no_grad(), gated.session(needs=(), base_only=True):
                 teacher_BV = answering.logits(batch, "train").float()
         known, task_loss = self.quiz.letter_token_ids("train"), self.asked.task_loss
@@ -301,7 +319,9 @@ class RouterTuner(LightningModule):
         way, gated, objective = self.text_way, self.gated, self.objective
         answer_BS = batch.answer_BS
         teacher_MV = None
-        if objective.wants_teacher:
+        if self.teacher is not None:
+            teacher_MV = self.teacher.logits(gated, batch.document_B.tolist())
+        elif objective.wants_teacher:
             with torch.no_grad(), gated.session(needs=(), base_only=True, answer_BS=answer_BS):
                 teacher_MV = predicted(way, batch, "train", where).logits_MV
         with gated.session(needs=objective.needs, answer_BS=answer_BS), self._memory():
