@@ -74,7 +74,8 @@ def test_masked_is_removed_or_it_is_refused(model_type, tmp_path):
 
 @pytest.mark.parametrize("model_type", [one for one in IN_CI if one not in REFUSED])
 def test_the_dtype_is_kept(model_type, tmp_path):
-    model, family = found_model(model_type, torch.bfloat16)
+    found_model(model_type, torch.bfloat16)[0].save_pretrained(tmp_path / "published")
+    model, family = AutoModelForCausalLM.from_pretrained(tmp_path / "published", dtype="auto"), family_of(model_type)
     gone, left = gone_of(model, family)
     wanted = {name: one.dtype for name, one in model.state_dict().items()}
     cut = cut_of(model, family, left)
