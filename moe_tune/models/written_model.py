@@ -70,5 +70,5 @@ def _confirm(folder: Path, state: Mapping[str, Tensor]) -> None:
 
 
 def _same(came: Tensor, wrote: Tensor) -> bool:
-    """Return whether two tensors hold the same numbers; transformers reads some in float32 whatever they are kept in."""
+    """Return whether two tensors hold the same numbers; some are read in float32 whatever they are kept in."""
     return torch.promote_types(came.dtype, wrote.dtype) == came.dtype and torch.equal(came, wrote.to(came.dtype))
