@@ -28,6 +28,7 @@ VERBS = {
     "sweep": "run a W&B sweep file on this machine, without a server",
     "compare": "compare runs with a baseline run, or one with the pretrained router: paired test, intervals, report",
     "grid": "evaluate many settings of a head, or many checkpoints, in one pass",
+    "prune": "choose experts and mask them or remove them for real; size, speed and answers before and after",
     "cache": "build, list, inspect and clean prompt caches",
     "check": "check configurations and W&B sweep files, offline and without loading a model",
     "estimate": "say what memory, disk and time a configuration will need, before anything is loaded",

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from moe_tune.base.errors import ModelError, require
+from moe_tune.models.families import family_of
 from moe_tune.models.family import ModelFamily
 from moe_tune.models.packed_weight import PackedWeight
 from moe_tune.models.shrunk import EXPERTS, TOP_K
@@ -115,6 +116,21 @@ def cut_of(model: PreTrainedModel, family: ModelFamily, experts: int, top_k: int
     if top_k is not None and top_k != slots:
         config = with_top_k(config, top_k, slots)
     return Cut(config, _places(model, family, config, blocks, (now, experts)))
+
+
+def refuse_uncuttable(config: PretrainedConfig) -> None:
+    """Refuse a type of model whose experts cannot be removed, before its weights are loaded.
+
+    Raises:
+        ModelError: It is one.
+    """
+    family = family_of(config.model_type)
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    replays = [family.replay(block, layer) for layer, block in family.moe_layers(model).items()]
+    groups = 1 if replays[0].groups is None else replays[0].groups.number
+    if (fewest := replays[0].num_experts - groups) >= replays[0].top_k:
+        cut_of(model, family, fewest)
 
 
 def _places(

@@ -48,6 +48,8 @@ def write_model(
     with published(folder) as draft:
         draft.mkdir()
         made.save_pretrained(draft, state_dict=dict(state))  # it takes names out of what it is given
+        for file in draft.glob("*.safetensors"):  # which are written for their owner alone
+            file.chmod((draft / "config.json").stat().st_mode)
         tokenizer.save_pretrained(draft)
         for name, text in (beside or {}).items():
             (draft / name).write_text(text, encoding="utf-8")
