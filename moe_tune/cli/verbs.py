@@ -32,7 +32,7 @@ VERBS = {
     "cache": "build, list, inspect and clean prompt caches",
     "check": "check configurations and W&B sweep files, offline and without loading a model",
     "estimate": "say what memory, disk and time a configuration will need, before anything is loaded",
-    "list": "name the heads, losses, metrics, families, sources, texts, protocols; the runs of a folder",
+    "list": "name the heads, losses, metrics, criteria, families, sources, texts, protocols; the runs of a folder",
     "doctor": "show versions, cores, memory, disk and logins",
 }
 """What each verb does, in the order of ``--help``."""

@@ -18,6 +18,15 @@ FIGURES: dict[Kind, str] = {
     "text": "next-token loss, nats",
     "generation": "exact match, %",
 }
+TONES = {
+    "improved": "good",
+    "worse": "bad",
+    "equivalent": "even",
+    "inconclusive": "open",
+    "kept": "good",
+    "harmed": "bad",
+    "open": "open",
+}
 GIGABYTE = 1e9
 
 
@@ -141,7 +150,7 @@ def sets_table(rows: list[BeforeAfter], chosen_on: str) -> Table:
             Column("after", cells("after")),
             Column("difference", cells("diff", "+")),
             Column("95 % interval", ends),
-            words("decision", [one.decision for one in rows]),
+            words("decision", [one.decision for one in rows], [TONES[one.decision] for one in rows]),
         ],
         caption=(
             f"Paired, on the same questions or documents; {chosen_on}. Intervals: {'; '.join(methods)}. Not corrected "

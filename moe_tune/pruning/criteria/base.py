@@ -86,11 +86,11 @@ def by_layer(table: pd.DataFrame, column: str, evidence: ExpertEvidence, file: s
     place = pd.MultiIndex.from_product([evidence.layers, range(evidence.num_experts)], names=["layer", "expert"])
     indexed = table.set_index(["layer", "expert"])[column]
     if indexed.index.has_duplicates:
-        twice = indexed.index[indexed.index.duplicated()][0]
+        twice = tuple(map(int, indexed.index[indexed.index.duplicated()][0]))
         raise DataError(f"expected each expert once but got (layer, expert) {twice} more often ({file}). Hint: {hint}")
     values = indexed.reindex(place)
     if not np.isfinite(values.to_numpy(dtype=np.float64)).all():
-        first = values.index[~np.isfinite(values.to_numpy(dtype=np.float64))][0]
+        first = tuple(map(int, values.index[~np.isfinite(values.to_numpy(dtype=np.float64))][0]))
         raise DataError(f"expected a finite {column} of every expert but none of (layer, expert) {first} ({file}).")
     scores_LE: Scores = values.to_numpy(dtype=np.float64).reshape(len(evidence.layers), evidence.num_experts)
     return scores_LE

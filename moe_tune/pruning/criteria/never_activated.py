@@ -24,6 +24,7 @@ class NeverActivated(Criterion):
         every = len(evidence.layers) * evidence.num_experts
         bound = never_bound(evidence.questions, every)
         return (
-            f"Never activated within {evidence.questions:,} questions ({evidence.split}, scope {evidence.scope}): with "
-            f"95 % confidence each of the {every:,} experts at once fires on at most {bound:.2%} of such questions."
+            f"Never activated within {evidence.questions:,} questions ({evidence.split}, scope {evidence.scope}): "
+            f"with 95 % confidence none of them fires on more than {bound:.2%} of such questions ({every:,} experts "
+            "at once)."
         )

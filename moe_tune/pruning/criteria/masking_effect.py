@@ -9,7 +9,7 @@ from moe_tune.base.errors import DataError
 from moe_tune.pruning.criteria.base import Criterion, ExpertEvidence, Need, Scores, by_layer
 
 
-class Effect(Criterion):
+class MaskingEffect(Criterion):
     """Lets the experts go whose masking did least harm when it was tried.
 
     Formula: ``s_i = -d_i``, ``d_i`` the effect of masking expert i alone: what a figure for which more is better (the

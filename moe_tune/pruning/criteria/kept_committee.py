@@ -4,10 +4,10 @@ import numpy as np
 
 from moe_tune.base.errors import require
 from moe_tune.pruning.criteria.base import Criterion, ExpertEvidence, Scores
-from moe_tune.pruning.criteria.effect import read_table
+from moe_tune.pruning.criteria.masking_effect import read_table
 
 
-class Committee(Criterion):
+class KeptCommittee(Criterion):
     """Keeps a committee of each layer, and lets the others go, those that fewest tokens chose first.
 
     Formula: ``s_i = +inf`` for members, else ``n_i``, the tokens that chose expert i. Without a number all others go.
