@@ -118,19 +118,24 @@ def cut_of(model: PreTrainedModel, family: ModelFamily, experts: int, top_k: int
     return Cut(config, _places(model, family, config, blocks, (now, experts)))
 
 
-def refuse_uncuttable(config: PretrainedConfig) -> None:
-    """Refuse a type of model whose experts cannot be removed, before its weights are loaded.
+def refuse_uncuttable(config: PretrainedConfig, experts: int | None = None, top_k: int | None = None) -> None:
+    """Refuse a model whose experts cannot be removed, without its weights.
+
+    Args:
+        config: Its configuration.
+        experts: Experts of each layer that are to stay; ``None`` asks whether any can be removed.
+        top_k: Experts per token of the smaller model; ``None`` leaves them.
 
     Raises:
-        ModelError: It is one.
+        ModelError: It is of a type that cannot be cut.
+        ConfigError: Too few would stay.
     """
     family = family_of(config.model_type)
     with torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
     replays = [family.replay(block, layer) for layer, block in family.moe_layers(model).items()]
     groups = 1 if replays[0].groups is None else replays[0].groups.number
-    if (fewest := replays[0].num_experts - groups) >= replays[0].top_k:
-        cut_of(model, family, fewest)
+    cut_of(model, family, replays[0].num_experts - groups if experts is None else experts, top_k)
 
 
 def _places(

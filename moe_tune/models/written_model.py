@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PretrainedConfi
 
 from moe_tune.base.errors import ModelError, require
 from moe_tune.base.published import published
+from moe_tune.models.unmapped import unmapped_files
 
 
 def write_model(
@@ -57,9 +58,10 @@ def write_model(
 
 
 def _confirm(folder: Path, state: Mapping[str, Tensor]) -> None:
-    back, report = AutoModelForCausalLM.from_pretrained(
-        folder, dtype="auto", output_loading_info=True, trust_remote_code=False
-    )
+    with unmapped_files():
+        back, report = AutoModelForCausalLM.from_pretrained(
+            folder, dtype="auto", output_loading_info=True, trust_remote_code=False
+        )
     came: dict[str, Tensor] = back.state_dict()
     faults = sorted(str(name) for names in report.values() if isinstance(names, set | list) for name in names)
     faults += sorted({*came} ^ {*state})

@@ -15,7 +15,7 @@ from moe_tune.stats.paired import compare_paired
 
 FIGURES: dict[Kind, str] = {
     "questions": "accuracy, %",
-    "text": "next-token loss, nats",
+    "text": "token loss, nats",
     "generation": "exact match, %",
 }
 TONES = {
@@ -140,11 +140,12 @@ def sets_table(rows: list[BeforeAfter], chosen_on: str) -> Table:
         Cell("" if one.ci95 is None else interval(*one.ci95, f"+{how}", by))
         for one, by, how in zip(rows, scale, form, strict=True)
     ]
+    unfolded = [""] * len(rows)
     methods = sorted({one.method.partition(";")[0] for one in rows})
     return Table(
         [
-            words("set", [one.name for one in rows]),
-            words("figure", [FIGURES[one.kind] for one in rows]),
+            words("set", [one.name for one in rows], unfolded),
+            words("figure", [FIGURES[one.kind] for one in rows], unfolded),
             numbers("n", [one.n for one in rows]),
             Column("before", cells("before")),
             Column("after", cells("after")),

@@ -128,6 +128,7 @@ def prune(
     opened = open_model(pruned, device)
     sets_after = judged_model(opened, quiz, names, numerics)
     costs_after = measured_costs(opened, quiz, size_on_disk(pruned.base.source), numerics)
+    costs_after = replace(costs_after, top_k=asked.top_k or costs_after.top_k)  # a mask leaves the router its K
     for one in (sets_before, sets_after):
         _record(one, asked, config or {})
     sets = compared_sets(sets_before, sets_after, quiz.seed)
@@ -150,7 +151,7 @@ def _refuse_early(host: RouterTuner, quiz: QuizDataModule, asked: PruneSettings)
     if asked.how == "remove":
         packed = host.base.quantise
         require(not packed, "weights in a plain dtype", packed, "model.base.quantise", "prune first, then quantise.")
-        refuse_uncuttable(host.base.load_config())
+        refuse_uncuttable(host.base.load_config(), top_k=asked.top_k)
     if any(name.startswith("test") for name in names):
         require_ledger()
     return names
@@ -179,6 +180,10 @@ def _chosen(
             f"{' of every layer and group, equally many' if even else ''} (prune). "
             "Hint: another criterion, or --how mask."
         )
+    if even:
+        refuse_uncuttable(opened.gated.model.config, experts - len(next(iter(gone.values()))), asked.top_k)
+    else:
+        opened.gated.bind(masking_head(gone, asked.top_k), "all")  # refuses too few before anything is judged
     asking = f"{seen.questions:,} {asked.split} questions, scope {asked.scope}" if seen.questions else "no question"
     chosen_on = f"chosen by {type(asked.criterion).__name__} on {asking}"
     return gone, chosen_on, asked.criterion.note(seen)
