@@ -42,7 +42,7 @@ class MaskedExperts(RouterHead):
             hint = "name each expert once."
             require(len(set(some)) == len(some), f"different experts in layer {layer}", list(some), WHERE, hint)
         self.experts = {int(layer): sorted(some) for layer, some in experts.items()}
-        self._last: tuple[ScoringRule, int, ScoringRule] | None = None
+        self._last: tuple[tuple[ScoringRule, Tensor, int], ScoringRule] | None = None
 
     @property
     def traits(self) -> HeadTraits:
@@ -77,10 +77,11 @@ class MaskedExperts(RouterHead):
         """Return the rule without the masked experts; found once, as counting them waits for the device."""
         if not any(self.experts.values()):
             return rule
-        version = self.masked_E._version  # a checkpoint may have been loaded since
-        if self._last is None or self._last[0] is not rule or self._last[1] != version:
-            self._last = (rule, version, rule.without(self.masked_E))
-        return self._last[2]
+        # A checkpoint may have been loaded since, or the head moved to another device.
+        known = (rule, self.masked_E, self.masked_E._version)
+        if self._last is None or any(one is not other for one, other in zip(self._last[0], known, strict=True)):
+            self._last = (known, rule.without(self.masked_E))
+        return self._last[1]
 
     def router_weight(self, weight_ED: Tensor) -> Tensor | None:
         """Return no weight where an expert is masked: none keeps it from being chosen."""

@@ -173,3 +173,14 @@ def test_a_masked_expert_is_none_that_is_left_out():
         model(input_ids=IDS_BS, use_cache=False)
     for output in gated.trace.outputs.values():
         assert (boundary(output, output.logits_TE)[1] == -torch.inf).all()
+
+
+def test_other_experts_of_a_checkpoint_are_masked_once_it_is_loaded():
+    torch.manual_seed(0)
+    head, other = bound(MaskedExperts({0: [1]})), bound(MaskedExperts({0: [4]}))
+    hidden_TD, logits_TE = torch.randn(30, 4), torch.randn(30, 6)
+    assert not (decide(head, RULE, hidden_TD, logits_TE).experts_TK == 1).any()
+    head.load_state_dict(other.state_dict())
+    came, wanted = (decide(one, RULE, hidden_TD, logits_TE) for one in (head, other))
+    assert torch.equal(came.experts_TK, wanted.experts_TK)
+    assert not (came.experts_TK == 4).any()
