@@ -28,10 +28,11 @@ VERBS = {
     "sweep": "run a W&B sweep file on this machine, without a server",
     "compare": "compare runs with a baseline run, or one with the pretrained router: paired test, intervals, report",
     "grid": "evaluate many settings of a head, or many checkpoints, in one pass",
+    "prune": "choose experts and mask them or remove them for real; size, speed and answers before and after",
     "cache": "build, list, inspect and clean prompt caches",
     "check": "check configurations and W&B sweep files, offline and without loading a model",
     "estimate": "say what memory, disk and time a configuration will need, before anything is loaded",
-    "list": "name the heads, losses, metrics, families, sources, texts, protocols; the runs of a folder",
+    "list": "name the heads, losses, metrics, criteria, families, sources, texts, protocols; the runs of a folder",
     "doctor": "show versions, cores, memory, disk and logins",
 }
 """What each verb does, in the order of ``--help``."""

@@ -4,6 +4,13 @@ from typing import Any
 
 from transformers import AutoConfig, PretrainedConfig
 
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+"""What families call the number of experts of a layer."""
+TOP_K = (
+    *("num_experts_per_tok", "num_experts_per_token", "top_k_experts", "moe_topk", "moe_k"),
+    "num_selected_experts",
+)
+"""What families call the number of experts of a token."""
 HEADS = 4
 """Attention heads, and heads of whatever a family has beside."""
 FOLLOWING = ("layer_types", "mlp_layer_types", "hybrid_override_pattern", "layers_block_type", "rope_scaling")
@@ -90,8 +97,8 @@ def _sizes(vocab_size: int, width: int, layers: int, experts: int, top_k: int, i
         (layers, "num_hidden_layers num_layers"),
         (HEADS, "num_attention_heads num_key_value_heads linear_num_key_heads linear_num_value_heads mamba_n_heads"),
         (HEADS, "index_n_heads linear_num_heads mamba_num_heads swa_num_attention_heads swa_num_key_value_heads"),
-        (experts, "num_experts num_local_experts n_routed_experts moe_num_experts"),
-        (top_k, "num_experts_per_tok num_experts_per_token top_k_experts moe_topk moe_k num_selected_experts"),
+        (experts, " ".join(EXPERTS)),
+        (top_k, " ".join(TOP_K)),
         (
             head,
             "head_dim v_head_dim linear_head_dim linear_key_head_dim linear_value_head_dim index_head_dim swa_head_dim",

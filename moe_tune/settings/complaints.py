@@ -14,6 +14,7 @@ from moe_tune.settings.listing import entries, options
 SLOTS = {
     "model.head": ("heads",),
     "model.losses": ("losses",),
+    "criterion": ("criteria",),
     "data.source": ("sources",),
     "data.test_sources": ("sources", "texts", "short_answers"),
 }

@@ -29,6 +29,8 @@ class FitSettings(Command):
         super().__init__(["fit", *argv], plugins, **shown)
         made = self.made(logger=False, callbacks=None)
         self.model, self.datamodule = made.model, made.data
+        self.objects = made
+        """Everything that was made of the arguments, the verb's own classes too."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the verb's options to those of a fit."""

@@ -16,7 +16,7 @@ NANO = ["--config", "configs/nano.yaml", "--config", "configs/debug/tiny.yaml"]
 
 LIGHT = ("generate", "lm-eval", "experiment", "sweep", "compare", "cache", "check", "list", "doctor")
 OF_A_FIT = {"fit": "", "validate": "", "test": "", "predict": "", "analyze": "--shots", "grid": "--vary"}
-OF_A_FIT |= {"estimate": "--prompt_tokens", "trace": "--prompt", "cache build": "--splits"}
+OF_A_FIT |= {"estimate": "--prompt_tokens", "trace": "--prompt", "cache build": "--splits", "prune": "--criterion"}
 
 
 def test_help_of_the_program_and_of_verbs_without_a_configuration_loads_no_library():
@@ -97,7 +97,7 @@ MISTAKES = {
     "losses without training": (["fit", *NANO, "--model.head=IdentityHead", "--model.losses.z=ZLoss"], 2, "['z']"),
     "no such model": (["fit", *NANO, "--model.base.path", "no/such-model"], 2, "revision"),
     "unknown list": (["list", "haeds"], 2, "expected a known kind but got 'haeds' (list). Hint: Did you mean heads?"),
-    "no list": (["list"], 2, "expected kind but got nothing (list). Hint: Available: families, heads,"),
+    "no list": (["list"], 2, "expected kind but got nothing (list). Hint: Available: criteria, families, heads,"),
     "unknown action": (["cache", "lst"], 2, "got 'lst' (cache). Hint: Did you mean list?"),
     "unknown own option": (
         ["list", "heads", "--formt=json"],

@@ -77,7 +77,7 @@ def test_comparison_writers(tmp_path):
     assert {name: GOVERNED.findall(text) for name, text in written.items() if GOVERNED.search(text)} == {}
 
 
-@pytest.mark.parametrize("folder", ["analysis", "callbacks", "compare", "reports", "stats", "metrics"])
+@pytest.mark.parametrize("folder", ["analysis", "callbacks", "compare", "pruning", "reports", "stats", "metrics"])
 def test_what_the_code_can_print(folder):
     """Headers, captions and table names are strings of the code; its docstrings are read by nobody it writes for."""
     for file in sorted((ROOT / "moe_tune" / folder).glob("*.py")):
