@@ -1,6 +1,7 @@
 """The verb ``prune``: experts are chosen and taken from a model, which is judged before and after."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from moe_tune.cli.verbs import add_format, parsed_with_fit
 from moe_tune.pruning.before_after import costs_table, plain, sets_table
 from moe_tune.pruning.criteria.base import Criterion
 from moe_tune.pruning.prune import MASKED, Pruned, PruneSettings, prune
+from moe_tune.pruning.repair import repaired_table
+from moe_tune.reports.table import Table
 
 RESULTS = "before_after"
 """What the files of the results are called."""
@@ -35,6 +38,12 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--top_k", type=int | None, default=None, help="experts per token afterwards")
     parser.add_argument("--out", type=str | None, default=None, help="a new folder for the model, or the mask")
     parser.add_argument("--test", action="store_true", help="open the quiz's test split, too; the ledger records it")
+    parser.add_argument(
+        "--repair",
+        choices=["quiz", "text"],
+        default=None,
+        help="tune the routers afterwards with the model before as teacher, on training questions or data.text",
+    )
     add_format(parser)
 
 
@@ -65,14 +74,17 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
         split=given.split,
         top_k=given.top_k,
         test=given.test,
+        repair=given.repair,
     )
-    pruned = prune(fit.model, fit.datamodule, fit.trainer_for(devices=1, num_nodes=1), asked, fit.configuration)
-    _write(pruned, out)
+    pruned = prune(
+        fit.model, fit.datamodule, fit.trainer_for(devices=1, num_nodes=1), asked, fit.configuration, plugins
+    )
+    _write(pruned, asked)
     if given.format == "json":
-        print(json.dumps(plain(pruned.sets, pruned.before, pruned.after) | {"gone": pruned.gone}, indent=2))
+        print(json.dumps(_plain(pruned) | {"gone": pruned.gone}, indent=2))
         return 0
     console = Console()
-    for table in (costs_table(pruned.before, pruned.after), sets_table(pruned.sets, pruned.chosen_on)):
+    for table in _tables(pruned, asked):
         console.print(table.terminal())
         console.print(table.caption, style="dim", soft_wrap=True)
     if pruned.note:
@@ -82,10 +94,20 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
     return 0
 
 
-def _write(pruned: Pruned, out: Path) -> None:
+def _tables(pruned: Pruned, asked: PruneSettings) -> list[Table]:
+    made = [costs_table(pruned.before, pruned.after), sets_table(pruned.sets, pruned.chosen_on)]
+    return made + ([repaired_table(pruned.repaired, asked.repair)] if asked.repair is not None else [])
+
+
+def _plain(pruned: Pruned) -> dict[str, Any]:
+    repaired = {"repaired": [asdict(one) for one in pruned.repaired]} if pruned.repaired else {}
+    return plain(pruned.sets, pruned.before, pruned.after) | repaired
+
+
+def _write(pruned: Pruned, asked: PruneSettings) -> None:
     """Write what was found beside the model or the mask."""
-    write_json(out / f"{RESULTS}.json", plain(pruned.sets, pruned.before, pruned.after))
-    tables = (costs_table(pruned.before, pruned.after), sets_table(pruned.sets, pruned.chosen_on))
+    out, tables = asked.out, _tables(pruned, asked)
+    write_json(out / f"{RESULTS}.json", _plain(pruned))
     text = "\n\n".join(f"## {one.title}\n\n{one.markdown()}\n\n{one.caption}" for one in tables)
     with published(out / f"{RESULTS}.md") as draft:
         draft.write_text(f"{text}\n\n{pruned.note}".rstrip() + "\n", encoding="utf-8")

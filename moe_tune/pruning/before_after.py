@@ -126,6 +126,26 @@ def sets_table(rows: list[BeforeAfter], chosen_on: str) -> Table:
         rows: The sets.
         chosen_on: What the experts were chosen on, for the caption.
     """
+    methods = sorted({one.method.partition(";")[0] for one in rows})
+    return Table(
+        compared_columns(rows, "before", "after"),
+        caption=(
+            f"Paired, on the same questions or documents; {chosen_on}. Intervals: {'; '.join(methods)}. Not corrected "
+            "for the number of sets."
+        ),
+        title="What it still can",
+        evidence="interventional",
+    )
+
+
+def compared_columns(rows: list[BeforeAfter], first: str, last: str) -> list[Column]:
+    """Return the columns of a comparison, a row per set.
+
+    Args:
+        rows: The sets.
+        first: What the model is called that they begin with.
+        last: What the one is called that they end with.
+    """
     scale = [1 if one.kind == "text" else 100 for one in rows]
     form = [".4f" if one.kind == "text" else ".2f" for one in rows]
 
@@ -141,25 +161,16 @@ def sets_table(rows: list[BeforeAfter], chosen_on: str) -> Table:
         for one, by, how in zip(rows, scale, form, strict=True)
     ]
     unfolded = [""] * len(rows)
-    methods = sorted({one.method.partition(";")[0] for one in rows})
-    return Table(
-        [
-            words("set", [one.name for one in rows], unfolded),
-            words("figure", [FIGURES[one.kind] for one in rows], unfolded),
-            numbers("n", [one.n for one in rows]),
-            Column("before", cells("before")),
-            Column("after", cells("after")),
-            Column("difference", cells("diff", "+")),
-            Column("95 % interval", ends),
-            words("decision", [one.decision for one in rows], [TONES[one.decision] for one in rows]),
-        ],
-        caption=(
-            f"Paired, on the same questions or documents; {chosen_on}. Intervals: {'; '.join(methods)}. Not corrected "
-            "for the number of sets."
-        ),
-        title="What it still can",
-        evidence="interventional",
-    )
+    return [
+        words("set", [one.name for one in rows], unfolded),
+        words("figure", [FIGURES[one.kind] for one in rows], unfolded),
+        numbers("n", [one.n for one in rows]),
+        Column(first, cells("before")),
+        Column(last, cells("after")),
+        Column("difference", cells("diff", "+")),
+        Column("95 % interval", ends),
+        words("decision", [one.decision for one in rows], [TONES[one.decision] for one in rows]),
+    ]
 
 
 def plain(rows: list[BeforeAfter], before: ModelCosts, after: ModelCosts) -> dict[str, Any]:

@@ -30,7 +30,9 @@ from moe_tune.pruning.costs import ModelCosts, measured_costs, size_on_disk
 from moe_tune.pruning.criteria.base import Criterion
 from moe_tune.pruning.evidence import gathered
 from moe_tune.pruning.judged_model import JudgedSet, judged_model, sets_of
+from moe_tune.pruning.repair import Repaired, Source, came_back, repaired_settings, run_repair
 from moe_tune.routing import Scope
+from moe_tune.runs.checkpoint import RouterCheckpointIO
 from moe_tune.runs.directory import identity, now, to_yaml
 from moe_tune.runs.ledger import record, require_ledger
 from moe_tune.tuner.opening import ModelSettings, OpenModel, open_model
@@ -57,6 +59,7 @@ class PruneSettings:
         split: Whose questions it is made on: ``train``, or ``validation``, which then judges nothing.
         top_k: Experts per token afterwards; ``None`` keeps K.
         test: Whether the quiz's test split is opened, too.
+        repair: Whether the routers are tuned afterwards with the model before as teacher, and on what.
     """
 
     criterion: Criterion
@@ -68,6 +71,7 @@ class PruneSettings:
     split: Literal["train", "validation"] = "train"
     top_k: int | None = None
     test: bool = False
+    repair: Source | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,6 +85,7 @@ class Pruned:
         before: What the model cost.
         after: What it costs now.
         sets: What it still can.
+        repaired: What it can again after a repair; empty without one.
     """
 
     gone: dict[int, list[int]]
@@ -89,6 +94,7 @@ class Pruned:
     before: ModelCosts
     after: ModelCosts
     sets: list[BeforeAfter]
+    repaired: list[Repaired]
 
 
 def prune(
@@ -97,6 +103,7 @@ def prune(
     trainer: Trainer,
     asked: PruneSettings,
     config: Mapping[str, Any] | None = None,
+    plugins: dict[str, str] | None = None,
 ) -> Pruned:
     """Choose experts, take them from a model, and judge it before and after on the same held-out questions.
 
@@ -105,7 +112,8 @@ def prune(
         quiz: The data.
         trainer: On which hardware, and with which numerics.
         asked: How.
-        config: The resolved configuration, for the ledger.
+        config: The resolved configuration: for the ledger, and what a repair trains with.
+        plugins: sha256 of the user's plug-in files, by path.
 
     Raises:
         ConfigError: What is asked for does not fit the model, or nothing is held out.
@@ -129,10 +137,23 @@ def prune(
     sets_after = judged_model(opened, quiz, names, numerics)
     costs_after = measured_costs(opened, quiz, size_on_disk(pruned.base.source), numerics)
     costs_after = replace(costs_after, top_k=asked.top_k or costs_after.top_k)  # a mask leaves the router its K
+    sets, repaired = compared_sets(sets_before, sets_after, quiz.seed), []
     for one in (sets_before, sets_after):
         _record(one, asked, config or {})
-    sets = compared_sets(sets_before, sets_after, quiz.seed)
-    return Pruned(gone, chosen_on, note, costs_before, costs_after, sets)
+    if asked.repair is not None:
+        del opened
+        _free()
+        mask = mask_config(gone, asked.top_k) if asked.how == "mask" else None
+        teacher = None if asked.how == "mask" else host.base
+        checkpoint = run_repair(pruned, mask, teacher, asked.repair, asked.out, config or {}, plugins or {})
+        opened = open_model(repaired_settings(pruned), device)
+        opened.restore(RouterCheckpointIO().load_checkpoint(checkpoint))
+        sets_again = judged_model(opened, quiz, names, numerics)
+        _record(sets_again, asked, config or {})
+        again = compared_sets(sets_after, sets_again, quiz.seed)
+        back = [came_back(sets_before[name], sets_after[name], sets_again[name]) for name in names]
+        repaired = [Repaired(one, share) for one, share in zip(again, back, strict=True)]
+    return Pruned(gone, chosen_on, note, costs_before, costs_after, sets, repaired)
 
 
 def _refuse_early(host: RouterTuner, quiz: QuizDataModule, asked: PruneSettings) -> list[str]:
@@ -154,6 +175,8 @@ def _refuse_early(host: RouterTuner, quiz: QuizDataModule, asked: PruneSettings)
         refuse_uncuttable(host.base.load_config(), top_k=asked.top_k)
     if any(name.startswith("test") for name in names):
         require_ledger()
+    if asked.repair == "text" and quiz.text is None:
+        raise ConfigError("expected text to repair on but got none (--repair text). Hint: --config task/next_token.")
     return names
 
 
@@ -200,13 +223,18 @@ def masking_head(gone: Mapping[int, list[int]], top_k: int | None = None) -> Rou
     return mask if top_k is None else Stack({"mask": mask, "fewer": FixedKHead(top_k)})
 
 
+def mask_config(gone: Mapping[int, list[int]], top_k: int | None) -> dict[str, Any]:
+    """Return ``masking_head`` as a configuration says it."""
+    mask = {"class_path": "MaskedExperts", "init_args": {"experts": {key: one for key, one in gone.items() if one}}}
+    if top_k is None:
+        return mask
+    fewer = {"class_path": "FixedKHead", "init_args": {"k": top_k}}
+    return {"class_path": "Stack", "init_args": {"parts": {"mask": mask, "fewer": fewer}}}
+
+
 def _masked(settings: ModelSettings, gone: dict[int, list[int]], asked: PruneSettings) -> ModelSettings:
     """Return the settings of the masked model, after writing them down."""
-    mask = {"class_path": "MaskedExperts", "init_args": {"experts": {key: one for key, one in gone.items() if one}}}
-    head: dict[str, Any] = mask
-    if asked.top_k is not None:
-        fewer = {"class_path": "FixedKHead", "init_args": {"k": asked.top_k}}
-        head = {"class_path": "Stack", "init_args": {"parts": {"mask": mask, "fewer": fewer}}}
+    head = mask_config(gone, asked.top_k)
     with published(asked.out) as draft:
         draft.mkdir()
         model = {"layers": "all", "scope": "all", "head": head}

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -168,3 +169,34 @@ def test_a_mistake_is_one_line_and_leaves_nothing(mistake, tmp_path, capsys):
     assert main(["prune", *TINY, *words, *out]) in (2, 4)
     assert message in capsys.readouterr().err
     assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("how", ["remove", "mask"])
+def test_a_repair_learns_from_the_model_before_and_says_what_came_back(how, tmp_path, monkeypatch):
+    """At random half the experts go, so that there is something to bring back; text shows it."""
+    monkeypatch.chdir(tmp_path)
+    root = Path(__file__).parents[2] / "configs"
+    words = ["--config", str(root / "task/next_token.yaml"), "--data.text.source.documents", "300"]
+    words += ["--data.text.source.layout", "nano_textbook"]
+    words += ["--model.scope", "all", "--optimizer.lr", "0.01", "--trainer.max_epochs", "3"]
+    tiny = [str(root.parent / one) if one.startswith("configs/") else one for one in TINY]
+    words += ["--criterion", "AtRandom", "--share", "0.5", "--how", how, "--repair", "text", "--out", "model"]
+    assert main(["prune", *tiny, *words]) == 0
+    found = json.loads(Path("model/before_after.json").read_text())
+    lost = {one["name"]: one["diff"] for one in found["sets"]}
+    back = {one["pair"]["name"]: one for one in found["repaired"]}
+    assert lost["text"] > 0.05, "pruning at random harms the text"
+    assert back["text"]["pair"]["diff"] < 0, "and the repair brings some of it back"
+    assert back["text"]["back"]["share"] == pytest.approx(-back["text"]["pair"]["diff"] / lost["text"], rel=1e-6)
+    low, high = back["text"]["back"]["ci95"]
+    assert 0 < low <= back["text"]["back"]["share"] <= high
+    assert "What repair brings back" in Path("model/before_after.md").read_text()
+    again = yaml.safe_load(Path("model/repair.yaml").read_text())
+    assert again["model"]["task_weight"] == 0
+    assert (again["model"]["teacher"] is None) == (how == "mask")
+
+
+def test_a_repair_on_text_needs_text(capsys, tmp_path):
+    words = ["--criterion", "AtRandom", "--share", "0.5", "--repair", "text", "--out", str(tmp_path / "model")]
+    assert main(["prune", *TINY, *words]) == 2
+    assert "expected text to repair on but got none" in capsys.readouterr().err
