@@ -168,3 +168,14 @@ def test_a_mistake_is_one_line_and_leaves_nothing(mistake, tmp_path, capsys):
     assert main(["prune", *TINY, *words, *out]) in (2, 4)
     assert message in capsys.readouterr().err
     assert not (tmp_path / "model").exists()
+
+
+def test_effects_of_the_questions_that_judge_are_refused(tmp_path, capsys):
+    rows = [{"layer": layer, "expert": one, "effect": float(one)} for layer in range(4) for one in range(64)]
+    for split, code in (("validation", 2), ("train", 0)):
+        pd.DataFrame(rows).assign(split=split).to_parquet(tmp_path / f"{split}.parquet")
+        words = ["--criterion", "MaskingEffect", "--criterion.file", str(tmp_path / f"{split}.parquet"), "--count", "8"]
+        assert main(["prune", *TINY, *words, "--out", str(tmp_path / split)]) == code
+        assert ("what was measured on train questions" in capsys.readouterr().err) == bool(code)
+    gone = json.loads((tmp_path / "train" / "pruning.json").read_text())["gone"]
+    assert gone == {str(layer): list(range(56, 64)) for layer in range(4)}, "those whose masking helped most"
