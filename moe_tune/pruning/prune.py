@@ -162,6 +162,11 @@ def _refuse_early(host: RouterTuner, quiz: QuizDataModule, asked: PruneSettings)
     hint = "give the name of a new one."
     require(not asked.out.exists(), "a folder that does not exist yet", str(asked.out), "--out", hint)
     names = sets_of(quiz, asked.test)
+    known = asked.criterion.seen()
+    hint = "measure the effects on training questions, or say --split validation and open another set."
+    require(
+        known <= {"train", asked.split}, f"what was measured on {asked.split} questions", sorted(known), "prune", hint
+    )
     if asked.split == "validation":
         names.remove("validation")
         if not names:

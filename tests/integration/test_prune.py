@@ -200,3 +200,14 @@ def test_a_repair_on_text_needs_text(capsys, tmp_path):
     words = ["--criterion", "AtRandom", "--share", "0.5", "--repair", "text", "--out", str(tmp_path / "model")]
     assert main(["prune", *TINY, *words]) == 2
     assert "expected text to repair on but got none" in capsys.readouterr().err
+
+
+def test_effects_of_the_questions_that_judge_are_refused(tmp_path, capsys):
+    rows = [{"layer": layer, "expert": one, "effect": float(one)} for layer in range(4) for one in range(64)]
+    for split, code in (("validation", 2), ("train", 0)):
+        pd.DataFrame(rows).assign(split=split).to_parquet(tmp_path / f"{split}.parquet")
+        words = ["--criterion", "MaskingEffect", "--criterion.file", str(tmp_path / f"{split}.parquet"), "--count", "8"]
+        assert main(["prune", *TINY, *words, "--out", str(tmp_path / split)]) == code
+        assert ("what was measured on train questions" in capsys.readouterr().err) == bool(code)
+    gone = json.loads((tmp_path / "train" / "pruning.json").read_text())["gone"]
+    assert gone == {str(layer): list(range(56, 64)) for layer in range(4)}, "those whose masking helped most"

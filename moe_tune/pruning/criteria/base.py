@@ -67,6 +67,10 @@ class Criterion(ABC):
             evidence: What was seen of the experts.
         """
 
+    def seen(self) -> frozenset[str]:
+        """Return the splits that what it reads beside the evidence was measured on, as far as that is known."""
+        return frozenset()
+
     def note(self, evidence: ExpertEvidence) -> str:
         """Return what belongs beside a choice by it, as a sentence; by default nothing."""
         return ""

@@ -13,15 +13,16 @@ class MaskingEffect(Criterion):
     """Lets the experts go whose masking did least harm when it was tried.
 
     Formula: ``s_i = -d_i``, ``d_i`` the effect of masking expert i alone: what a figure for which more is better (the
-    correct letter's log-probability) is without it minus what it is with it. Single effects do not add up: what a set
+    right letter's log-probability) is without it minus what it is with it. Single effects do not add up: what a set
     does is measured after the choice.
 
     Args:
-        file: Parquet with a row per layer and expert, and the columns layer, expert and ``column``.
-        column: The effect's column.
+        file: Parquet with a row per layer and expert, such as the ``experts.parquet`` of ``ablate``: the columns layer,
+            expert and ``column``. Columns kind, scope and split are heeded where they are there.
+        column: The effect's column; ``null`` takes ``effect``, or else ``log_prob``.
 
     Raises:
-        DataError: There is no such file, or an expert has no effect in it, or several.
+        DataError: There is no such file, an expert has no effect in it or several, or it is of another intervention.
 
     Reference:
         This project's interventions, ``ablate``.
@@ -29,16 +30,32 @@ class MaskingEffect(Criterion):
 
     needs: ClassVar[frozenset[Need]] = frozenset()
 
-    def __init__(self, file: str, column: str = "effect") -> None:
-        self.file, self.effect = file, column
+    def __init__(self, file: str, column: str | None = None) -> None:
+        self.file, self.column = file, column
 
     def scores(self, evidence: ExpertEvidence) -> Scores:
-        return -by_layer(read_table(self.file), self.effect, evidence, self.file)
+        table = read_table(self.file)
+        column = self.column or ("effect" if "effect" in table.columns else "log_prob")
+        if others := sorted({*_values(table, "kind")} - {"mask"}):
+            raise DataError(
+                f"expected effects of masked experts but got those of {', '.join(others)} ({self.file}). "
+                "Hint: python -m moe_tune ablate --intervention mask."
+            )
+        return -by_layer(table, column, evidence, self.file)
+
+    def seen(self) -> frozenset[str]:
+        return frozenset(_values(read_table(self.file), "split"))
 
     def note(self, evidence: ExpertEvidence) -> str:
-        table = read_table(self.file)
-        known = sorted(map(str, table["scope"].unique())) if "scope" in table.columns else []
-        return f"The effects were measured at scope {', '.join(known)}." if known else ""
+        scopes, splits = (_values(read_table(self.file), name) for name in ("scope", "split"))
+        said = f"The effects were measured at scope {', '.join(scopes)}. " if scopes else ""
+        if not splits:
+            said += "Their table does not say on which questions: those that judge here may be among them. "
+        return said.rstrip()
+
+
+def _values(table: pd.DataFrame, column: str) -> list[str]:
+    return sorted(map(str, table[column].unique())) if column in table.columns else []
 
 
 def read_table(file: str) -> pd.DataFrame:

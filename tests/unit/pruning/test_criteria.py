@@ -64,6 +64,17 @@ def test_the_masked_experts_that_did_least_harm_go(tmp_path):
     criterion = MaskingEffect(effects(tmp_path))
     assert going(criterion.scores(planted()), planted(), 2) == {1: [2, 3], 4: [0, 2]}
     assert "scope answer" in criterion.note(planted())
+    assert "does not say on which questions" in criterion.note(planted())
+    told = MaskingEffect(effects(tmp_path, lambda table: table.assign(split="validation", kind="mask")))
+    assert told.seen() == {"validation"}
+    assert "does not say" not in told.note(planted())
+    with pytest.raises(DataError, match="masked experts but got those of drop"):
+        MaskingEffect(effects(tmp_path, lambda table: table.assign(kind="drop"))).scores(planted())
+
+
+def test_the_files_of_ablate_are_read_by_their_own_column(tmp_path):
+    renamed = effects(tmp_path, lambda table: table.rename(columns={"effect": "log_prob"}))
+    assert going(MaskingEffect(renamed).scores(planted()), planted(), 2) == {1: [2, 3], 4: [0, 2]}
 
 
 def test_who_was_never_chosen_goes_and_nobody_else():
@@ -134,7 +145,7 @@ def test_without_a_number_a_criterion_that_ranks_all_is_refused():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        (lambda table: table.drop(columns="effect"), r"\['effect'\] lack"),
+        (lambda table: table.drop(columns="effect"), r"\['log_prob'\] lack"),
         (lambda table: table.iloc[:-1], r"finite effect of every expert but none of \(layer, expert\) \(4, 5\)"),
         (lambda table: pd.concat([table, table.iloc[:1]]), "more often"),
     ],
