@@ -92,7 +92,8 @@ class RouterHead(nn.Module, ABC):
         """Return a copy of this prototype bound to a layer's gate.
 
         Raises:
-            ConfigError: It has parameters and says that it does not train, or a part of it chooses questions.
+            ConfigError: It has parameters and says that it does not train, a part of it chooses questions, or it leaves
+                a token fewer experts than it needs.
         """
         choosing = [type(one).__name__ for one in self.modules() if isinstance(one, RouterHead) and one.chooses()]
         alone = not choosing or (self.chooses() and len(choosing) == 1)
@@ -106,6 +107,11 @@ class RouterHead(nn.Module, ABC):
                 f"expected no parameters of a head that says it is not trainable but got {trained} "
                 f"({type(self).__name__}.traits). Hint: HeadTraits(trainable=True), or register_buffer."
             )
+        if head.bars_experts() and not gate.weight_ED.is_meta:
+            left, top_k = head.allowed(gate.rule).left, gate.rule.top_k
+            expected = f"at least {top_k} experts that any token can choose from in layer {gate.layer}"
+            hint = "mask fewer; where groups are chosen first, those that may be chosen have to have as many."
+            require(left is None or left >= top_k, expected, left, "model.head", hint)
         return head
 
     def recognises(self, hidden_QD: Tensor) -> Tensor | None:
@@ -132,6 +138,16 @@ class RouterHead(nn.Module, ABC):
 
         Raises:
             ConfigError: They are.
+        """
+
+    def refuse_places(self, layers: list[int]) -> None:
+        """Refuse to act in other layers than the head was told of; asked of every part, once bound.
+
+        Args:
+            layers: The layers that get the head.
+
+        Raises:
+            ConfigError: It was told of one that does not.
         """
 
     def meet(self, trace: RoutingTrace, rows: Rows) -> None:
@@ -162,6 +178,20 @@ class RouterHead(nn.Module, ABC):
     def slots_for(self, rule: ScoringRule) -> int:
         """Return how many expert slots the head needs per token, at least 1; by default the family's K."""
         return rule.top_k
+
+    def allowed(self, rule: ScoringRule) -> ScoringRule:
+        """Return the rule without the experts that the head never lets be chosen; by default all may be.
+
+        Asked before its stages, whose result cannot bring one of them back.
+
+        Args:
+            rule: The layer's scoring rule, perhaps already without some.
+        """
+        return rule
+
+    def bars_experts(self) -> bool:
+        """Whether it, or a part of it, keeps experts from being chosen."""
+        return any(type(one).allowed is not RouterHead.allowed for one in self.leaves())
 
     def admit(self, logits_TE: Tensor, probs_TE: Tensor, experts_TK: Tensor) -> Tensor | None:
         """Return which slots are used, (T, K); ``None`` for all. Unused ones weigh nothing.
@@ -266,10 +296,12 @@ def decide(
         stock_ties: Let ties fall as they do in the family's own code; otherwise towards the lower index.
     """
     head = _NO_HEAD if head is None else head
-    logits_TE = head.score(hidden_TD, logits_TE)
+    rule = head.allowed(rule)
+    logits_TE = rule.barring(head.score(hidden_TD, logits_TE))
     probs_TE = rule.probabilities(logits_TE)
-    scores_TE = head.select(logits_TE.float())
-    slots = min(max(head.slots_for(rule), rule.top_k), rule.num_experts)  # beside tokens of the pretrained router's K
+    scores_TE = rule.barring(head.select(logits_TE.float()))
+    most = rule.num_experts if rule.left is None else rule.left
+    slots = min(max(head.slots_for(rule), rule.top_k), most)  # beside tokens of the pretrained router's K
     if stock_ties and not head.changes_selection():
         experts_TK = rule.stock_choice(logits_TE, probs_TE, slots)
     else:

@@ -119,7 +119,7 @@ class _Trained:
             mine[name].copy_(value)
         with torch.no_grad():
             weight_ED = bound.router_weight(gate.weight_ED)
-        beside = bound.changes_selection() or bound.changes_weights() or bound.traits.variable_k
+        beside = bound.changes_selection() or bound.changes_weights() or bound.traits.variable_k or bound.bars_experts()
         if weight_ED is None or beside:
             raise ConfigError(
                 f"expected runs whose head is a router weight but got {type(made).__name__} (head.runs, {self.run}). "

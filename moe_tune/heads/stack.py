@@ -47,6 +47,12 @@ class Stack(RouterHead):
         hint = "two temperatures in a row are one, their product."
         require(len(tempering) < 2, expected, tempering, "head.parts", hint)
         self._refuse_undoing(parts)
+        pinned = [name for name, part in parts.items() if part.traits.knows_tokens]
+        if pinned and any(part.bars_experts() for part in parts.values()):
+            raise ConfigError(
+                f"expected experts of a file or experts that may not be chosen but got both (head.parts.{pinned[0]}): "
+                "the file would bring them back. Hint: leave one of them out."
+            )
         self.parts = nn.ModuleDict(parts)
 
     @staticmethod
@@ -100,6 +106,11 @@ class Stack(RouterHead):
 
     def slots_for(self, rule: ScoringRule) -> int:
         return max(part.slots_for(rule) for part in self._heads())
+
+    def allowed(self, rule: ScoringRule) -> ScoringRule:
+        for part in self._heads():
+            rule = part.allowed(rule)
+        return rule
 
     def admit(self, logits_TE: Tensor, probs_TE: Tensor, experts_TK: Tensor) -> Tensor | None:
         limits = [part.admit(logits_TE, probs_TE, experts_TK) for part in self._heads()]

@@ -39,7 +39,7 @@ class Strength(WrapperHead):
     def __init__(self, head: RouterHead, strength: float = 1.0) -> None:
         super().__init__(head)
         require(0 <= strength < math.inf, "a strength of at least 0", strength, "head.strength", "try 0.5.")
-        more = head.changes_selection() or head.changes_weights() or head.traits.variable_k
+        more = head.changes_selection() or head.changes_weights() or head.traits.variable_k or head.bars_experts()
         hint = "in a Stack, put Strength around the part that changes logits."
         require(not more, "a head that changes logits alone", type(head).__name__, "head.head", hint)
         self.strength = strength

@@ -43,6 +43,9 @@ class WrapperHead(RouterHead):
     def slots_for(self, rule: ScoringRule) -> int:
         return self.head.slots_for(rule)
 
+    def allowed(self, rule: ScoringRule) -> ScoringRule:
+        return self.head.allowed(rule)
+
     def admit(self, logits_TE: Tensor, probs_TE: Tensor, experts_TK: Tensor) -> Tensor | None:
         return self.head.admit(logits_TE, probs_TE, experts_TK)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from moe_tune.metrics.base import Count, Outcome, RoutingMetric, Sum
 from moe_tune.metrics.co_activation import fired
-from moe_tune.routing import RouterOutput, RoutingTrace
+from moe_tune.routing import BARRED, RouterOutput, RoutingTrace
 
 NEAR = 2.0**-8
 """A relative gap below half a step of bfloat16, which holds 8 bits: rounding may turn the order around."""
@@ -27,6 +27,7 @@ def boundary(output: RouterOutput, logits_TE: Tensor) -> tuple[Tensor, Tensor]:
     else:
         chosen_TK = torch.where(output.used_TK, chosen_TK, torch.inf)
         others_TE = logits_TE.masked_fill(fired(output) > 0, -torch.inf)
+    others_TE = others_TE.masked_fill(logits_TE <= BARRED, -torch.inf)  # those are not left out by a margin
     return chosen_TK.amin(1).double(), others_TE.amax(1).double()
 
 

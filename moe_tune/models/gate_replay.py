@@ -58,8 +58,11 @@ class GateReplay:
         """Whether the first thing it returns are the logits; else they are what its projection returns."""
         self.choices = len(seen.asked)
         """How often it calls a top-k; more than once where groups are chosen first."""
-        self.selection = max((at for at, size in enumerate(seen.asked) if size == self.num_experts), default=None)
+        sizes = [one.shape[-1] for one in seen.asked]
+        self.selection = max((at for at, size in enumerate(sizes) if size == self.num_experts), default=None)
         """Which of these calls chooses the experts; ``None`` where it chooses in another way."""
+        self.groups = _groups(seen.asked[: self.selection or 0], self.num_experts)
+        """How it chooses groups of experts first, where it does."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "GateReplay":
         return self  # a copied head asks the same gate
@@ -116,12 +119,15 @@ class GateReplay:
             )
         return logits_TE.reshape(-1, self.num_experts), answers.read.reshape(-1, self.width)
 
-    def decide(self, logits_TE: Tensor, choose: Choose | None = None) -> tuple[Tensor, Tensor]:
+    def decide(
+        self, logits_TE: Tensor, choose: Choose | None = None, barred_E: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return weights and experts, (T, K) each, that the gate gives to logits.
 
         Args:
             logits_TE: Router logits.
             choose: Chooses by the gate's own scores; by default the gate does.
+            barred_E: Experts that no top-k may take, nor count for their group; their logits are the lowest already.
 
         Raises:
             ModelError: The gate does not choose by a top-k over all experts, so nobody else can.
@@ -132,11 +138,11 @@ class GateReplay:
                 "Hint: heads that change its logits alone can be used."
             )
         nothing_TD = logits_TE.new_zeros(1, self.width).expand(len(logits_TE), -1)
-        with _Answers(self, logits_TE, choose):
+        with _Answers(self, logits_TE, choose, barred_E):
             out = self.gate.forward(self._shaped(nothing_TD), *self.tensors_beside())
         return out[1].reshape(len(logits_TE), -1), out[2].reshape(len(logits_TE), -1)
 
-    def choose(self, logits_TE: Tensor, slots: int, *, stable: bool) -> Tensor:
+    def choose(self, logits_TE: Tensor, slots: int, *, stable: bool, barred_E: Tensor | None = None) -> Tensor:
         """Return the experts that the gate chooses for logits, ``slots`` of each token.
 
         They are best first, but for its own K unless ``stable``: then they are in the gate's own order, whatever it is.
@@ -145,24 +151,25 @@ class GateReplay:
             logits_TE: Router logits.
             slots: Experts per token wanted.
             stable: Ties fall towards the lower index; else as ``torch.topk`` lets them fall.
+            barred_E: Experts that may not be chosen.
         """
         if slots == self.top_k and (self.selection is None or not stable):
-            return self.decide(logits_TE)[1]
+            return self.decide(logits_TE, None, barred_E)[1]
         if stable:
-            return self.decide(logits_TE, lambda scores_TE: stable_top_k(scores_TE, slots))[1]
-        return self.decide(logits_TE, lambda scores_TE: torch.topk(scores_TE, slots, dim=-1).indices)[1]
+            return self.decide(logits_TE, lambda scores_TE: stable_top_k(scores_TE, slots), barred_E)[1]
+        return self.decide(logits_TE, lambda scores_TE: torch.topk(scores_TE, slots, dim=-1).indices, barred_E)[1]
 
-    def weigh(self, logits_TE: Tensor, experts_TK: Tensor) -> Tensor:
+    def weigh(self, logits_TE: Tensor, experts_TK: Tensor, barred_E: Tensor | None = None) -> Tensor:
         """Return the weights that the gate gives to a set of experts for logits, (T, K)."""
         if self.selection is None:
-            weights_TK, own_TK = self.decide(logits_TE)
+            weights_TK, own_TK = self.decide(logits_TE, None, barred_E)
             if not torch.equal(own_TK, experts_TK):
                 raise ModelError(
                     f"expected the experts the router itself has chosen but got others (layer {self.layer}, "
                     f"{type(self.gate).__name__}). Hint: heads that change its logits alone can be used."
                 )
             return weights_TK
-        return self.decide(logits_TE, lambda _: experts_TK)[0]
+        return self.decide(logits_TE, lambda _: experts_TK, barred_E)[0]
 
     def _shaped(self, hidden_TD: Tensor) -> Tensor:
         return hidden_TD if self.dims == 2 else hidden_TD[None]
@@ -231,18 +238,68 @@ class _Seen:
     experts_TK: Tensor
     weights_dtype: torch.dtype
     returns_logits: bool
-    asked: list[int]
+    asked: list["_Asked"]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A call of a top-k."""
+
+    shape: tuple[int, ...]
+    count: int
+
+
+@dataclass(frozen=True)
+class Groups:
+    """How a gate chooses groups of experts before experts.
+
+    Args:
+        number: Groups of the layer.
+        open: Groups that a token may choose from.
+        least: Experts of a group whose scores are added up to the group's.
+    """
+
+    number: int
+    open: int
+    least: int
+
+    def left_by(self, barred_E: Tensor) -> int:
+        """Return how many experts a token can choose from at least where some are barred.
+
+        Example:
+            >>> Groups(2, 1, 2).left_by(torch.tensor([False] * 4 + [False, False, False, True]))
+            3
+        """
+        left = sorted((~barred_E).view(self.number, -1).sum(-1).tolist())
+        # A group whose score cannot be had is never chosen.
+        fit = [count for count in left if count >= self.least]
+        return sum(fit[: self.open]) if len(fit) >= self.open else 0
+
+
+def _groups(asked: list[_Asked], experts: int) -> Groups | None:
+    """Return the choice of groups among the top-k calls before that of experts."""
+    if not asked:
+        return None
+    last = asked[-1]
+    inside = [one.count for one in asked[:-1] if one.shape[-2:] == (last.shape[-1], experts // last.shape[-1])]
+    return Groups(last.shape[-1], last.count, inside[-1] if inside else 1)
 
 
 class _Answers(TorchFunctionMode):
     """Listens to a gate's projection and its top-k calls, and answers them where there are answers."""
 
-    def __init__(self, replay: GateReplay, logits_TE: Tensor | None = None, choose: Choose | None = None) -> None:
+    def __init__(
+        self,
+        replay: GateReplay,
+        logits_TE: Tensor | None = None,
+        choose: Choose | None = None,
+        barred_E: Tensor | None = None,
+    ) -> None:
         super().__init__()
-        self.replay, self.logits_TE, self.choose = replay, logits_TE, choose
+        self.replay, self.logits_TE, self.choose, self.barred_E = replay, logits_TE, choose, barred_E
         self.read: Tensor | None = None
         self.projected: Tensor | None = None
-        self.asked: list[int] = []
+        self.asked: list[_Asked] = []
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -265,8 +322,18 @@ class _Answers(TorchFunctionMode):
         return out
 
     def _top_k(self, function: Any, scores: Tensor, k: int, *args: Any, **kwargs: Any) -> Any:
-        self.asked.append(scores.shape[-1])
+        self.asked.append(_Asked(tuple(scores.shape), k))
+        scores = self._barring(scores)
         if self.choose is None or len(self.asked) - 1 != self.replay.selection:
             return function(scores, k, *args, **kwargs)
         chosen = self.choose(scores.reshape(-1, scores.shape[-1])).reshape(*scores.shape[:-1], -1)
         return torch.return_types.topk((scores.gather(-1, chosen), chosen))
+
+    def _barring(self, scores: Tensor) -> Tensor:
+        """Return scores of all experts, perhaps by group, with those of barred ones lowest; others as they are."""
+        if self.barred_E is None:
+            return scores
+        shape = scores.shape[-2:] if scores.dim() > 2 and scores.shape[-1] != len(self.barred_E) else scores.shape[-1:]
+        if shape.numel() != len(self.barred_E):
+            return scores
+        return scores.masked_fill(self.barred_E.view(shape), -torch.inf)

@@ -44,6 +44,10 @@ class ReplayedRule(ScoringRule):
     def described(self) -> bool:
         return self.form is not None
 
+    def left_by(self, barred_E: Tensor) -> int:
+        groups = self.replay.groups
+        return super(ReplayedRule, self).left_by(barred_E) if groups is None else groups.left_by(barred_E)
+
     def probabilities(self, logits_TE: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         if self.form is None or self.form.score == "softmax":
             return torch.softmax(logits_TE, dim=-1, dtype=dtype)
@@ -51,10 +55,10 @@ class ReplayedRule(ScoringRule):
         return scores_TE / scores_TE.sum(-1, keepdim=True)
 
     def choose(self, scores_TE: Tensor, slots: int, *, stable: bool = True) -> Tensor:
-        return self.replay.choose(scores_TE, slots, stable=stable)
+        return self.replay.choose(scores_TE, slots, stable=stable, barred_E=self.barred_E)
 
     def stock_choice(self, logits_TE: Tensor, probs_TE: Tensor, slots: int) -> Tensor:
-        return self.replay.choose(logits_TE, slots, stable=False)
+        return self.replay.choose(logits_TE, slots, stable=False, barred_E=self.barred_E)
 
     def weights(self, probs_TE: Tensor, experts_TK: Tensor, used_TK: Tensor | None = None) -> Tensor:
         return self._form.weights(probs_TE, experts_TK, used_TK)
@@ -69,7 +73,7 @@ class ReplayedRule(ScoringRule):
         self, logits_TE: Tensor, probs_TE: Tensor, experts_TK: Tensor, used_TK: Tensor | None = None
     ) -> Tensor:
         if self.weighs and used_TK is None:
-            return self.replay.weigh(logits_TE, experts_TK)
+            return self.replay.weigh(logits_TE, experts_TK, self.barred_E)
         weights_TK, total_T1 = self.weights(probs_TE, experts_TK, used_TK), self.total(logits_TE)
         return weights_TK if total_T1 is None else weights_TK * total_T1
 

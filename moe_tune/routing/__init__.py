@@ -23,11 +23,12 @@ from moe_tune.routing.known_routes import NeighbourRoutes, OracleRoutes, Sampled
 from moe_tune.routing.layer_table import LayerTable
 from moe_tune.routing.output import RouterOutput, Rows
 from moe_tune.routing.scope import PARTS, Part, Scope
-from moe_tune.routing.scoring_rule import ScoringRule
+from moe_tune.routing.scoring_rule import BARRED, ScoringRule
 from moe_tune.routing.softmax_rule import SoftmaxRule
 from moe_tune.routing.trace import RoutingTrace
 
 __all__ = [
+    "BARRED",
     "PARTS",
     "Decision",
     "LayerTable",

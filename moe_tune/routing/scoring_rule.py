@@ -1,12 +1,17 @@
 """The contract of a scoring rule: how a model family turns router logits into choices and weights."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from moe_tune.routing.functions import stable_top_k
+
+BARRED = -(2.0**14)
+"""Logit of an expert that may not be chosen: its probability is exactly 0 as with -inf, but sums, their logarithms and
+gradients stay finite; every half precision holds it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,10 +21,37 @@ class ScoringRule(ABC):
     Args:
         top_k: Experts per token, K.
         num_experts: Experts of the layer, E.
+        barred_E: Experts that may not be chosen, (E,) truth values; ``None`` where all may.
+        left: How many experts a token can choose from at least; ``None`` is E.
     """
 
     top_k: int
     num_experts: int
+    barred_E: Tensor | None = field(default=None, compare=False, repr=False, kw_only=True)
+    left: int | None = field(default=None, compare=False, repr=False, kw_only=True)
+
+    def without(self, barred_E: Tensor) -> Self:
+        """Return the rule that never chooses some of the experts, nor any that this one does not.
+
+        Args:
+            barred_E: True for each of them, (E,).
+
+        Example:
+            >>> from moe_tune.routing import SoftmaxRule
+            >>> rule = SoftmaxRule(1, 3, renormalise=False).without(torch.tensor([False, False, True]))
+            >>> rule.choose(rule.barring(torch.tensor([[1.0, 2.0, 3.0]])), 1).tolist(), rule.left
+            ([[1]], 2)
+        """
+        both_E = barred_E if self.barred_E is None else self.barred_E | barred_E
+        return replace(self, barred_E=both_E, left=self.left_by(both_E))
+
+    def left_by(self, barred_E: Tensor) -> int:
+        """Return how many experts a token can choose from at least where some are barred."""
+        return int((~barred_E).sum())
+
+    def barring(self, scores_TE: Tensor, lowest: float = BARRED) -> Tensor:
+        """Return logits or scores in which the barred experts have the lowest value."""
+        return scores_TE if self.barred_E is None else scores_TE.masked_fill(self.barred_E, lowest)
 
     @abstractmethod
     def probabilities(self, logits_TE: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -42,6 +74,7 @@ class ScoringRule(ABC):
             slots: Experts per token wanted; K unless a head wants more.
             stable: Ties fall towards the lower index; else as ``torch.topk`` lets them fall.
         """
+        scores_TE = self.barring(scores_TE, -torch.inf)
         return stable_top_k(scores_TE, slots) if stable else torch.topk(scores_TE, slots, dim=-1).indices
 
     @abstractmethod

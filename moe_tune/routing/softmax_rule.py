@@ -35,7 +35,7 @@ class SoftmaxRule(ScoringRule):
         return torch.log_softmax(logits_TE, dim=-1, dtype=torch.float32)
 
     def stock_choice(self, logits_TE: Tensor, probs_TE: Tensor, slots: int) -> Tensor:
-        return torch.topk(probs_TE, slots, dim=-1).indices
+        return torch.topk(self.barring(probs_TE, -torch.inf), slots, dim=-1).indices
 
     def weights(self, probs_TE: Tensor, experts_TK: Tensor, used_TK: Tensor | None = None) -> Tensor:
         weights_TK = probs_TE.gather(-1, experts_TK)

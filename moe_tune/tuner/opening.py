@@ -110,6 +110,7 @@ def refuse_strangers(gated: GatedModel, heads: Mapping[int, RouterHead]) -> None
     gated.refuse_foreign(heads)
     for part in (one for head in heads.values() for one in head.modules() if isinstance(one, RouterHead)):
         part.refuse_layers(list(gated.gates))
+        part.refuse_places(sorted(heads))
 
 
 def open_model(asked: ModelSettings, device: torch.device, ranks: Ranks = ALONE) -> OpenModel:
