@@ -60,7 +60,7 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
     from moe_tune.interventions.audit import AblationAsked, audit
     from moe_tune.interventions.files import plain, write_audit
     from moe_tune.interventions.plan import read_set
-    from moe_tune.interventions.tables import TOP, lead, tables_of
+    from moe_tune.interventions.tables import lead, tables_of
 
     given, began = host.settings, time.monotonic()
     require(given.questions >= 0, "a number of questions from 0", given.questions, "--questions", "0 takes all.")
@@ -83,8 +83,10 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
         print(json.dumps(plain(found), indent=2, default=str))
         return 0
     console = Console()
-    console.print(f"{found.about['router']} router of {found.about['model']}, {found.about['questions']}", soft_wrap=True)
-    for table in tables_of(found, TOP).values():
+    console.print(
+        f"{found.about['router']} router of {found.about['model']}, {found.about['questions']}", soft_wrap=True
+    )
+    for table in tables_of(found, short=True).values():
         console.print(table.terminal())
         console.print()
     for sentence in lead(found):

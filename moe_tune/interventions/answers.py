@@ -55,8 +55,7 @@ def answers_under(
         place_B = batch.question_B.cpu()
         if first == 0:
             walk.open(batch)
-            entering_QD = facts[start].entering_QD
-            entering = walk.entering(router, start) if entering_QD is None else entering_QD[place_B].to(gated.device)
+            entering = walk.entering(router, start, facts[start].entering_QD)
         log_probs_BNA = walk.onwards(start, entering, entries[first : first + size])
         outcomes = judged(untouched.log_probs_QA[place_B], log_probs_BNA.cpu(), untouched.gold_Q[place_B])
         for what, value_BN in outcomes.items():

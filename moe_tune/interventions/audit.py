@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
@@ -107,7 +108,9 @@ def audit(asked: AblationAsked, host: FitSettings, out: Path) -> Audit:
     singles = list(dict.fromkeys([*singles, *(other for one in named.values() for other in one.singles())]))
     looked_at = sorted({layer for one in [*singles, *named.values()] for layer, _ in one.members})
     _sampled(asked, host)
-    walk = walk_of(opened.examiner(quiz, layers=[*looked_at, *retuned]), asked.split, [*looked_at, *retuned], asked.scope)
+    walk = walk_of(
+        opened.examiner(quiz, layers=[*looked_at, *retuned]), asked.split, [*looked_at, *retuned], asked.scope
+    )
     batches = list(walk.examiner.quiz.loader(asked.split))
     began = time.monotonic()
     untouched = seen_untouched(walk, batches, retuned, looked_at, means=asked.kind == "mean")
@@ -250,20 +253,13 @@ def _observed(untouched: Untouched) -> pd.DataFrame:
     frames = []
     for layer, facts in untouched.layers.items():
         every = list(range(facts.chosen_QE.shape[1]))
-        once_Q = torch_ones(untouched)
+        once_Q = np.ones(len(untouched.gold_Q))
         columns = {name: metric(once_Q) for name, metric in observed(facts, untouched, every).items()}
         frames.append(pd.DataFrame({"layer": layer, "expert": every, **columns}))
     return pd.concat(frames, ignore_index=True).assign(evidence="associational")
 
 
-def torch_ones(untouched: Untouched) -> Any:
-    """Return each question once."""
-    return untouched.gold_Q.new_ones(len(untouched.gold_Q)).double().numpy()
-
-
-def _about(
-    asked: AblationAsked, opened: OpenModel, walk: Walk, untouched: Untouched, cluster_Q: Any
-) -> dict[str, str]:
+def _about(asked: AblationAsked, opened: OpenModel, walk: Walk, untouched: Untouched, cluster_Q: Any) -> dict[str, str]:
     questions = len(untouched.gold_Q)
     return {
         "model": str(opened.asked.base.path),

@@ -72,7 +72,7 @@ def observed(facts: LayerFacts, untouched: Untouched, experts: list[int]) -> dic
 
     def shrunk(times_Q: Floats) -> Floats:
         right_E, asked_E = (times_Q * correct_Q) @ chosen_QE, times_Q @ chosen_QE
-        weight = moment_weight(right_E, asked_E)  # type: ignore[arg-type]  # counts of drawn questions
+        weight = moment_weight(right_E, asked_E)
         mean = right_E.sum() / max(asked_E.sum(), 1.0)
         if weight is None:
             return np.where(asked_E > 0, mean, np.nan)
@@ -80,7 +80,7 @@ def observed(facts: LayerFacts, untouched: Untouched, experts: list[int]) -> dic
 
     def difference(times_Q: Floats) -> Floats:
         right_E, asked_E = (times_Q * correct_Q) @ chosen_QE, times_Q @ chosen_QE
-        return risk_difference(right_E, asked_E, (times_Q * correct_Q).sum(), times_Q.sum())  # type: ignore[arg-type]
+        return risk_difference(right_E, asked_E, (times_Q * correct_Q).sum(), times_Q.sum())
 
     return {
         "usage": lambda times_Q: ratio(times_Q @ chosen_QE, np.array(times_Q.sum())),

@@ -6,10 +6,9 @@ import numpy as np
 
 from moe_tune.interventions.audit import Audit
 from moe_tune.interventions.bridge import METRICS
-from moe_tune.reports.chart import Axis, Bars, Blank, Chart, Heat, Hover, Points, Rule, layer_ticks, named_rows
+from moe_tune.reports.chart import Axis, Bars, Blank, Chart, Heat, Hover, Mark, Points, Rule, layer_ticks, named_rows
 from moe_tune.reports.palette import TWO_SIDED_STOPS
 
-CLAIMED = 0.05
 SHOWN = 20
 """Experts in the chart of the largest effects."""
 
@@ -31,8 +30,13 @@ def effect_map(audit: Audit) -> Chart | None:
         "p, Holm %{customdata[5]:.2g}"
     )
     blanks = [Blank(np.isnan(shown[..., 0]), "few", "not asked for")]
-    heat = Heat(layers, shown[..., 0].astype(np.float64), TWO_SIDED_STOPS, -reach, reach, "+.3f", blanks, Hover(told, shown))
-    x, y = Axis("expert", ticks=layer_ticks(experts), lined=False), Axis("layer", ticks=layer_ticks(layers), lined=False)
+    heat = Heat(
+        layers, shown[..., 0].astype(np.float64), TWO_SIDED_STOPS, -reach, reach, "+.3f", blanks, Hover(told, shown)
+    )
+    x, y = (
+        Axis("expert", ticks=layer_ticks(experts), lined=False),
+        Axis("layer", ticks=layer_ticks(layers), lined=False),
+    )
     return Chart([heat], x, y, "Change of log-probability", height=120 + 34 * len(layers))
 
 
@@ -50,8 +54,14 @@ def largest(audit: Audit) -> Chart | None:
         frame["reference_mean"][known], rows[known], "experts of like usage, middle 90 %", "muted", "hollow",
         ends=(frame["reference_low"][known], frame["reference_high"][known]), hover=Hover("%{x:+.4f} nats, mean"),
     )  # fmt: skip
-    marks = [Rule(0.0, upright=True), *([others] if known.any() else []), own]
-    return Chart(marks, Axis("change of log-probability, nats"), named_rows(names), "Largest changes", height=120 + 22 * len(names))
+    marks: list[Mark] = [Rule(0.0, upright=True), *([others] if known.any() else []), own]
+    return Chart(
+        marks,
+        Axis("change of log-probability, nats"),
+        named_rows(names),
+        "Largest changes",
+        height=120 + 22 * len(names),
+    )
 
 
 def usage_scatter(audit: Audit) -> Chart | None:
@@ -72,7 +82,7 @@ def bridge_bars(audit: Audit) -> Chart | None:
         return None
     layers = list(dict.fromkeys(frame["layer"]))
     rows = np.arange(len(METRICS))
-    marks = []
+    marks: list[Mark] = []
     for index, layer in enumerate(layers):
         own = frame[frame["layer"] == layer].set_index("metric").reindex(list(METRICS))
         opacity = 1 - 0.7 * index / max(1, len(layers) - 1)
@@ -84,7 +94,9 @@ def bridge_bars(audit: Audit) -> Chart | None:
             )
         )  # fmt: skip
     x = Axis("rank correlation with the size of the effect", ends=(-1.0, 1.0))
-    return Chart(marks, x, named_rows(list(METRICS)), "What is observed, against what happens", height=160 + 60 * len(METRICS))
+    return Chart(
+        marks, x, named_rows(list(METRICS)), "What is observed, against what happens", height=160 + 60 * len(METRICS)
+    )
 
 
 CHARTS: dict[str, tuple[str, Callable[[Audit], Chart | None]]] = {

@@ -38,7 +38,9 @@ class Differences:
         return one in self.log_prob
 
 
-def differences(untouched: Untouched, answers: Mapping[Intervention, Mapping[str, NDArray[np.floating]]]) -> Differences:
+def differences(
+    untouched: Untouched, answers: Mapping[Intervention, Mapping[str, NDArray[np.floating]]]
+) -> Differences:
     """Return what has changed of each question.
 
     Args:
@@ -101,7 +103,7 @@ def effect_frame(
     columns["treated"] = treated_IQ.sum(1)
     frame = pd.DataFrame(columns)
     references = [_reference(one, found, untouched) for one in many]
-    return frame.assign(**pd.DataFrame(references).to_dict("list"), evidence=INTERVENTIONAL)
+    return frame.join(pd.DataFrame(references)).assign(evidence=INTERVENTIONAL)
 
 
 def interaction_frame(sets: Sequence[Intervention], found: Differences, cluster_Q: NDArray[np.intp]) -> pd.DataFrame:
@@ -116,7 +118,9 @@ def interaction_frame(sets: Sequence[Intervention], found: Differences, cluster_
         beyond_Q = found.log_prob[one] - np.sum([found.log_prob[other] for other in alone], axis=0)
         means = clustered_means(beyond_Q[None], cluster_Q)
         sum_of = float(np.sum([found.log_prob[other].mean() for other in alone]))
-        rows.append({"sum_of_singles": sum_of} | {name: value[0] for name, value in _named("interaction", means).items()})
+        rows.append(
+            {"sum_of_singles": sum_of} | {name: value[0] for name, value in _named("interaction", means).items()}
+        )
     return pd.DataFrame(rows)
 
 

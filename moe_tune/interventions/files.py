@@ -75,6 +75,8 @@ def _picture(charts: Sequence[Chart]) -> Figure:
     """Return charts below one another."""
     heights = [chart.height / 80 for chart in charts]
     figure = Figure(figsize=(10, sum(heights)), layout="constrained")
-    for axes, chart in zip(figure.subplots(len(charts), height_ratios=heights, squeeze=False)[:, 0], charts, strict=True):
+    for axes, chart in zip(
+        figure.subplots(len(charts), height_ratios=heights, squeeze=False)[:, 0], charts, strict=True
+    ):
         draw(axes, chart)
     return figure

@@ -46,8 +46,14 @@ class Walk(Protocol):
     def whole(self, heads: Mapping[int, RouterHead]) -> Tensor:
         """Return log-probabilities of the letters, (B, A), of the batch with heads acting; the trace is the model's."""
 
-    def entering(self, heads: Mapping[int, RouterHead], layer: int) -> Tensor:
-        """Return what enters a layer."""
+    def entering(self, heads: Mapping[int, RouterHead], layer: int, kept_QD: Tensor | None) -> Tensor:
+        """Return what enters a layer.
+
+        Args:
+            heads: The heads that act below it.
+            layer: The layer.
+            kept_QD: What entered it at each question's answer token in an earlier pass, where the walk keeps it.
+        """
 
     def onwards(self, layer: int, entering: Tensor, panel: Panel) -> Tensor:
         """Return the letters' log-probabilities from a layer on, (B, N, A), with each of N heads in turn acting."""
@@ -119,21 +125,19 @@ class AnswerWalk(_Walk):
             logits_BV = self.examiner.answering.logits_of(self.states, self.batch, self.split, words)
             return self._judged(logits_BV, letters)
 
-    def entering(self, heads: Mapping[int, RouterHead], layer: int) -> Tensor:
+    def entering(self, heads: Mapping[int, RouterHead], layer: int, kept_QD: Tensor | None) -> Tensor:
         """Return what enters a layer at the answer tokens, (B, D)."""
-        with watched_layers(self.gated, [layer]) as seen:
-            self.whole(heads)
-        return seen[layer][:, 0]
+        assert kept_QD is not None
+        return kept_QD[self.batch.question_B.cpu()].to(self.gated.device)
 
     def onwards(self, layer: int, entering: Tensor, panel: Panel) -> Tensor:
         """Return the letters' log-probabilities, (B, N, A)."""
         assert self.states is not None
         words, letters = self._words(self.batch)
         with self._running(panel):
-            logits_MV = self.examiner.answering.logits_from(
-                layer, entering, self.states, self.batch, self.split, words
-            )
-            return self._judged(logits_MV, letters).unflatten(0, (-1, len(panel)))
+            logits_MV = self.examiner.answering.logits_from(layer, entering, self.states, self.batch, self.split, words)
+            log_probs_MA = self._judged(logits_MV, letters)
+        return log_probs_MA.view(-1, len(panel), log_probs_MA.shape[1])
 
 
 class PromptWalk(_Walk):
@@ -167,7 +171,7 @@ class PromptWalk(_Walk):
             logits_BV = self.gated(one.input_ids_BS, one.attention_mask_BS, one.answer_position_B, words)
             return self._judged(logits_BV, letters)
 
-    def entering(self, heads: Mapping[int, RouterHead], layer: int) -> Tensor:
+    def entering(self, heads: Mapping[int, RouterHead], layer: int, kept_QD: Tensor | None) -> Tensor:
         """Return what enters a layer at all tokens, (B, S, D); nothing where the layers below run again."""
         if self.again:
             return torch.zeros(0)

@@ -21,7 +21,7 @@ ORDER = (
     ("callbacks", "tracking", "recorder"),
     ("settings",),
     ("compare", "analysis", "planning"),
-    ("studies", "generation", "harness"),
+    ("studies", "generation", "harness", "interventions"),
     ("cli",),
     ("__init__", "__main__"),
 )
