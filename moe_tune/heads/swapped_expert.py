@@ -23,6 +23,7 @@ class SwappedExpert(RouterHead):
         experts: Layer to the expert that is forced in; layers without an entry stay as they are.
 
     Shape:
+        - ``forced_E``: (E,), a frozen buffer of truth values.
         - ``experts_TK``: (T, K).
 
     Raises:
@@ -33,10 +34,11 @@ class SwappedExpert(RouterHead):
         exchange of one expert is this project's.
     """
 
+    forced_E: Tensor
+
     def __init__(self, experts: Mapping[int, int]) -> None:
         super().__init__()
         self.experts = {int(layer): int(one) for layer, one in experts.items()}
-        self.forced: int | None = None
 
     @property
     def traits(self) -> HeadTraits:
@@ -50,10 +52,14 @@ class SwappedExpert(RouterHead):
         Raises:
             ConfigError: It is not there.
         """
-        self.forced, count = self.experts.get(gate.layer), gate.rule.num_experts
-        there = self.forced is None or 0 <= self.forced < count
+        forced, count = self.experts.get(gate.layer), gate.rule.num_experts
+        there = forced is None or 0 <= forced < count
         hint = f"the layer has experts 0 to {count - 1}."
-        require(there, f"an expert of layer {gate.layer}, which has {count},", self.forced, WHERE, hint)
+        require(there, f"an expert of layer {gate.layer}, which has {count},", forced, WHERE, hint)
+        forced_E = torch.zeros(count, dtype=torch.bool, device="cpu")
+        forced_E[[] if forced is None else [forced]] = True
+        self.idle = forced is None
+        self.register_buffer("forced_E", forced_E.to(gate.weight_ED.device))
 
     def refuse_layers(self, layers: list[int]) -> None:
         told = sorted(self.experts)
@@ -63,13 +69,13 @@ class SwappedExpert(RouterHead):
         return bool(self.experts)
 
     def weigh(self, decision: Decision) -> Decision:
-        if self.forced is None:
+        if self.idle:
             return decision
         experts_TK, used_TK = decision.experts_TK, decision.used_TK
         last_T = torch.full((len(experts_TK),), experts_TK.shape[1] - 1, device=experts_TK.device)
-        there_TK: Tensor = experts_TK == self.forced
+        there_TK = self.forced_E[experts_TK]
         if used_TK is not None:
             last_T, there_TK = used_TK.long().sum(-1) - 1, there_TK & used_TK
         out_T = torch.where(there_TK.any(-1), -1, last_T)
         place_K = torch.arange(experts_TK.shape[1], device=experts_TK.device)
-        return replace(decision, experts_TK=torch.where(place_K == out_T[:, None], self.forced, experts_TK))
+        return replace(decision, experts_TK=torch.where(place_K == out_T[:, None], self.forced_E.long().argmax(), experts_TK))

@@ -260,11 +260,11 @@ def _observed(untouched: Untouched) -> pd.DataFrame:
 
 
 def _about(asked: AblationAsked, opened: OpenModel, walk: Walk, untouched: Untouched, cluster_Q: Any) -> dict[str, str]:
-    questions = len(untouched.gold_Q)
+    questions, clusters = len(untouched.gold_Q), int(cluster_Q.max()) + 1
     return {
         "model": str(opened.asked.base.path),
         "router": "pretrained" if asked.checkpoint is None else f"retuned, {asked.name}",
-        "questions": f"{questions:,} of the {asked.split} split in {int(cluster_Q.max()) + 1:,} clusters of equal content",
+        "questions": f"{questions:,} of the {asked.split} split in {clusters:,} clusters of equal content",
         "protocol": walk.examiner.quiz.protocol_name(asked.split),
         "scope": asked.scope,
         "accuracy untouched": f"{100 * float(untouched.correct_Q.double().mean()):.2f} %",
