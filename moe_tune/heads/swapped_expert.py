@@ -78,4 +78,5 @@ class SwappedExpert(RouterHead):
             last_T, there_TK = used_TK.long().sum(-1) - 1, there_TK & used_TK
         out_T = torch.where(there_TK.any(-1), -1, last_T)
         place_K = torch.arange(experts_TK.shape[1], device=experts_TK.device)
-        return replace(decision, experts_TK=torch.where(place_K == out_T[:, None], self.forced_E.long().argmax(), experts_TK))
+        forced_TK = torch.where(place_K == out_T[:, None], self.forced_E.long().argmax(), experts_TK)
+        return replace(decision, experts_TK=forced_TK)
