@@ -1,15 +1,15 @@
 """How long is an ablation of experts: whole prompts from the ablated layer on, and ours on answer tokens?
 
-Each expert of the last five layers is masked at the answer position (I2), one at a time, on real MMLU questions, 0-shot,
-on the mid-size OLMoE; the effect is the change of the right letter's log-probability. (From the first layer on rounding
-alone moves single effects of this random model by 3e-5, on either side.) The peer is a plain loop over stock
-transformers: what enters the ablated layers is computed once per batch and kept, so that no layer below one runs again.
-Each expert's mask then costs the layers from there on for all tokens of the prompts; the vocabulary's product is taken
-at the answer position for the letters alone, as on our side. It runs on some of the experts (``--peer_experts``): each
-costs the same, and the time for all is that times their number. Ours is timed from nothing: the pass that keeps the
-prompts, the pass that looks at the untouched model, and every mask. Tables are left out on both sides. Run it as
-``python bench/ablate.py``; with ``--published OLMoE-1B-7B-0924 --dtype bfloat16 --layers 0 4 8 12 15 --questions 64
---peer_experts 0`` it is our side alone, time and memory, at a published model's size.
+Each expert of the last five layers is masked at the answer position (I2), one at a time, on real MMLU questions,
+0-shot, on the mid-size OLMoE; the effect is the change of the right letter's log-probability. The peer is a plain loop
+over stock transformers: what enters the ablated layers is computed once per batch and kept, so that no layer below one
+runs again. Each expert's mask then costs the layers from there on for all tokens of the prompts; the vocabulary's
+product is taken at the answer position for the letters alone, as on our side. It runs on some of the experts
+(``--peer_experts``): each costs the same, and the time for all is that times their number. Ours is timed from nothing:
+the pass that keeps the prompts, the pass that looks at the untouched model, and every mask. Tables are left out on
+both sides. With ``--layers 0`` rounding alone moves single effects of this random model by 3e-5. Run it as ``python
+bench/ablate.py``; with ``--published OLMoE-1B-7B --dtype bfloat16 --layers 0 4 8 12 15 --questions 64 --peer_experts
+0`` it is our side alone, time and memory, at a published model's size.
 """
 
 import argparse

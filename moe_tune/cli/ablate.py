@@ -28,7 +28,7 @@ def add_arguments(parser: Any) -> None:
         "--sets", nargs="+", type=str, default=[], metavar="NAME=L:E,E", help="named sets, as 'pair=3:5,2;4:1'"
     )
     parser.add_argument("--scope", choices=["answer", "all"], help="where it happens; pruning is all (answer)")
-    parser.add_argument("--split", choices=SPLITS, default="validation", help="questions read; never a test split")
+    parser.add_argument("--split", type=str, default="validation", help="validation or train; never a test split")
     parser.add_argument(
         "--questions", type=int, default=QUESTIONS, metavar="N", help=f"how many, by subject ({QUESTIONS}); 0 is all"
     )
@@ -64,6 +64,8 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
 
     given, began = host.settings, time.monotonic()
     require(given.questions >= 0, "a number of questions from 0", given.questions, "--questions", "0 takes all.")
+    hint = "what is chosen by an audit may be tested on the others afterwards."
+    require(given.split in SPLITS, "validation or train", given.split, "--split", hint)
     require(given.draws >= 100, "at least 100 draws", given.draws, "--draws", "the default is 1000.")
     home, name = Path(given.runs_root) / f"{config_label(['fit', *words])}-ablation", config_label(["fit", *words])
     if run is not None:

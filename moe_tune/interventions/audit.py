@@ -20,7 +20,7 @@ from moe_tune.heads.identity import IdentityHead
 from moe_tune.interventions.answers import answers_under, arrays_of
 from moe_tune.interventions.bridge import bridge_frame, observed
 from moe_tune.interventions.effects import Differences, differences, effect_frame, interaction_frame
-from moe_tune.interventions.heads import Heads
+from moe_tune.interventions.heads import Heads, entry
 from moe_tune.interventions.patches import patch_frame
 from moe_tune.interventions.plan import Intervention, Kind, Members, reference_draws, refuse_unknown, single
 from moe_tune.interventions.untouched import Untouched, seen_untouched
@@ -105,6 +105,9 @@ def audit(asked: AblationAsked, host: FitSettings, out: Path) -> Audit:
     singles = [single(asked.kind, layer, expert) for layer in layers for expert in experts]
     for one in [*singles, *named.values()]:
         refuse_unknown(one, list(gated.gates), gated.rule.num_experts)
+    for one in named.values():
+        if one.kind == "mask":
+            entry(gated, retuned, one, {})  # refuses what leaves too few experts, before anything is computed
     singles = list(dict.fromkeys([*singles, *(other for one in named.values() for other in one.singles())]))
     looked_at = sorted({layer for one in [*singles, *named.values()] for layer, _ in one.members})
     _sampled(asked, host)
