@@ -41,8 +41,8 @@ METHOD = (
     "Change against the untouched model on the same questions, with 95 % intervals (t with cluster-robust standard "
     "error, questions of equal content one cluster). Log-probability: of the right letter among the letters, in nats. "
     "KL: of the letters, untouched against this. Routed: questions whose answer token it acts on, and the change over "
-    "them alone. p: that the mean change of log-probability is 0, after Holm's correction over all rows. Reference: the "
-    "middle 90 % of the same done to experts of like usage in the same layer."
+    "them alone. p: that the mean change of log-probability is 0, after Holm's correction over all rows. Reference: "
+    "the middle 90 % of the same done to experts of like usage in the same layer."
 )
 
 
