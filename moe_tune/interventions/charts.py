@@ -6,7 +6,7 @@ import numpy as np
 
 from moe_tune.interventions.audit import Audit
 from moe_tune.interventions.bridge import METRICS
-from moe_tune.reports.chart import Axis, Bars, Blank, Chart, Heat, Hover, Mark, Points, Rule, layer_ticks, named_rows
+from moe_tune.reports.chart import Axis, Blank, Chart, Heat, Hover, Mark, Points, Rule, layer_ticks, named_rows
 from moe_tune.reports.palette import TWO_SIDED_STOPS
 
 SHOWN = 20
@@ -75,34 +75,27 @@ def usage_scatter(audit: Audit) -> Chart | None:
     return Chart([points], x, y, "Usage and effect")
 
 
-def bridge_bars(audit: Audit) -> Chart | None:
-    """Return the rank correlations of each metric, by layer."""
-    frame = audit.bridge
-    if frame.empty or frame["spearman"].isna().all():
+def bridge_points(audit: Audit) -> Chart | None:
+    """Return the rank correlations of each metric with their intervals, a point per layer."""
+    frame = audit.bridge[audit.bridge["spearman"].notna()]
+    if frame.empty:
         return None
-    layers = list(dict.fromkeys(frame["layer"]))
-    rows = np.arange(len(METRICS))
-    marks: list[Mark] = []
-    for index, layer in enumerate(layers):
-        own = frame[frame["layer"] == layer].set_index("metric").reindex(list(METRICS))
-        opacity = 1 - 0.7 * index / max(1, len(layers) - 1)
-        marks.append(
-            Bars(
-                rows, own["spearman"].fillna(0), f"layer {layer}", opacity=opacity, lying=True,
-                ends=(own["low"].fillna(0), own["high"].fillna(0)) if len(layers) < 5 else None,
-                hover=Hover(f"%{{y}}, layer {layer}<br>%{{x:+.2f}}"),
-            )
-        )  # fmt: skip
+    layers = np.unique(frame["layer"])
+    row = frame["metric"].map(list(METRICS).index).to_numpy()
+    place = row + 0.7 * ((np.searchsorted(layers, frame["layer"]) + 0.5) / len(layers) - 0.5)
+    shown = np.stack([frame[name] for name in ("layer", "low", "high", "experts")], axis=1)
+    told = "layer %{customdata[0]}: %{x:+.2f} [%{customdata[1]:+.2f}, %{customdata[2]:+.2f}], %{customdata[3]} experts"
+    shade = frame["layer"] if len(layers) > 1 else None
+    points = Points(frame["spearman"], place, shade=shade, ends=(frame["low"], frame["high"]), hover=Hover(told, shown))
     x = Axis("rank correlation with the size of the effect", ends=(-1.0, 1.0))
-    return Chart(
-        marks, x, named_rows(list(METRICS)), "What is observed, against what happens", height=160 + 60 * len(METRICS)
-    )
+    height = 120 + len(METRICS) * max(30, 9 * len(layers))
+    return Chart([Rule(0.0, upright=True), points], x, named_rows(list(METRICS)), "Rank correlation", height=height)
 
 
 CHARTS: dict[str, tuple[str, Callable[[Audit], Chart | None]]] = {
     "map": ("Change of the right letter's log-probability, by layer and expert", effect_map),
     "largest": ("The largest changes, beside experts of like usage", largest),
     "usage": ("Usage and effect", usage_scatter),
-    "bridge": ("Rank correlation of what is observed with the effect", bridge_bars),
+    "bridge": ("Rank correlation of what is observed with the effect", bridge_points),
 }
 """Charts by the name the page asks for them, with their headings."""

@@ -19,7 +19,7 @@ CAPTIONS = {
     "map": ("Mean over all questions.", INTERVENTIONAL),
     "largest": ("Mean over all questions.", INTERVENTIONAL),
     "usage": ("A point per expert.", BOTH),
-    "bridge": ("Spearman, by layer; the table has the intervals.", BOTH),
+    "bridge": ("Spearman, a point per layer with its 95 % interval.", BOTH),
 }
 
 
