@@ -17,8 +17,9 @@ class DroppedExperts(RouterHead):
 
     Formula: ``w_i = 0`` for dropped experts. No other expert steps in and nothing is renormalised, so that the layer's
     output loses what they add, and with it some of its scale: what the experts contribute directly, on hidden states
-    that the layers above may never have met. Tokens that chose none of them keep their decision to the last bit. For
-    what removing an expert would do, take ``MaskedExperts``.
+    that the layers above may never have met. Tokens that chose none of them keep their decision to the last bit. From
+    the start the others are answered without what these experts add. For what removing an expert would do, take
+    ``MaskedExperts``.
 
     Args:
         experts: Layer to the experts that are dropped in it; layers without an entry keep all. ``{}`` drops none.
