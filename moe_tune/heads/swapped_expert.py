@@ -17,8 +17,8 @@ class SwappedExpert(RouterHead):
     r"""Forces one expert of a layer in, in the place of the lowest-ranked one that was chosen: as much work as before.
 
     Formula: ``S' = S`` where the expert is in ``S``, else ``S`` with its last member exchanged for it; ``w = p_S'`` by
-    the family's rule from unchanged logits. Tokens that had chosen it keep their decision to the last bit; the others have
-    other experts from the start.
+    the family's rule from unchanged logits. Tokens that had chosen it keep their decision to the last bit; the others
+    have another set of experts from the start.
 
     Args:
         experts: Layer to the expert that is forced in; layers without an entry stay as they are.

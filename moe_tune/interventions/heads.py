@@ -1,6 +1,6 @@
 """The heads that carry interventions out, on top of whatever router a model has."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from moe_tune.heads.masked_experts import MaskedExperts
 from moe_tune.heads.stack import Stack
 from moe_tune.heads.swapped_expert import SwappedExpert
 from moe_tune.interventions.plan import Intervention
-from moe_tune.routing import Decision, RouterOutput
+from moe_tune.routing import Decision, RouterOutput, Scope
 
 Heads = dict[int, RouterHead]
 """Bound heads by layer."""
@@ -45,7 +45,7 @@ class _MeanOutput(RouterHead):
         return mixed_TD.index_add(0, token_N, change_ND.to(mixed_TD.dtype))
 
 
-class Patched(RouterHead):
+class _Patched(RouterHead):
     """Decides what another router has decided for the same tokens: its experts, with its weights.
 
     Args:
@@ -60,6 +60,13 @@ class Patched(RouterHead):
 
     def weigh(self, decision: Decision) -> Decision:
         return decision.given(self.output.experts_TK, self.output.weights_TK, self.output.used_TK)
+
+
+def decisions(gated: GatedModel, layers: Sequence[int], scope: Scope) -> Heads:
+    """Return heads that decide, at the tokens of a scope, what routers have decided in the last forward pass."""
+    trace = gated.trace
+    rows = slice(None) if trace.answer_only else trace.rows(scope)[0]
+    return {layer: _Patched(trace.outputs[layer].rows(rows)).eval() for layer in layers}
 
 
 def entry(gated: GatedModel, router: Mapping[int, RouterHead], one: Intervention, means: Mapping[int, Tensor]) -> Heads:

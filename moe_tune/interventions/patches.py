@@ -11,12 +11,10 @@ from torch import Tensor
 
 from moe_tune.base.progress import with_bar
 from moe_tune.data.batching import Batch
-from moe_tune.gates.gated_model import GatedModel
 from moe_tune.heads.base import RouterHead
 from moe_tune.interventions.effects import INTERVENTIONAL
-from moe_tune.interventions.heads import Heads, Patched
+from moe_tune.interventions.heads import Heads, decisions
 from moe_tune.interventions.walk import Walk, watched_layers
-from moe_tune.routing import Scope
 from moe_tune.stats.clustered_means import clustered_means
 
 INTO = "into pretrained"
@@ -31,13 +29,6 @@ class _Pass:
     log_probs_BA: Tensor
     decided: Heads
     entering: Mapping[int, Tensor]
-
-
-def decisions(gated: GatedModel, layers: Sequence[int], scope: Scope) -> Heads:
-    """Return heads that decide, at the tokens of a scope, what routers have decided in the last forward pass."""
-    trace = gated.trace
-    rows = slice(None) if trace.answer_only else trace.rows(scope)[0]
-    return {layer: Patched(trace.outputs[layer].rows(rows)).eval() for layer in layers}
 
 
 def patch_frame(walk: Walk, batches: Sequence[Batch], retuned: Heads, cluster_Q: NDArray[np.intp]) -> pd.DataFrame:

@@ -12,8 +12,8 @@ from moe_tune.heads.identity import IdentityHead
 from moe_tune.heads.retuned import RetunedHead
 from moe_tune.heads.swapped_expert import SwappedExpert
 from moe_tune.interventions.answers import answers_under, arrays_of
-from moe_tune.interventions.heads import entry
-from moe_tune.interventions.patches import BACK, INTO, decisions, patch_frame
+from moe_tune.interventions.heads import decisions, entry
+from moe_tune.interventions.patches import BACK, INTO, patch_frame
 from moe_tune.interventions.plan import Intervention, single
 from moe_tune.interventions.untouched import seen_untouched
 from moe_tune.interventions.walk import AnswerWalk, PromptWalk, walk_of
