@@ -11,7 +11,7 @@ from torch import Tensor
 from moe_tune.answer_path.build import build_store
 from moe_tune.answer_path.circumstances import Circumstances
 from moe_tune.answer_path.description import cache_folder, describe_cache, prompt_hashes
-from moe_tune.answer_path.forward import answer_logits, choice_logits
+from moe_tune.answer_path.forward import answer_logits, choice_logits, logits_from
 from moe_tune.answer_path.packed_prompts import packed_logits
 from moe_tune.answer_path.prefixes import SharedPrefixes, shared_prefixes
 from moe_tune.answer_path.prompt_pass import PromptPass, StreamedStates
@@ -130,6 +130,19 @@ class Answering:
         hidden_BSD = trunk_hidden(gated, self._first_layer, states, batch.attention_mask_BS)
         rows_B = torch.arange(len(hidden_BSD), device=hidden_BSD.device)
         return gated.vocabulary_logits(hidden_BSD[rows_B, batch.answer_position_B], words)
+
+    def logits_from(
+        self,
+        layer: int,
+        hidden_BD: Tensor,
+        states: PromptStates,
+        batch: Batch,
+        split: str,
+        words: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Return what ``logits_of`` does on the answer path, where what enters a layer at the answer token is known."""
+        assert batch.choices is None
+        return logits_from(self.here.gated, self._shapes[split], states, layer, hidden_BD, words)
 
     def keep(self, split: str) -> None:
         """Build or open the prompt cache of a split that has one."""

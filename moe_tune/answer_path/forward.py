@@ -35,6 +35,32 @@ def answer_logits(
     return gated.vocabulary_logits(hidden_BND.flatten(0, 1), words)
 
 
+def logits_from(
+    gated: GatedModel,
+    shape: StateShape,
+    states: PromptStates,
+    layer: int,
+    hidden_BD: Tensor,
+    words: Sequence[int] | None = None,
+) -> Tensor:
+    """Return what ``answer_logits`` does where what enters a layer is known: those below neither run nor leave a trace.
+
+    Args:
+        gated: The model.
+        shape: What is kept of the prompts; it begins with that layer or a lower one.
+        states: What is kept of a batch.
+        layer: The layer.
+        hidden_BD: What enters it at each answer token, the same for all heads that act side by side.
+        words: Token ids that are asked for; ``None`` are all.
+    """
+    heads = gated.heads_per_answer
+    gated.open_answers(len(hidden_BD), hidden_BD.device)
+    hidden_BND = hidden_BD[:, None].expand(-1, heads, -1)
+    position_BN = states.position_B[:, None].expand(-1, heads)
+    hidden_BND = _upper_layers(gated, shape, hidden_BND, position_BN, states, start=layer)
+    return gated.vocabulary_logits(hidden_BND.flatten(0, 1), words)
+
+
 def choice_logits(
     gated: GatedModel, shape: StateShape, states: PromptStates, batch: Batch, choices: PackedChoices
 ) -> Tensor:
@@ -65,15 +91,16 @@ def _upper_layers(
     position_BN: Tensor,
     states: PromptStates,
     seen_BNN: Tensor | None = None,
+    start: int = 0,
 ) -> Tensor:
-    """Run answer tokens through the upper layers and the last norm; this closes the trace."""
+    """Run answer tokens through the upper layers, from ``start`` on, and the last norm; this closes the trace."""
     model: Any = gated.model
     rotary = rotary_embeddings(model, hidden_BND, position_BN)
     read = {"prompt_states": states, "first_layer": shape.first_layer, "seen_BNN": seen_BNN, "position_BN": position_BN}
     try:
         with replaced(model.config, _attn_implementation=attention.NAME):
             for index, layer in enumerate(model.base_model.layers[: shape.layers]):
-                if index >= shape.first_layer:
+                if index >= max(shape.first_layer, start):
                     where = {"position_ids": position_BN, "position_embeddings": rotary[index]}
                     hidden_BND = layer(hidden_BND, attention_mask=None, **where, **read)
     finally:

@@ -62,9 +62,14 @@ class TrunkPass:
 def trunk_hidden(gated: GatedModel, first_layer: int, states: PromptStates, attention_mask_BS: Tensor) -> Tensor:
     """Return the last hidden states (B, S, D) of a batch of whole prompts, from a layer on."""
     keys, values = states.own_UVBHSC[0, :, :, 0]
+    return hidden_from(gated, first_layer, torch.cat([keys, values], dim=-1), attention_mask_BS)
+
+
+def hidden_from(gated: GatedModel, layer: int, hidden_BSD: Tensor, attention_mask_BS: Tensor) -> Tensor:
+    """Return the last hidden states (B, S, D) of a batch of whole prompts, from what enters a layer."""
     body: Any = gated.model.base_model
-    with replaced(body, layers=body.layers[first_layer:]):
-        hidden_BSD: Tensor = body(
-            inputs_embeds=torch.cat([keys, values], dim=-1), attention_mask=attention_mask_BS, use_cache=False
+    with replaced(body, layers=body.layers[layer:]):
+        last_BSD: Tensor = body(
+            inputs_embeds=hidden_BSD, attention_mask=attention_mask_BS, use_cache=False
         ).last_hidden_state
-    return hidden_BSD
+    return last_BSD

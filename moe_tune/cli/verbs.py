@@ -22,6 +22,7 @@ VERBS = {
     "experiment": "run every arm of an experiment.yaml with every seed, then compare",
     "analyze": "which experts a model or a run uses, how sure its gate is, how well they do: tables and one HTML "
     "report",
+    "ablate": "what happens without an expert, a layer's experts or a set: effects by intervention, with intervals",
     "trace": "how the routers route one prompt, token by token: base beside tuned",
     "generate": "text of base and tuned models side by side, where they part, and which experts served each token",
     "lm-eval": "run lm-evaluation-harness's tasks on base and tuned models, and write its samples for compare",

@@ -148,7 +148,8 @@ class GatedModel:
 
         Args:
             heads: Bound heads by layer that act side by side on answer tokens, each on a token of its own; the
-                pretrained router decides where one has none. ``[]``: each layer's own head.
+                pretrained router decides where one has none. ``[]``: each layer's own head. A panel of one acts on
+                whole prompts, too, at the scope.
             scope: Where heads act.
             needs: Costly extras of the routing to record: ``hidden``, ``base_logits``, ``own_probs``.
             base_only: Let the model be the pretrained one, without heads and adapter.

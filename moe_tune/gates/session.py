@@ -42,8 +42,13 @@ class Session:
         if self.bypassed:
             return [(None, slice(None))]
         if trace.answer_only and self.panel:
-            parts = [(one.get(layer), slice(index, None, len(self.panel))) for index, one in enumerate(self.panel)]
+            heads = [one.get(layer) for one in self.panel]
+            if not trace.acting and all(one is heads[0] for one in heads):
+                return [(heads[0], slice(None))]  # they differ in other layers
+            parts = [(one, slice(index, None, len(heads))) for index, one in enumerate(heads)]
             return [part for index, (head, rows) in enumerate(parts) for part in _chosen(trace, index, head, rows)]
+        if len(self.panel) == 1:
+            own = self.panel[0].get(layer)
         if own is None or trace.answer_only:
             return _chosen(trace, 0, own, slice(None))
         mine, others = trace.rows(self.scope)
@@ -56,7 +61,8 @@ class Session:
         """
         if self.bypassed or self.everywhere:
             return
-        heads = [one.get(layer) for one in self.panel] if trace.answer_only and self.panel else [own]
+        several = self.panel if trace.answer_only or len(self.panel) == 1 else []
+        heads = [one.get(layer) for one in several] or [own]
         for index, head in enumerate(heads):
             if head is None or head.training or index in trace.acting or not head.chooses():
                 continue

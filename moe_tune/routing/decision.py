@@ -23,6 +23,7 @@ class Decision:
         used_TK: False where a slot is only filled up (weight 0); ``None`` when every slot is in use.
         weighing_TE: Logits that the weights are computed of; ``None`` are those of the choice.
         own: Whether the probabilities are those the rule itself gives to the logits.
+        given_TK: Weights in the place of the rule's; ``None`` are the rule's.
     """
 
     rule: ScoringRule
@@ -33,10 +34,13 @@ class Decision:
     used_TK: Tensor | None = None
     weighing_TE: Tensor | None = None
     own: bool = True
+    given_TK: Tensor | None = None
 
     @property
     def weights_TK(self) -> Tensor:
         """The chosen experts' weights, float32."""
+        if self.given_TK is not None:
+            return self.given_TK if self.scale_TK is None else self.given_TK * self.scale_TK
         logits_TE = self.logits_TE if self.weighing_TE is None else self.weighing_TE
         if self.own:
             weights_TK = self.rule.own_weights(logits_TE, self.probs_TE, self.experts_TK, self.used_TK)
@@ -64,6 +68,16 @@ class Decision:
         total_T1 = scores_TE.sum(-1, keepdim=True)
         probs_TE = torch.where(total_T1 > floor, scores_TE / total_T1.clamp(min=floor), 1 / scores_TE.shape[-1])
         return replace(self, rule=self.rule.raw(), probs_TE=probs_TE, own=False).scaled(total_T1)
+
+    def given(self, experts_TK: Tensor, weights_TK: Tensor, used_TK: Tensor | None = None) -> "Decision":
+        """Return the decision with experts and weights that do not follow from its logits, as they are.
+
+        Args:
+            experts_TK: Experts.
+            weights_TK: Their weights.
+            used_TK: False where a slot is only filled up; ``None`` when every slot is in use.
+        """
+        return replace(self, experts_TK=experts_TK, used_TK=used_TK, given_TK=weights_TK, scale_TK=None)
 
     def scaled(self, factor_TK: Tensor) -> "Decision":
         """Return the decision with its weights multiplied by a factor.

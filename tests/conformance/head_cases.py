@@ -40,6 +40,8 @@ def inner_heads():
 REQUIRED = {
     "Stack": lambda: {"parts": inner_heads()},
     "FixedKHead": lambda: {"k": {0: 1, 1: 5}},  # fewer than K, more, and in any other layer as many
+    "DroppedExperts": lambda: {"experts": {0: [2], 1: [0], 2: [5, 1]}},
+    "SwappedExpert": lambda: {"experts": {0: 2, 2: 5}},
     "MaskedExperts": lambda: {"experts": {0: [2], 1: [0], 2: [5, 1]}},
     "Guard": lambda: {"head": RetunedHead()},
     "Strength": lambda: {"head": RetunedHead(), "strength": 0.6},

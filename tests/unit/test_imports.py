@@ -21,7 +21,7 @@ ORDER = (
     ("callbacks", "tracking", "recorder"),
     ("settings",),
     ("compare", "analysis", "planning"),
-    ("studies", "generation", "harness", "pruning"),
+    ("studies", "generation", "harness", "interventions", "pruning"),
     ("cli",),
     ("__init__", "__main__"),
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from made_up_analysis import made_up_analysis
+from made_up_audit import made_up_audit
 from made_up_runs import write_run
 from rich.console import Console
 
@@ -16,6 +17,8 @@ from moe_tune.analysis.files import write_analysis
 from moe_tune.analysis.terminal import render_terminal
 from moe_tune.compare.report import compare_runs
 from moe_tune.compare.terminal import render_terminal as render_comparison
+from moe_tune.interventions.files import write_audit
+from moe_tune.interventions.tables import tables_of
 
 ROOT = Path(__file__).parents[3]
 GOVERNED = re.compile(r"\b(?:importance|important(?:ly)?|causes?|responsible|dispensable)\b", re.IGNORECASE)
@@ -52,6 +55,8 @@ def said_in(folder):
     for file in sorted(folder.iterdir()):
         if file.suffix == ".html":
             yield file.name, "\n".join(Reader(file.read_text()).seen)
+        elif file.suffix == ".png":
+            continue
         elif file.suffix == ".parquet":
             yield file.name, " ".join(pd.read_parquet(file).columns)
         else:
@@ -77,7 +82,26 @@ def test_comparison_writers(tmp_path):
     assert {name: GOVERNED.findall(text) for name, text in written.items() if GOVERNED.search(text)} == {}
 
 
-@pytest.mark.parametrize("folder", ["analysis", "callbacks", "compare", "pruning", "reports", "stats", "metrics"])
+def test_ablation_writers(tmp_path):
+    """What is observed stands beside what was done: the words are for the latter alone, and are not used so far."""
+    audit = made_up_audit()
+    write_audit(audit, tmp_path)
+    tables = tables_of(audit, short=True)
+    written = dict(said_in(tmp_path)) | {name: printed(table.terminal()) for name, table in tables.items()}
+    governed = {name: GOVERNED.findall(text) for name, text in written.items() if GOVERNED.search(text)}
+    assert governed == {}
+    assert set(audit.experts["evidence"]) == {"interventional"}
+    assert set(audit.observed["evidence"]) == {"associational"}
+    for name in ("ablate.html", "ablate.md"):
+        assert "associational against interventional" in written[name]
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        *("interventions", "analysis", "callbacks", "compare", "pruning", "reports", "stats", "metrics"),
+    ],
+)
 def test_what_the_code_can_print(folder):
     """Headers, captions and table names are strings of the code; its docstrings are read by nobody it writes for."""
     for file in sorted((ROOT / "moe_tune" / folder).glob("*.py")):
