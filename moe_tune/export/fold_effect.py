@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from moe_tune.base.errors import DataError
 from moe_tune.data.batching import Batch
 from moe_tune.data.module import QuizDataModule
 from moe_tune.export.stock_folder import at
@@ -17,6 +16,7 @@ from moe_tune.heads.base import RouterHead
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.reports.table import DASH, Cell, Column, Table, interval, numbers
 from moe_tune.routing import RoutingTrace
+from moe_tune.stats.never_activated import never_bound
 from moe_tune.stats.paired import compare_paired
 from moe_tune.tuner.judged import Judged
 from moe_tune.tuner.opening import ModelSettings, open_model
@@ -109,16 +109,13 @@ def fold_effect(
         step = FoldStep(way, len(items), float((letter_Q == gold_Q).mean()))
         if against is not None:
             before_Q = letters[against - 1]
-            right = [(one == gold_Q)[None] for one in (before_Q, letter_Q)]
             changed = int((before_Q != letter_Q).sum())
             step = replace(step, against=against, changed=changed, diff=step.accuracy - steps[against - 1].accuracy)
-            try:
-                found = compare_paired(
-                    right[0], right[1], [one.content_hash for one in items], [one.subject for one in items], [0]
-                )
+            if changed and len(items) > 1:
+                hashes, subjects = [one.content_hash for one in items], [one.subject for one in items]
+                right = [(one == gold_Q)[None] for one in (before_Q, letter_Q)]
+                found = compare_paired(right[0], right[1], hashes, subjects, [0])
                 step = replace(step, ci95=found.ci95, method=found.interval_method)
-            except DataError:  # one question is too few for an interval
-                pass
         steps.append(step)
     return steps
 
@@ -129,8 +126,8 @@ def effect_table(steps: list[FoldStep]) -> Table:
     method = next((one.method for one in steps if one.method), "")
     caption = (
         f"Validation questions, n = {steps[0].n:,}, full prompts; letters changed, and the difference in points, from "
-        f"the row named; 95 % interval: {method or 'none, too few questions'}. Validation may be what the "
-        "checkpoint was chosen on."
+        f"the row named; 95 % interval: {method or 'none'}; where no letter changed, at most "
+        f"{100 * never_bound(steps[0].n):.2g} % do (exact 95 % bound). The checkpoint may have been chosen on validation."
     )
     return Table(
         [

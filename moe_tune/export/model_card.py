@@ -106,8 +106,8 @@ def _recorded(card: RouterCard) -> list[str]:
     return [
         metric_table(card).markdown(),
         "",
-        "Accuracy of the tuned and the pretrained router, and the difference in points, question by question; interval: "
-        f"{card.metrics[0]['method']}. The checkpoint may have been chosen on validation, "
+        "Accuracy of the tuned and the pretrained router, and the difference in points, question by question; "
+        f"interval: {card.metrics[0]['method']}. The checkpoint may have been chosen on validation, "
         "whose row then says more than it should.",
     ]
 
@@ -142,7 +142,7 @@ def _metadata(card: RouterCard, tags: list[str], *, with_results: bool = True) -
         base_model=base["path"] if base["source"] == "hub" else None,
         library_name="moe_tune" if with_results else "transformers",
         tags=tags,
-        model_name=card.settings["name"],
+        model_name=card.settings["name"] if with_results else None,
         eval_results=results if with_results and results else None,
     )
     return f"---\n{data.to_yaml()}\n---\n"

@@ -125,6 +125,7 @@ def _rewrite(source: Path, changed: Mapping[str, Tensor], target: Path) -> None:
     with safe_open(source, framework="pt") as kept:
         tensors = {key: changed[key] if key in changed else kept.get_tensor(key) for key in kept.keys()}  # noqa: SIM118
         save_file(tensors, target, kept.metadata())
+    shutil.copymode(source, target)
 
 
 def _count_anew(index: Path) -> None:
