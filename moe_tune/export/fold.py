@@ -74,7 +74,7 @@ def folded_gates(gated: GatedModel) -> FoldedGates:
             if value is not None:
                 name = stock_name(names[id(tensor)])
                 new[name] = value.reshape(tensor.shape).to(tensor.dtype)
-                before[name] = tensor.detach()
+                before[name] = tensor.detach().clone()
     return FoldedGates(new, before, list(gated.heads))
 
 

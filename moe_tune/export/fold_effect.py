@@ -127,7 +127,7 @@ def effect_table(steps: list[FoldStep]) -> Table:
     caption = (
         f"Validation questions, n = {steps[0].n:,}, full prompts; letters changed, and the difference in points, from "
         f"the row named; 95 % interval: {method or 'none'}; where no letter changed, at most "
-        f"{100 * never_bound(steps[0].n):.2g} % do (exact 95 % bound). The checkpoint may have been chosen on validation."
+        f"{100 * never_bound(steps[0].n):.2g} % do (exact 95 % bound). It may have been chosen on validation."
     )
     return Table(
         [

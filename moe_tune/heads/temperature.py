@@ -98,7 +98,7 @@ class TemperatureHead(RouterHead):
         """
         if not self.theta.any():
             return router
-        name, tau_E = type(self).__name__, self.theta.exp().reshape(-1)
+        name, tau_E = type(self).__name__, self.theta.detach().exp().reshape(-1)
         if bool((tau_E != tau_E[0]).any()):
             raise unfoldable(name, "temperatures of single experts weigh by other logits than those that choose")
         if self.mass == "preserved" and not router.rule.one_total:
