@@ -57,12 +57,14 @@ def _given_alone(given: Any) -> bool:
 
 def _export(given: Any, plugins: dict[str, str]) -> int:
     from moe_tune.base.found import found_checkpoint
-    from moe_tune.export.push import push_folder
+    from moe_tune.export.push import push_folder, require_token
 
     checkpoint = found_checkpoint(given.run, given.runs_root)
     home = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
     target = given.output or home / ("folded" if given.fold else "card")
     _refuse_other(target)
+    if given.push:
+        require_token(given.push)
     what = _fold(given, plugins, checkpoint, target) if given.fold else _card(checkpoint, target)
     if given.push:
         commit = push_folder(target, given.push, private=given.private, message=f"{what} by moe_tune")

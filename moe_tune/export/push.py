@@ -7,6 +7,18 @@ from moe_tune.base.errors import ConfigError, ServiceError
 LOG_IN = "set HF_TOKEN to a token that may write, or run hf auth login."
 
 
+def require_token(repository: str) -> None:
+    """Refuse an upload for which there is no token, before anything is made for it.
+
+    Raises:
+        ServiceError: There is none.
+    """
+    from huggingface_hub import get_token
+
+    if not get_token():
+        raise ServiceError(f"expected a token of the Hub but there is none (--push {repository}). Hint: {LOG_IN}")
+
+
 def push_folder(folder: Path, repository: str, *, private: bool, message: str) -> str:
     """Upload a folder to a model repository of the Hub, which is made if it is not there, and return the commit.
 
@@ -20,11 +32,10 @@ def push_folder(folder: Path, repository: str, *, private: bool, message: str) -
         ConfigError: The name is none of a repository.
         ServiceError: There is no token, the Hub cannot be reached, or it refuses.
     """
-    from huggingface_hub import HfApi, get_token
+    from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
-    if not get_token():
-        raise ServiceError(f"expected a token of the Hub but there is none (--push {repository}). Hint: {LOG_IN}")
+    require_token(repository)
     api = HfApi()
     try:
         name = api.create_repo(repository, private=private, exist_ok=True).repo_id
