@@ -52,7 +52,7 @@ def described_run(checkpoint: Path, kept: dict[str, Any]) -> RouterCard:
     manifest = RunDirectory(home).manifest if home != checkpoint else {}
     head = {"class_path": model["head"]} if isinstance(model["head"], str) else dict(model["head"])
     settings = {"head": head, "layers": manifest.get("layers") or model["layers"], "scope": model["scope"]}
-    settings |= {"routing_dtype": model.get("routing_dtype", "float32"), "peft": model.get("peft")}
+    settings |= {"routing_dtype": model.get("routing_dtype", "float32"), "peft": _with_named_table(model.get("peft"))}
     known = BaseModel(**{key: value for key, value in model["base"].items() if key in BaseModel.__dataclass_fields__})
     versions = manifest.get("versions") or environment()["versions"]
     settings |= {
@@ -63,6 +63,12 @@ def described_run(checkpoint: Path, kept: dict[str, Any]) -> RouterCard:
     usual = next((one for name in CHECKPOINTS if (one := home / "checkpoints" / name).is_dir()), None)
     metrics = _metrics(home, manifest) if checkpoint == usual else []
     return RouterCard(redacted(settings), metrics, kept["state_dict"], sorted(kept.get("calibrated_on", ())))
+
+
+def _with_named_table(peft: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return a LoRA's options with the name of the file its experts came from, which is read before training alone."""
+    experts = (peft or {}).get("experts") or {}
+    return {**(peft or {}), "experts": without_places(experts)} if experts else peft
 
 
 def _refuse_readers(head: dict[str, Any]) -> None:
