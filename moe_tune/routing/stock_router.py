@@ -104,9 +104,9 @@ def unfoldable(who: str, reason: str) -> ConfigError:
     Example:
         >>> print(unfoldable("MlpHead", "its logits are not linear"))
         expected a head that a stock gate can be but got MlpHead: its logits are not linear (export --fold). Hint: \
-without --fold a router card is written, which holds any head.
+without --fold a router card is written.
     """
     return ConfigError(
         f"expected a head that a stock gate can be but got {who}: {reason} (export --fold). "
-        "Hint: without --fold a router card is written, which holds any head."
+        "Hint: without --fold a router card is written."
     )

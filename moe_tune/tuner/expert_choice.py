@@ -32,7 +32,7 @@ def chosen_experts(
 
     Example:
         >>> chosen_experts(ExpertSubset("random", 0.5, seed=1), [0, 1], 4, {})
-        {0: [0, 1], 1: [1, 3]}
+        {0: [0, 3], 1: [1, 3]}
     """
     if subset.by == "random":
         draw = torch.Generator().manual_seed(subset.seed)

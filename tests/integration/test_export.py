@@ -222,6 +222,20 @@ def test_what_cannot_be_folded_leaves_nothing(fit, tmp_path, capsys):
     assert not (tmp_path / "folded").exists()
 
 
+def test_a_mean_of_runs_folds_and_has_no_card(run, fit, tmp_path, capsys):
+    head = ["--model.head", "MeanOfRuns", f"--model.head.runs={json.dumps([str(run)])}"]
+    mean = fit(tmp_path / "runs", *head, "--test_after_fit", "false")
+    assert main(["export", str(mean), "--output", str(tmp_path / "card")]) == 2
+    said = capsys.readouterr().err
+    assert "a head whose tensors are all there is to it but got 'moe_tune.heads.mean_of_runs.MeanOfRuns'" in said
+    assert not (tmp_path / "card").exists()
+    words = ["export", str(mean), "--fold", "--questions", "0", "--output", str(tmp_path / "folded")]
+    assert main(words) == 0
+    told = (tmp_path / "folded" / "folded.json").read_text(encoding="utf-8")
+    assert run.name in told
+    assert str(run.parent) not in told
+
+
 def test_two_cards_are_told_apart(run, tempered, card, capsys):
     assert main(["export", "--diff", str(card), str(run)]) == 0
     assert "identical" in capsys.readouterr().out
