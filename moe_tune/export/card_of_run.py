@@ -1,5 +1,6 @@
 """The router card of a run, in memory."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,8 @@ def described_run(checkpoint: Path, kept: dict[str, Any]) -> RouterCard:
     }
     usual = next((one for name in CHECKPOINTS if (one := home / "checkpoints" / name).is_dir()), None)
     metrics = _metrics(home, manifest) if checkpoint == usual else []
-    return RouterCard(redacted(settings), metrics, kept["state_dict"], sorted(kept.get("calibrated_on", ())))
+    plain = json.loads(json.dumps(redacted(settings)))  # as a card has it once it was written: keys are words
+    return RouterCard(plain, metrics, kept["state_dict"], sorted(kept.get("calibrated_on", ())))
 
 
 def _with_named_table(peft: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -222,6 +222,16 @@ def test_what_cannot_be_folded_leaves_nothing(fit, tmp_path, capsys):
     assert not (tmp_path / "folded").exists()
 
 
+def test_a_head_with_settings_by_layer_comes_back(fit, tmp_path, capsys):
+    head = ["--model.head", "FixedKHead", "--model.head.k={0: 3, 2: 12}"]
+    run = fit(tmp_path / "runs", *head, "--test_after_fit", "false")
+    assert main(["export", str(run), "--output", str(tmp_path / "card")]) == 0
+    assert torch.equal(logits_of(load_card(tmp_path / "card")), logits_of(load_head(run)))
+    capsys.readouterr()
+    assert main(["export", "--diff", str(run), str(tmp_path / "card")]) == 0
+    assert "identical" in capsys.readouterr().out
+
+
 def test_a_mean_of_runs_folds_and_has_no_card(run, fit, tmp_path, capsys):
     head = ["--model.head", "MeanOfRuns", f"--model.head.runs={json.dumps([str(run)])}"]
     mean = fit(tmp_path / "runs", *head, "--test_after_fit", "false")
