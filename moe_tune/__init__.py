@@ -9,6 +9,7 @@ from moe_tune.base.moved import keep_old_names
 if TYPE_CHECKING:
     from moe_tune.analysis.prompt_trace import trace
     from moe_tune.compare.report import compare_runs
+    from moe_tune.export.load_card import load_card
     from moe_tune.gates.gated_model import GatedModel
     from moe_tune.models.base_model import BaseModel
     from moe_tune.recorder.added_losses import with_losses
@@ -34,6 +35,7 @@ __all__ = [
     "RoutingTrainerCallback",
     "compare_runs",
     "evaluate",
+    "load_card",
     "load_head",
     "quiz",
     "trace",
@@ -48,6 +50,7 @@ _HOMES = {
     "RoutingTrainerCallback": "moe_tune.recorder.routing_trainer_callback",
     "compare_runs": "moe_tune.compare.report",
     "evaluate": "moe_tune.tuner.evaluate",
+    "load_card": "moe_tune.export.load_card",
     "load_head": "moe_tune.settings.load_head",
     "quiz": "moe_tune.tuner.evaluate",
     "trace": "moe_tune.analysis.prompt_trace",

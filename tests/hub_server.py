@@ -78,7 +78,7 @@ class HubServer:
             def do_GET(self) -> None:
                 hub.answer(self)
 
-            do_HEAD = do_POST = do_GET
+            do_HEAD = do_POST = do_PUT = do_GET
 
             def log_message(self, *words: Any) -> None:
                 pass
@@ -94,6 +94,9 @@ class HubServer:
         body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
         said = f"{request.command} {request.path}"
         words = unquote(urlsplit(request.path).path).strip("/").split("/")
+        if self.took(request, words, body):
+            self.answered.append(said)
+            return None
         route = self._route(words)
         if route is None:
             self.unknown.append(said)
@@ -126,6 +129,10 @@ class HubServer:
         asked = [unquote(part.partition("=")[2]) for part in body.decode().split("&") if part.startswith("paths=")]
         found = [path for path in asked if any(file == path or file.startswith(f"{path}/") for file in files)]
         return _send(request, 200, _json([_entry(path, files) for path in found]))
+
+    def took(self, request: Any, words: list[str], body: bytes) -> bool:
+        """Answer a request that writes, and say whether it was one; this server is read alone."""
+        return False
 
     def _route(self, words: list[str]) -> tuple[str, str, str, str] | None:
         """Return kind, repository, revision and path of a request; ``None`` for what is not served."""

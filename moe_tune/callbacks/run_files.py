@@ -48,7 +48,7 @@ class RunFiles(Callback):
             moe_layers=list(gated.gates),
             routing_dtype=pl_module.routing_dtype,
             experts_implementation=pl_module.opened.experts,
-            trainable_parameters=sum(one.numel() for one in gated.trainable().values()),
+            trainable_parameters=gated.trained_numbers,
             losses={name: type(loss).__name__ for name, loss in pl_module.losses.items()},
             seed=quiz.seed,
             processes=trainer.world_size,
@@ -73,6 +73,8 @@ class RunFiles(Callback):
         if table is not None:
             seen = {"questions": table.questions, "questions_hash": table.questions_hash}
             self.directory.update_manifest(calibration=seen)
+        if pl_module.lora_experts:
+            self.directory.update_manifest(lora_experts=pl_module.lora_experts)
         ways = {**self.directory.manifest.get("answer_path", {}), **pl_module.examiner.answering.ways}
         self.directory.update_manifest(answer_path=ways)
         # A later verb reads other splits; what an earlier one recorded stays.

@@ -11,7 +11,7 @@ def start_up_line(tuner: RouterTuner) -> str:
     if tuner.base.gradient_checkpointing and "train" in tuner.examiner.answering.ways:
         why = "on" if tuner.recomputes else "has nothing to save on the answer path"
         again = f", gradient checkpointing {why}"
-    trained = sum(parameter.numel() for parameter in gated.trainable().values())
+    trained = gated.trained_numbers
     own = {id(value) for head in gated.heads.values() for value in head.parameters()}
     own |= {id(value) for value in gated.trainable().values()}
     total = sum(value.numel() for value in gated.model.parameters() if id(value) not in own)

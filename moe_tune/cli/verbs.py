@@ -28,6 +28,7 @@ VERBS = {
     "lm-eval": "run lm-evaluation-harness's tasks on base and tuned models, and write its samples for compare",
     "sweep": "run a W&B sweep file on this machine, without a server",
     "compare": "compare runs with a baseline run, or one with the pretrained router: paired test, intervals, report",
+    "export": "a router card of a run, or a stock checkpoint with its head folded in; two cards compared",
     "grid": "evaluate many settings of a head, or many checkpoints, in one pass",
     "prune": "choose experts and mask them or remove them for real; size, speed and answers before and after",
     "cache": "build, list, inspect and clean prompt caches",

@@ -338,6 +338,12 @@ class GatedModel:
         }
         return heads | self._beside()
 
+    @property
+    def trained_numbers(self) -> int:
+        """How many numbers are trained, of heads and adapter."""
+        of_adapter = 0 if self.adapter is None else self.adapter.trained_numbers
+        return of_adapter + sum(one.numel() for name, one in self.trainable().items() if not name.startswith(BESIDE))
+
     def _beside(self) -> dict[str, nn.Parameter]:
         parameters = {} if self.adapter is None else self.adapter.parameters
         return {f"{BESIDE}{name}": parameter for name, parameter in parameters.items()}

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from moe_tune.base.errors import require
 from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead
-from moe_tune.routing import Decision, LayerTable
+from moe_tune.routing import Decision, LayerTable, StockRouter
 from moe_tune.stats.shrinkage import moment_weight, surplus_scores
 
 
@@ -89,6 +89,12 @@ class AccuracyBiasHead(RouterHead):
     def changes_weights(self) -> bool:
         """Only mode ``weight`` weighs by something other than the probabilities."""
         return self.mode == "weight"
+
+    def fold(self, router: StockRouter) -> StockRouter:
+        """Fold a bias of the logits into the gate's own; where no expert has a bias, in any mode, nothing changes."""
+        if not self.bias_E.any():
+            return router
+        return router.shifted(self.bias_E, type(self).__name__) if self.mode == "logit" else super().fold(router)
 
     def weigh(self, decision: Decision) -> Decision:
         """Scale the chosen experts' weights by ``e^b`` at unchanged mass in mode ``weight``."""

@@ -2,14 +2,23 @@
 
 import copy
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from moe_tune.base.errors import ConfigError, require
-from moe_tune.routing import Decision, LayerTable, RouterOutput, RoutingTrace, Rows, ScoringRule
+from moe_tune.routing import (
+    Decision,
+    LayerTable,
+    RouterOutput,
+    RoutingTrace,
+    Rows,
+    ScoringRule,
+    StockRouter,
+    unfoldable,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +266,36 @@ class RouterHead(nn.Module, ABC):
             weight_ED: The weight so far, starting with the pretrained one.
         """
         return weight_ED if type(self).score is RouterHead.score else None
+
+    def fold(self, router: StockRouter) -> StockRouter:
+        """Return the stock router that decides in evaluation as this head does behind another one.
+
+        The default folds what changes logits by a router weight alone, and what acts in training alone.
+
+        Args:
+            router: The router so far, starting with the pretrained one.
+
+        Raises:
+            ConfigError: No stock gate decides so; the message names the part that stands in the way, and why.
+        """
+        if self.traits.train_only:
+            return router
+        kind = type(self)
+        changed = kind.admit is not RouterHead.admit or kind.slots_for is not RouterHead.slots_for
+        for holds, reason in (
+            (self.chooses(), "it acts on some questions and leaves others to the pretrained router"),
+            (kind.mix is not RouterHead.mix, "it mixes the experts' outputs in its own way"),
+            (changed, "it uses another number of experts, which no tensor of a gate says"),
+            (self.changes_selection(), "it chooses experts by other scores than a gate has"),
+            (self.changes_weights(), "it weighs the chosen experts in another way than the family does"),
+            (kind.meet is not RouterHead.meet, "it looks up each token"),
+        ):
+            if holds:
+                raise unfoldable(kind.__name__, reason)
+        weight_ED = self.router_weight(router.weight_ED)
+        if weight_ED is None:
+            raise unfoldable(kind.__name__, "its logits are not those of one router weight")
+        return replace(router, weight_ED=weight_ED)
 
     def leaves(self) -> list["RouterHead"]:
         """Return its parts that hold no other head, itself if it holds none."""

@@ -7,7 +7,7 @@ from moe_tune.base.errors import require
 from moe_tune.base.ranks import summed_over_ranks
 from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead
 from moe_tune.heads.dense_mixer import unchosen_weights
-from moe_tune.routing import RouterOutput
+from moe_tune.routing import RouterOutput, StockRouter
 
 
 class DefaultExpertHead(RouterHead):
@@ -56,6 +56,9 @@ class DefaultExpertHead(RouterHead):
     def observe(self, output: RouterOutput) -> None:
         """Note that a batch is new: when gradient checkpointing computes it again, nothing is collected twice."""
         self.unseen = True
+
+    def fold(self, router: StockRouter) -> StockRouter:
+        return router  # the mixture is the stock one; what is added acts in the gradient alone
 
     def mix(self, mixed_TD: Tensor, hidden_TD: Tensor, output: RouterOutput, experts: nn.Module) -> Tensor:
         if self.training and self.unseen:

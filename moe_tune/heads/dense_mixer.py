@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from moe_tune.base.errors import require
 from moe_tune.heads.base import HeadTraits, RouterHead
-from moe_tune.routing import RouterOutput
+from moe_tune.routing import RouterOutput, StockRouter
 
 
 class DenseMixerHead(RouterHead):
@@ -41,6 +41,9 @@ class DenseMixerHead(RouterHead):
         super().__init__()
         require(chunk >= 1, "at least 1 expert", chunk, "head.chunk", "the default is 8.")
         self.chunk = chunk
+
+    def fold(self, router: StockRouter) -> StockRouter:
+        return router  # the mixture is the stock one; what is added acts in the gradient alone
 
     def mix(self, mixed_TD: Tensor, hidden_TD: Tensor, output: RouterOutput, experts: nn.Module) -> Tensor:
         weights_TE = unchosen_weights(output)

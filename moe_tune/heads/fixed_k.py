@@ -5,7 +5,7 @@ from torch import Tensor
 
 from moe_tune.base.errors import require
 from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead
-from moe_tune.routing import Decision, ScoringRule
+from moe_tune.routing import Decision, ScoringRule, StockRouter
 
 
 class FixedKHead(RouterHead):
@@ -56,6 +56,9 @@ class FixedKHead(RouterHead):
     def refuse_layers(self, layers: list[int]) -> None:
         told = sorted(self.k) if isinstance(self.k, dict) else []
         require(set(told) <= set(layers), f"layers of {layers}", told, "head.k", "leave the others out.")
+
+    def fold(self, router: StockRouter) -> StockRouter:
+        return router if self.count == router.rule.top_k else super().fold(router)
 
     def slots_for(self, rule: ScoringRule) -> int:
         return self.count

@@ -8,7 +8,7 @@ from torch import Tensor
 from moe_tune.base.errors import require
 from moe_tune.base.ranks import summed_over_ranks
 from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead
-from moe_tune.routing import RouterOutput
+from moe_tune.routing import RouterOutput, StockRouter
 
 
 class LossFreeBiasHead(RouterHead):
@@ -55,6 +55,9 @@ class LossFreeBiasHead(RouterHead):
 
     def select(self, scores_TE: Tensor) -> Tensor:
         return self.rule.probabilities(scores_TE) + self.bias_E if self.changes_selection() else scores_TE
+
+    def fold(self, router: StockRouter) -> StockRouter:
+        return router.choosing_by(self.bias_E, type(self).__name__) if self.changes_selection() else router
 
     def observe(self, output: RouterOutput) -> None:
         self.counts_E += output.counts_E()

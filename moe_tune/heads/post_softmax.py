@@ -2,7 +2,7 @@
 
 from moe_tune.heads.base import HeadTraits, RouterHead
 from moe_tune.heads.renormalised import renormalised
-from moe_tune.routing import Decision
+from moe_tune.routing import Decision, StockRouter
 
 
 class PostSoftmaxHead(RouterHead):
@@ -25,3 +25,6 @@ class PostSoftmaxHead(RouterHead):
 
     def weigh(self, decision: Decision) -> Decision:
         return renormalised(decision)
+
+    def fold(self, router: StockRouter) -> StockRouter:
+        return router if router.rule.renormalised() == router.rule else super().fold(router)

@@ -6,7 +6,7 @@ from torch import Tensor
 from moe_tune.base.errors import require
 from moe_tune.base.ranks import summed_over_ranks
 from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead
-from moe_tune.routing import RouterOutput
+from moe_tune.routing import RouterOutput, StockRouter
 
 
 class QuantileBalanceHead(RouterHead):
@@ -57,6 +57,9 @@ class QuantileBalanceHead(RouterHead):
 
     def select(self, scores_TE: Tensor) -> Tensor:
         return self.rule.probabilities(scores_TE) - self.beta_E if self.changes_selection() else scores_TE
+
+    def fold(self, router: StockRouter) -> StockRouter:
+        return router.choosing_by(-self.beta_E, type(self).__name__) if self.changes_selection() else router
 
     def observe(self, output: RouterOutput) -> None:
         if len(output.logits_TE):

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from moe_tune.base.errors import ConfigError, require
 from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead, combined_traits
-from moe_tune.routing import Decision, LayerTable, RouterOutput, RoutingTrace, Rows, ScoringRule
+from moe_tune.routing import Decision, LayerTable, RouterOutput, RoutingTrace, Rows, ScoringRule, StockRouter
 
 
 class Stack(RouterHead):
@@ -148,3 +148,8 @@ class Stack(RouterHead):
         for part in self._heads():
             now_ED = None if now_ED is None else part.router_weight(now_ED)
         return now_ED
+
+    def fold(self, router: StockRouter) -> StockRouter:
+        for part in self._heads():
+            router = part.fold(router)
+        return router

@@ -9,6 +9,7 @@ from torch import Tensor
 from moe_tune.base.errors import require
 from moe_tune.heads.base import HeadTraits, RouterHead
 from moe_tune.heads.wrapper import WrapperHead
+from moe_tune.routing import StockRouter
 
 
 class Strength(WrapperHead):
@@ -62,3 +63,6 @@ class Strength(WrapperHead):
             return weight_ED
         own_ED = self.head.router_weight(weight_ED)
         return None if own_ED is None else torch.lerp(weight_ED.to(own_ED.dtype), own_ED, self.strength)
+
+    def fold(self, router: StockRouter) -> StockRouter:
+        return router.towards(self.head.fold(router), self.strength) if self.strength else router

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from moe_tune.base.errors import require
 from moe_tune.base.schedule import ScheduleKind, scheduled
 from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead
-from moe_tune.routing import Decision
+from moe_tune.routing import Decision, StockRouter, unfoldable
 
 
 class TemperatureHead(RouterHead):
@@ -88,3 +88,21 @@ class TemperatureHead(RouterHead):
         if self.mass == "raw":
             return tempered
         return tempered.scaled(decision.weights_TK.sum(-1, keepdim=True) / tempered.weights_TK.sum(-1, keepdim=True))
+
+    def fold(self, router: StockRouter) -> StockRouter:
+        """Fold one temperature into the weight, ``W / tau``, where the weights of a token are free to sum to another.
+
+        Raises:
+            ConfigError: The mass is preserved in a family whose weights have no fixed sum, or experts' temperatures
+                differ.
+        """
+        if not self.theta.any():
+            return router
+        name, tau_E = type(self).__name__, self.theta.detach().exp().reshape(-1)
+        if bool((tau_E != tau_E[0]).any()):
+            raise unfoldable(name, "temperatures of single experts weigh by other logits than those that choose")
+        if self.mass == "preserved" and not router.rule.one_total:
+            raise unfoldable(
+                name, "mass: preserved rescales each token's weights, which W / tau does not; mass: raw folds"
+            )
+        return router.tempered(float(tau_E[0]), name)

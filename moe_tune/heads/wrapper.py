@@ -5,7 +5,19 @@ from typing import Any
 from torch import Tensor, nn
 
 from moe_tune.heads.base import BaseGate, RouterHead
-from moe_tune.routing import Decision, LayerTable, RouterOutput, RoutingTrace, Rows, ScoringRule
+from moe_tune.routing import (
+    Decision,
+    LayerTable,
+    RouterOutput,
+    RoutingTrace,
+    Rows,
+    ScoringRule,
+    StockRouter,
+    unfoldable,
+)
+
+STAGES = ("recognises", "meet", "score", "select", "slots_for", "admit", "weigh", "mix", "router_weight")
+"""What a wrapper may change of what its inner head does in evaluation."""
 
 
 class WrapperHead(RouterHead):
@@ -70,6 +82,14 @@ class WrapperHead(RouterHead):
 
     def router_weight(self, weight_ED: Tensor) -> Tensor | None:
         return self.head.router_weight(weight_ED)
+
+    def fold(self, router: StockRouter) -> StockRouter:
+        """Fold the inner head, if nothing of it is changed here; a wrapper that changes something says how it folds."""
+        own = [name for name in STAGES if getattr(type(self), name) is not getattr(WrapperHead, name)]
+        if own:
+            some = "it acts on some questions and leaves others to the pretrained router"
+            raise unfoldable(type(self).__name__, some if self.chooses() else f"its own {', '.join(own)}")
+        return self.head.fold(router)
 
 
 def _inner_names(module: nn.Module, state: dict[str, Any], prefix: str, metadata: dict[str, Any]) -> None:

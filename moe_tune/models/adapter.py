@@ -1,14 +1,17 @@
 """A PEFT adapter in the base model, beside the router heads or instead of them."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from moe_tune.base.errors import ConfigError, did_you_mean, require
+from moe_tune.models.expert_subset import ExpertSubset
 from moe_tune.models.packed_weight import PackedWeight
 
 NEVER = {
@@ -23,6 +26,7 @@ NEVER = {
 """Options of PEFT that are no low-rank change beside a frozen model, and why."""
 STARTS = (True, "gaussian")
 """Values of ``init_lora_weights`` at which the change is 0 and the base model stays what it is."""
+IN_LAYER = re.compile(r"layers\.(\d+)\.")
 PREFIX = "base_model.model."
 """What PEFT puts before the names of the model's own modules in the files of an adapter."""
 
@@ -36,7 +40,8 @@ class Adapter:
         model: A causal language model of transformers, its heads attached and everything else frozen; changed in place.
         options: Arguments of ``peft.LoraConfig``: ``r``, ``lora_alpha``, ``target_modules`` (``[q_proj, v_proj]``),
             ``target_parameters`` (``[mlp.gate.weight]``, ``[mlp.experts.gate_up_proj]``), ``layers_to_transform``, ...
-            Options that change the base model or train more than the LoRA are refused.
+            Options that change the base model or train more than the LoRA are refused. Beside them ``experts``, the
+            arguments of ``ExpertSubset``: the LoRA trains some experts alone.
 
     Raises:
         ConfigError: PEFT knows no such option, refuses a value, or finds no such module or parameter; or the experts
@@ -49,6 +54,11 @@ class Adapter:
     def __init__(self, model: PreTrainedModel, options: dict[str, Any]) -> None:
         from peft import LoraConfig, LoraModel
 
+        options = dict(options)
+        self.subset = ExpertSubset.of(options.pop("experts", None))
+        """Which experts are trained; ``None`` for all."""
+        if self.subset is not None:
+            options = self.subset.scaled(options, _fused_experts(model, options))
         known = LoraConfig.__dataclass_fields__
         for name in options:
             require(name in known, "an option of peft.LoraConfig", name, "model.peft", did_you_mean(name, known))
@@ -75,6 +85,7 @@ class Adapter:
         for parameter in trained:
             parameter.requires_grad_(True)  # PEFT has frozen the heads with all the rest
         self.model = model
+        self._hooks: list[Any] = []
         heads = {id(parameter) for parameter in trained}
         self.parameters: dict[str, nn.Parameter] = {
             PREFIX + name.replace(".default", "").replace(".stock.", "."): parameter
@@ -100,6 +111,46 @@ class Adapter:
             found = any(f".{name}".endswith(f".{target}") for name in changed)
             hint = did_you_mean(target, {name.rpartition(".")[2] for name in changed})
             require(found, "targets that the model has", target, "model.peft", hint)
+
+    def expert_layers(self) -> dict[int, list[Any]]:
+        """Return PEFT's layers on fused expert weights, by the layer they are in."""
+        found: dict[int, list[Any]] = {}
+        for name, module in self.model.named_modules():
+            if getattr(module, "num_experts", 1) > 1 and hasattr(module, "lora_A"):
+                found.setdefault(int(IN_LAYER.findall(name)[-1]), []).append(module)
+        return found
+
+    def restrict(self, experts: Mapping[int, Sequence[int]]) -> None:
+        """Train the LoRA of some experts alone: the gradient of the others is 0, and so their change stays nothing.
+
+        Args:
+            experts: The experts that are trained, by layer.
+        """
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+        for layer, modules in self.expert_layers().items():
+            for module in modules:
+                down, up = (one["default"].weight for one in (module.lora_A, module.lora_B))
+                mask_E = torch.zeros(module.num_experts, device=down.device)
+                mask_E[list(experts[layer])] = 1
+                rank = len(down) // module.num_experts
+                # As PEFT lays them out: experts before ranks going down, ranks before experts going up.
+                for weight, mask in ((down, mask_E.repeat_interleave(rank)[:, None]), (up, mask_E.repeat(rank)[None])):
+                    self._hooks.append(weight.register_hook(partial(torch.mul, mask)))
+
+    @property
+    def trained_numbers(self) -> int:
+        """How many numbers are trained; those of experts left out are not counted."""
+        every = sum(one.numel() for one in self.parameters.values())
+        if self.subset is None:
+            return every
+        of_experts = [one for modules in self.expert_layers().values() for one in modules]
+        left = 0
+        for module in of_experts:
+            size = sum(one["default"].weight.numel() for one in (module.lora_A, module.lora_B))
+            left += size * (module.num_experts - self.subset.count(module.num_experts)) // module.num_experts
+        return every - left
 
     def train(self, mode: bool) -> None:
         """Put the LoRA's dropout into a mode; the rest of the model knows none."""
@@ -131,6 +182,19 @@ class Adapter:
         """Return what PEFT writes as ``adapter_config.json``."""
         plain = self.config.to_dict() | {"base_model_name_or_path": base, "inference_mode": True}
         return {key: sorted(value) if isinstance(value, set) else value for key, value in plain.items()}
+
+
+def _fused_experts(model: PreTrainedModel, options: dict[str, Any]) -> int:
+    """Return how many experts there are in the fused weights that a LoRA is asked for, all of one number."""
+    targets = list(options.get("target_parameters") or [])
+    found = {
+        len(one)
+        for name, one in model.named_parameters()
+        if one.dim() == 3 and any(f".{name}".endswith(f".{target}") for target in targets)
+    }
+    hint = "target_parameters: [mlp.experts.gate_up_proj]."
+    require(len(found) == 1, "a LoRA on fused expert weights", targets, "model.peft.experts", hint)
+    return found.pop()
 
 
 def _refuse_packed(model: PreTrainedModel, options: dict[str, Any]) -> None:

@@ -94,6 +94,16 @@ class BaseModel:
         with _translated(self, "tokenizer"):
             return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
+    def folder(self) -> Path:
+        """Return the folder of the model's files, weights among them; from the Hub they come at the pinned commit.
+
+        Raises:
+            ConfigError: It is a ``random`` model, which has none.
+        """
+        hint = "save it to a folder first."
+        require(self.path != "random", "a model with files", self.path, "model.base.path", hint)
+        return Path(self._local(self.source, weights=True))
+
     def load_config(self) -> "transformers.PretrainedConfig":
         """Return the model's configuration, without loading weights."""
         if self.path == "random":

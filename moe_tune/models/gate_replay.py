@@ -72,6 +72,27 @@ class GateReplay:
         weight: Tensor = self._projection(gate).weight  # type: ignore[assignment]  # no parameter under an adapter
         return weight
 
+    def bias(self, gate: nn.Module) -> Tensor | None:
+        """Return the constants of the projection, (E,); ``None`` where it has none."""
+        return getattr(self._projection(gate), "bias", None)
+
+    def choice_bias(self) -> Tensor | None:
+        """Return the one tensor of E numbers that is called a bias and is not the projection's, or ``None``.
+
+        Families that correct their choice, and not their weights, have it in the gate or beside it.
+        """
+        own = [*self.gate.named_parameters(), *self.gate.named_buffers()]
+        beside = zip(self.beside, self.tensors_beside(), strict=True)
+        found = {
+            id(one): one
+            for name, one in [*own, *beside]
+            if one is not None
+            and "bias" in name
+            and one.numel() == self.num_experts
+            and one is not self.bias(self.gate)
+        }
+        return next(iter(found.values())) if len(found) == 1 else None
+
     def tensors_beside(self) -> list[Tensor | None]:
         """Return what the owner passes beside the hidden states, as it is now."""
         return [getattr(self.owner, name) for name in self.beside]

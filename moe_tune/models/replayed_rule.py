@@ -41,6 +41,10 @@ class ReplayedRule(ScoringRule):
         return False
 
     @property
+    def one_total(self) -> bool:
+        return self.form is not None and self.form.renormalise and len(self.form.factor_E) == 1
+
+    @property
     def described(self) -> bool:
         return self.form is not None
 

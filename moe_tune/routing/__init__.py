@@ -25,6 +25,7 @@ from moe_tune.routing.output import RouterOutput, Rows
 from moe_tune.routing.scope import PARTS, Part, Scope
 from moe_tune.routing.scoring_rule import BARRED, ScoringRule
 from moe_tune.routing.softmax_rule import SoftmaxRule
+from moe_tune.routing.stock_router import StockRouter, unfoldable
 from moe_tune.routing.trace import RoutingTrace
 
 __all__ = [
@@ -42,7 +43,9 @@ __all__ = [
     "Scope",
     "ScoringRule",
     "SoftmaxRule",
+    "StockRouter",
     "entropy",
     "normalised",
     "stable_top_k",
+    "unfoldable",
 ]

@@ -132,6 +132,11 @@ class ScoringRule(ABC):
         return True
 
     @property
+    def one_total(self) -> bool:
+        """Whether the weights of a token have the same sum whatever its logits are."""
+        return False
+
+    @property
     def described(self) -> bool:
         """Whether there is a closed form of the weights, which what changes probabilities or the set has to have."""
         return True

@@ -44,6 +44,10 @@ class SoftmaxRule(ScoringRule):
             return normalised(weights_TK) if self.renormalise else weights_TK
         return weights_TK / weights_TK.sum(-1, keepdim=True) if self.renormalise else weights_TK
 
+    @property
+    def one_total(self) -> bool:
+        return self.renormalise
+
     def renormalised(self) -> "SoftmaxRule":
         return replace(self, renormalise=True)
 

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from moe_tune.base.ranks import several_ranks, summed_over_ranks
 from moe_tune.runs.checkpoint import COUNTED
 from moe_tune.tuner.calibration import calibrate, training_table
+from moe_tune.tuner.expert_choice import chosen_experts
 from moe_tune.tuner.neighbours import EmbeddedQuestions, neighbour_routes
 from moe_tune.tuner.oracle import sought_routing
 from moe_tune.tuner.route_sampling import sampled_routes
@@ -97,9 +98,23 @@ class Calibration(Callback):
         elif trainer.state.fn == "fit" and pl_module.objective.wants_table and pl_module.table is None:
             pl_module.table = training_table(pl_module.examiner)
 
+    @staticmethod
+    def _choose_experts(pl_module: Any) -> None:
+        """Let a LoRA train the experts it is asked to, chosen on training questions with the pretrained model."""
+        adapter, gated = pl_module.gated.adapter, pl_module.gated
+        if adapter is None or adapter.subset is None:
+            return
+        if adapter.subset.reads_training and pl_module.table is None:
+            pl_module.table = training_table(pl_module.examiner)
+        tables = {} if pl_module.table is None else pl_module.table.layers
+        chosen = chosen_experts(adapter.subset, adapter.expert_layers(), gated.rule.num_experts, tables)
+        adapter.restrict(chosen)
+        pl_module.lora_experts = chosen
+
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Also seek the oracle's routing, sample routes and embed the training questions, for losses that read them."""
         self._calibrate(trainer, pl_module)
+        self._choose_experts(pl_module)
         examiner, objective, layers = pl_module.examiner, pl_module.objective, pl_module.gated.layers
         if objective.search is not None and pl_module.oracle is None:
             pl_module.oracle = sought_routing(examiner, "train", layers, objective.search).routes

@@ -58,7 +58,8 @@ class RouterTuner(LightningModule):
         routing_dtype: ``float32`` routes in float32, ties towards the lower index; ``native`` has the model's numerics.
         answer_path: When prompts are computed once and kept, so that a step costs one token per question.
         peft: Arguments of a ``peft.LoraConfig`` (``r``, ``target_modules``, ``target_parameters``, ...): an adapter
-            trained beside the head, or instead of it with ``IdentityHead``; it acts on all tokens. ``null`` is none.
+            trained beside the head, or instead of it with ``IdentityHead``; it acts on all tokens. Also ``experts``,
+            those it trains (``by``, ``share``, ``seed``). ``null`` is none.
         teacher: A model that losses of distillation learn from in place of the pretrained router: the one that the
             base was pruned, merged or quantised from. Its last hidden states are computed before the base is loaded,
             and kept. ``null`` is none.
@@ -111,6 +112,8 @@ class RouterTuner(LightningModule):
         self.accumulated = 0.0
         """Batches of the running optimiser step so far; one with fewer questions counts as a part."""
         self.table: TrainTable | None = None
+        self.lora_experts: dict[int, list[int]] = {}
+        """The experts that a LoRA on some of them trains, by layer."""
         self.oracle: OracleRoutes | None = None
         self.embedded: EmbeddedQuestions | None = None
         self.neighbours: NeighbourRoutes | None = None

@@ -14,7 +14,7 @@ from moe_tune.cli.verbs import VERBS, command_of
 NANO = ["--config", "configs/nano.yaml", "--config", "configs/debug/tiny.yaml"]
 
 
-LIGHT = ("generate", "lm-eval", "experiment", "sweep", "compare", "cache", "check", "list", "doctor")
+LIGHT = ("generate", "lm-eval", "experiment", "sweep", "compare", "export", "cache", "check", "list", "doctor")
 OF_A_FIT = {"fit": "", "validate": "", "test": "", "predict": "", "analyze": "--shots", "grid": "--vary"}
 OF_A_FIT |= {"estimate": "--prompt_tokens", "trace": "--prompt", "cache build": "--splits", "prune": "--criterion"}
 OF_A_FIT |= {"ablate": "--intervention"}

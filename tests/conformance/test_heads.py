@@ -25,11 +25,11 @@ from made_up import layer_table
 from tolerances import rounding_of
 from torch.nn import functional
 
-from moe_tune.base.errors import ModelError
+from moe_tune.base.errors import ConfigError, ModelError
 from moe_tune.gates.gated_model import GatedModel
 from moe_tune.heads.base import BaseGate, RouterHead, decide
 from moe_tune.heads.identity import IdentityHead
-from moe_tune.routing import SoftmaxRule
+from moe_tune.routing import SoftmaxRule, StockRouter
 
 each_head_and_scope = take_turns(CASES, IDS, ("scope",), [("answer",), ("all",)])
 
@@ -387,6 +387,40 @@ def test_a_foldable_head_is_a_linear_router(kind, mode, exempt):
         came = decide(IdentityHead(), rule, hidden_TD, functional.linear(hidden_TD, folded_ED))
     assert torch.equal(came.experts_TK, wanted.experts_TK)
     torch.testing.assert_close(came.weights_TK, wanted.weights_TK, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("renormalise", [False, True])
+@pytest.mark.parametrize("biased", [False, True], ids=["bare gate", "gate with biases"])
+@each_head
+def test_a_head_folds_exactly_or_says_why_not(kind, mode, biased, renormalise, exempt):
+    """What it folds into are a stock gate's own tensors; with them, and without the head, decisions are the same."""
+    rule, base_ED, hidden_TD = SoftmaxRule(2, 8, renormalise), torch.randn(8, 16), torch.randn(200, 16)
+    bias_E = 0.3 * torch.randn(8) if biased else None
+    bound = kind(**required(kind), **mode).bound_to(BaseGate(base_ED, rule, 0)).eval()
+    for value in bound.state_dict().values():
+        if value.is_floating_point():
+            value.add_(0.3 * torch.randn(value.shape))
+    own = StockRouter(base_ED, bias_E, torch.zeros(8) if biased else None, rule)
+    with torch.no_grad():
+        wanted = decide(bound, rule, hidden_TD, functional.linear(hidden_TD, base_ED, bias_E))
+        try:
+            router = bound.fold(own).settled(kind.__name__)
+        except ConfigError as refusal:
+            said = str(refusal)
+            assert said.startswith("expected a head that a stock gate can be but got ")
+            assert "(export --fold)" in said
+            assert not bound.traits.foldable, "what is a router weight folds everywhere"
+            exempt(said)
+            return
+        logits_TE = functional.linear(hidden_TD, router.weight_ED, router.bias_E)
+        probs_TE = rule.probabilities(logits_TE)
+        scores_TE = logits_TE if router.choice_E is None or not router.choice_E.any() else probs_TE + router.choice_E
+        experts_TK = rule.choose(scores_TE, 2)
+        weights_TK = rule.weights(probs_TE, experts_TK)
+    came_TE, wanted_TE = torch.zeros(200, 8), torch.zeros(200, 8)
+    came_TE.scatter_add_(-1, experts_TK, weights_TK)
+    wanted_TE.scatter_add_(-1, wanted.experts_TK, wanted.weights_TK)
+    torch.testing.assert_close(came_TE, wanted_TE, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", HEADS.values(), ids=HEADS)

@@ -19,7 +19,8 @@ LAWS = """
     tokens_outside_the_scope_keep_the_pretrained_decision decisions_are_well_formed
     gradient_checkpointing_changes_nothing a_half_precision_body_works a_prototype_can_be_copied_and_sent
     what_is_drawn_at_the_start_does_not_depend_on_the_default_device
-    calibration_acts_where_it_is_declared a_foldable_head_is_a_linear_router documentation_is_complete
+    calibration_acts_where_it_is_declared a_foldable_head_is_a_linear_router a_head_folds_exactly_or_says_why_not
+    documentation_is_complete
 """
 """What the suite must have asked of the head."""
 

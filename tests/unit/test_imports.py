@@ -20,7 +20,7 @@ ORDER = (
     ("tuner",),
     ("callbacks", "tracking", "recorder"),
     ("settings",),
-    ("compare", "analysis", "planning"),
+    ("compare", "analysis", "planning", "export"),
     ("studies", "generation", "harness", "interventions", "pruning"),
     ("cli",),
     ("__init__", "__main__"),

@@ -1,0 +1,47 @@
+"""Which experts a LoRA trains: the most used, the most accurate, those of a file, or any."""
+
+import pandas as pd
+import pytest
+from made_up import layer_table
+
+from moe_tune.base.errors import ConfigError, DataError
+from moe_tune.models.expert_subset import ExpertSubset
+from moe_tune.tuner.expert_choice import chosen_experts
+
+
+def chosen(by, share=0.25, tables=None, **more):
+    return chosen_experts(ExpertSubset(by, share, **more), [0, 2], 8, {0: layer_table(), 2: layer_table()})
+
+
+def test_usage_takes_the_most_chosen():
+    table = layer_table()
+    largest = table.chosen_E.topk(2).indices.sort().values.tolist()
+    assert chosen("usage") == {0: largest, 2: largest}
+
+
+def test_accuracy_takes_those_that_do_better_than_their_layer():
+    """The made-up experts answer the better the higher their number."""
+    assert chosen("accuracy") == {0: [6, 7], 2: [6, 7]}
+
+
+def test_chance_is_the_same_for_a_seed_and_differs_between_layers():
+    assert chosen("random", seed=3) == chosen("random", seed=3)
+    assert len({str(chosen("random", 0.5, seed=seed)) for seed in range(5)}) > 1
+    several = [chosen("random", 0.5, seed=seed) for seed in range(8)]
+    assert any(one[0] != one[2] for one in several)
+
+
+def test_a_file_says_it(tmp_path):
+    rows = [
+        {"layer": layer, "expert": expert, "effect": (expert * 3) % 8} for layer in (0, 1, 2) for expert in range(8)
+    ]
+    file = tmp_path / "effects.csv"
+    pd.DataFrame(rows).to_csv(file, index=False)
+    assert chosen("table", table=str(file)) == {0: [2, 5], 2: [2, 5]}
+    with pytest.raises(DataError, match=r"\['kl'\] are missing"):
+        chosen("table", table=str(file), column="kl")
+    pd.DataFrame(rows[:-1]).to_parquet(tmp_path / "less.parquet")
+    with pytest.raises(DataError, match="each of 8 experts of layer 2 but got 7"):
+        chosen("table", table=str(tmp_path / "less.parquet"))
+    with pytest.raises(ConfigError, match=r"a file \.csv or \.parquet"):
+        chosen("table", table=str(tmp_path / "none.csv"))
