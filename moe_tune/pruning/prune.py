@@ -257,8 +257,9 @@ def remove_experts(
     experts = {layer: family.replay(block, layer).num_experts for layer, block in layers.items()}
     kept = {layer: [one for one in range(experts[layer]) if one not in set(gone.get(layer, ()))] for layer in layers}
     cut = cut_of(model, family, min(map(len, kept.values())), top_k)
-    state = removed(model, family, cut, kept)
-    write_model(out, cut.config, state, tokenizer, model.generation_config, beside)
+    state, generation = removed(model, family, cut, kept), model.generation_config
+    del model, layers  # what is written is read back, and shall not be in memory twice
+    write_model(out, cut.config, state, tokenizer, generation, beside)
 
 
 def _about(base: BaseModel, gone: dict[int, list[int]], asked: PruneSettings) -> dict[str, Any]:
