@@ -178,7 +178,8 @@ def _chosen(
     require(count is None or experts - count >= least, f"at most {experts - least} of {experts}", count, "prune", hint)
     examiner = opened.examiner(quiz, numerics=numerics)
     seen = gathered(examiner, asked.criterion, asked.split, asked.scope)
-    gone = going(asked.criterion.scores(seen), seen, count, groups, even=even)
+    scores_LE, note = asked.criterion.scores(seen), asked.criterion.note(seen)
+    gone = going(scores_LE, seen, count, groups, even=even)
     if not any(gone.values()):
         raise ConfigError(
             f"expected experts that may go but {type(asked.criterion).__name__} lets none go"
@@ -191,7 +192,13 @@ def _chosen(
         opened.gated.bind(masking_head(gone, asked.top_k), "all")  # refuses too few before anything is judged
     asking = f"{seen.questions:,} {asked.split} questions, scope {asked.scope}" if seen.questions else "no question"
     chosen_on = f"chosen by {type(asked.criterion).__name__} on {asking}"
-    return gone, chosen_on, asked.criterion.note(seen)
+    going_on, may = sum(map(len, gone.values())), sum(map(len, going(scores_LE, seen, count).values()))
+    if going_on < may:
+        note += (
+            f" Of {may:,} experts that may go {going_on:,} do: a model's configuration holds one number of experts, so "
+            "that each layer, and each group, loses equally many; --how mask takes them all."
+        )
+    return gone, chosen_on, note.strip()
 
 
 def masking_head(gone: Mapping[int, list[int]], top_k: int | None = None) -> RouterHead:
