@@ -1,7 +1,8 @@
 """A model written as a folder that plain transformers loads, and read back before it stands."""
 
+import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from moe_tune.models.unmapped import unmapped_files
 def write_model(
     folder: Path,
     config: PretrainedConfig,
-    state: Mapping[str, Tensor],
+    state: MutableMapping[str, Tensor],
     tokenizer: Any,
     generation: GenerationConfig | None = None,
     beside: Mapping[str, str] | None = None,
@@ -27,7 +28,8 @@ def write_model(
     Args:
         folder: Where; nothing may stand there.
         config: Its configuration; the dtype that most of the tensors have is noted in it.
-        state: All of its tensors, by the names of its ``state_dict``.
+        state: All of its tensors, by the names of its ``state_dict``; emptied before they are read back, so that none
+            is in memory twice where the caller holds no other reference.
         tokenizer: Its tokenizer.
         generation: How it generates, where that is known.
         beside: Text of further files, by name.
@@ -48,24 +50,26 @@ def write_model(
         made.generation_config = generation
     with published(folder) as draft:
         draft.mkdir()
+        wrote = {name: (one.dtype, _hash(one)) for name, one in state.items()}
         made.save_pretrained(draft, state_dict=dict(state))  # it takes names out of what it is given
         for file in draft.glob("*.safetensors"):  # which are written for their owner alone
             file.chmod((draft / "config.json").stat().st_mode)
         tokenizer.save_pretrained(draft)
         for name, text in (beside or {}).items():
             (draft / name).write_text(text, encoding="utf-8")
-        _confirm(draft, state)
+        state.clear()
+        _confirm(draft, wrote)
 
 
-def _confirm(folder: Path, state: Mapping[str, Tensor]) -> None:
+def _confirm(folder: Path, wrote: Mapping[str, tuple[torch.dtype, str]]) -> None:
     with unmapped_files():
         back, report = AutoModelForCausalLM.from_pretrained(
             folder, dtype="auto", output_loading_info=True, trust_remote_code=False
         )
     came: dict[str, Tensor] = back.state_dict()
     faults = sorted(str(name) for names in report.values() if isinstance(names, set | list) for name in names)
-    faults += sorted({*came} ^ {*state})
-    faults += [name for name in sorted({*came} & {*state}) if not _same(came[name].cpu(), state[name].cpu())]
+    faults += sorted({*came} ^ {*wrote})
+    faults += [name for name in sorted({*came} & {*wrote}) if not _same(came[name], *wrote[name])]
     if faults:
         raise ModelError(
             f"expected every tensor to be read back as it was written but got {len(faults)} others, {faults[:4]} "
@@ -73,6 +77,13 @@ def _confirm(folder: Path, state: Mapping[str, Tensor]) -> None:
         )
 
 
-def _same(came: Tensor, wrote: Tensor) -> bool:
-    """Return whether two tensors hold the same numbers; some are read in float32 whatever they are kept in."""
-    return torch.promote_types(came.dtype, wrote.dtype) == came.dtype and torch.equal(came, wrote.to(came.dtype))
+def _same(came: Tensor, dtype: torch.dtype, wrote: str) -> bool:
+    """Return whether a tensor holds the numbers that were written; some are read in float32 at any rate."""
+    return torch.promote_types(came.dtype, dtype) == came.dtype and _hash(came.to(dtype)) == wrote
+
+
+def _hash(one: Tensor) -> str:
+    """Return the sha256 of a tensor's bytes and shape."""
+    found = hashlib.sha256(str(tuple(one.shape)).encode())
+    found.update(one.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()

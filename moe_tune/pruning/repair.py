@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -15,13 +15,13 @@ from moe_tune.heads.stack import Stack
 from moe_tune.models.base_model import BaseModel
 from moe_tune.pruning.before_after import BeforeAfter, compared_columns
 from moe_tune.pruning.judged_model import JudgedSet
+from moe_tune.pruning.prune_settings import Source
 from moe_tune.reports.table import Table, interval, numbers, words
 from moe_tune.runs.directory import to_yaml
 from moe_tune.settings.running import run
 from moe_tune.stats.bootstrap import ratio_bootstrap
 from moe_tune.tuner.opening import ModelSettings
 
-Source = Literal["quiz", "text"]
 REPAIR = "repair.yaml"
 """The configuration of the fit that repairs, in the folder of the pruned model."""
 OF_A_FIT = ("seed_everything", "trainer", "data", "optimizer", "lr_scheduler")

@@ -60,7 +60,7 @@ def test_masked_is_removed_or_it_is_refused(model_type, tmp_path):
         return
     before, masked = answers(model), masked_answers(model, family, gone, "float32")
     native = masked_answers(model, family, gone, "native")
-    tensors, cut = sum(one.numel() for one in model.state_dict().values()), cut_of(model, family, left)
+    size, cut = sum(one.numel() for one in model.state_dict().values()), cut_of(model, family, left)
     experts = left + len(next(iter(gone.values())))
     state = removed(model, family, cut, kept_of(gone, experts))
     write_model(tmp_path / "pruned", cut.config, state, BaseModel("nano").load_tokenizer())
@@ -69,7 +69,7 @@ def test_masked_is_removed_or_it_is_refused(model_type, tmp_path):
     torch.testing.assert_close(masked, came, atol=atol, rtol=0)
     torch.testing.assert_close(native, came, atol=atol, rtol=0)
     assert not torch.allclose(before, masked, atol=1e-3)
-    assert sum(one.numel() for one in state.values()) < tensors
+    assert sum(one.numel() for one in smaller.state_dict().values()) < size
 
 
 @pytest.mark.parametrize("model_type", [one for one in IN_CI if one not in REFUSED])
@@ -128,3 +128,18 @@ def test_groups_lose_equally_many():
     kept = {layer: list(range(30)) for layer in family.moe_layers(model)}
     with pytest.raises(ConfigError, match=r"each of the 2 groups of layer \d+ but got \[16, 14\]"):
         removed(model, family, cut_of(model, family, 30), kept)
+
+
+def test_a_tensor_that_is_not_read_back_as_it_was_written_leaves_no_folder(tmp_path, monkeypatch):
+    model, _ = found_model("olmoe")
+    read = AutoModelForCausalLM.from_pretrained
+
+    def changed(*words, **options):
+        back, report = read(*words, **options)
+        back.state_dict()["model.layers.1.mlp.gate.weight"][0, 0] += 1
+        return back, report
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", changed)
+    with pytest.raises(ModelError, match=r"got 1 others, \['model\.layers\.1\.mlp\.gate\.weight'\]"):
+        write_model(tmp_path / "model", model.config, model.state_dict(), BaseModel("nano").load_tokenizer())
+    assert [*tmp_path.iterdir()] == []

@@ -211,3 +211,16 @@ def test_effects_of_the_questions_that_judge_are_refused(tmp_path, capsys):
         assert ("what was measured on train questions" in capsys.readouterr().err) == bool(code)
     gone = json.loads((tmp_path / "train" / "pruning.json").read_text())["gone"]
     assert gone == {str(layer): list(range(56, 64)) for layer in range(4)}, "those whose masking helped most"
+
+
+def test_a_smaller_model_loses_equally_many_of_each_layer_and_says_what_stays(tmp_path):
+    for how in ("mask", "remove"):
+        prune("--criterion", "NeverActivated", "--how", how, "--out", str(tmp_path / how))
+    many, few = (json.loads((tmp_path / how / "pruning.json").read_text())["gone"] for how in ("mask", "remove"))
+    least = min(map(len, many.values()))
+    assert {len(some) for some in few.values()} == {least}
+    assert all({*few[layer]} <= {*many[layer]} for layer in many)
+    assert len({len(some) for some in many.values()}) > 1, "else there is nothing to even"
+    total = sum(map(len, many.values()))
+    assert f"Of {total} experts that may go {4 * least} do" in (tmp_path / "remove" / "before_after.md").read_text()
+    assert "may go" not in (tmp_path / "mask" / "before_after.md").read_text()
