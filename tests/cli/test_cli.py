@@ -16,7 +16,7 @@ NANO = ["--config", "configs/nano.yaml", "--config", "configs/debug/tiny.yaml"]
 
 LIGHT = ("generate", "lm-eval", "experiment", "sweep", "compare", "cache", "check", "list", "doctor")
 OF_A_FIT = {"fit": "", "validate": "", "test": "", "predict": "", "analyze": "--shots", "grid": "--vary"}
-OF_A_FIT |= {"estimate": "--prompt_tokens", "trace": "--prompt", "cache build": "--splits"}
+OF_A_FIT |= {"estimate": "--prompt_tokens", "trace": "--prompt", "cache build": "--splits", "ablate": "--intervention"}
 
 
 def test_help_of_the_program_and_of_verbs_without_a_configuration_loads_no_library():
