@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from moe_tune.analysis.kept import Part, keep, kept
 from moe_tune.base.checkpoint_folder import MANIFEST
 from moe_tune.base.errors import ConfigError, require
+from moe_tune.base.published import tidied
 from moe_tune.data.batching import Batch
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.interventions.answers import answers_under, arrays_of
@@ -209,6 +210,8 @@ def _found(
 ) -> Differences:
     """Return what every intervention changes; layers that are done already are read."""
     answers: dict[Intervention, dict[str, Any]] = {}
+    if (out / LAYERS).is_dir():
+        tidied(out / LAYERS)  # what a killed audit was writing
     starts = sorted({one.start for one in every})
     for place, start in enumerate(starts, start=1):
         many = [one for one in every if one.start == start]

@@ -88,9 +88,9 @@ def read_set(text: str) -> tuple[str, Members]:
 def usage_matched(usage_E: Floats, members: Sequence[int], draws: int = DRAWS, seed: int = 0) -> list[tuple[int, ...]]:
     """Return sets of other experts of the same layer whose usage is like that of the members, all different.
 
-    Each member is exchanged for an expert drawn at random from the half of the layer that is nearest to it in usage,
-    ties towards the lower index, without the members and those already drawn. There are fewer sets than asked for where
-    the layer has no more.
+    Each member is exchanged for an expert drawn at random from the half of the layer that is nearest to it in usage (for
+    a single member from the nearest ``draws``, where that is more), ties towards the lower index, without the members
+    and those already drawn. There are fewer sets than asked for where the layer has no more.
 
     Args:
         usage_E: How often each expert is used.
@@ -99,7 +99,7 @@ def usage_matched(usage_E: Floats, members: Sequence[int], draws: int = DRAWS, s
         seed: Of the draws: the same seed, the same sets.
 
     Example:
-        >>> usage_matched(np.array([0.5, 0.4, 0.1, 0.1]), [2], draws=5)
+        >>> usage_matched(np.array([0.5, 0.4, 0.1, 0.1]), [2], draws=2)
         [(1,), (3,)]
     """
     draw, found = np.random.default_rng([seed, *members]), set[tuple[int, ...]]()
