@@ -17,8 +17,9 @@ class ExpertSubset:
 
     Args:
         by: Order of the experts: ``usage``, training questions whose answer token chose them; ``accuracy``, the share
-            of these answered correctly, drawn towards the layer's by how far chance reaches; ``random``; or ``table``,
-            a file that says it, such as one of effects measured on training questions.
+            of these answered correctly, drawn towards the layer's by how far chance reaches, among equals the more
+            used first; ``random``; or ``table``, a file that says it, such as one of effects measured on training
+            questions.
         share: Share of a layer's experts, above 0, to 1.
         seed: Seed of the random order.
         table: File of ``table``, csv or parquet, with ``layer``, ``expert`` and ``column``.

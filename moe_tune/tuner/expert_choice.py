@@ -50,7 +50,11 @@ def chosen_experts(
 def _accuracy(table: LayerTable) -> Tensor:
     correct_E, chosen_E = table.correct_E.cpu().numpy(), table.chosen_E.cpu().numpy()
     weight = moment_weight(correct_E, chosen_E) or LARGEST_WEIGHT  # chance explains all: next to nothing is left
-    return torch.from_numpy(surplus_scores(correct_E, chosen_E, FEWEST, weight))
+    score_E = torch.from_numpy(surplus_scores(correct_E, chosen_E, FEWEST, weight))
+    # Many experts are as good as their layer, for want of questions: of these the more used ones come first.
+    order_E = table.chosen_E.cpu().argsort(stable=True, descending=True)
+    order_E = order_E[score_E[order_E].argsort(stable=True, descending=True)]
+    return torch.empty_like(score_E).scatter_(0, order_E, -torch.arange(len(score_E), dtype=score_E.dtype))
 
 
 def _from_file(subset: ExpertSubset, layers: list[int], experts: int) -> dict[int, Tensor]:

@@ -24,6 +24,13 @@ def test_accuracy_takes_those_that_do_better_than_their_layer():
     assert chosen("accuracy") == {0: [6, 7], 2: [6, 7]}
 
 
+def test_experts_that_nothing_is_known_of_come_by_how_much_they_are_used():
+    few = layer_table(questions=60)
+    assert int(few.chosen_E.max()) < 30
+    subset = ExpertSubset("accuracy", 0.25)
+    assert chosen_experts(subset, [0], 8, {0: few}) == chosen_experts(ExpertSubset("usage", 0.25), [0], 8, {0: few})
+
+
 def test_chance_is_the_same_for_a_seed_and_differs_between_layers():
     assert chosen("random", seed=3) == chosen("random", seed=3)
     assert len({str(chosen("random", 0.5, seed=seed)) for seed in range(5)}) > 1
