@@ -129,15 +129,15 @@ def audit(asked: AblationAsked, host: FitSettings, out: Path) -> Audit:
     found = _found(asked, host, walk, batches, retuned, untouched, every, out)
 
     cluster_Q = pd.factorize(pd.Series([one.content_hash for one in quiz.questions(asked.split)]))[0]
-    frame = effect_frame(singles, found, untouched, cluster_Q, asked.scope)
+    frame = effect_frame(singles, found, untouched, cluster_Q, asked.scope).assign(split=asked.split)
     places = [one.members[0] for one in singles]
     frame.insert(0, "expert", [some[0] for _, some in places])
     frame.insert(0, "layer", [layer for layer, _ in places])
-    of_layers = effect_frame(whole, found, untouched, cluster_Q, asked.scope)
+    of_layers = effect_frame(whole, found, untouched, cluster_Q, asked.scope).assign(split=asked.split)
     of_layers.insert(0, "layer", layers)
     of_sets = pd.DataFrame()
     if named:
-        of_sets = effect_frame([*named.values()], found, untouched, cluster_Q, asked.scope)
+        of_sets = effect_frame([*named.values()], found, untouched, cluster_Q, asked.scope).assign(split=asked.split)
         of_sets.insert(0, "set", [*named])
         of_sets = of_sets.join(interaction_frame([*named.values()], found, cluster_Q))
     several = {layer: experts for layer in layers if len(experts) > 2}
