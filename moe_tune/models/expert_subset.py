@@ -5,7 +5,8 @@ from typing import Any, Literal, get_args
 
 from moe_tune.base.errors import did_you_mean, require
 
-By = Literal["usage", "accuracy", "random", "table"]
+By = Literal["usage", "accuracy", "random", "effect", "table"]
+FROM_FILE = ("effect", "table")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,15 +19,16 @@ class ExpertSubset:
     Args:
         by: Order of the experts: ``usage``, training questions whose answer token chose them; ``accuracy``, the share
             of these answered correctly, drawn towards the layer's by how far chance reaches, among equals the more
-            used first; ``random``; or ``table``, a file that says it, such as one of effects measured on training
-            questions.
+            used first; ``random``; ``effect``, first those whose masking took most from the correct letter's
+            log-probability, by the ``experts.parquet`` of ``ablate --split train``; or ``table``, any file that says it.
         share: Share of a layer's experts, above 0, to 1.
         seed: Seed of the random order.
-        table: File of ``table``, csv or parquet, with ``layer``, ``expert`` and ``column``.
-        column: The column to order by, the largest first.
+        table: File of ``effect`` or ``table``, csv or parquet, with ``layer``, ``expert`` and ``column``.
+        column: The column to order by, the largest first, of ``effect`` the lowest; ``null`` is ``log_prob`` of
+            ``effect``, ``effect`` of ``table``.
 
     Raises:
-        ConfigError: A value is out of range, or there is a file without ``by: table`` or none with it.
+        ConfigError: A value is out of range, or there is a file where none is read, or none where one is.
 
     Example:
         >>> ExpertSubset("usage", 0.25).scaled({"r": 2, "lora_alpha": 4}, 64)
@@ -37,7 +39,7 @@ class ExpertSubset:
     share: float = 0.25
     seed: int = 0
     table: str | None = None
-    column: str = "effect"
+    column: str | None = None
 
     @classmethod
     def of(cls, given: Any) -> "ExpertSubset | None":
@@ -54,8 +56,9 @@ class ExpertSubset:
         share = subset.share
         fits = isinstance(share, float | int) and 0 < share <= 1
         require(fits, "a share above 0, to 1", share, f"{where}.share", "0.25 is a quarter of each layer's experts.")
-        named = (subset.table is None) == (subset.by != "table")
-        require(named, "a file with by: table, and only there", subset.table, f"{where}.table", "table: effects.csv.")
+        named = (subset.table is None) == (subset.by not in FROM_FILE)
+        what = "a file with by: effect or by: table, and only there"
+        require(named, what, subset.table, f"{where}.table", "table: experts.parquet.")
         return subset
 
     @property

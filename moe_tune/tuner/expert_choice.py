@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from moe_tune.base.errors import DataError, require
-from moe_tune.models.expert_subset import ExpertSubset
+from moe_tune.models.expert_subset import FROM_FILE, ExpertSubset
 from moe_tune.routing import LayerTable, stable_top_k
 from moe_tune.stats.shrinkage import LARGEST_WEIGHT, moment_weight, surplus_scores
 
@@ -28,7 +28,7 @@ def chosen_experts(
         tables: How the training questions went, by layer; read by ``usage`` and ``accuracy`` alone.
 
     Raises:
-        DataError: The file has no such columns, or not every expert.
+        DataError: The file has no such columns, or not every expert; or its effects are not of training questions.
 
     Example:
         >>> chosen_experts(ExpertSubset("random", 0.5, seed=1), [0, 1], 4, {})
@@ -37,7 +37,7 @@ def chosen_experts(
     if subset.by == "random":
         draw = torch.Generator().manual_seed(subset.seed)
         scores = {layer: torch.rand(experts, generator=draw) for layer in layers}
-    elif subset.by == "table":
+    elif subset.by in FROM_FILE:
         scores = _from_file(subset, list(layers), experts)
     elif subset.by == "usage":
         scores = {layer: tables[layer].chosen_E.double().cpu() for layer in layers}
@@ -64,16 +64,24 @@ def _from_file(subset: ExpertSubset, layers: list[int], experts: int) -> dict[in
     known = file.is_file() and file.suffix in (".csv", ".parquet")
     require(known, "a file .csv or .parquet", subset.table, where, hint)
     frame = pd.read_csv(file) if file.suffix == ".csv" else pd.read_parquet(file)
-    wanted = ["layer", "expert", subset.column]
+    effect = subset.by == "effect"
+    column = subset.column or ("log_prob" if effect else "effect")
+    wanted = ["layer", "expert", column]
     if missing := [name for name in wanted if name not in frame]:
         raise DataError(f"expected columns {wanted} but {missing} are missing ({where}). Hint: column: NAME.")
+    if effect and "split" in frame and (read := set(frame["split"]) - {"train"}):
+        raise DataError(
+            f"expected effects on training questions but got {', '.join(sorted(map(str, read)))} ({where}). "
+            "Hint: python -m moe_tune ablate --split train."
+        )
     found = {}
     for layer in layers:
-        rows = frame[frame["layer"] == layer].set_index("expert")[subset.column]
+        rows = frame[frame["layer"] == layer].set_index("expert")[column]
         if sorted(rows.index) != list(range(experts)) or bool(rows.isna().any()):
             raise DataError(
                 f"expected a number for each of {experts} experts of layer {layer} but got {rows.count()} ({where}). "
                 f"Hint: {hint}"
             )
-        found[layer] = torch.tensor(rows.sort_index().to_numpy(dtype="float64"))
+        score_E = torch.tensor(rows.sort_index().to_numpy(dtype="float64"))
+        found[layer] = -score_E if effect else score_E  # what masking takes is below 0
     return found

@@ -104,8 +104,9 @@ def test_scaled_ranks_make_up_for_the_experts_left_out(rank, experts, share):
         ({"by": "usage", "shares": 0.5}, "Did you mean share"),
         ({"by": "usage", "share": 0}, "a share above 0"),
         ({"by": "usage", "share": 2}, "a share above 0"),
-        ({"by": "table"}, "a file with by: table"),
-        ({"by": "usage", "table": "x.csv"}, "a file with by: table"),
+        ({"by": "table"}, "a file with by: effect or by: table"),
+        ({"by": "effect"}, "a file with by: effect or by: table"),
+        ({"by": "usage", "table": "x.csv"}, "a file with by: effect or by: table"),
         ({"by": "usage", "share": 0.37}, "a rank that is a whole number"),
     ],
 )

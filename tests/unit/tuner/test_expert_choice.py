@@ -52,3 +52,14 @@ def test_a_file_says_it(tmp_path):
         chosen("table", table=str(tmp_path / "less.parquet"))
     with pytest.raises(ConfigError, match=r"a file \.csv or \.parquet"):
         chosen("table", table=str(tmp_path / "none.csv"))
+
+
+def test_of_effects_those_come_first_whose_masking_takes_most_and_only_training_questions_count(tmp_path):
+    effects = [-0.1, 0.2, -0.3, 0.0, 0.1, -0.2, 0.3, -0.05]
+    rows = [{"layer": layer, "expert": one, "log_prob": effects[one]} for layer in (0, 2) for one in range(8)]
+    file = tmp_path / "experts.parquet"
+    pd.DataFrame(rows).assign(split="train").to_parquet(file)
+    assert chosen("effect", table=str(file)) == {0: [2, 5], 2: [2, 5]}
+    pd.DataFrame(rows).assign(split="validation").to_parquet(file)
+    with pytest.raises(DataError, match="effects on training questions but got validation"):
+        chosen("effect", table=str(file))
