@@ -1,8 +1,8 @@
 """What is left of the nano model as experts are masked, by every criterion, chosen at either scope, beside chance.
 
-``OMP_NUM_THREADS=1 python experiments/pruning/curves.py`` writes ``results/curves.csv``, ``curves.md`` and ``curves.png``. Masked is
-removed (a conformance test), so nothing is written or loaded here. Experts are chosen on training questions, the model is
-judged on validation questions in both layouts, on pages of text and on generated answers; the test split stays closed.
+``OMP_NUM_THREADS=1 python experiments/pruning/curves.py`` writes ``results/curves.csv``, ``curves.md``, ``curves.png``.
+Masked is removed (a conformance test), so nothing is written or loaded here. Experts are chosen on training questions,
+the model is judged on validation questions in both layouts, on pages of text and on generated answers.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,6 +24,7 @@ from moe_tune.data.nano_short_answers import NanoShortAnswers
 from moe_tune.data.nano_text import NanoText
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.models.base_model import BaseModel
+from moe_tune.pruning.applied import masking_head
 from moe_tune.pruning.before_after import compared_set
 from moe_tune.pruning.choice import going
 from moe_tune.pruning.criteria.at_random import AtRandom
@@ -36,7 +37,6 @@ from moe_tune.pruning.criteria.reap import Reap
 from moe_tune.pruning.criteria.weighted_accuracy import WeightedAccuracy
 from moe_tune.pruning.evidence import gathered
 from moe_tune.pruning.judged_model import JudgedSet, judged_model
-from moe_tune.pruning.applied import masking_head
 from moe_tune.reports.table import Table, numbers, words
 from moe_tune.tuner.opening import ModelSettings, OpenModel, open_model
 
@@ -109,7 +109,7 @@ def _choices(
     members = _members(opened, asked)
     for scope in ("answer", "all"):
         for name, criterion in _criteria(scope, members).items():
-            seen = gathered(examiner, criterion, "train", scope)  # type: ignore[arg-type]
+            seen = gathered(examiner, criterion, "train", scope)
             scores_LE = criterion.scores(seen)
             for count in (None,) if name == "never activated" else COUNTS:
                 free = int((scores_LE < float("inf")).sum(1).min())
