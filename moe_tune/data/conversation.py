@@ -1,7 +1,8 @@
 """Conversations to learn from: the tokenizer's own template, and which of its tokens the assistant wrote."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from jinja2 import TemplateError
@@ -13,6 +14,10 @@ from moe_tune.data.validation import text_fault
 ROLES = ("system", "user", "assistant", "tool")
 TAGGED = re.compile(r"\{%-?\s*generation\b")
 """How a template marks what the assistant wrote, where it does."""
+ASKED = ({"role": "user", "content": "A"},)
+"""What a template is shown to see how it opens an answer."""
+STAND_IN = "\N{OBJECT REPLACEMENT CHARACTER}"
+"""What stands for a turn's content to see where a template puts it."""
 
 
 def messages_fault(messages: Any) -> str | None:
@@ -38,7 +43,9 @@ def conversation_tokens(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -
     """Return the tokens of a conversation, and which of them the assistant wrote.
 
     A template that marks the assistant's text (``{% generation %}``) says so itself. Of another the assistant's tokens
-    are those that a turn adds to what stood before it, the opening of the turn included.
+    are those of every turn of its own, up to its end, behind what the template opens an answer with
+    (``add_generation_prompt``): that header is not the assistant's, in the first turn of a conversation as in later
+    ones. Of a template that opens none, the header is what it writes before the turn's content.
 
     Args:
         tokenizer: A fast tokenizer of transformers with a chat template.
@@ -58,38 +65,55 @@ def conversation_tokens(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -
     for place, one in enumerate(messages):
         if held := next((token for token in control if token in one["content"]), None):
             raise ValueError(f"messages[{place}] holds the control token {held!r}")
-    try:
-        whole, spans = (_marked if TAGGED.search(str(tokenizer.chat_template)) else _by_turns)(tokenizer, messages)
-    except TemplateError as fault:
-        raise ValueError(f"the tokenizer's chat template refuses it: {fault}") from fault
+    whole, spans = (_marked if TAGGED.search(str(tokenizer.chat_template)) else _by_turns)(tokenizer, messages)
     made = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
     written = [any(start < last and end > first for first, last in spans) for start, end in made["offset_mapping"]]
     return list(made["input_ids"]), written
 
 
+def template_fault(fault: Exception) -> str:
+    """Return in one line what a template raised; what is no fault of jinja's own is named."""
+    name = "" if isinstance(fault, TemplateError) else f"{type(fault).__name__}: "
+    return name + " ".join(str(fault).split())
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
+    except Exception as fault:  # a template is somebody's program: it may divide by zero
+        raise ValueError(f"the tokenizer's chat template refuses it: {template_fault(fault)}") from fault
+
+
 def _marked(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> tuple[str, list[tuple[int, int]]]:
     # Not transformers' own masks: where the last character of what is marked has no token, they run on to the end.
-    texts, spans = render_jinja_template(
-        conversations=[list(messages)],
-        chat_template=tokenizer.get_chat_template(),
-        return_assistant_tokens_mask=True,
-        **tokenizer.special_tokens_map,
-    )
+    with _refusals():
+        texts, spans = render_jinja_template(
+            conversations=[list(messages)],
+            chat_template=tokenizer.get_chat_template(),
+            return_assistant_tokens_mask=True,
+            **tokenizer.special_tokens_map,
+        )
     return texts[0], list(spans[0])
 
 
 def _by_turns(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> tuple[str, list[tuple[int, int]]]:
-    def text(turns: int, opened: bool) -> str:
-        if not turns:
-            return ""
-        return str(tokenizer.apply_chat_template(list(messages[:turns]), tokenize=False, add_generation_prompt=opened))
+    def text(turns: Sequence[Mapping[str, str]], opened: bool = False) -> str:
+        with _refusals():
+            return str(tokenizer.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=opened))
 
-    whole, spans = text(len(messages), opened=False), []
+    whole, spans = text(messages), []
     for place, one in enumerate(messages):
         if one["role"] != "assistant":
             continue
-        before, after = text(place, opened=True), text(place + 1, opened=False)
-        if not (whole.startswith(after) and after.startswith(before)):
+        earlier, after = messages[:place], text(messages[: place + 1])
+        opened = text(earlier or ASKED, opened=True)
+        header = opened.removeprefix(text(earlier or ASKED))
+        if not header or (not earlier and header not in after):
+            known = text([*earlier, {**one, "content": STAND_IN}]).partition(STAND_IN)[0]
+        else:
+            known = opened if earlier else after[: after.index(header) + len(header)]
+        if not (whole.startswith(after) and after.startswith(known)):
             raise ValueError("the tokenizer's chat template writes earlier turns in another way once there are later")
-        spans.append((len(before), len(after)))
+        spans.append((len(known), len(after)))
     return whole, spans
