@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import pandas as pd
@@ -18,6 +19,8 @@ from moe_tune.settings.ending import paired_with_pretrained
 
 TOLD = 4
 """Differing keys that are told of a run."""
+SAID = 60
+"""Characters that are told of why a run failed."""
 UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
@@ -103,14 +106,19 @@ def _headline(path: Path, manifest: dict[str, Any]) -> str:
     splits = [file.stem for file in split_files(path)]
     split = "test" if "test" in splits else "validation"
     if split not in splits:
-        return str(manifest["status"])
-    state = "" if manifest["status"] in ("finished", "evaluated") else f" ({manifest['status']})"
+        return _state(manifest)
+    state = "" if manifest["status"] in ("finished", "evaluated") else f" ({_state(manifest)})"
     result = paired_with_pretrained(path, split)
     if result is not None:
         ends = interval(*result.ci95, "+.1f")
         return f"{split} {100 * result.accuracy:.1f} %, {100 * result.diff:+.1f} {ends}{state}"
     frame = pd.read_parquet(tested_questions_file(path, split), columns=["gold", "prediction"])
     return f"{split} {100 * (frame['gold'] == frame['prediction']).mean():.1f} %{state}"
+
+
+def _state(manifest: dict[str, Any]) -> str:
+    failure = manifest.get("failure")
+    return f"{manifest['status']}: {shorten(str(failure), SAID)}" if failure else str(manifest["status"])
 
 
 def _age(manifest: dict[str, Any], now: datetime) -> str:
