@@ -110,7 +110,7 @@ def _headline(path: Path, manifest: dict[str, Any]) -> str:
     state = "" if manifest["status"] in ("finished", "evaluated") else f" ({_state(manifest)})"
     result = paired_with_pretrained(path, split)
     if result is not None:
-        ends = interval(*result.ci95, "+.1f")
+        ends = interval(*result.told_ci95, "+.1f")
         return f"{split} {100 * result.accuracy:.1f} %, {100 * result.diff:+.1f} {ends}{state}"
     frame = pd.read_parquet(tested_questions_file(path, split), columns=["gold", "prediction"])
     return f"{split} {100 * (frame['gold'] == frame['prediction']).mean():.1f} %{state}"

@@ -85,7 +85,7 @@ def compared_set(name: str, before: JudgedSet, after: JudgedSet, seed: int) -> B
     except DataError:
         return BeforeAfter(name, before.kind, len(first), one, other, other - one, None, "open", "a single question")
     method = f"{found.interval_method}; {found.n01} gained, {found.n10} lost"
-    return BeforeAfter(name, before.kind, found.n, one, other, found.diff, found.ci95, found.decision, method)
+    return BeforeAfter(name, before.kind, found.n, one, other, found.diff, found.told_ci95, found.decision, method)
 
 
 def compared_sets(before: Mapping[str, JudgedSet], after: Mapping[str, JudgedSet], seed: int) -> list[BeforeAfter]:
