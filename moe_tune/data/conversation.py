@@ -12,6 +12,8 @@ from moe_tune.base.errors import ConfigError
 from moe_tune.data.validation import text_fault
 
 ROLES = ("system", "user", "assistant", "tool")
+RENAMED = dict.fromkeys(("human", "prompter"), "user") | dict.fromkeys(("gpt", "bot", "model", "ai"), "assistant")
+"""What other formats call the roles."""
 TAGGED = re.compile(r"\{%-?\s*generation\b")
 """How a template marks what the assistant wrote, where it does."""
 ASKED = ({"role": "user", "content": "A"},)
@@ -27,13 +29,19 @@ def messages_fault(messages: Any) -> str | None:
         >>> messages_fault([{"role": "user", "content": "Hello"}])
         'messages have no turn of the assistant'
     """
+    if messages is None:
+        return "messages are missing or null"
     if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
         return "messages are no list of turns"
     for place, one in enumerate(messages):
         if not isinstance(one, Mapping) or not {"role", "content"} <= one.keys():
-            return f"messages[{place}] has no role and content"
+            shared = isinstance(one, Mapping) and {"from", "value"} <= one.keys()
+            keys = " but from and value: name them role and content" if shared else ""
+            return f"messages[{place}] has no role and content{keys}"
         if one["role"] not in ROLES:
-            return f"messages[{place}] has the role {one['role']!r}, not one of {', '.join(ROLES)}"
+            known = RENAMED.get(str(one["role"]).lower())
+            mend = f": rename it to {known}" if known else ""
+            return f"messages[{place}] has the role {one['role']!r}, not one of {', '.join(ROLES)}{mend}"
         if (fault := text_fault(one["content"])) and not (one["content"] == "" and one["role"] != "assistant"):
             return f"messages[{place}].content {fault}"
     return None if any(one["role"] == "assistant" for one in messages) else "messages have no turn of the assistant"

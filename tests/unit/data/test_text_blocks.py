@@ -189,7 +189,12 @@ def test_a_chat_file_is_scored_where_the_assistant_wrote(chat_tokenizer, tmp_pat
     [
         (CHAT[:2], "no turn of the assistant"),
         ([{"role": "oracle", "content": "Hm."}, CHAT[2]], "role 'oracle'"),
+        ([{"role": "human", "content": "Hm."}, CHAT[2]], "role 'human', .*: rename it to user"),
+        ([CHAT[1], {"role": "gpt", "content": "Hm."}], "role 'gpt', .*: rename it to assistant"),
         ([{"role": "user"}, CHAT[2]], "no role and content"),
+        ([{"from": "human", "value": "Hm."}], r"messages\[0\] has no role and content but from and value"),
+        ([CHAT[1], {"role": "assistant", "content": None}], "missing or null"),
+        (None, "messages are missing or null"),
         ([CHAT[1], {"role": "assistant", "content": "a \ud800"}], "lone surrogate"),
         ([CHAT[1], {"role": "assistant", "content": "  "}], "empty"),
         ([CHAT[1], {"role": "assistant", "content": "An <|endoftext|> within."}], "control token '<|endoftext|>'"),
