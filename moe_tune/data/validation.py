@@ -105,14 +105,18 @@ def validate_split(
 
 
 def bad_rows_message(bad: list[BadRow], where: str) -> str:
-    """Return the message that lists bad rows by reason and place, and counts those that it does not list."""
+    """Return the message that lists bad rows by reason and place, and counts them by reason."""
     places: defaultdict[str, list[str]] = defaultdict(list)
     for one in bad[:SHOWN]:
         places[one.reason].append(one.where)
-    listed = "".join(f"\n  {', '.join(them)}: {reason}" for reason, them in places.items())
-    more = f"\n  ... and {len(bad) - SHOWN} more: {by_reason(bad[SHOWN:])}" if len(bad) > SHOWN else ""
+    alone = len({one.reason for one in bad}) == 1
+    listed = "".join(f"\n  {', '.join(them)}{'' if alone else f': {why}'}" for why, them in places.items())
+    more = f"\n  ... and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
+    said = f"{len(bad)} bad ones ({where}): {by_reason(bad)}{listed}{more}"
+    if len(bad) == 1:
+        said = f"1 bad one ({where}): {bad[0].where}: {bad[0].reason}"
     return (
-        f"expected valid rows but got {len(bad)} bad one{'s' * (len(bad) > 1)} ({where}){listed}{more}\n"
+        f"expected valid rows but got {said}\n"
         "Hint: mend them, or leave them out and record it with --data.on_bad_row drop."
     )
 
