@@ -74,7 +74,7 @@ def conversation_tokens(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -
         if held := next((token for token in control if token in one["content"]), None):
             raise ValueError(f"messages[{place}] holds the control token {held!r}")
     whole, spans = (_marked if TAGGED.search(str(tokenizer.chat_template)) else _by_turns)(tokenizer, messages)
-    made = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
+    made = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     written = [any(start < last and end > first for first, last in spans) for start, end in made["offset_mapping"]]
     return list(made["input_ids"]), written
 

@@ -227,3 +227,12 @@ def test_a_template_that_raises_or_rewrites_earlier_turns_is_refused(chat_tokeni
     chat_tokenizer.chat_template = None
     with pytest.raises(ConfigError, match="chat template"):
         conversation_tokens(chat_tokenizer, CHAT)
+
+
+def test_nothing_is_said_of_documents_longer_than_the_tokenizers_limit(chat_tokenizer, monkeypatch):
+    said = []
+    monkeypatch.setattr("transformers.tokenization_utils_base.logger.warning", lambda *args: said.append(args))
+    monkeypatch.setattr(chat_tokenizer, "model_max_length", 4)
+    conversation_tokens(chat_tokenizer, CHAT)
+    blocks_of(*TEXTS).blocks("train", chat_tokenizer, 512)
+    assert said == []
