@@ -1,9 +1,11 @@
 """Finding a run, or a checkpoint of it, by what a person types: a path, or the run's bare name."""
 
+import json
+import shlex
 from pathlib import Path
 
 from moe_tune.base.checkpoint_folder import MANIFEST, checked_folder
-from moe_tune.base.errors import DataError, did_you_mean
+from moe_tune.base.errors import DataError, ModelError, did_you_mean
 
 ROOT = Path("runs")
 """Where runs are looked for by name."""
@@ -41,4 +43,29 @@ def found_checkpoint(name: str | Path, root: Path = ROOT) -> Path:
     """
     folder = found_run(name, root)
     kept = [folder / "checkpoints" / one for one in CHECKPOINTS]
-    return checked_folder(next((one for one in kept if one.is_dir()), folder))
+    found = next((one for one in kept if one.is_dir()), folder)
+    if found == folder and (status := _status(folder)):
+        raise ModelError(_without_checkpoint(folder, *status))
+    return checked_folder(found)
+
+
+def _status(folder: Path) -> tuple[str, str] | None:
+    """Return the status of a run and the verb it is of; ``None`` of another folder, such as a checkpoint."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        return str(manifest["status"]), str(manifest.get("verb", "fit"))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _without_checkpoint(folder: Path, status: str, verb: str) -> str:
+    if verb != "fit":
+        return (
+            f"expected a run with a checkpoint but {folder} is what `{verb}` wrote (status {status}). "
+            "Hint: name the run of the fit."
+        )
+    command = f"python -m moe_tune fit --config {shlex.quote(str(folder / 'config.yaml'))}"
+    return (
+        f"expected a run with a checkpoint but its fit did not finish (status {status}, {folder}). "
+        f"Hint: the same command again goes on, or begins: {command}; `python -m moe_tune list runs` tells of all."
+    )

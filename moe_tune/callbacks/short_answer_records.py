@@ -84,5 +84,6 @@ def short_line(name: str, tuned: pd.DataFrame, base: pd.DataFrame) -> str:
         return f"{said}, of a single question"
     return (
         f"{said} against the pretrained router's {100 * one.baseline_accuracy:.1f} %: {100 * one.diff:+.1f} points "
-        f"{interval(*one.ci95, '+.1f')}, {one.decision} (paired, 95 % interval; {one.n01:,} gained, {one.n10:,} lost)"
+        f"{interval(*one.told_ci95, '+.1f')}, {one.decision} (paired, 95 % interval; "
+        f"{one.n01:,} gained, {one.n10:,} lost)"
     )

@@ -56,7 +56,7 @@ def parsed(verb: str, add_arguments: AddArguments, argv: list[str]) -> argparse.
     Raises:
         ConfigError: One is unknown, missing or none of those there are.
     """
-    parser = OwnArguments(prog=f"moe_tune {verb}", description=_about(verb))
+    parser = OwnArguments(prog=f"moe_tune {verb}", description=_about(verb), allow_abbrev=False)
     add_arguments(parser)
     return parser.parse_args(argv)
 

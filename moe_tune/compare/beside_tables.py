@@ -34,7 +34,7 @@ def _table(name: str, by_arm: Mapping[str, PairedResult]) -> Table:
             words("arm", list(by_arm)),
             numbers("match %", [one.accuracy for one in results], ".2f", 100),
             compared("diff", [Cell(points(one.diff), 100 * one.diff) for one in results]),
-            compared("95 % interval", [Cell(interval(*one.ci95), 100 * one.ci95[0]) for one in results]),
+            compared("95 % interval", [Cell(interval(*one.told_ci95), 100 * one.told_ci95[0]) for one in results]),
             *([several] if len(p_holm) > 1 else [compared("p", [Cell(p_value(one.p), one.p) for one in results])]),
             words(
                 "decision",
@@ -48,7 +48,7 @@ def _table(name: str, by_arm: Mapping[str, PairedResult]) -> Table:
 
 
 def _method(name: str, by_arm: Mapping[str, PairedResult], baseline: str) -> str:
-    one = max(by_arm.values(), key=lambda result: len(result.seeds))
+    one = max(by_arm.values(), key=lambda result: (len(result.seeds), not result.unchanged))
     several = f"; decisions after Holm's correction for {len(by_arm) - 1} arms" if len(by_arm) > 2 else ""
     return (
         f"{name}: n = {one.n:,} paired questions, answered in words, in {one.clusters:,} clusters of equal content; an "

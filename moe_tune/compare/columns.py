@@ -122,7 +122,7 @@ def _differences(comparison: Comparison, split: str, prefix: str = "") -> list[C
     p_holm = [Cell(p_value(p), p) if one.decision != "baseline" else NOTHING for one, p in results]
     return [
         compared("difference, points", lambda one: Cell(points(one.diff), 100 * one.diff)),
-        compared("95 % interval", lambda one: Cell(interval(*one.ci95), 100 * one.ci95[0])),
+        compared("95 % interval", lambda one: Cell(interval(*one.told_ci95), 100 * one.told_ci95[0])),
         *([endings("bootstrap 95 % interval", drawn)] if drawn else []),
         compared("p", lambda one: Cell(p_value(one.p), one.p)),
         *([Column(f"{prefix}p, Holm", p_holm)] if len(challengers) > 1 else []),

@@ -2,9 +2,11 @@
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import pandas as pd
@@ -13,11 +15,13 @@ import yaml
 from moe_tune.base.errors import DataError
 from moe_tune.compare.arms import defaults, flat_identity
 from moe_tune.reports.table import Table, interval, words
-from moe_tune.runs.answers import split_files, tested_questions_file
+from moe_tune.runs.answers import BASE, split_files, tested_questions_file, text_file, text_files
 from moe_tune.settings.ending import paired_with_pretrained
 
 TOLD = 4
 """Differing keys that are told of a run."""
+SAID = 60
+"""Characters that are told of why a run failed."""
 UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
@@ -28,7 +32,8 @@ class ListedRun:
     Attributes:
         name: Its folder.
         differs: What its configuration has that most of the listed runs have not.
-        headline: Its accuracy, and the difference to the pretrained router with a 95 % interval; or its state.
+        headline: Its accuracy, and the difference to the pretrained router with a 95 % interval; or its state; and
+            the losses on text of one that learned from text.
         age: Time since it began.
     """
 
@@ -51,8 +56,11 @@ def listed_runs(root: Path, now: datetime | None = None) -> list[ListedRun]:
     runs.sort(key=lambda pair: str(pair[1].get("started", "")), reverse=True)
     values = [{"seed": manifest.get("seed")} | flat_identity(_config(path)) for path, manifest in runs]
     usual = {key: Counter(str(one.get(key)) for one in values).most_common(1)[0][0] for one in values for key in one}
+    names = _names(usual)
     return [
-        ListedRun(path.name, _differs(own, usual), _headline(path, manifest), _age(manifest, now or datetime.now(UTC)))
+        ListedRun(
+            path.name, _differs(own, usual, names), _headline(path, manifest), _age(manifest, now or datetime.now(UTC))
+        )
         for (path, manifest), own in zip(runs, values, strict=True)
     ]
 
@@ -78,9 +86,9 @@ def _config(path: Path) -> dict[str, Any]:
         return {}
 
 
-def _differs(own: dict[str, Any], usual: dict[str, str]) -> str:
+def _differs(own: dict[str, Any], usual: dict[str, str], names: dict[str, str]) -> str:
     keys = [key for key in own if str(own[key]) != usual[key] and not _is_default(key, own)]
-    said = [f"{_word(key)}={_short(own[key])}" for key in keys]
+    said = [f"{names[key]}={_short(key, own[key])}" for key in keys]
     return " ".join(said[:TOLD] + ([f"and {len(said) - TOLD} more"] if len(said) > TOLD else []))
 
 
@@ -90,27 +98,69 @@ def _is_default(key: str, own: dict[str, Any]) -> bool:
     return bool(inside) and defaults(str(own.get(f"{owner}.class_path"))).get(name, ...) == own[key]
 
 
-def _word(key: str) -> str:
-    return key.replace(".init_args", "").removesuffix(".class_path").rpartition(".")[2]
+def _names(keys: Iterable[str]) -> dict[str, str]:
+    """Return the shortest ending of every key that no other key shares.
+
+    Example:
+        >>> _names(["model.base.init_args.path", "data.text.source.init_args.path", "optimizer.init_args.lr"]).values()
+        dict_values(['base.path', 'text.path', 'lr'])
+    """
+    parts = {key: _parts(key) for key in keys}
+    distinct = {tuple(one) for one in parts.values()}  # a class and its empty arguments are one
+    sharing = Counter(one[-size:] for one in distinct for size in range(1, len(one) + 1))
+    return {
+        key: ".".join(next((one[-size:] for size in range(1, len(one)) if sharing[tuple(one[-size:])] == 1), one))
+        for key, one in parts.items()
+    }
 
 
-def _short(value: Any) -> str:
-    text = str(value)
-    return text.rpartition(".")[2] if text[:1].isalpha() else text
+def _parts(key: str) -> list[str]:
+    # What a text or a quiz is read from says less than which of them it is.
+    return key.replace(".init_args", "").removesuffix(".class_path").replace(".source.", ".").split(".")
+
+
+def _short(key: str, value: Any) -> str:
+    return str(value).rpartition(".")[2] if key.endswith(".class_path") else str(value)
 
 
 def _headline(path: Path, manifest: dict[str, Any]) -> str:
+    return "; ".join([_accuracy(path, manifest), *_text_losses(path)])
+
+
+def _text_losses(path: Path) -> list[str]:
+    """Return the loss on each text that a run which learned from text was tested on, or else on what it held out."""
+    if (_config(path).get("model") or {}).get("task", "quiz") == "quiz":
+        return []
+    told = []
+    for file in text_files(path) or [text_file(path, "validation")]:
+        losses = [_loss(one) for one in (file, text_file(path, file.stem, BASE)) if one.is_file()]
+        if len(losses) == 2:
+            told.append(f"text {file.stem} loss {losses[0]:.4f}, pretrained {losses[1]:.4f}")
+    return told
+
+
+def _loss(file: Path) -> float:
+    frame = pd.read_parquet(file, columns=["tokens", "loss"])
+    return float((frame["loss"] * frame["tokens"]).sum() / frame["tokens"].sum())
+
+
+def _accuracy(path: Path, manifest: dict[str, Any]) -> str:
     splits = [file.stem for file in split_files(path)]
     split = "test" if "test" in splits else "validation"
     if split not in splits:
-        return str(manifest["status"])
-    state = "" if manifest["status"] in ("finished", "evaluated") else f" ({manifest['status']})"
+        return _state(manifest)
+    state = "" if manifest["status"] in ("finished", "evaluated") else f" ({_state(manifest)})"
     result = paired_with_pretrained(path, split)
     if result is not None:
-        ends = interval(*result.ci95, "+.1f")
+        ends = interval(*result.told_ci95, "+.1f")
         return f"{split} {100 * result.accuracy:.1f} %, {100 * result.diff:+.1f} {ends}{state}"
     frame = pd.read_parquet(tested_questions_file(path, split), columns=["gold", "prediction"])
     return f"{split} {100 * (frame['gold'] == frame['prediction']).mean():.1f} %{state}"
+
+
+def _state(manifest: dict[str, Any]) -> str:
+    failure = manifest.get("failure")
+    return f"{manifest['status']}: {shorten(str(failure), SAID)}" if failure else str(manifest["status"])
 
 
 def _age(manifest: dict[str, Any], now: datetime) -> str:

@@ -13,7 +13,7 @@ from moe_tune.stats.bootstrap import DRAWS
 from moe_tune.stats.ratios import Floats
 from moe_tune.stats.text_loss import MARGIN, TextResult, compare_text
 
-TONES = {"kept": "good", "harmed": "bad", "open": "open"}
+TONES = {"better": "good", "kept": "even", "harmed": "bad", "open": "open"}
 
 Texts = dict[str, dict[str, TextResult]]
 """Results by text source and by arm."""
@@ -97,8 +97,8 @@ def _method(name: str, one: TextResult, baseline: str) -> str:
     return (
         f"{name}: loss of the next token over the second half of {one.documents:,} documents, {one.tokens:,} tokens, "
         f"nats per token, mean over seeds; difference to {baseline}, whose exponential is the ratio of perplexities; "
-        f"95 % interval: paired bootstrap over documents, {DRAWS:,} draws, of these routers only. Kept: the ratio is "
-        f"at most {MARGIN:g}; harmed: above; open: neither is shown (one-sided, 5 %)."
+        f"95 % interval: paired bootstrap over documents, {DRAWS:,} draws, of these routers only. Better: the "
+        f"ratio is below 1; kept: at most {MARGIN:g}; harmed: above; open: none is shown (one-sided, 5 %)."
     )
 
 

@@ -146,8 +146,6 @@ def _caveats(result: PairedResult, *, log: bool) -> list[str]:
     if result.design_effect > 1.5:
         caveats.append(f"Repeated questions widen the variance {result.design_effect:.1f}-fold.")
     if result.decision == "inconclusive":
-        caveats.append(
-            f"Inconclusive is not equal: differences from {points(result.ci95[0])} to {points(result.ci95[1])} points "
-            f"remain possible."
-        )
+        low, high = map(points, result.told_ci95)
+        caveats.append(f"Inconclusive is not equal: differences from {low} to {high} points remain possible.")
     return caveats

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import TemplateError
-
 from moe_tune.base.errors import ConfigError, ModelError
+from moe_tune.data.conversation import template_fault
 from moe_tune.data.protocol import PromptProtocol
 from moe_tune.data.question import Question
 
@@ -65,12 +64,13 @@ class ChatTemplate:
         safe = [{**one, "content": self.control.sub(_broken, one["content"])} for one in messages]
         try:
             return self._rendered(safe)
-        except TemplateError:
+        except Exception:  # a template is somebody's program: it may raise anything
             try:
                 return self._rendered([one for one in safe if one["role"] != "system"])
-            except TemplateError as fault:
+            except Exception as fault:
                 raise ModelError(
-                    f"expected a chat template that takes turns of user and assistant but got: {fault} (model.base). "
+                    "expected a chat template that takes turns of user and assistant but the tokenizer's chat template "
+                    f"refuses it: {template_fault(fault)} (model.base). "
                     "Hint: --data.protocol lm_eval asks without a template."
                 ) from fault
 

@@ -302,7 +302,9 @@ class PromptEncoder:
 
 def text_tokens(tokenizer: Any, text: str) -> list[int]:
     """Return the tokens of a text behind the special tokens that the tokenizer begins with, and none at its end."""
-    return [*_prefix(tokenizer), *tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]]
+    # Not verbose: what is too long is cut, or refused in words of our own.
+    made = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)
+    return [*_prefix(tokenizer), *made["input_ids"]]
 
 
 def _prefix(tokenizer: Any) -> list[int]:

@@ -50,6 +50,10 @@ class LocalShortAnswers(ShortAnswerSource):
         """Return a hash of the file's bytes."""
         return f"sha256:{hashlib.sha256(Path(self.path).read_bytes()).hexdigest()}"
 
+    @property
+    def described(self) -> str:
+        return f"{self.path}, {self.revision()}"
+
     def short_questions(self) -> Iterator[RawRow]:
         table = read_table(Path(self.path))
         if lacking := [name for name in (self.question, self.answer) if name not in table.columns]:

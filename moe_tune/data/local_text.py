@@ -9,6 +9,7 @@ from moe_tune.base.errors import ConfigError, DataError
 from moe_tune.data.raw_tables import read_table, read_text
 from moe_tune.data.source import RawRow
 from moe_tune.data.text_source import TextSource
+from moe_tune.data.validation import text_fault
 
 TABLES, PLAIN = (".jsonl", ".json", ".parquet"), ".txt"
 TEXT, MESSAGES = "text", "messages"
@@ -50,6 +51,19 @@ class LocalText(TextSource):
             digest.update(file.name.encode() + b"\x1f" + hashlib.sha256(file.read_bytes()).digest())
         return f"sha256:{digest.hexdigest()}"
 
+    @property
+    def described(self) -> str:
+        return f"{self.path}, {self.revision()}"
+
+    @property
+    def more(self) -> str:
+        place = Path(self.path)
+        if any(file.suffix != PLAIN for file in self._files()):
+            return "give more documents; each row is one."
+        if place.is_dir():
+            return "give more documents; each .txt file of a folder is one."
+        return "give more documents; blank lines part those of a single .txt file."
+
     def documents(self) -> Iterator[RawRow]:
         files = self._files()
         for file in files:
@@ -64,6 +78,11 @@ class LocalText(TextSource):
 
     def _rows(self, file: Path) -> Iterator[RawRow]:
         table = read_table(file)
+        if not table.columns:
+            raise DataError(
+                f"expected documents but the file is empty ({file}, path of data.text.source or of "
+                "data.test_sources.NAME). Hint: each row is one, its text in the column 'text'."
+            )
         column = self.column
         if column == TEXT and TEXT not in table.columns and MESSAGES in table.columns:
             column = MESSAGES
@@ -77,8 +96,8 @@ class LocalText(TextSource):
             if column == MESSAGES or isinstance(found, list):
                 yield RawRow(where, {MESSAGES: found})
                 continue
-            fault = None if isinstance(found, str) else f"{column} is no text but {type(found).__name__}"
-            yield RawRow(where, {TEXT: found}, fault)
+            fault = text_fault(found)
+            yield RawRow(where, {TEXT: found}, fault and f"{column} {fault}")
 
     def _files(self) -> list[Path]:
         place = Path(self.path)

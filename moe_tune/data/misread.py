@@ -46,7 +46,10 @@ def refuse_other_separator(file: Path, text: str, delimiters: Mapping[str, str])
 
 def no_rows(content: Any, file: Path) -> str:
     """Return the message on a JSON file that holds something else than an array of objects."""
-    hint = '[{"question": ..., "choices": [...], "answer": ...}, ...]; lines of objects are named .jsonl.'
+    hint = (
+        '[{"text": ...}, ...], or of questions [{"question": ..., "choices": [...], "answer": ...}, ...]; '
+        "lines of objects are named .jsonl."
+    )
     came = json.dumps(content)[:SHOWN_CHARACTERS]
     if isinstance(content, dict):
         keys = f"{', '.join(map(repr, islice(content, SHOWN)))}{', ...' * (len(content) > SHOWN)}"
@@ -56,7 +59,7 @@ def no_rows(content: Any, file: Path) -> str:
     elif isinstance(content, list):
         place = next(number for number, one in enumerate(content) if not isinstance(one, dict))
         came = f"an array with {json.dumps(content[place])[:SHOWN_CHARACTERS]} at [{place}]"
-    return f"expected an array of questions but got {came} ({file}). Hint: {hint}"
+    return f"expected a JSON array of objects, one a row, but got {came} ({file}). Hint: {hint}"
 
 
 def _separated(file: Path, other: str, delimiters: Mapping[str, str]) -> str:
@@ -76,5 +79,5 @@ def _inside(file: Path, names: list[str]) -> str:
     rows = f"json.load(open({str(file)!r}, encoding='utf-8-sig'))[{names[0]!r}]"
     return (
         f"rows are under {' and '.join(map(repr, names))}; write them to a file of their own: "
-        f"python -c \"import json; json.dump({rows}, open({out!r}, 'w'))\", then --data.source.path {out}"
+        f"python -c \"import json; json.dump({rows}, open({out!r}, 'w'))\", then give {out} as the path"
     )

@@ -32,7 +32,6 @@ class ShortAnswers(SourceItems[ShortQuestion, EncodedShort]):
     """
 
     noun, lacking = "short questions", "cannot be asked"
-    few = "give the source more rows of a question and its answer; an interval over one cannot be had."
 
     def __init__(self, source: ShortAnswerSource, on_bad_row: OnBadRow = "error", limit: int | None = None) -> None:
         where, hint = "of short answers", "--data.test_sources.NAME"
@@ -42,6 +41,10 @@ class ShortAnswers(SourceItems[ShortQuestion, EncodedShort]):
         require(tokens > 0, "1 token or more", tokens, f"max_new_tokens {where}", f"{hint}.max_new_tokens 16.")
         super().__init__(source, on_bad_row, limit)
         self.source = source
+
+    @property
+    def few(self) -> str:
+        return "give the source more rows of a question and its answer."
 
     def rows(self) -> Iterator[RawRow]:
         return self.source.short_questions()

@@ -29,6 +29,11 @@ class Source(ABC):  # noqa: B024 - what each kind of source yields is the kind's
         return "unpinned"
 
     @property
+    def described(self) -> str:
+        """What a message about the content names: what pins it, and what a person knows it by."""
+        return self.revision()
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What was recognised in what was read so far, and what was left out by design, a line each."""
         return ()

@@ -13,7 +13,7 @@ from moe_tune.base.errors import DataError
 from moe_tune.base.progress import with_bar
 from moe_tune.data.source import RawRow, Source
 from moe_tune.data.splits import source_arguments
-from moe_tune.data.validation import BadRow, OnBadRow, bad_rows_message, drop_list_hash
+from moe_tune.data.validation import BadRow, OnBadRow, bad_rows_message, by_reason, drop_list_hash
 
 FEWEST = 2
 """Items there have to be: an interval over one cannot be had."""
@@ -45,12 +45,12 @@ class SourceItems(ABC, Generic[Item, Encoded]):
     Attributes:
         noun: What items are called.
         lacking: What is said of those that are left out.
-        few: The hint where there are too few of them.
+        option: Where the configuration names the source.
     """
 
     noun: ClassVar[str]
     lacking: ClassVar[str]
-    few: ClassVar[str]
+    option: ClassVar[str] = "data.test_sources.NAME"
 
     def __init__(self, source: Source, on_bad_row: OnBadRow = "error", limit: int | None = None) -> None:
         self.limit, self.on_bad_row = limit, on_bad_row
@@ -59,6 +59,11 @@ class SourceItems(ABC, Generic[Item, Encoded]):
         self._unfit: list[BadRow] = []
         self._said: dict[str, None] = {}
         self._made: tuple[Any, int, list[Encoded]] | None = None
+
+    @property
+    @abstractmethod
+    def few(self) -> str:
+        """The hint where there are too few of them."""
 
     @abstractmethod
     def rows(self) -> Iterator[RawRow]:
@@ -144,11 +149,20 @@ class SourceItems(ABC, Generic[Item, Encoded]):
         read |= {"dropped_sha256": drop_list_hash(self.dropped)}
         return read if self._made is None else read | self.counts(self._made[2])
 
+    @property
+    def _place(self) -> str:
+        return f"{self.noun} of {self._about.described}, {self.option}"
+
+    @property
+    def _left_out(self) -> str:
+        return f", {len(self.dropped)} left out ({by_reason(self.dropped)})," if self.dropped else ""
+
     def _refuse_bad(self) -> None:
         if self.dropped and self.on_bad_row == "error":
-            raise DataError(bad_rows_message(self.dropped, f"{self.noun} of {self._about.revision()}"))
+            raise DataError(bad_rows_message(self.dropped, self._place))
         if self.dropped:
-            self._said[f"{len(self.dropped)} {self.noun} left out, which {self.lacking}"] = None
+            reasons = by_reason(self.dropped)
+            self._said[f"{len(self.dropped)} {self.noun} left out, which {self.lacking}: {reasons}"] = None
 
     def _note_unknown(self, unknown: int | None) -> None:
         assert self._made is not None
@@ -160,7 +174,7 @@ class SourceItems(ABC, Generic[Item, Encoded]):
     def _enough(self, found: list[Any]) -> list[Any]:
         if len(found) < FEWEST:
             raise DataError(
-                f"expected at least {FEWEST} {self.noun} but got {len(found)} ({self._about.revision()}). "
-                f"Hint: {self.few}"
+                f"expected at least {FEWEST} {self.noun} but got {len(found)}{self._left_out} ({self._place}). "
+                f"Hint: {self.few} An interval over one cannot be had."
             )
         return found

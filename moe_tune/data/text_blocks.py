@@ -32,6 +32,8 @@ class TextBlocks(Texts):
         ConfigError: A number is out of range.
     """
 
+    option = "data.text.source"
+
     def __init__(self, text: TrainingText, on_bad_row: OnBadRow = "error", tested: Iterable[Texts] = ()) -> None:
         require(text.block >= LEAST, "2 tokens or more", text.block, "data.text.block", "512 is usual.")
         finite = 0 < text.weight < float("inf")
@@ -92,10 +94,12 @@ class TextBlocks(Texts):
                 ] = None
         held = [one for one in held if alike(one.document) not in elsewhere]
         if not train or not held:
+            few = f"{len(train)} and {len(held)} of {len(made)}"
+            if len({alike(one.document) for one in made}) == 1:
+                few = f"{len(made)} copies of one document"
             raise DataError(
-                f"expected documents to train on and to validate with but got {len(train)} and {len(held)} of "
-                f"{len(made)} (data.text.source, {self.source.revision()}). Hint: one in {HELD_OUT} is a validation "
-                "document, by a hash of its text: give more documents; blank lines part those of a single .txt file."
+                f"expected documents to train on and to validate with but got {few}{self._left_out} ({self._place}). "
+                f"Hint: one in {HELD_OUT} is a validation document, by a hash of its text: {self.source.more}"
             )
         return {"train": train, "validation": held}
 

@@ -15,6 +15,11 @@ class TextSource(Source):
 
     max_tokens: int = 512
 
+    @property
+    def more(self) -> str:
+        """How the source is given more documents, for messages."""
+        return "give the source more documents."
+
     @abstractmethod
     def documents(self) -> Iterator[RawRow]:
         """Yield the documents in a stable order, each a row whose one value is ``text`` or ``messages``."""

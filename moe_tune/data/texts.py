@@ -33,7 +33,6 @@ class Texts(SourceItems[Document, EncodedDocument]):
     """
 
     noun, lacking = "documents", "hold no text to score"
-    few = "blank lines part the documents of a single .txt file; an interval over one cannot be had."
 
     def __init__(self, source: TextSource, on_bad_row: OnBadRow = "error", limit: int | None = None) -> None:
         hint = "--data.test_sources.NAME.max_tokens 512."
@@ -49,6 +48,10 @@ class Texts(SourceItems[Document, EncodedDocument]):
             DataError: A row holds no text under ``error``, or there are fewer than two documents.
         """
         return self.items
+
+    @property
+    def few(self) -> str:
+        return self.source.more
 
     def rows(self) -> Iterator[RawRow]:
         return self.source.documents()

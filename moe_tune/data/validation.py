@@ -91,7 +91,7 @@ def validate_split(
     if split == "test":
         warnings += _few_per_subject(questions)
     if bad:
-        warnings.append(f"{len(bad)} of {rows} rows dropped: {_by_reason(bad)}")
+        warnings.append(f"{len(bad)} of {rows} rows dropped: {by_reason(bad)}")
     known = source.known_sizes.get(split)
     if known is not None and rows != known:
         finding = f"expected {known} rows in the split {split!r} but got {rows} ({source.revision()})"
@@ -105,16 +105,24 @@ def validate_split(
 
 
 def bad_rows_message(bad: list[BadRow], where: str) -> str:
-    """Return the message that lists bad rows by place and counts them by reason."""
-    listed = "".join(f"\n  {one.where}: {one.reason}" for one in bad[:SHOWN])
+    """Return the message that lists bad rows by reason and place, and counts them by reason."""
+    places: defaultdict[str, list[str]] = defaultdict(list)
+    for one in bad[:SHOWN]:
+        places[one.reason].append(one.where)
+    alone = len({one.reason for one in bad}) == 1
+    listed = "".join(f"\n  {', '.join(them)}{'' if alone else f': {why}'}" for why, them in places.items())
     more = f"\n  ... and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
+    said = f"{len(bad)} bad ones ({where}): {by_reason(bad)}{listed}{more}"
+    if len(bad) == 1:
+        said = f"1 bad one ({where}): {bad[0].where}: {bad[0].reason}"
     return (
-        f"expected valid rows but got {len(bad)} bad ones ({where}): {_by_reason(bad)}{listed}{more}\n"
+        f"expected valid rows but got {said}\n"
         "Hint: mend them, or leave them out and record it with --data.on_bad_row drop."
     )
 
 
-def _by_reason(bad: list[BadRow]) -> str:
+def by_reason(bad: list[BadRow]) -> str:
+    """Return how many rows are bad for which reason."""
     counts = Counter(one.reason for one in bad)
     return "; ".join(f"{count} x {reason}" for reason, count in counts.most_common(SHOWN))
 
@@ -165,6 +173,8 @@ def _counts(counts: frozenset[int]) -> str:
 
 def text_fault(text: Any) -> str | None:
     """Return why a value is no text to read: another type, nothing in it, or characters that no file can hold."""
+    if text is None:
+        return "is missing or null"
     if not isinstance(text, str):
         return f"is {type(text).__name__}, not text"
     if not text.strip():

@@ -8,7 +8,8 @@ import torch
 
 from moe_tune.analysis.prompt_trace import BASE, ROUTERS, PromptTrace, trace_tokens
 from moe_tune.base.progress import with_bar
-from moe_tune.generation.continuation import Continuation, Decoding, continuation, parted_text, shared_tokens
+from moe_tune.generation.continuation import Continuation, continuation, parted_text, shared_tokens
+from moe_tune.generation.decoding import Decoding
 from moe_tune.generation.prompts import encoded_prompts
 from moe_tune.settings.opened_runs import RunToOpen, opened_runs
 

@@ -23,7 +23,8 @@ TONES = {
     "worse": "bad",
     "equivalent": "even",
     "inconclusive": "open",
-    "kept": "good",
+    "better": "good",
+    "kept": "even",
     "harmed": "bad",
     "open": "open",
 }
@@ -43,7 +44,7 @@ class BeforeAfter:
         diff: After less before.
         ci95: Its 95 % interval, paired.
         decision: What the comparison says: of questions ``improved``, ``worse``, ``equivalent`` or ``inconclusive``, of
-            text ``kept``, ``harmed`` or ``open``.
+            text ``better``, ``kept``, ``harmed`` or ``open``.
         method: How interval and decision were made.
     """
 
@@ -75,7 +76,7 @@ def compared_set(name: str, before: JudgedSet, after: JudgedSet, seed: int) -> B
             text = compared_frames(first, last)
         except DataError:
             return BeforeAfter(name, "text", len(first), one, other, other - one, None, "open", "a single document")
-        method = "bootstrap over documents; kept: perplexity ratio at most 1.01"
+        method = "bootstrap over documents; better: perplexity ratio below 1, kept: at most 1.01"
         return BeforeAfter(name, "text", text.documents, one, other, text.diff, text.ci95, text.kept, method)
     right_Q, was_Q = (each["correct"].to_numpy(dtype=np.bool_) for each in (last, first))
     subjects = list(first["subject"]) if "subject" in first else [""] * len(first)
@@ -85,7 +86,7 @@ def compared_set(name: str, before: JudgedSet, after: JudgedSet, seed: int) -> B
     except DataError:
         return BeforeAfter(name, before.kind, len(first), one, other, other - one, None, "open", "a single question")
     method = f"{found.interval_method}; {found.n01} gained, {found.n10} lost"
-    return BeforeAfter(name, before.kind, found.n, one, other, found.diff, found.ci95, found.decision, method)
+    return BeforeAfter(name, before.kind, found.n, one, other, found.diff, found.told_ci95, found.decision, method)
 
 
 def compared_sets(before: Mapping[str, JudgedSet], after: Mapping[str, JudgedSet], seed: int) -> list[BeforeAfter]:

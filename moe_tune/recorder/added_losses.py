@@ -14,7 +14,7 @@ from moe_tune.gates.layer_view import LayerView
 from moe_tune.losses.base import CONTEXT_EXTRAS, AuxLoss, LossContext
 from moe_tune.recorder.gate_listener import GateListener, HeardPass
 from moe_tune.recorder.layer_values import PREFIX
-from moe_tune.recorder.loss_refusals import SCOPE, refuse_unknowable
+from moe_tune.recorder.loss_refusals import SCOPE, checked_losses, refuse_unknowable
 from moe_tune.recorder.read_gates import inner_model, read_gates
 from moe_tune.routing import RoutingTrace
 
@@ -38,7 +38,7 @@ class AddedLosses:
     """
 
     def __init__(self, model: nn.Module, losses: Mapping[str, AuxLoss]) -> None:
-        self.model, self.losses, self.progress = inner_model(model), dict(losses), 0.0
+        self.model, self.losses, self.progress = inner_model(model), checked_losses(losses), 0.0
         what, hint = "a model with a loss of its own", "AutoModelForCausalLM.from_pretrained."
         require(self.model.base_model is not self.model, what, type(self.model).__name__, "model", hint)
         self.gates = read_gates(self.model)
@@ -187,9 +187,9 @@ def with_losses(model: nn.Module, losses: Mapping[str, AuxLoss]) -> AddedLosses:
         A handle: a context manager whose end takes the losses off, as ``remove`` does.
 
     Raises:
-        ConfigError: The model is not served; a loss reads answers, what a run prepares beforehand, or probabilities
-            that no closed form gives; in a pass: a loss reaches no trainable parameter, or gradient checkpointing is
-            reentrant.
+        ConfigError: The model is not served; no losses by name were given; a loss reads answers, what a run prepares
+            beforehand, or probabilities that no closed form gives; in a pass: a loss reaches no trainable parameter,
+            or gradient checkpointing is reentrant.
 
     Example:
         >>> from transformers import AutoModelForCausalLM

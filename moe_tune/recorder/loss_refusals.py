@@ -1,6 +1,7 @@
 """Which auxiliary losses anybody's training loop cannot have: those that read what only our own runs know."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from moe_tune.base.errors import require
 from moe_tune.losses.base import AuxLoss
@@ -11,6 +12,24 @@ SCOPE: Scope = "all"
 """Where a loss without a scope of its own looks: at every real token."""
 KNOWN = frozenset({"hidden"})
 """Extras of a trace that the gates themselves see."""
+
+
+def checked_losses(losses: Any) -> dict[str, AuxLoss]:
+    """Return losses by name, after looking at what somebody's program gave.
+
+    Args:
+        losses: What was given.
+
+    Raises:
+        ConfigError: It is no mapping of names to losses.
+    """
+    what, hint = "losses by name", 'with_losses(model, {"balance": LoadBalanceLoss(weight=0.01)}).'
+    require(isinstance(losses, Mapping), what, losses, "losses", hint)
+    for name, loss in losses.items():
+        require(isinstance(name, str), what, name, "losses, a name", hint)
+        where = f"losses, {name!r}"
+        require(isinstance(loss, AuxLoss), "a loss, made of its class,", loss, where, hint)
+    return dict(losses)
 
 
 def refuse_unknowable(losses: Mapping[str, AuxLoss], gates: Sequence[ReadGate]) -> None:

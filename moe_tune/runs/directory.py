@@ -9,6 +9,7 @@ import platform
 import shutil
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from moe_tune.base.commit import git_commit
+from moe_tune.base.errors import MoeTuneError
 from moe_tune.base.locks import WorkLock
 from moe_tune.base.published import published, require_writable, tidied, write_json
 from moe_tune.runs.ledger import OpenedTest, record
@@ -138,6 +140,21 @@ class RunDirectory:
         if rank_zero_only.rank:
             return
         write_json(self.path / "manifest.json", {**self.manifest, **values})
+
+    def note_failure(self, fault: Exception) -> None:
+        """Record that the run which has begun here failed, and the first line of why."""
+        if rank_zero_only.rank or self.manifest.get("status") != "started":
+            return
+        kind = "" if isinstance(fault, MoeTuneError) else f"{type(fault).__name__}: "
+        with suppress(OSError):  # what went wrong is told, not that a full disk took no note of it
+            self.update_manifest(status="failed", failure=f"{kind}{fault}".strip().partition("\n")[0])
+
+    def forget_failure(self) -> None:
+        """Record that a run which failed goes on."""
+        if rank_zero_only.rank or self.manifest.get("status") != "failed":
+            return
+        kept = {key: value for key, value in self.manifest.items() if key != "failure"}
+        write_json(self.path / "manifest.json", kept | {"status": "started"})
 
     def record_opening(self, read: OpenedTest, config: Mapping[str, Any] | None = None) -> None:
         """Record in the ledger that a test's answers were read, and keep a copy in the run.

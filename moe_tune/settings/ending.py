@@ -67,8 +67,9 @@ def paired_with_pretrained(run: Path, split: str) -> PairedResult | None:
 
 def paired_line(split: str, result: PairedResult) -> str:
     """Return what a paired comparison with the pretrained router says, as a line."""
-    before, ends = 100 * result.baseline_accuracy, interval(*result.ci95, "+.1f")
+    before, ends = 100 * result.baseline_accuracy, interval(*result.told_ci95, "+.1f")
+    how = "no answer gained or lost, exact binomial bound, 95 %" if result.unchanged else "paired, 95 % interval"
     return (
         f"{split} against the pretrained router's {before:.1f} %: {100 * result.diff:+.1f} points {ends}, "
-        f"{result.decision} (n {result.n:,}, paired, 95 % interval)"
+        f"{result.decision} (n {result.n:,}, {how})"
     )

@@ -18,6 +18,7 @@ from moe_tune.base.published import require_writable
 from moe_tune.callbacks.route_records import RouteRecords
 from moe_tune.data.module import QuizDataModule
 from moe_tune.runs.agent import record_end, stopped_by_sweep
+from moe_tune.runs.directory import RunDirectory
 from moe_tune.runs.ledger import require_ledger
 from moe_tune.runs.metrics_file import MetricsFile
 from moe_tune.settings.command import Command
@@ -110,10 +111,12 @@ def _taken(command: Command, place: Place) -> Iterator[Start | None]:
         if start is not None and start.resumed is not None:
             if not rank_zero_only.rank:
                 MetricsFile(directory.path).forget_from(*start.resumed)
+                directory.forget_failure()
             rank_zero_info(f"resuming {directory.path} from {start.checkpoint} at step {start.resumed[0]}")
         if start is not None and start.anew:
             aside = directory.set_aside()
-        yield start
+        with _failure_noted(directory):
+            yield start
         failed = False
     except SystemExit as end:
         if not stopped_by_sweep(end):
@@ -132,6 +135,16 @@ def _taken(command: Command, place: Place) -> Iterator[Start | None]:
     finally:
         close_wandb_run(failed, directory.path if command.subcommand == "fit" else None)
         directory.settle(aside)
+
+
+@contextmanager
+def _failure_noted(directory: RunDirectory) -> Iterator[None]:
+    # A kill or an interrupt is no fault of the run: it stays as it has begun.
+    try:
+        yield
+    except Exception as fault:
+        directory.note_failure(fault)
+        raise
 
 
 def _made(

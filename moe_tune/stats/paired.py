@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from moe_tune.base.errors import DataError
 from moe_tune.stats.decision import FEWEST_SEEDS, MARGIN, Word, decide
 from moe_tune.stats.mcnemar import mcnemar
+from moe_tune.stats.never_activated import never_bound
 from moe_tune.stats.power import smallest_detectable
 from moe_tune.stats.standard_error import (
     FEW_CLUSTERS,
@@ -87,8 +88,25 @@ class PairedResult:
     note: str
 
     @property
+    def unchanged(self) -> bool:
+        """Whether no answer was gained or lost: nothing spreads then, which no interval of width 0 should tell."""
+        return self.discordance == 0
+
+    @property
+    def told_ci95(self) -> tuple[float, float]:
+        """The 95 % interval that people are told: ``ci95``, or the exact bound where no answer was gained or lost.
+
+        Formula: ``+- (1 - 0.05^(1 / clusters))``: a larger share of questions whose answer changes, were there one,
+        would have shown among these in 95 % of cases, and the difference is at most that share.
+        """
+        bound = never_bound(self.clusters)
+        return (-bound, bound) if self.unchanged else self.ci95
+
+    @property
     def interval_method(self) -> str:
         """How the interval was made."""
+        if self.unchanged:
+            return "exact binomial bound, as no answer was gained or lost"
         quantile = "t" if self.clusters >= FEW_CLUSTERS else "wild cluster bootstrap"
         few = " over questions, of these routers only" if len(self.seeds) > 1 else ""
         over_seeds = " and spread over seeds" if len(self.seeds) >= FEWEST_SEEDS else few

@@ -14,8 +14,8 @@ from moe_tune.stats.ratios import Counts, Floats
 MARGIN = 1.01
 """The perplexity ratio up to which text counts as kept."""
 
-Kept = Literal["kept", "harmed", "open"]
-"""Whether the perplexity ratio is at most ``MARGIN``, above it, or not shown to be either (one-sided, 5 % each)."""
+Kept = Literal["better", "kept", "harmed", "open"]
+"""Whether the perplexity ratio is below 1, at most ``MARGIN``, above it, or shown to be none (one-sided, 5 % each)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class TextResult:
         ratio_ci95: Its 95 % interval.
         ratio_ci90: Its 90 % interval, whose ends are the one-sided bounds at 5 %.
         seed_diffs: Difference of each seed, in the order given.
-        kept: Whether text is kept.
+        kept: Whether text is kept, and if so whether it got better.
     """
 
     documents: int
@@ -107,5 +107,11 @@ def compare_text(
         ratio_ci95=(low95, high95),
         ratio_ci90=(low90, high90),
         seed_diffs=tuple(float(one) / total for one in diff_SD.sum(axis=1)),
-        kept="kept" if high90 <= MARGIN else "harmed" if low90 > MARGIN else "open",
+        kept=_word(low90, high90),
     )
+
+
+def _word(low90: float, high90: float) -> Kept:
+    if high90 < 1:
+        return "better"
+    return "kept" if high90 <= MARGIN else "harmed" if low90 > MARGIN else "open"

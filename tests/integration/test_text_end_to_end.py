@@ -109,7 +109,7 @@ def test_a_fault_in_a_text_is_told_before_the_fit(tmp_path, capsys):
     (tmp_path / "bad.jsonl").write_text('{"text": "one text"}\n{"text": 3}\n')
     words = ["--data.test_sources.page=LocalText", f"--data.test_sources.page.path={tmp_path / 'bad.jsonl'}"]
     assert main(["fit", *TINY, *words, "--runs_root", str(tmp_path / "runs")]) == 3
-    assert "bad.jsonl:2: text is no text but int" in capsys.readouterr().err
+    assert "bad.jsonl:2: text is int, not text" in capsys.readouterr().err
     typo = ["--data.test_sources.page=LocalTxt"]
     assert main(["fit", *TINY, *typo, "--runs_root", str(tmp_path / "runs")]) == 2
     assert "Did you mean LocalText?" in capsys.readouterr().err

@@ -24,6 +24,16 @@ class Leaves(Callback):
     def on_train_batch_end(self, *args):
         sys.exit({code!r})
 """
+RAISES = """
+import pathlib
+from lightning.pytorch import Callback
+from moe_tune.base import errors
+
+class Raises(Callback):
+    def on_train_epoch_end(self, trainer, tuner):
+        if pathlib.Path({flag!r}).exists() and trainer.current_epoch == {epoch}:
+            raise {kind}("no more\\nof this")
+"""
 SAYS_NO = """
 import torch
 from moe_tune.heads.base import HeadTraits, RouterHead
@@ -104,6 +114,31 @@ def test_an_exit_inside_a_callback_is_a_failed_run(code, tmp_path, capsys):
     assert main([*words, "--trainer.callbacks+=moe_tune_plugin_leaving.Leaves"]) == 1
     assert "sys.exit" in capsys.readouterr().err
     assert manifest(only_run(tmp_path / "runs"))["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("kind", "epoch", "ends", "said"),
+    [("errors.NumericsError", 1, 5, "no more"), ("RuntimeError", 0, 1, "RuntimeError: no more")],
+)
+def test_a_run_that_fails_says_so_and_goes_on(kind, epoch, ends, said, tmp_path, capsys):
+    file, flag, root = tmp_path / "raising.py", tmp_path / "flag", tmp_path / "runs"
+    file.write_text(RAISES.format(kind=kind, flag=str(flag), epoch=epoch))
+    flag.touch()
+    words = ["--plugins", str(file), "fit", *TINY, "--runs_root", str(root), "--trainer.max_epochs=2"]
+    words.append("--trainer.callbacks+=moe_tune_plugin_raising.Raises")
+    assert main(words) == ends
+    assert (manifest(only_run(root))["status"], manifest(only_run(root))["failure"]) == ("failed", said)
+    assert main(["list", "runs", "--runs_root", str(root)]) == 0
+    assert f"failed: {said}" in " ".join(capsys.readouterr().out.split())
+    if not epoch:  # it failed before its first checkpoint
+        assert main(["trace", str(only_run(root)), "--prompt", "A"]) == 4
+        err = capsys.readouterr().err
+        assert "a run with a checkpoint but its fit did not finish (status failed" in err
+    flag.unlink()
+    assert main(words) == 0
+    ended = manifest(only_run(root))
+    assert ended["status"] == "finished"
+    assert "failure" not in ended
 
 
 def test_a_head_that_trains_and_says_not_is_refused(tmp_path, capsys):

@@ -4,6 +4,7 @@ import json
 import re
 from datetime import UTC, datetime, timedelta
 
+import pandas as pd
 import pytest
 from made_up_runs import write_run
 from test_pretrained import beside
@@ -58,6 +59,24 @@ def test_what_differs_from_most_how_it_went_and_since_when(root):
     assert re.fullmatch(r"test 50\.0 %, \+2\.5 \[-2\.\d, \+7\.\d\]", listed["nano-0"].headline)
     assert listed["other"].headline.startswith("validation ")
     assert listed["other"].headline.endswith("% (started)")
+
+
+def test_values_stay_whole_and_keys_say_which_of_several_they_are(tmp_path):
+    for place, (base, text) in enumerate(
+        (("nano", "mine/a.jsonl"), ("nano", "mine/a.jsonl"), ("other/b.c", "mine/x.jsonl"))
+    ):
+        of = {"class_path": "moe_tune.data.local_text.LocalText", "init_args": {"path": text}}
+        about = config("RetunedHead", lr=0.1)
+        about["model"] |= {"base": {"path": base}, "task": "next_token"}
+        about["data"] = {"text": {"source": of}}
+        run = write_run(tmp_path / f"run-{place}", started=ago(hours=place), splits=("validation",), config=about)
+        (run / "text").mkdir()
+        for ending, loss in (("", 2.0), (".base", 3.0)):
+            frame = pd.DataFrame({"id": ["a", "b"], "content_hash": ["a", "b"], "tokens": [1, 3], "loss": [loss, 4.0]})
+            frame.to_parquet(run / "text" / f"validation{ending}.parquet")
+    listed = listed_runs(tmp_path, NOW)
+    assert [one.differs for one in listed] == ["", "", "text.path=mine/x.jsonl base.path=other/b.c"]
+    assert all(one.headline.endswith("; text validation loss 3.5000, pretrained 3.7500") for one in listed)
 
 
 def test_the_verb_prints_a_table_or_json_and_refuses_no_folder(root, capsys):

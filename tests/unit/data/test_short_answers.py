@@ -83,7 +83,7 @@ def test_what_cannot_be_asked_is_refused_or_left_out(tmp_path, olmo_tokenizer):
         _ = ShortAnswers(source).items
     kept = ShortAnswers(source, "drop")
     assert len(kept.items) == 3
-    assert kept.notes == ("5 short questions left out, which cannot be asked",)
+    assert kept.notes[0].startswith("5 short questions left out, which cannot be asked: 1 x ")
     with pytest.raises(DataError, match="leave room for the answer"):
         ShortAnswers(LocalShortAnswers(write(tmp_path, "jsonl"))).encoded(olmo_tokenizer, 24)
     for wrong, word in (({"template": "Answer:"}, "template"), ({"max_new_tokens": 0}, "max_new_tokens")):

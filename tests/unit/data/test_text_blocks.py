@@ -2,6 +2,8 @@
 
 import json
 from collections import Counter
+from itertools import groupby
+from operator import itemgetter
 
 import pytest
 import torch
@@ -9,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_texts import ListText
 
-from moe_tune.base.errors import ConfigError, DataError
+from moe_tune.base.errors import ConfigError, DataError, ModelError
+from moe_tune.data.chat import ChatTemplate
 from moe_tune.data.conversation import conversation_tokens
 from moe_tune.data.local_text import LocalText
 from moe_tune.data.text_batching import UNSCORED, TextDataset
@@ -138,6 +141,25 @@ def test_marks_hold_where_a_tokenizer_drops_white_space_and_a_chat_may_begin_wit
         assert 0 < sum(written) < len(ids) - len(users), said
 
 
+@pytest.mark.parametrize("opens", [True, False])
+def test_the_header_of_no_turn_is_scored_whether_it_opens_the_conversation_or_not(opens, chat_tokenizer):
+    closing = "{% if add_generation_prompt"
+    template = TURNS.replace("</>", "</>\n")  # whose last character shares no token with the next turn
+    chat_tokenizer.chat_template = template if opens else template.partition(closing)[0]
+    answer = {"role": "assistant", "content": "assist"}  # which stands in the header, too
+    for chat in ([answer, CHAT[1], answer], [CHAT[1], answer, answer], [answer, answer]):
+        ids, written = conversation_tokens(chat_tokenizer, chat)
+        said = "".join(
+            "[" + chat_tokenizer.decode(run) + "]" if mine else "|"
+            for mine, run in runs_of(zip(written, ids, strict=True))
+        )
+        assert said.count("[assist</>\n]") == sum(one["role"] == "assistant" for one in chat), said
+
+
+def runs_of(pairs):
+    return [(mine, [token for _, token in run]) for mine, run in groupby(pairs, key=itemgetter(0))]
+
+
 def test_messages_in_a_string_are_no_conversation(tmp_path):
     file = tmp_path / "strings.jsonl"
     file.write_text("".join(json.dumps({"messages": json.dumps(CHAT)}) + "\n" for _ in range(3)))
@@ -167,7 +189,12 @@ def test_a_chat_file_is_scored_where_the_assistant_wrote(chat_tokenizer, tmp_pat
     [
         (CHAT[:2], "no turn of the assistant"),
         ([{"role": "oracle", "content": "Hm."}, CHAT[2]], "role 'oracle'"),
+        ([{"role": "human", "content": "Hm."}, CHAT[2]], "role 'human', .*: rename it to user"),
+        ([CHAT[1], {"role": "gpt", "content": "Hm."}], "role 'gpt', .*: rename it to assistant"),
         ([{"role": "user"}, CHAT[2]], "no role and content"),
+        ([{"from": "human", "value": "Hm."}], r"messages\[0\] has no role and content but from and value"),
+        ([CHAT[1], {"role": "assistant", "content": None}], "missing or null"),
+        (None, "messages are missing or null"),
         ([CHAT[1], {"role": "assistant", "content": "a \ud800"}], "lone surrogate"),
         ([CHAT[1], {"role": "assistant", "content": "  "}], "empty"),
         ([CHAT[1], {"role": "assistant", "content": "An <|endoftext|> within."}], "control token '<|endoftext|>'"),
@@ -187,9 +214,25 @@ def test_a_template_that_raises_or_rewrites_earlier_turns_is_refused(chat_tokeni
     chat_tokenizer.chat_template = "{{ raise_exception('only one turn') }}"
     with pytest.raises(ValueError, match="refuses it: only one turn"):
         conversation_tokens(chat_tokenizer, CHAT)
+    for template, said in (("{{ 1 / 0 }}", "ZeroDivisionError: division"), ("{{ 'a' + 1 }}", "TypeError: ")):
+        for one in (template, template + MARKED):
+            chat_tokenizer.chat_template = one
+            with pytest.raises(ValueError, match=f"chat template refuses it: {said}"):
+                conversation_tokens(chat_tokenizer, CHAT)
+            with pytest.raises(ModelError, match=f"chat template refuses it: {said}"):
+                ChatTemplate(chat_tokenizer).text(CHAT[:2])
     chat_tokenizer.chat_template = "{{ messages | length }}" + TURNS
     with pytest.raises(ValueError, match="in another way"):
         conversation_tokens(chat_tokenizer, CHAT)
     chat_tokenizer.chat_template = None
     with pytest.raises(ConfigError, match="chat template"):
         conversation_tokens(chat_tokenizer, CHAT)
+
+
+def test_nothing_is_said_of_documents_longer_than_the_tokenizers_limit(chat_tokenizer, monkeypatch):
+    said = []
+    monkeypatch.setattr("transformers.tokenization_utils_base.logger.warning", lambda *args: said.append(args))
+    monkeypatch.setattr(chat_tokenizer, "model_max_length", 4)
+    conversation_tokens(chat_tokenizer, CHAT)
+    blocks_of(*TEXTS).blocks("train", chat_tokenizer, 512)
+    assert said == []

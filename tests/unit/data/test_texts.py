@@ -14,8 +14,10 @@ from moe_tune.data.nano_quiz import NanoQuiz, split_of
 from moe_tune.data.nano_text import NanoText
 from moe_tune.data.source import RawRow
 from moe_tune.data.text_batching import UNSCORED, Document, EncodedDocument, TextDataset, second_half
+from moe_tune.data.text_blocks import TextBlocks
 from moe_tune.data.text_source import TextSource
 from moe_tune.data.texts import Texts, tokens_hash
+from moe_tune.data.training_text import TrainingText
 from moe_tune.models.base_model import BaseModel
 
 SAID = ["The cat sat.\nOn a mat.", "Rain fell all day."]
@@ -76,7 +78,9 @@ def test_what_is_no_text_is_refused_or_left_out(tmp_path, olmo_tokenizer):
     kept = Texts(LocalText(str(file)), "drop")
     assert [one.text for one in kept.documents] == SAID
     assert [one.where for one in kept.dropped] == ["odd.jsonl:3", "odd.jsonl:4", "odd.jsonl:5"]
-    assert kept.notes == ("3 documents left out, which hold no text to score",)
+    reasons = ("missing or null", "empty", "int, not text")
+    left_out = "; ".join(f"1 x text is {one}" for one in reasons)
+    assert kept.notes == (f"3 documents left out, which hold no text to score: {left_out}",)
     short = Texts(ListText(*SAID, "a"), "drop")
     assert len(short.encoded(olmo_tokenizer, 512)) == 2
     assert short.dropped[0].reason == "a single token, which none predicts"
@@ -84,6 +88,33 @@ def test_what_is_no_text_is_refused_or_left_out(tmp_path, olmo_tokenizer):
         _ = Texts(ListText("one alone")).documents
     with pytest.raises(ConfigError, match="max_tokens"):
         Texts(ListText(*SAID, max_tokens=1))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("none.jsonl", "", r"documents but the file is empty \(.*none\.jsonl.*data\.text\.source"),
+        ("none.json", "[]", r"documents but the file is empty \(.*none\.json"),
+        ("none.txt", "\n\n", r"got 0 \(.*none\.txt.*data\.text\.source\).*blank lines"),
+        ("one.jsonl", '{"text": "one alone"}\n', r"got 1 \(documents of .*one\.jsonl, sha256:.*each row is one"),
+        ("object.json", '{"text": "one alone"}', r"a JSON array of objects.*object with keys 'text' \(.*object\.json"),
+        (
+            "null.jsonl",
+            '{"text": null}\n' * 3,
+            r"3 bad ones \(.*null\.jsonl.*\): 3 x text is missing or null\n  null\.jsonl:1, null\.jsonl:2, null",
+        ),
+        ("same.jsonl", '{"text": "The same."}\n' * 3, r"got 3 copies of one document \(.*same\.jsonl"),
+        ("blank.jsonl", '{"text": " "}\n{"text": "One."}\n', r"1 bad one \("),
+    ],
+)
+def test_bad_text_is_told_by_file_option_and_a_remedy_for_its_kind(name, content, said, tmp_path, olmo_tokenizer):
+    (file := tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=said) as refused:
+        TextBlocks(TrainingText(LocalText(str(file)))).blocks("train", olmo_tokenizer, 512)
+    assert ("blank lines" in str(refused.value)) == (file.suffix == ".txt")
+    (dropped := tmp_path / "dropped.jsonl").write_text('{"text": ""}\n' * 3)
+    with pytest.raises(DataError, match="got 0, 3 left out"):
+        _ = Texts(LocalText(str(dropped)), "drop").documents
 
 
 def test_documents_are_named_by_content_and_cut_at_the_most(olmo_tokenizer):

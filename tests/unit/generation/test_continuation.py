@@ -9,7 +9,8 @@ from moe_tune import BaseModel, GatedModel
 from moe_tune.analysis.prompt_trace import trace_tokens
 from moe_tune.base.errors import ConfigError, DataError
 from moe_tune.data.encoding import text_tokens
-from moe_tune.generation.continuation import Continuation, Decoding, continuation, parted_text, shared_tokens
+from moe_tune.generation.continuation import Continuation, continuation, parted_text, shared_tokens
+from moe_tune.generation.decoding import Decoding
 from moe_tune.generation.prompts import encoded_prompts, read_prompts
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.heads.retuned import RetunedHead

@@ -217,3 +217,19 @@ def test_a_models_own_balancing_is_told():
     model.config.output_router_logits = True
     with pytest.warns(UserWarning, match="output_router_logits"):
         with_losses(model, {"z": ZLoss()}).remove()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([ZLoss()], "expected losses by name but got \\["),
+        (ZLoss(), "expected losses by name but got "),
+        (None, "expected losses by name but got None"),
+        ({0: ZLoss()}, "expected losses by name but got 0"),
+        ({"z": "ZLoss"}, "expected a loss, made of its class, but got 'ZLoss' \\(losses, 'z'\\)"),
+        ({"z": ZLoss}, "expected a loss, made of its class, but got <class"),
+    ],
+)
+def test_what_is_no_mapping_of_losses_is_refused_in_one_line(given, said):
+    with pytest.raises(ConfigError, match=f"{said}.*Hint: with_losses"):
+        with_losses(trained_model("olmoe")[0], given)

@@ -11,6 +11,7 @@ from statsmodels.api import OLS
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 
 from moe_tune.base.errors import DataError
+from moe_tune.settings.ending import paired_line
 from moe_tune.stats.decision import decide
 from moe_tune.stats.mcnemar import mcnemar
 from moe_tune.stats.paired import compare_paired
@@ -136,6 +137,12 @@ def test_no_changed_answer_shows_equivalence_only_where_one_point_would_have_bee
     assert (result.n01, result.n10, result.p, result.ci95) == (0, 0, 1.0, (0, 0))
     assert (result.decision, result.note) == (word, "this router only")
     assert (result.ci90[1] < 0.01) == (word == "equivalent") == (0.99**n < 0.05)
+    # What is told is the share that a binomial test of no change in n rejects at 5 %, and it names itself.
+    assert binomtest(0, n, result.told_ci95[1], alternative="less").pvalue == pytest.approx(0.05, abs=1e-9)
+    assert result.told_ci95[0] == -result.told_ci95[1]
+    assert "exact binomial bound" in result.method
+    line = paired_line("test", result)
+    assert f"+0.0 points [-{(told := f'{100 * result.told_ci95[1]:.1f}')}, +{told}], {word} (n {n}, no answer" in line
 
 
 def test_changes_that_cancel_in_each_cluster_or_over_seeds_are_as_no_change():

@@ -25,12 +25,13 @@ def test_two_per_cent_more_loss_on_400_documents_are_found():
     assert found.ratio_ci95 == pytest.approx(tuple(np.exp(found.ci95)))
     swapped = compare_text(arm_D[None], base_D[None], tokens_D)
     assert swapped.ci95 == pytest.approx(tuple(-end for end in reversed(found.ci95)), rel=0.05)
-    assert swapped.kept == "kept"
+    assert swapped.kept == "better"
 
 
 def test_a_tenth_of_that_is_kept_and_noise_is_open():
     base_D, tokens_D, draw = losses()
     assert compare_text(base_D[None], 1.002 * base_D[None], tokens_D).kept == "kept"
+    assert compare_text(base_D[None], 0.998 * base_D[None], tokens_D).kept == "better"
     noisy_D = base_D + draw.normal(0, 0.5, len(base_D)) * tokens_D
     assert compare_text(base_D[None], noisy_D[None], tokens_D).kept == "open"
 
