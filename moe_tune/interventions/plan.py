@@ -105,8 +105,8 @@ def usage_matched(usage_E: Floats, members: Sequence[int], draws: int = DRAWS, s
     """Return sets of other experts of the same layer whose usage is like that of the members, all different.
 
     Each member is exchanged for an expert drawn at random from the half of the layer that is nearest to it in usage
-    (for a single member from the nearest ``draws``, where that is more), ties towards the lower index, without the members
-    and those already drawn. There are fewer sets than asked for where the layer has no more.
+    (for a single member from the nearest ``draws``, where that is more), ties towards the lower index, without the
+    members and those already drawn. There are fewer sets than asked for where the layer has no more.
 
     Args:
         usage_E: How often each expert is used.

@@ -6,7 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moe_tune.base.errors import ConfigError
-from moe_tune.interventions.plan import Intervention, members_of, read_set, read_sets, reference_draws, refuse_unknown, single
+from moe_tune.interventions.plan import (
+    Intervention,
+    members_of,
+    read_set,
+    read_sets,
+    reference_draws,
+    refuse_unknown,
+    single,
+)
 from moe_tune.interventions.plan import usage_matched as matched
 
 
