@@ -59,7 +59,7 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
     from moe_tune.base.memory import peak_memory
     from moe_tune.interventions.audit import AblationAsked, audit
     from moe_tune.interventions.files import plain, write_audit
-    from moe_tune.interventions.plan import read_set
+    from moe_tune.interventions.plan import read_sets
     from moe_tune.interventions.tables import lead, tables_of
 
     given, began = host.settings, time.monotonic()
@@ -67,6 +67,8 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
     hint = "what is chosen by an audit may be tested on the others afterwards."
     require(given.split in SPLITS, "validation or train", given.split, "--split", hint)
     require(given.draws >= 100, "at least 100 draws", given.draws, "--draws", "the default is 1000.")
+    some = given.experts or []
+    require(len(set(some)) == len(some), "different experts", some, "--experts", "name each once.")
     home, name = Path(given.runs_root) / f"{config_label(['fit', *words])}-ablation", config_label(["fit", *words])
     if run is not None:
         home = run.parent.parent if run.parent.name == "checkpoints" else run
@@ -74,7 +76,7 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
     out = Path(given.out) if given.out else home / f"{given.intervention}-{given.scope or 'answer'}"
     require_writable(out, "a folder to write to", "--out", "--out FOLDER.")
     asked = AblationAsked(
-        name, run, given.intervention, _layers(given.layers), given.experts, dict(map(read_set, given.sets)),
+        name, run, given.intervention, _layers(given.layers), given.experts, read_sets(given.sets),
         given.scope or (host.model.scope if run is not None else "answer"), given.split, given.questions or None,
         given.draws,
     )  # fmt: skip

@@ -85,6 +85,22 @@ def read_set(text: str) -> tuple[str, Members]:
     return name, members_of(experts)
 
 
+def read_sets(texts: Sequence[str]) -> dict[str, Members]:
+    """Return sets by name as a command line gives them.
+
+    Raises:
+        ConfigError: One is not written so, or two have one name.
+
+    Example:
+        >>> read_sets(["pair=3:5,2", "one=4:1"])
+        {'pair': ((3, (2, 5)),), 'one': ((4, (1,)),)}
+    """
+    given = [read_set(text) for text in texts]
+    names = [name for name, _ in given]
+    require(len(set(names)) == len(names), "a name for each set", names, "--sets", "name each once.")
+    return dict(given)
+
+
 def usage_matched(usage_E: Floats, members: Sequence[int], draws: int = DRAWS, seed: int = 0) -> list[tuple[int, ...]]:
     """Return sets of other experts of the same layer whose usage is like that of the members, all different.
 

@@ -118,6 +118,8 @@ def test_a_run_is_audited_with_its_own_router_and_its_decisions_are_copied(finis
     [
         (["--sets", "pair"], "--sets"),
         (["--experts", "64"], "experts from 0 to 63"),
+        (["--experts", "3", "3"], "different experts"),
+        (["--sets", "a=3:1", "a=3:2"], "a name for each set"),
         (["--layers", "4"], "layer"),
         (["--split", "test"], "--split"),
         (["--sets", f"most=3:{','.join(map(str, range(60)))}"], "layer 3"),

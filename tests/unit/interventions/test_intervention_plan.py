@@ -6,7 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moe_tune.base.errors import ConfigError
-from moe_tune.interventions.plan import Intervention, members_of, read_set, reference_draws, refuse_unknown, single
+from moe_tune.interventions.plan import (
+    Intervention,
+    members_of,
+    read_set,
+    read_sets,
+    reference_draws,
+    refuse_unknown,
+    single,
+)
 from moe_tune.interventions.plan import usage_matched as matched
 
 
@@ -20,6 +28,11 @@ def test_a_set_that_is_not_written_as_one_is_refused(text):
 def test_a_set_is_read_as_it_was_written(experts):
     text = ";".join(f"{layer}:{','.join(map(str, some))}" for layer, some in experts.items())
     assert read_set(f"name={text}") == ("name", members_of({layer: list(some) for layer, some in experts.items()}))
+
+
+def test_two_sets_of_one_name_are_refused():
+    with pytest.raises(ConfigError, match=r"a name for each set.*--sets"):
+        read_sets(["pair=1:2,3", "pair=2:4"])
 
 
 @given(st.lists(st.floats(0, 1), min_size=4, max_size=40), st.data())
