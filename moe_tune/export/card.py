@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -16,6 +17,8 @@ from moe_tune.base.published import published, write_json
 
 CARD, TENSORS, README, SEEN = "card.json", "router.safetensors", "README.md", "calibrated_on.txt"
 FORMAT = 1
+HELD = {"name", "head", "layers", "scope", "routing_dtype", "peft", "base", "metrics"}
+"""What a card says, whatever its run was."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,7 +66,7 @@ def write_card(card: RouterCard, readme: str, target: Path) -> Path:
         content = {**card.described, "sha256": hashes}
         write_json(draft / CARD, {**content, "whole": _hash_of(content)})
         kept = read_card(draft).tensors
-        if kept.keys() != tensors.keys() or any(not kept[name].equal(value) for name, value in tensors.items()):
+        if kept.keys() != tensors.keys() or any(not same_bits(kept[name], one) for name, one in tensors.items()):
             raise ModelError(f"expected the tensors as written but read back others ({target}). Hint: check the disk.")
     return target
 
@@ -81,7 +84,9 @@ def read_card(folder: Path) -> RouterCard:
         whole, hashes = content.pop("whole"), dict(content["sha256"])
         if content["format"] != FORMAT or not {TENSORS, README} <= hashes.keys():
             raise KeyError(f"format {content['format']!r} with {', '.join(sorted(hashes))}")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as fault:
+        if lacking := HELD - content.keys():
+            raise KeyError(f"nothing of {', '.join(sorted(lacking))}")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as fault:
         raise ModelError(
             f"expected a router card, a folder with a {CARD} of format {FORMAT}, but got: {fault} ({folder}). "
             "Hint: python -m moe_tune export RUN --output FOLDER writes one."
@@ -102,14 +107,25 @@ def read_card(folder: Path) -> RouterCard:
     return RouterCard(settings, content["metrics"], tensors, seen)
 
 
+def same_bits(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors agree in dtype, shape and every bit; NaN, of a run that diverged, agrees with itself."""
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    first, second = (side.contiguous().reshape(-1).view(torch.uint8) for side in (one, other))
+    return torch.equal(first, second)
+
+
 def is_card(folder: Path) -> bool:
     """Whether a folder is meant to be a router card."""
     return (folder / CARD).is_file()
 
 
 def _is(folder: Path, name: str, wanted: str) -> bool:
-    inside = Path(name).name == name and (folder / name).is_file()
-    return inside and sha256_of(folder / name) == wanted
+    try:
+        inside = Path(name).name == name and (folder / name).is_file()
+        return inside and sha256_of(folder / name) == wanted
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def _hash_of(content: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from moe_tune.export.card import RouterCard
+from moe_tune.export.card import RouterCard, same_bits
 from moe_tune.export.model_card import ends
 from moe_tune.reports.table import Cell, Column, Table, numbers, words
 
@@ -105,7 +105,7 @@ def _layers(first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor
         names = sorted(name for name, at in of.items() if at == layer)
         both = [name for name in names if name in first and name in second and first[name].shape == second[name].shape]
         unmatched = tuple(name.removeprefix(f"layers.{layer}.") for name in names if name not in both)
-        if not unmatched and all(first[name].equal(second[name]) for name in both):
+        if not unmatched and all(same_bits(first[name], second[name]) for name in both):
             continue
         a_N, b_N = (
             torch.cat([torch.zeros(0), *(side[name].flatten() for name in both)]).double() for side in (first, second)

@@ -187,13 +187,10 @@ class Adapter:
 def _fused_experts(model: PreTrainedModel, options: dict[str, Any]) -> int:
     """Return how many experts there are in the fused weights that a LoRA is asked for, all of one number."""
     targets = list(options.get("target_parameters") or [])
-    found = {
-        len(one)
-        for name, one in model.named_parameters()
-        if one.dim() == 3 and any(f".{name}".endswith(f".{target}") for target in targets)
-    }
+    asked = [one for name, one in model.named_parameters() if any(f".{name}".endswith(f".{to}") for to in targets)]
+    found = {len(one) if one.dim() == 3 else 0 for one in asked}
     hint = "target_parameters: [mlp.experts.gate_up_proj]."
-    require(len(found) == 1, "a LoRA on fused expert weights", targets, "model.peft.experts", hint)
+    require(len(found) == 1 and 0 not in found, "a LoRA on fused expert weights", targets, "model.peft.experts", hint)
     return found.pop()
 
 

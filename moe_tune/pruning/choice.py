@@ -18,7 +18,7 @@ def number_of(share: float | None, count: int | None, experts: int, groups: int 
         groups: Groups of a layer, which lose equally many.
 
     Raises:
-        ConfigError: Both are given, or one is out of range.
+        ConfigError: Both are given, or one is out of range, or the share comes to no expert.
 
     Example:
         >>> number_of(0.3, None, 64), number_of(0.3, None, 64, 8), number_of(None, 5, 64)
@@ -28,7 +28,10 @@ def number_of(share: float | None, count: int | None, experts: int, groups: int 
     if share is not None:
         require(0 < share < 1, "a share above 0 and below 1", share, "--share", HOW_MANY)
         # A share such as 0.3 of 10 is 2.9999999999999996 in double precision.
-        return int(share * experts + 1e-9) // groups * groups
+        count = int(share * experts + 1e-9) // groups * groups
+        least = f"a share of at least {groups} of {experts} experts"
+        require(count > 0, least, share, "--share", HOW_MANY)
+        return count
     require(count is None or 0 < count < experts, f"1 to {experts - 1} experts", count, "--count", HOW_MANY)
     return count
 

@@ -88,6 +88,7 @@ def prune(
     gone, chosen_on, note = _chosen(opened, quiz, asked, numerics)
     rank_zero_info(f"{chosen_on}: {sum(map(len, gone.values())):,} experts go. {note}".rstrip())
     sets_before = judged_model(opened, quiz, names, numerics)
+    _record(sets_before, asked, config or {})  # at once: whatever comes after it, a test has been read
     costs_before = measured_costs(opened, quiz, size_on_disk(host.base.source), numerics)
     del opened
     _free()
@@ -95,11 +96,10 @@ def prune(
     _free()
     opened = open_model(pruned, device)
     sets_after = judged_model(opened, quiz, names, numerics)
+    _record(sets_after, asked, config or {})
     costs_after = measured_costs(opened, quiz, size_on_disk(pruned.base.source), numerics)
     costs_after = replace(costs_after, top_k=asked.top_k or costs_after.top_k)  # a mask leaves the router its K
     sets, repaired = compared_sets(sets_before, sets_after, quiz.seed), []
-    for one in (sets_before, sets_after):
-        _record(one, asked, config or {})
     if asked.repair is not None:
         del opened
         _free()
@@ -173,7 +173,11 @@ def _chosen(
         refuse_uncuttable(opened.gated.model.config, experts - len(next(iter(gone.values()))), asked.top_k)
     else:
         opened.gated.bind(masking_head(gone, asked.top_k), "all")  # refuses too few before anything is judged
-    asking = f"{seen.questions:,} {asked.split} questions, scope {asked.scope}" if seen.questions else "no question"
+    asking = (
+        f"{seen.questions:,} {asked.split} questions, scope {asked.scope}"
+        if seen.questions
+        else "no question asked here"
+    )
     chosen_on = f"chosen by {type(asked.criterion).__name__} on {asking}"
     going_on, may = sum(map(len, gone.values())), sum(map(len, going(scores_LE, seen, count).values()))
     if going_on < may:

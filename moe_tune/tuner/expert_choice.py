@@ -28,7 +28,8 @@ def chosen_experts(
         tables: How the training questions went, by layer; read by ``usage`` and ``accuracy`` alone.
 
     Raises:
-        DataError: The file has no such columns, or not every expert; or its effects are not of training questions.
+        DataError: The file cannot be read, has no such columns, or not every expert.
+        ConfigError: Its column is none of numbers, or it says that it is of other questions than those of training.
 
     Example:
         >>> chosen_experts(ExpertSubset("random", 0.5, seed=1), [0, 1], 4, {})
@@ -63,17 +64,21 @@ def _from_file(subset: ExpertSubset, layers: list[int], experts: int) -> dict[in
     hint = "one row per layer and expert."
     known = file.is_file() and file.suffix in (".csv", ".parquet")
     require(known, "a file .csv or .parquet", subset.table, where, hint)
-    frame = pd.read_csv(file) if file.suffix == ".csv" else pd.read_parquet(file)
-    effect = subset.by == "effect"
-    column = subset.column or ("log_prob" if effect else "effect")
+    try:
+        frame = pd.read_csv(file) if file.suffix == ".csv" else pd.read_parquet(file)
+    except (OSError, ValueError) as fault:
+        raise DataError(f"expected a table but got: {' '.join(str(fault).split())[:200]} ({where}).") from fault
+    asked = subset.column or FROM_FILE[subset.by]
+    sign, column = (-1.0, asked[1:]) if asked.startswith("-") else (1.0, asked)
     wanted = ["layer", "expert", column]
     if missing := [name for name in wanted if name not in frame]:
         raise DataError(f"expected columns {wanted} but {missing} are missing ({where}). Hint: column: NAME.")
-    if effect and "split" in frame and (read := set(frame["split"]) - {"train"}):
-        raise DataError(
-            f"expected effects on training questions but got {', '.join(sorted(map(str, read)))} ({where}). "
-            "Hint: python -m moe_tune ablate --split train."
-        )
+    own = column not in ("layer", "expert") and pd.api.types.is_numeric_dtype(frame[column])
+    require(own, "a column of numbers to order by", column, where, "column: NAME, or column: -NAME.")
+    splits = sorted(set(map(str, frame["split"].unique())) - {"train"}) if "split" in frame else []
+    hint = "a LoRA is trained on training questions, and its experts are chosen on them: ablate --split train."
+    require(not splits, "figures of training questions", splits, where, hint)
+    hint = "one row per layer and expert."
     found = {}
     for layer in layers:
         rows = frame[frame["layer"] == layer].set_index("expert")[column]
@@ -82,6 +87,5 @@ def _from_file(subset: ExpertSubset, layers: list[int], experts: int) -> dict[in
                 f"expected a number for each of {experts} experts of layer {layer} but got {rows.count()} ({where}). "
                 f"Hint: {hint}"
             )
-        score_E = torch.tensor(rows.sort_index().to_numpy(dtype="float64"))
-        found[layer] = -score_E if effect else score_E  # what masking takes is below 0
+        found[layer] = sign * torch.tensor(rows.sort_index().to_numpy(dtype="float64"))
     return found

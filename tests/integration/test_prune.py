@@ -140,6 +140,22 @@ def test_text_generation_and_the_test_split_are_judged_and_tests_recorded(tmp_pa
     assert head["init_args"]["parts"]["fewer"] == {"class_path": "FixedKHead", "init_args": {"k": 6}}
 
 
+def test_a_test_that_was_read_is_recorded_although_the_pruning_fails(tmp_path, monkeypatch):
+    def fails(*args):
+        raise RuntimeError("power cut")
+
+    known = {file: len(file.read_text().splitlines()) for file in ledger_folder().glob("*.jsonl")}
+    monkeypatch.setattr("moe_tune.pruning.prune.smaller_model", fails)
+    words = ["--criterion", "AtRandom", "--criterion.seed", "5", "--count", "8", "--test", "--out", str(tmp_path / "m")]
+    assert main(["prune", *TINY, *words]) != 0
+    lines = [
+        json.loads(line)
+        for file in ledger_folder().glob("*.jsonl")
+        for line in file.read_text().splitlines()[known.get(file, 0) :]
+    ]
+    assert sorted(one["split"] for one in lines) == ["test", "test_nano_textbook"]
+
+
 def test_k_is_lowered_in_the_folder(tmp_path):
     words = ["--criterion", "AtRandom", "--criterion.seed", "3", "--count", "60", "--top_k", "2"]
     prune(*words, "--out", str(tmp_path / "model"))

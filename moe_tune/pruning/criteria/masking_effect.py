@@ -49,7 +49,9 @@ class MaskingEffect(Criterion):
     def note(self, evidence: ExpertEvidence) -> str:
         scopes, splits = (_values(read_table(self.file), name) for name in ("scope", "split"))
         said = f"The effects were measured at scope {', '.join(scopes)}. " if scopes else ""
-        if not splits:
+        if splits:
+            said += f"Their questions are those of {', '.join(splits)}. "
+        else:
             said += "Their table does not say on which questions: those that judge here may be among them. "
         return said.rstrip()
 

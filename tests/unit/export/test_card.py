@@ -175,3 +175,39 @@ def test_places_of_a_machine_are_reduced_to_a_name(tmp_path):
     value = {"runs": [str(tmp_path / "there"), "~/x/y"], "model": "a/b", "k": {"3": 4}}
     assert without_places(value) == {"runs": ["there", "y"], "model": "a/b", "k": {"3": 4}}
     assert Path(value["runs"][0]).exists()
+
+
+def rewritten(folder, **changes):
+    """Give a card that agrees with itself, whatever it says."""
+    content = json.loads((folder / CARD).read_text(encoding="utf-8")) | changes
+    content = {key: value for key, value in content.items() if key != "whole" and value is not ...}
+    plain = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    content["whole"] = hashlib.sha256(plain.encode()).hexdigest()
+    (folder / CARD).write_text(json.dumps(content), encoding="utf-8")
+
+
+@pytest.mark.parametrize("key", ["metrics", "head", "layers", "base"])
+def test_a_card_that_says_too_little_is_none(folder, key):
+    rewritten(folder, **{key: ...})
+    with pytest.raises(ModelError, match=f"nothing of {key}"):
+        read_card(folder)
+
+
+def test_a_card_without_end_and_a_name_that_no_file_can_have_are_refused(folder):
+    hashes = json.loads((folder / CARD).read_text(encoding="utf-8"))["sha256"]
+    rewritten(folder, sha256=hashes | {"x" * 5000: "00"})
+    with pytest.raises(ModelError, match="xxx was changed"):
+        read_card(folder)
+    (folder / CARD).write_text("[" * 200_000, encoding="utf-8")
+    with pytest.raises(ModelError, match="expected a router card"):
+        read_card(folder)
+
+
+def test_a_run_that_diverged_has_a_card_that_is_like_itself_alone(card, tmp_path):
+    lost = replace(card, tensors={"layers.1.weight": torch.full((2, 2), float("nan"))})
+    kept = read_card(write_card(lost, readme_of_card(lost), tmp_path / "lost"))
+    assert difference(lost, kept).is_empty
+    other = replace(lost, tensors={"layers.1.weight": torch.zeros(2, 2)})
+    half = replace(lost, tensors={"layers.1.weight": torch.zeros(2, 2, dtype=torch.bfloat16)})
+    assert difference(lost, other).layers
+    assert difference(other, half).layers, "another dtype is not the same to the last bit"

@@ -108,6 +108,8 @@ def test_scaled_ranks_make_up_for_the_experts_left_out(rank, experts, share):
         ({"by": "effect"}, "a file with by: effect or by: table"),
         ({"by": "usage", "table": "x.csv"}, "a file with by: effect or by: table"),
         ({"by": "usage", "share": 0.37}, "a rank that is a whole number"),
+        ({"by": "random", "seed": "first"}, "a whole number from 0"),
+        ({"by": "table", "table": 5}, "names of a file and a column"),
     ],
 )
 def test_what_makes_no_sense_is_refused(experts, word, family, build_model):
@@ -119,3 +121,30 @@ def test_a_lora_elsewhere_has_no_experts_to_choose(family, build_model):
     gated = GatedModel(build_model(family), family, IdentityHead())
     with pytest.raises(ConfigError, match="a LoRA on fused expert weights"):
         gated.adapt({"r": 2, "target_modules": ["q_proj"], "experts": {"by": "usage"}})
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"target_modules": ["q_proj"]},
+        {"target_parameters": [*ON_EXPERTS["target_parameters"], "mlp.gate.weight"]},
+        {"use_rslora": True},
+        {"rank_pattern": {"down_proj": 3}},
+    ],
+    ids=str,
+)
+def test_what_would_give_shares_other_sizes_is_refused(more, family, build_model):
+    """The rank of everything else would be raised too, and its parameters with it."""
+    gated = GatedModel(build_model(family), family, IdentityHead())
+    with pytest.raises(ConfigError, match="a LoRA on fused expert weights"):
+        gated.adapt({**ON_EXPERTS, **more, "experts": {"by": "random"}})
+
+
+def test_the_step_of_a_raised_rank_is_the_same_where_it_is_no_whole_number():
+    scaled = ExpertSubset("usage", 3 / 64).scaled({"r": 3, "lora_alpha": 8}, 64)
+    assert scaled["lora_alpha"] / scaled["r"] == pytest.approx(8 / 3)
+
+
+def test_a_key_that_is_no_word_is_named():
+    with pytest.raises(ConfigError, match=r"a key of model\.peft\.experts but got 3"):
+        ExpertSubset.of({"by": "usage", 3: 1})

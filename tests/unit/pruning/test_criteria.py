@@ -130,7 +130,10 @@ def test_all_that_may_go_is_evened_for_a_smaller_model():
 
 @pytest.mark.parametrize(
     ("share", "count", "message"),
-    [(0.5, 3, "a share or a count"), (1.0, None, "above 0 and below 1"), (None, 0, "1 to 63"), (None, 64, "1 to 63")],
+    [
+        *((0.5, 3, "a share or a count"), (1.0, None, "above 0 and below 1"), (0.01, None, "at least 1 of 64 experts")),
+        *((None, 0, "1 to 63"), (None, 64, "1 to 63")),
+    ],
 )
 def test_numbers_that_are_none_are_refused(share, count, message):
     with pytest.raises(ConfigError, match=message):

@@ -61,5 +61,35 @@ def test_of_effects_those_come_first_whose_masking_takes_most_and_only_training_
     pd.DataFrame(rows).assign(split="train").to_parquet(file)
     assert chosen("effect", table=str(file)) == {0: [2, 5], 2: [2, 5]}
     pd.DataFrame(rows).assign(split="validation").to_parquet(file)
-    with pytest.raises(DataError, match="effects on training questions but got validation"):
+    with pytest.raises(ConfigError, match="figures of training questions"):
         chosen("effect", table=str(file))
+
+
+def test_a_minus_takes_the_smallest_as_effects_of_masking_need(tmp_path):
+    """Masked without harm is 0 and above; the experts of use are below."""
+    file = tmp_path / "experts.parquet"
+    rows = [
+        {"layer": layer, "expert": expert, "log_prob": -0.1 * (expert in (1, 6)), "split": "train"}
+        for layer in (0, 2)
+        for expert in range(8)
+    ]
+    pd.DataFrame(rows).to_parquet(file)
+    assert chosen("table", table=str(file), column="-log_prob") == {0: [1, 6], 2: [1, 6]}
+    pd.DataFrame(rows).assign(split="validation").to_parquet(file)
+    with pytest.raises(ConfigError, match="figures of training questions"):
+        chosen("table", table=str(file), column="-log_prob")
+
+
+@pytest.mark.parametrize("column", ["layer", "expert", "kind"])
+def test_a_column_that_says_nothing_of_an_expert_is_refused(column, tmp_path):
+    rows = [{"layer": layer, "expert": expert, "kind": "mask"} for layer in (0, 2) for expert in range(8)]
+    pd.DataFrame(rows).to_csv(tmp_path / "effects.csv", index=False)
+    with pytest.raises(ConfigError, match="a column of numbers"):
+        chosen("table", table=str(tmp_path / "effects.csv"), column=column)
+
+
+@pytest.mark.parametrize("name", ["effects.csv", "effects.parquet"])
+def test_a_file_that_is_none_is_one_line(name, tmp_path):
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(DataError, match="expected a table but got"):
+        chosen("table", table=str(tmp_path / name))
