@@ -162,13 +162,17 @@ def _arms(frame: pd.DataFrame) -> Mapping[tuple[str, str], pd.DataFrame]:
     }
 
 
+def _at(rows: pd.DataFrame, count: int) -> pd.DataFrame:
+    return rows[rows["count"] == count]
+
+
 def _table(frame: pd.DataFrame) -> Table:
     by = 1.0 if "test_pages" in set(frame["set"]) else 100.0
     form = "+.3f" if by == 1.0 else "+.1f"
     arms = [(name, scope) for name, scope in _arms(frame) if name != "never activated"]
     columns = [words("criterion", [name for name, _ in arms]), words("chosen at", [scope for _, scope in arms])]
     for count in COUNTS:
-        values = [_arms(frame)[arm].query("count == @count")["diff"].mean() for arm in arms]
+        values = [_at(_arms(frame)[arm], count)["diff"].mean() for arm in arms]
         columns.append(numbers(f"{count} gone", values, form, by))
     return Table(columns)
 
