@@ -246,7 +246,7 @@ def _regret(part: Analysis) -> Table:
     """Return how routes sampled in the last layer answer, against the route taken, by confidence."""
     rows = part.regret
     names = rows["confidence"].map(lambda name: "all questions" if name == "all" else f"fifth {name} of 5")
-    tones = {"regret": "bad", "no regret": "good", "inconclusive": "open"}
+    tones = {"regret": "bad", "no regret": "good", "inconclusive": "open", "not tested": "muted"}
     return Table(
         [
             words("confidence", names),
@@ -269,7 +269,7 @@ def _regret(part: Analysis) -> Table:
         f"of like confidence. Regret: the interval lies above one half and p is below 0.05. Gap: median of the "
         f"routes less the router's own. Rank correlation: of a route's answer and score. Best of the sample: picked "
         f"by its answer, so it shows no headroom; its null deals the answers out anew. Fifths: by the router's "
-        f"confidence, the least confident first. Intervals: 95 %, over clusters of equal texts.",
+        f"confidence, the least confident first; shown and not tested. Intervals: 95 %, over clusters of equal texts.",
         evidence="interventional",
     )
 

@@ -13,6 +13,8 @@ from moe_tune.stats.ratios import Floats, ratio
 from moe_tune.stats.standard_error import cluster_reach
 
 QUINTILES = 5
+ALL = "all"
+"""The name of all questions among the parts; the fifths are numbered."""
 Verdict = Literal["regret", "no regret", "inconclusive"]
 
 
@@ -126,7 +128,7 @@ def route_regret(answers: SampledAnswers, draws: int = 1000, seed: int = 0) -> d
             gold_Q[inside] = gold_Q[random.permutation(inside)]
             dealt_DQ[draw, inside] = random.permutation(gain_QN[inside].reshape(-1)).reshape(len(inside), -1).max(1)
         drawn_DQ[draw] = _better(answers, gold_Q)
-    parts = {"all": np.ones(len(own_Q), dtype=bool)}
+    parts = {ALL: np.ones(len(own_Q), dtype=bool)}
     parts |= {str(fifth + 1): fifth_Q == fifth for fifth in range(QUINTILES) if np.any(fifth_Q == fifth)}
     found = {}
     for name, inside_Q in parts.items():

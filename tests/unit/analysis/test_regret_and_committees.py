@@ -57,6 +57,7 @@ def test_regret_is_the_same_again_and_leaves_the_model_as_it_was():
     first, second = (measure_regret(examiner, "validation", gated.heads, 24, 20, 1) for _ in range(2))
     pd.testing.assert_frame_equal(first, second)
     assert [*first.columns] == [*REGRET[2:]]
+    assert (first["verdict"] == "not tested").tolist() == [False, *[True] * 5]
     assert first["questions"].tolist() == [24, 5, 5, 5, 5, 4]
     assert torch.equal(evaluate(gated, QUIZ, "validation").log_probs_QA, before)
 
