@@ -32,6 +32,8 @@ def why_no_regret(examiner: Examiner, split: str, heads: Mapping[int, RouterHead
     """
     if heads and examiner.gated.scope != "answer":
         return "its heads act on every token"
+    if not examiner.gated.gates[max(examiner.gated.gates)].rule.described:
+        return "its router weighs in no known closed form, so that no other choice can be weighed"
     if any(head.traits.variable_k for head in heads.values()):
         return "a head chooses how many experts there are"
     if any(part.chooses() for head in heads.values() for part in head.modules() if isinstance(part, RouterHead)):

@@ -74,7 +74,7 @@ def short_line(name: str, tuned: pd.DataFrame, base: pd.DataFrame) -> str:
         >>> made = {"content_hash": ["a", "b"], "correct": [True, False]}
         >>> print(short_line("test_free", pd.DataFrame(made), pd.DataFrame(made)))
         test_free: exact match 50.0 % (n 2, 95 % Wilson interval 9.5 to 90.5) against the pretrained router's 50.0 %: \
-+0.0 points [+0.0, +0.0], inconclusive (paired, 95 % interval; 0 gained, 0 lost)
++0.0 points [-77.6, +77.6], inconclusive (paired, 95 % interval; 0 gained, 0 lost)
     """
     right_Q, before_Q = (one["correct"].to_numpy(dtype=np.bool_) for one in (tuned, base))
     said = f"{name}: exact match {accuracy_text(int(right_Q.sum()), len(right_Q))}"

@@ -14,10 +14,10 @@ class RouterDistillationLoss(AuxLoss):
     """Keeps the model's next-token distribution at the answer position near that of the pretrained routers.
 
     Formula: ``T^2 KL(sg(softmax(o_0 / T)) || softmax(o / T))`` over the whole vocabulary, then the mean over questions;
-    ``o`` are the logits with the heads, ``o_0`` those with the pretrained routers, or those of ``model.teacher``. Value
-    0 while the two agree, uniform routing or not. Meant for recovery after experts were pruned (with the model before
-    as teacher) or masked, or beside a loss that changes the routing. Without a teacher of its own it costs a second
-    forward pass per batch. It reads the answer position, on text every token, whatever scope and layers say.
+    ``o`` are the logits with the heads, ``o_0`` those with the pretrained routers, or those of ``model.teacher``.
+    Value 0 while the two agree, uniform routing or not. Meant for recovery after experts were pruned (with the model
+    before as teacher) or masked, or beside a loss that changes the routing. Without a teacher of its own it costs a
+    second forward pass per batch. It reads the answer position, on text every token, whatever scope and layers say.
 
     Args:
         weight: Factor on the loss; positive keeps near.

@@ -99,7 +99,7 @@ def test_scaled_ranks_make_up_for_the_experts_left_out(rank, experts, share):
 @pytest.mark.parametrize(
     ("experts", "word"),
     [
-        ({"by": "usge"}, "one of usage, accuracy, random, table"),
+        ({"by": "usge"}, "one of usage, accuracy, random, effect, table"),
         ({"share": 0.5}, "a mapping with by"),
         ({"by": "usage", "shares": 0.5}, "Did you mean share"),
         ({"by": "usage", "share": 0}, "a share above 0"),
