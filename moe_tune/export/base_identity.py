@@ -1,11 +1,11 @@
 """What identifies a base model, without saying where it lies on a machine."""
 
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from moe_tune.base.errors import ConfigError
+from moe_tune.base.errors import ConfigError, require
 from moe_tune.models.base_model import MADE, BaseModel
 
 SNAPSHOT = re.compile(r"models--([^/]+?)--([^/]+)/snapshots/([0-9a-f]{40})/?$")
@@ -49,7 +49,8 @@ def base_for(identity: dict[str, Any], given: BaseModel | str | None) -> BaseMod
             card's own where it can be had from here.
 
     Raises:
-        ConfigError: The card was made on a folder of another machine, and no model is given.
+        ConfigError: The card was made on a folder of another machine, and no model is given; or it says of its base
+            what is not known here.
     """
     if isinstance(given, BaseModel):
         return given
@@ -59,4 +60,7 @@ def base_for(identity: dict[str, Any], given: BaseModel | str | None) -> BaseMod
             "Hint: load_card(card, 'FOLDER') with that model's folder; its tensors are checked."
         )
     known = {key: value for key, value in identity.items() if key not in ("source", "fingerprint")}
+    strange = sorted(known.keys() - {one.name for one in fields(BaseModel)})
+    hint = "load it with the version of moe_tune that wrote it."
+    require(not strange, "a base model of known keys", strange, "the card's base", hint)
     return BaseModel(**known) if given is None else replace(BaseModel(**known), path=given)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser
 
 import moe_tune.heads  # noqa: F401 - importing the folder makes its classes known
 from moe_tune.base.errors import ConfigError, ModelError
@@ -89,5 +89,12 @@ def _head(card: RouterCard) -> RouterHead:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--head", type=RouterHead)
     asked: dict[str, Any] = {"head": card.settings["head"]}
-    head: RouterHead = parser.instantiate_classes(parser.parse_object(asked)).head
+    try:
+        head: RouterHead = parser.instantiate_classes(parser.parse_object(asked)).head
+    except (ArgumentError, TypeError, ValueError, KeyError) as fault:
+        told = " ".join(str(fault).split())[:200]
+        raise ModelError(
+            f"expected a head that can be made of what the card says but got: {told} ({CARD}). "
+            "Hint: load it with the version of moe_tune that wrote it."
+        ) from fault
     return head

@@ -14,6 +14,7 @@ from moe_tune.export.base_identity import base_for, identity_of
 from moe_tune.export.card import CARD, README, SEEN, TENSORS, RouterCard, read_card, write_card
 from moe_tune.export.card_of_run import without_places
 from moe_tune.export.difference import difference
+from moe_tune.export.load_card import load_card
 from moe_tune.export.model_card import readme_of_card
 from moe_tune.models.base_model import BaseModel
 
@@ -211,3 +212,13 @@ def test_a_run_that_diverged_has_a_card_that_is_like_itself_alone(card, tmp_path
     half = replace(lost, tensors={"layers.1.weight": torch.zeros(2, 2, dtype=torch.bfloat16)})
     assert difference(lost, other).layers
     assert difference(other, half).layers, "another dtype is not the same to the last bit"
+
+
+def test_a_card_of_keys_that_are_not_known_is_one_line(folder):
+    whole = identity_of(BaseModel("nano"), "0123456789abcdef")
+    rewritten(folder, base=whole | {"colour": "red"})
+    with pytest.raises(ConfigError, match="a base model of known keys but got \\['colour'\\]"):
+        load_card(folder)
+    rewritten(folder, base=whole, head={"class_path": "moe_tune.heads.retuned.RetunedHead", "init_args": {"heat": 1}})
+    with pytest.raises(ModelError, match="can be made of what the card says"):
+        load_card(folder)
