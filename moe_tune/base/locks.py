@@ -16,6 +16,8 @@ from moe_tune.base.errors import ConfigError
 FOLDER = ".locks"
 PATIENCE = 1.0
 """Seconds before a lock counts as held: who lets go takes the file away, and who opened that file looks again."""
+TRIES = 100
+"""How often a lock is tried for whose folder is gone each time."""
 LEASE = 60.0
 """Seconds without a sign of life after which the builder of a cache, wherever it runs, counts as dead."""
 HEARTBEAT = 5.0
@@ -46,12 +48,19 @@ class WorkLock:
         """Take the lock.
 
         Raises:
-            ConfigError: Another process has it.
+            ConfigError: Another process has it, or there is no place for it.
         """
         try:
-            while not self._lock.is_locked:
+            for _ in range(TRIES):
+                if self._lock.is_locked:
+                    break
                 with suppress(FileNotFoundError):  # who let go last has just removed the folder of locks
                     self._lock.acquire(timeout=PATIENCE)
+            if not self._lock.is_locked:
+                raise ConfigError(
+                    f"expected a place for a lock but none can be made in {self._owner.parent} ({self.target}). "
+                    "Hint: a folder on a disk that can be written to."
+                )
         except Timeout as fault:
             raise ConfigError(
                 f"expected {self.what} that no other process works on but got one that {self._held_by()} "

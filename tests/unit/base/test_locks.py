@@ -145,3 +145,12 @@ def test_the_owner_of_a_cache_gives_signs_of_life_until_it_lets_go(tmp_path, mon
             time.sleep(0.01)
         assert file.stat().st_mtime > 0
     assert not file.exists()
+
+
+def test_where_no_folder_can_be_made_it_is_said_and_not_tried_for_ever(tmp_path, monkeypatch):
+    def nowhere(self, **_):
+        raise FileNotFoundError(self.lock_file)
+
+    monkeypatch.setattr("filelock.FileLock.acquire", nowhere)
+    with pytest.raises(ConfigError, match="expected a place for a lock"):
+        WorkLock(tmp_path / "x", "a folder").take()
