@@ -14,10 +14,18 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-import moe_tune.pruning.criteria  # noqa: F401 (makes the criteria known)
+import moe_tune.criteria  # noqa: F401 (makes the criteria known)
 from moe_tune import quiz
 from moe_tune.analysis.answer_weights import AnswerWeights, committee_frame
 from moe_tune.base.published import published
+from moe_tune.criteria.at_random import AtRandom
+from moe_tune.criteria.base import Criterion, ExpertEvidence
+from moe_tune.criteria.frequency import Frequency
+from moe_tune.criteria.kept_committee import KeptCommittee
+from moe_tune.criteria.masking_effect import MaskingEffect
+from moe_tune.criteria.never_activated import NeverActivated
+from moe_tune.criteria.reap import Reap
+from moe_tune.criteria.weighted_accuracy import WeightedAccuracy
 from moe_tune.data.module import QuizDataModule
 from moe_tune.data.nano_quiz import NanoQuiz
 from moe_tune.data.nano_short_answers import NanoShortAnswers
@@ -27,14 +35,6 @@ from moe_tune.models.base_model import BaseModel
 from moe_tune.pruning.applied import masking_head
 from moe_tune.pruning.before_after import compared_set
 from moe_tune.pruning.choice import going
-from moe_tune.pruning.criteria.at_random import AtRandom
-from moe_tune.pruning.criteria.base import Criterion, ExpertEvidence
-from moe_tune.pruning.criteria.frequency import Frequency
-from moe_tune.pruning.criteria.kept_committee import KeptCommittee
-from moe_tune.pruning.criteria.masking_effect import MaskingEffect
-from moe_tune.pruning.criteria.never_activated import NeverActivated
-from moe_tune.pruning.criteria.reap import Reap
-from moe_tune.pruning.criteria.weighted_accuracy import WeightedAccuracy
 from moe_tune.pruning.evidence import gathered
 from moe_tune.pruning.judged_model import JudgedSet, judged_model
 from moe_tune.reports.table import Table, numbers, words

@@ -7,14 +7,14 @@ from typing import Any
 
 from rich.console import Console
 
-import moe_tune.pruning.criteria  # noqa: F401 (makes the criteria known by short name)
+import moe_tune.criteria  # noqa: F401 (makes the criteria known by short name)
 from moe_tune.base.errors import ConfigError
 from moe_tune.base.plugins import concrete_subclasses
 from moe_tune.base.published import published, write_json
 from moe_tune.cli.verbs import add_format, parsed_with_fit
+from moe_tune.criteria.base import Criterion
 from moe_tune.pruning.applied import MASKED
 from moe_tune.pruning.before_after import costs_table, plain, sets_table
-from moe_tune.pruning.criteria.base import Criterion
 from moe_tune.pruning.prune import Pruned, prune
 from moe_tune.pruning.prune_settings import PruneSettings
 from moe_tune.pruning.repair import repaired_table

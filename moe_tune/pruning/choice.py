@@ -3,7 +3,7 @@
 import numpy as np
 
 from moe_tune.base.errors import ConfigError, require
-from moe_tune.pruning.criteria.base import ExpertEvidence, Scores
+from moe_tune.criteria.base import ExpertEvidence, Scores
 
 HOW_MANY = "say --share 0.25, or --count 4 for so many experts of each layer."
 

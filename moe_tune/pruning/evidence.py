@@ -2,7 +2,7 @@
 
 from contextlib import nullcontext
 
-from moe_tune.pruning.criteria.base import Criterion, ExpertEvidence
+from moe_tune.criteria.base import Criterion, ExpertEvidence
 from moe_tune.pruning.output_norms import output_norms
 from moe_tune.routing import Scope
 from moe_tune.tuner.examiner import Examiner

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from moe_tune.pruning.criteria.base import Criterion
+from moe_tune.criteria.base import Criterion
 from moe_tune.routing import Scope
 
 How = Literal["mask", "remove"]

@@ -13,7 +13,7 @@ PLUGGED = {
     "sources": "moe_tune.data.source.QuestionSource",
     "texts": "moe_tune.data.text_source.TextSource",
     "short_answers": "moe_tune.data.short_answer_source.ShortAnswerSource",
-    "criteria": "moe_tune.pruning.criteria.base.Criterion",
+    "criteria": "moe_tune.criteria.base.Criterion",
 }
 """The class whose subclasses are plugged in, by kind; imported when asked for, as torch is."""
 KINDS = (*PLUGGED, "protocols")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PLUGINS = ("heads", "losses", "metrics")
+PLUGINS = ("heads", "losses", "metrics", "criteria")
 ORDER = (
     ("base",),
     ("routing",),

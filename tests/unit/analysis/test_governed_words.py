@@ -99,7 +99,7 @@ def test_ablation_writers(tmp_path):
 @pytest.mark.parametrize(
     "folder",
     [
-        *("interventions", "analysis", "callbacks", "compare", "pruning", "reports", "stats", "metrics"),
+        *("interventions", "analysis", "callbacks", "compare", "criteria", "pruning", "reports", "stats", "metrics"),
     ],
 )
 def test_what_the_code_can_print(folder):

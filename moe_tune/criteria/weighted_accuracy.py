@@ -1,6 +1,6 @@
 """Weighted accuracy: the experts go first whose weight went to questions that were answered wrongly."""
 
-from moe_tune.pruning.criteria.base import Criterion, ExpertEvidence, Scores
+from moe_tune.criteria.base import Criterion, ExpertEvidence, Scores
 
 
 class WeightedAccuracy(Criterion):

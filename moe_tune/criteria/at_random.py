@@ -5,7 +5,7 @@ from typing import ClassVar
 import numpy as np
 
 from moe_tune.base.errors import require
-from moe_tune.pruning.criteria.base import Criterion, ExpertEvidence, Need, Scores
+from moe_tune.criteria.base import Criterion, ExpertEvidence, Need, Scores
 
 
 class AtRandom(Criterion):

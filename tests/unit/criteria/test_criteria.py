@@ -8,18 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import moe_tune.pruning.criteria  # noqa: F401 (finds the criteria)
+import moe_tune.criteria  # noqa: F401 (finds the criteria)
 from moe_tune.base.errors import ConfigError, DataError
 from moe_tune.base.plugins import concrete_subclasses
+from moe_tune.criteria.at_random import AtRandom
+from moe_tune.criteria.base import Criterion, ExpertEvidence
+from moe_tune.criteria.frequency import Frequency
+from moe_tune.criteria.kept_committee import KeptCommittee
+from moe_tune.criteria.masking_effect import MaskingEffect
+from moe_tune.criteria.never_activated import NeverActivated
+from moe_tune.criteria.reap import Reap
+from moe_tune.criteria.weighted_accuracy import WeightedAccuracy
 from moe_tune.pruning.choice import going, number_of
-from moe_tune.pruning.criteria.at_random import AtRandom
-from moe_tune.pruning.criteria.base import Criterion, ExpertEvidence
-from moe_tune.pruning.criteria.frequency import Frequency
-from moe_tune.pruning.criteria.kept_committee import KeptCommittee
-from moe_tune.pruning.criteria.masking_effect import MaskingEffect
-from moe_tune.pruning.criteria.never_activated import NeverActivated
-from moe_tune.pruning.criteria.reap import Reap
-from moe_tune.pruning.criteria.weighted_accuracy import WeightedAccuracy
 from moe_tune.stats.never_activated import never_bound
 
 LAYERS, EXPERTS = (1, 4), 6

@@ -3,8 +3,8 @@
 import numpy as np
 
 from moe_tune.base.errors import require
-from moe_tune.pruning.criteria.base import Criterion, ExpertEvidence, Scores
-from moe_tune.pruning.criteria.masking_effect import read_table
+from moe_tune.criteria.base import Criterion, ExpertEvidence, Scores
+from moe_tune.criteria.masking_effect import read_table
 
 
 class KeptCommittee(Criterion):

@@ -1,6 +1,6 @@
 """Frequency: the experts that fewest tokens choose go first."""
 
-from moe_tune.pruning.criteria.base import Criterion, ExpertEvidence, Scores
+from moe_tune.criteria.base import Criterion, ExpertEvidence, Scores
 
 
 class Frequency(Criterion):

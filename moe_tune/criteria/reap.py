@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from moe_tune.pruning.criteria.base import Criterion, ExpertEvidence, Need, Scores
+from moe_tune.criteria.base import Criterion, ExpertEvidence, Need, Scores
 
 
 class Reap(Criterion):

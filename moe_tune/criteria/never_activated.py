@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from moe_tune.pruning.criteria.base import Criterion, ExpertEvidence, Scores
+from moe_tune.criteria.base import Criterion, ExpertEvidence, Scores
 from moe_tune.stats.never_activated import never_bound
 
 

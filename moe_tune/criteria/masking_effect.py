@@ -6,7 +6,7 @@ from typing import ClassVar
 import pandas as pd
 
 from moe_tune.base.errors import DataError
-from moe_tune.pruning.criteria.base import Criterion, ExpertEvidence, Need, Scores, by_layer
+from moe_tune.criteria.base import Criterion, ExpertEvidence, Need, Scores, by_layer
 
 
 class MaskingEffect(Criterion):
