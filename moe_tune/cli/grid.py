@@ -105,7 +105,7 @@ def _print(outcomes: list[Outcomes]) -> None:
             words("head", [_marked(one) for one in outcomes]),
             numbers("acc. %", [one.numbers["accuracy"] for one in outcomes], ".2f", 100),
             numbers("diff", [None if one is None else one.diff for one in results], "+.2f", 100),
-            Column("95 % interval", [Cell("" if one is None else interval(*one.ci95)) for one in results]),
+            Column("95 % interval", [Cell("" if one is None else interval(*one.told_ci95)) for one in results]),
             words("decision", ["baseline" if one is None else one.decision for one in results]),
             numbers("used", [one.experts for one in outcomes], ".1f"),
             numbers("entropy", [one.numbers["entropy_topk"] for one in outcomes], ".3f"),

@@ -138,7 +138,7 @@ def _metrics(home: Path, manifest: dict[str, Any]) -> list[dict[str, Any]]:
                     "accuracy": result.accuracy,
                     "pretrained_accuracy": result.baseline_accuracy,
                     "difference": result.diff,
-                    "ci95": list(result.ci95),
+                    "ci95": list(result.told_ci95),
                     "decision": result.decision,
                     "method": f"paired; {result.interval_method}",
                 }

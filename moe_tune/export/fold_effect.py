@@ -115,7 +115,7 @@ def fold_effect(
                 hashes, subjects = [one.content_hash for one in items], [one.subject for one in items]
                 right = [(one == gold_Q)[None] for one in (before_Q, letter_Q)]
                 found = compare_paired(right[0], right[1], hashes, subjects, [0])
-                step = replace(step, ci95=found.ci95, method=found.interval_method)
+                step = replace(step, ci95=found.told_ci95, method=found.interval_method)
         steps.append(step)
     return steps
 

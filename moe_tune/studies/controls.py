@@ -78,7 +78,7 @@ def _letter_bias(bench: Bench, one: Controlled) -> tuple[str, bool]:
     gain = biased_Q.mean() - _right(base).mean()
     result = _paired(biased_Q, tuned, one)
     return (
-        f"letters alone {points(gain)}; beyond them {points(result.diff)} {interval(*result.ci95)}",
+        f"letters alone {points(gain)}; beyond them {points(result.diff)} {interval(*result.told_ci95)}",
         result.ci95[0] > 0,
     )
 
@@ -121,7 +121,7 @@ def _shuffled(bench: Bench, one: Controlled) -> tuple[str, bool]:
         runs.append(_fitted(bench, one, run, "shuffled", f"--data.source={source}"))
     result = _against_pretrained(runs, one)
     # A loss is no sign of a leak: such labels unlearn what the pretrained router can.
-    return f"{points(result.diff)} {interval(*result.ci95)}", result.ci95[0] <= 0
+    return f"{points(result.diff)} {interval(*result.told_ci95)}", result.ci95[0] <= 0
 
 
 def _random(bench: Bench, one: Controlled) -> tuple[str, bool]:
@@ -142,7 +142,7 @@ def _lora(bench: Bench, one: Controlled) -> tuple[str, None]:
     runs = [_fitted(bench, one, run, "lora", *words) for run in one.runs]
     result = _against_pretrained(runs, one)
     count = int(runs[0].manifest["trainable_parameters"])
-    return f"{count:,} parameters on attention, of {wanted:,}: {points(result.diff)} {interval(*result.ci95)}", None
+    return f"{count:,} parameters on attention, of {wanted:,}: {points(result.diff)} {interval(*result.told_ci95)}", None
 
 
 def _identity(bench: Bench, one: Controlled) -> tuple[str, bool]:
@@ -160,7 +160,7 @@ def _losses_alone(bench: Bench, one: Controlled) -> tuple[str, None]:
         words.append('--model.losses={"balance": {"class_path": "LoadBalanceLoss"}}')
     runs = [_fitted(bench, one, run, "losses", *words) for run in one.runs]
     result, names = _against_pretrained(runs, one), ", ".join(losses) or "load balance"
-    return f"{names}: {points(result.diff)} {interval(*result.ci95)}", None
+    return f"{names}: {points(result.diff)} {interval(*result.told_ci95)}", None
 
 
 def _oracle(bench: Bench, one: Controlled) -> tuple[str, None]:
