@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from moe_tune.answer_path.store import StorePlan
 from moe_tune.models.state_shape import StateShape
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class AskedRow:
     """A row of tokens, and the places in it that a model is asked about.
 
@@ -23,10 +25,8 @@ class AskedRow:
         place_W: Positions, rising, at least one.
     """
 
-    __slots__ = ("ids_S", "place_W")
-
-    def __init__(self, ids_S: Tensor, place_W: Tensor) -> None:
-        self.ids_S, self.place_W = ids_S, place_W
+    ids_S: Tensor
+    place_W: Tensor
 
 
 def teacher_plan(rows: Sequence[AskedRow], width: int, dtype: torch.dtype) -> StorePlan:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from moe_tune.base.errors import ModelError
 from moe_tune.base.hub_snapshot import SETTINGS
+from moe_tune.export.card import same_bits
 from moe_tune.gates.frozen import tensor_hashes
 from moe_tune.models.base_model import BaseModel
 
@@ -155,14 +156,10 @@ def _read_back(source: Path, changed: Mapping[str, Tensor], target: Path) -> int
         for name in set(names) - set(wrong):
             wanted, came = changed[name] if name in changed else theirs.get_tensor(name), mine.get_tensor(name)
             count += 1
-            if wanted.dtype != came.dtype or not torch.equal(_bytes(wanted), _bytes(came)):
+            if not same_bits(wanted, came):
                 wrong.append(name)
     if wrong:
         raise ModelError(
             f"expected tensors as written but read back others: {wrong[:4]} ({target.name}). Hint: the disk."
         )
     return count
-
-
-def _bytes(tensor: Tensor) -> Tensor:
-    return tensor.contiguous().reshape(-1).view(torch.uint8)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from moe_tune.gates.gated_model import GatedModel
+from moe_tune.gates.tuned_experts import expert_outputs
 from moe_tune.gates.unserved import refuse_unserved
 from moe_tune.heads.base import HeadTraits, RouterHead
 from moe_tune.heads.dropped_experts import DroppedExperts
@@ -38,8 +39,7 @@ class _MeanOutput(RouterHead):
         if not len(token_N):
             return mixed_TD
         chosen_N = output.experts_TK[token_N, slot_N]
-        one_N1 = torch.ones(len(chosen_N), 1, dtype=hidden_TD.dtype, device=hidden_TD.device)
-        said_ND = experts(hidden_TD[token_N], chosen_N[:, None], one_N1)
+        said_ND = expert_outputs(experts, hidden_TD[token_N], chosen_N[:, None])[:, 0]
         weight_N1 = output.weights_TK[token_N, slot_N, None].to(hidden_TD.dtype)
         change_ND = weight_N1 * (self.mean_ED[chosen_N].to(said_ND.dtype) - said_ND)
         return mixed_TD.index_add(0, token_N, change_ND.to(mixed_TD.dtype))

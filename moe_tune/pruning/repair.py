@@ -25,7 +25,12 @@ from moe_tune.tuner.opening import ModelSettings
 REPAIR = "repair.yaml"
 """The configuration of the fit that repairs, in the folder of the pruned model."""
 OF_A_FIT = ("seed_everything", "trainer", "data", "optimizer", "lr_scheduler")
-"""Sections of the configuration that the repair takes as they are."""
+"""Sections of the configuration that the repair takes as they are, but for the trainer's callbacks."""
+LAST = {
+    "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+    "init_args": {"filename": "last", "enable_version_counter": False},
+}
+"""The one checkpoint of a repair: a best one, or an early end, would be chosen on the questions that judge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +111,6 @@ def run_repair(
         out: The folder of the pruned model, which keeps the repair's configuration.
         config: The resolved configuration: trainer, optimiser and data of the repair.
         plugins: sha256 of the user's plug-in files, by path.
-
     """
     trained: dict[str, Any] = {"class_path": "RetunedHead"}
     if head is not None:
@@ -124,11 +128,11 @@ def run_repair(
         "teacher": None if teacher is None else asdict(teacher),
     }
     fit = {key: config[key] for key in OF_A_FIT if config.get(key) is not None}
+    fit["trainer"] = {**fit["trainer"], "callbacks": [LAST]}
     with published(out / REPAIR) as draft:
         draft.write_text(to_yaml({**fit, "model": model}), encoding="utf-8")
     words = ["--runs_root", str(config["runs_root"]), "--name", f"repair-{out.name}", "--test_after_fit", "false"]
     path = run(["fit", "--config", str(out / REPAIR), *words], plugins).path
-    # The last one, not the best: what is best was chosen on the questions that judge.
     return found_checkpoint(path / "checkpoints" / "last.ckpt", Path(config["runs_root"]))
 
 

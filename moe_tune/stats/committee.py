@@ -72,12 +72,12 @@ def committee(
     """
     by_subject = _Regrouped(weights_QE, subject_Q)
     u_SE = by_subject.means(subject_Q)
+    if len(u_SE) < FEWEST_SUBJECTS:
+        return Committee((), np.nan, np.nan, np.nan, np.nan, np.nan, np.nan)
     random = np.random.default_rng(seed)
     members_E = _members(u_SE[None], top_k)[0]
     coverage = float(_coverage(u_SE[None], members_E[None])[0])
     overlap = _overlap(u_SE, top_k)
-    if len(u_SE) < FEWEST_SUBJECTS:
-        return Committee((), np.nan, np.nan, np.nan, np.nan, np.nan, np.nan)
     drawn_D = np.empty(draws)
     for draw in range(draws):
         shuffled_SE = random.permuted(u_SE, axis=1)[None]

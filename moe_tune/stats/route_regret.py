@@ -6,10 +6,10 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from moe_tune.stats.permutation_null import SLACK
-from moe_tune.stats.ratios import Floats, ratio
+from moe_tune.stats.rank_correlation import spearman
+from moe_tune.stats.ratios import Floats
 from moe_tune.stats.standard_error import cluster_reach
 
 QUINTILES = 5
@@ -118,7 +118,7 @@ def route_regret(answers: SampledAnswers, draws: int = 1000, seed: int = 0) -> d
     with np.errstate(invalid="ignore"):
         gain_QN = np.nan_to_num(utility_QN - own_Q[:, None], neginf=0.0, posinf=0.0)
     gap_Q, best_Q = np.median(gain_QN, axis=1), gain_QN.max(axis=1)
-    rank_Q = _rank_correlation(utility_QN, answers.score_QN)
+    rank_Q = np.array([spearman(*pair) for pair in zip(utility_QN, answers.score_QN, strict=True)])
     random = np.random.default_rng(seed)
     drawn_DQ, dealt_DQ = np.empty((draws, len(own_Q))), np.empty((draws, len(own_Q)))
     for draw in range(draws):
@@ -154,13 +154,6 @@ def _better(answers: SampledAnswers, gold_Q: NDArray[np.intp]) -> Floats:
     utility_QN, own_Q = _utilities(answers, gold_Q)
     above_QN, equal_QN = utility_QN > own_Q[:, None], utility_QN == own_Q[:, None]
     return np.asarray(np.mean(above_QN + equal_QN / 2, axis=1))
-
-
-def _rank_correlation(first_QN: Floats, second_QN: Floats) -> Floats:
-    """Return Spearman's rank correlation of each row; NaN where one of them is constant."""
-    ranks = [rankdata(one, axis=1) - (one.shape[1] + 1) / 2 for one in (first_QN, second_QN)]
-    both_Q = (ranks[0] * ranks[1]).sum(1)
-    return ratio(both_Q, np.sqrt((ranks[0] ** 2).sum(1) * (ranks[1] ** 2).sum(1)))
 
 
 def _mean(value_Q: Floats, cluster_Q: NDArray[np.intp]) -> tuple[float, float, float]:

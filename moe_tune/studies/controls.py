@@ -142,7 +142,10 @@ def _lora(bench: Bench, one: Controlled) -> tuple[str, None]:
     runs = [_fitted(bench, one, run, "lora", *words) for run in one.runs]
     result = _against_pretrained(runs, one)
     count = int(runs[0].manifest["trainable_parameters"])
-    return f"{count:,} parameters on attention, of {wanted:,}: {points(result.diff)} {interval(*result.told_ci95)}", None
+    return (
+        f"{count:,} parameters on attention, of {wanted:,}: {points(result.diff)} {interval(*result.told_ci95)}",
+        None,
+    )
 
 
 def _identity(bench: Bench, one: Controlled) -> tuple[str, bool]:

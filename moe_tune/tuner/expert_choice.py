@@ -10,10 +10,8 @@ from torch import Tensor
 from moe_tune.base.errors import DataError, require
 from moe_tune.models.expert_subset import FROM_FILE, ExpertSubset
 from moe_tune.routing import LayerTable, stable_top_k
+from moe_tune.stats.ratios import FEWEST
 from moe_tune.stats.shrinkage import LARGEST_WEIGHT, moment_weight, surplus_scores
-
-FEWEST = 30
-"""Training questions below which an expert counts as neither better nor worse than its layer."""
 
 
 def chosen_experts(

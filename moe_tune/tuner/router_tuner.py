@@ -292,8 +292,8 @@ class RouterTuner(LightningModule):
         answering = self.examiner.answering
         teacher_BV = None
         if self.teacher is not None:
-            asked = self.quiz.questions("train")
-            teacher_BV = self.teacher.logits(gated, [asked[index].id for index in batch.question_B.tolist()])
+            prompts = self.quiz.encoded("train").prompts
+            teacher_BV = self.teacher.logits(gated, [prompts[at].question.id for at in batch.question_B.tolist()])
         elif objective.wants_teacher:
             with torch.no_grad(), gated.session(needs=(), base_only=True):
                 teacher_BV = answering.logits(batch, "train").float()
