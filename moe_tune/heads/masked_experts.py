@@ -1,16 +1,13 @@
 """Masked experts: some experts of a layer are never chosen, as if they were not there."""
 
-import torch
 from torch import Tensor
 
-from moe_tune.base.errors import require
-from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead
+from moe_tune.heads.base import HeadTraits
+from moe_tune.heads.named_experts import NamedExperts
 from moe_tune.routing import ScoringRule
 
-WHERE = "head.experts"
 
-
-class MaskedExperts(RouterHead):
+class MaskedExperts(NamedExperts):
     r"""Lets some experts of each layer never be chosen: the next best steps in, and the rest share the probability.
 
     Formula: ``z_i = -inf`` for masked experts, ``p = softmax(z)``, ``S = topK(z)``, ``w`` by the family's rule, so that
@@ -24,7 +21,7 @@ class MaskedExperts(RouterHead):
         experts: Layer to the experts that are masked in it; layers without an entry keep all. ``{}`` masks none.
 
     Shape:
-        - ``masked_E``: (E,), a frozen buffer of truth values.
+        - ``named_E``: (E,), a frozen buffer of truth values.
 
     Raises:
         ConfigError: A layer or an expert is not there or named twice, a layer's router does not get the head, or too
@@ -34,55 +31,26 @@ class MaskedExperts(RouterHead):
         This project's. Masked and removed experts compared: ``prune``.
     """
 
-    masked_E: Tensor
-
     def __init__(self, experts: dict[int, list[int]]) -> None:
-        super().__init__()
-        for layer, some in experts.items():
-            hint = "name each expert once."
-            require(len(set(some)) == len(some), f"different experts in layer {layer}", list(some), WHERE, hint)
-        self.experts = {int(layer): sorted(some) for layer, some in experts.items()}
+        super().__init__(experts)
         self._last: tuple[tuple[ScoringRule, Tensor, int], ScoringRule] | None = None
 
     @property
     def traits(self) -> HeadTraits:
-        if not any(self.experts.values()):
+        if not self.names_any:
             return HeadTraits()
         return HeadTraits(exact_start=False, reason="tokens of masked experts go elsewhere")
 
-    def bind(self, gate: BaseGate) -> None:
-        """Take the layer's own experts.
-
-        Raises:
-            ConfigError: One is not there.
-        """
-        rule, mine = gate.rule, self.experts.get(gate.layer, [])
-        hint = f"the layer has experts 0 to {rule.num_experts - 1}."
-        there = all(0 <= one < rule.num_experts for one in mine)
-        require(there, f"experts of layer {gate.layer}, which has {rule.num_experts},", mine, WHERE, hint)
-        masked_E = torch.zeros(rule.num_experts, dtype=torch.bool, device=gate.weight_ED.device)
-        masked_E[mine] = True
-        self.register_buffer("masked_E", masked_E)
-
-    def refuse_layers(self, layers: list[int]) -> None:
-        told = sorted(self.experts)
-        require(set(told) <= set(layers), f"layers of {layers}", told, WHERE, "leave the others out.")
-
-    def refuse_places(self, layers: list[int]) -> None:
-        told = [layer for layer, some in sorted(self.experts.items()) if some]
-        hint = "set model.layers to all, or name the layers there."
-        require(set(told) <= set(layers), f"layers that get the head, {layers},", told, WHERE, hint)
-
     def allowed(self, rule: ScoringRule) -> ScoringRule:
         """Return the rule without the masked experts; found once, as counting them waits for the device."""
-        if not any(self.experts.values()):
+        if not self.names_any:
             return rule
         # A checkpoint may have been loaded since, or the head moved to another device.
-        known = (rule, self.masked_E, self.masked_E._version)
+        known = (rule, self.named_E, self.named_E._version)
         if self._last is None or any(one is not other for one, other in zip(self._last[0], known, strict=True)):
-            self._last = (known, rule.without(self.masked_E))
+            self._last = (known, rule.without(self.named_E))
         return self._last[1]
 
     def router_weight(self, weight_ED: Tensor) -> Tensor | None:
         """Return no weight where an expert is masked: none keeps it from being chosen."""
-        return None if any(self.experts.values()) else weight_ED
+        return None if self.names_any else weight_ED
