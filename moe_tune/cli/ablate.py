@@ -39,18 +39,10 @@ def add_arguments(parser: Any) -> None:
 
 def main(argv: list[str], plugins: dict[str, str]) -> int:
     """Audit a model or a run by intervention; a first word is the run or a checkpoint."""
-    from moe_tune.base.checkpoint_folder import CONFIG
-    from moe_tune.cli.named_run import named_checkpoint
+    from moe_tune.cli.named_run import run_or_config
     from moe_tune.settings.config_files import config_label
 
-    run = named_checkpoint("ablate", argv) if argv and not argv[0].startswith("-") else None
-    words = argv if run is None else ["--config", str(run / CONFIG), *argv[1:]]
-    names = {word.partition("=")[0] for word in words}
-    if not names & {"--config", "-c", "-h", "--help", "--help-all"}:
-        raise ConfigError(
-            f"expected a run directory first, or --config FILE, but got {' '.join(argv) or 'nothing'} (ablate). "
-            "Hint: python -m moe_tune ablate --config configs/nano.yaml"
-        )
+    run, words = run_or_config("ablate", argv)
     host = parsed_with_fit("ablate", add_arguments, words, plugins)
     # Imported here so that --help answers at once.
     from rich.console import Console

@@ -11,12 +11,11 @@ from rich.console import Console
 from moe_tune.analysis.analyse import Asked, analyse
 from moe_tune.analysis.route_tables import told_routes
 from moe_tune.analysis.terminal import print_terminal
-from moe_tune.base.checkpoint_folder import CONFIG
 from moe_tune.base.errors import ConfigError, require
 from moe_tune.base.memory import peak_memory
 from moe_tune.base.published import require_writable
 from moe_tune.base.routes_file import read_routes
-from moe_tune.cli.named_run import named_checkpoint
+from moe_tune.cli.named_run import run_or_config
 from moe_tune.cli.verbs import add_format, parsed, parsed_with_fit
 from moe_tune.routing import PARTS
 from moe_tune.runs.directory import identity
@@ -63,15 +62,8 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
     if any(word.partition("=")[0] == "--routes" for word in argv):
         return _routes(parsed("analyze", _of_routes, argv))
     began = time.monotonic()
-    run = named_checkpoint("analyze", argv) if argv and not argv[0].startswith("-") else None
-    words = argv if run is None else ["--config", str(run / CONFIG), *argv[1:]]
-    names = {word.partition("=")[0] for word in words}
-    if not names & {"--config", "-c", "-h", "--help", "--help-all"}:
-        raise ConfigError(
-            f"expected a run directory first, or --config FILE, but got {' '.join(argv) or 'nothing'} (analyze). "
-            "Hint: python -m moe_tune analyze --config configs/nano.yaml"
-        )
-    if "--data.few_shot" in names:
+    run, words = run_or_config("analyze", argv)
+    if any(word.partition("=")[0] == "--data.few_shot" for word in words):
         raise ConfigError("expected --shots but got --data.few_shot (analyze). Hint: --shots 0 5 makes two passes.")
     host = parsed_with_fit("analyze", add_arguments, words, plugins)
     given = host.settings

@@ -26,3 +26,21 @@ def named_checkpoint(verb: str, argv: list[str]) -> Path:
             f"Hint: python -m moe_tune {verb} --config {name}{' ...' if argv[1:] else ''}"
         )
     return found_checkpoint(name, root)
+
+
+def run_or_config(verb: str, argv: list[str]) -> tuple[Path | None, list[str]]:
+    """Return the checkpoint of the run that a command names first, if it does, and a fit's arguments for it.
+
+    Raises:
+        ConfigError: It names neither a run nor a configuration.
+    """
+    from moe_tune.base.checkpoint_folder import CONFIG
+
+    run = named_checkpoint(verb, argv) if argv and not argv[0].startswith("-") else None
+    words = argv if run is None else ["--config", str(run / CONFIG), *argv[1:]]
+    if not {word.partition("=")[0] for word in words} & {"--config", "-c", "-h", "--help", "--help-all"}:
+        raise ConfigError(
+            f"expected a run directory first, or --config FILE, but got {' '.join(argv) or 'nothing'} ({verb}). "
+            f"Hint: python -m moe_tune {verb} --config configs/nano.yaml"
+        )
+    return run, words

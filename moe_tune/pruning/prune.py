@@ -1,18 +1,17 @@
 """Pruning from end to end: experts are chosen, masked or removed for real, and the model is judged before and after."""
 
-import gc
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from moe_tune.base.commit import git_commit
 from moe_tune.base.errors import ConfigError, require
+from moe_tune.base.memory import let_go
 from moe_tune.data.module import QuizDataModule
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.models.removed_experts import refuse_uncuttable
@@ -91,9 +90,9 @@ def prune(
     _record(sets_before, asked, config or {})  # at once: whatever comes after it, a test has been read
     costs_before = measured_costs(opened, quiz, size_on_disk(host.base.source), numerics)
     del opened
-    _free()
+    let_go()
     pruned = masked_model(settings, gone, asked) if asked.how == "mask" else smaller_model(settings, gone, asked)
-    _free()
+    let_go()
     opened = open_model(pruned, device)
     sets_after = judged_model(opened, quiz, names, numerics)
     _record(sets_after, asked, config or {})
@@ -102,7 +101,7 @@ def prune(
     sets, repaired = compared_sets(sets_before, sets_after, quiz.seed), []
     if asked.repair is not None:
         del opened
-        _free()
+        let_go()
         mask = mask_config(gone, asked.top_k) if asked.how == "mask" else None
         teacher = None if asked.how == "mask" else host.base
         checkpoint = run_repair(pruned, mask, teacher, asked.repair, asked.out, config or {}, plugins or {})
@@ -194,10 +193,3 @@ def _record(sets: Mapping[str, JudgedSet], asked: PruneSettings, config: Mapping
     for one in sets.values():
         if one.opened is not None:
             record(asdict(one.opened) | about, None)
-
-
-def _free() -> None:
-    """Let go of a model's memory before the next is loaded."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

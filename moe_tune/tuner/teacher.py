@@ -1,6 +1,5 @@
 """A teacher: another model whose next-token distribution a router learns from, never in memory beside the student."""
 
-import gc
 import hashlib
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -17,7 +16,7 @@ from moe_tune.answer_path.settings import AnswerPath
 from moe_tune.answer_path.store import PromptStore, open_store
 from moe_tune.answer_path.teacher_states import AskedRow, TeacherPass, rows_hash, teacher_plan
 from moe_tune.base.errors import ConfigError, ModelError
-from moe_tune.base.memory import give_back
+from moe_tune.base.memory import let_go
 from moe_tune.base.published import published
 from moe_tune.base.ranks import Ranks
 from moe_tune.data.module import QuizDataModule
@@ -128,8 +127,7 @@ def kept_teacher(base: BaseModel, quiz: QuizDataModule, task: Task, settings: An
                 draft.write_text(projection_hash(model), encoding="ascii")
         ranks.barrier()
         del model, family
-        gc.collect()
-        give_back()  # the student comes into the same memory
+        let_go()  # the student comes into the same memory
     assert store is not None
     store.touch()
     rank_zero_info(f"teacher {base.path}: {len(rows):,} rows, {decimal(plan.bytes, precision=2)} kept in {folder}")
