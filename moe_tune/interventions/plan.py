@@ -118,7 +118,7 @@ def usage_matched(usage_E: Floats, members: Sequence[int], draws: int = DRAWS, s
         >>> usage_matched(np.array([0.5, 0.4, 0.1, 0.1]), [2], draws=2)
         [(1,), (3,)]
     """
-    draw, found = np.random.default_rng([seed, *members]), set[tuple[int, ...]]()
+    draw, found = np.random.default_rng([seed, *members]), dict[tuple[int, ...], None]()  # in the order of drawing
     others = [one for one in range(len(usage_E)) if one not in members]
     near = max(len(usage_E) // 2, min(len(others), draws if len(members) == 1 else 0))
     if len(others) < len(members):
@@ -131,8 +131,8 @@ def usage_matched(usage_E: Floats, members: Sequence[int], draws: int = DRAWS, s
             left = [one for one in others if one not in taken]
             left.sort(key=lambda one: (abs(usage_E[one] - usage_E[member]), one))
             taken.append(int(draw.choice(left[:near])))
-        found.add(tuple(sorted(taken)))
-    return sorted(found)
+        found[tuple(sorted(taken))] = None
+    return list(found)
 
 
 def reference_draws(one: Intervention, usage: Mapping[int, Floats]) -> list[Intervention]:

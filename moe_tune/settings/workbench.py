@@ -1,6 +1,5 @@
 """What the runs of one process share: the base model, its tokenizer and the data, read once instead of once a run."""
 
-import gc
 import json
 from collections.abc import Mapping
 from functools import cached_property
@@ -9,7 +8,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from moe_tune.base.errors import ModelError
-from moe_tune.base.memory import give_back
+from moe_tune.base.memory import let_go
 from moe_tune.callbacks.base_answers import Known
 from moe_tune.callbacks.beside_records import KnownBeside
 from moe_tune.data.module import QuizDataModule
@@ -102,5 +101,4 @@ class Workbench:
         self._tuner = None
         for quiz in self._quizzes.values():
             quiz.trainer = None
-        gc.collect()  # module, trainer and callbacks know one another: kept prompts would stay mapped beside the next's
-        give_back()
+        let_go()  # module, trainer and callbacks know one another: kept prompts would stay mapped beside the next's
