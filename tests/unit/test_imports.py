@@ -22,6 +22,7 @@ ORDER = (
     ("settings",),
     ("compare", "analysis", "planning", "export"),
     ("studies", "generation", "harness", "interventions", "pruning"),
+    ("faults",),
     ("cli",),
     ("__init__", "__main__"),
 )

@@ -1,0 +1,44 @@
+"""The table of fault cases: each is tried in a folder of its own, and printed beside what was expected."""
+
+import os
+import tempfile
+import time
+import traceback
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from moe_tune.faults.bench import Bench
+from moe_tune.faults.case import Case
+
+
+def tried(case: Case) -> str:
+    """Try a case in a folder of its own, and return what came, in the words of what was expected if all is well."""
+    with tempfile.TemporaryDirectory(prefix="moe_tune-fault-", ignore_cleanup_errors=True) as folder:
+        try:
+            return case.attempt(Bench(Path(folder)))
+        except Exception as fault:  # a case that cannot be tried is one that did not go well, and says why
+            where = traceback.extract_tb(fault.__traceback__)[-1]
+            return f"{type(fault).__name__} {fault} ({Path(where.filename).name}:{where.lineno})"
+
+
+def print_table(cases: Sequence[Case], workers: int | None = None) -> bool:
+    """Try cases, some at a time, print a row for each in their order, and return whether all went as expected.
+
+    Args:
+        cases: The cases; those that have to be alone come last, one after the other.
+        workers: How many are tried at once; ``None`` is one per core.
+    """
+    begun = time.monotonic()
+    together, alone = ([case for case in cases if case.alone is one] for one in (False, True))
+    good = 0
+    print(f"{'':<6} {'kind':<10} {'case':<68} expected | got", flush=True)
+    for some, pool_size in ((together, workers or os.cpu_count() or 1), (alone, 1)):
+        with ThreadPoolExecutor(pool_size) as pool:
+            for case, got in zip(some, pool.map(tried, some), strict=True):
+                good += got == case.expected
+                mark = "ok" if got == case.expected else "OFF"
+                print(f"{mark:<6} {case.kind:<10} {case.name:<68} {case.expected} | {got}", flush=True)
+    print(f"{time.monotonic() - begun:.0f} s", flush=True)
+    print(f"faults {good} of {len(cases)}", flush=True)
+    return good == len(cases)
