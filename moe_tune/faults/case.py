@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from moe_tune.faults.bench import Bench
+from moe_tune.faults.trial import Trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,5 +22,5 @@ class Case:
     kind: str
     name: str
     expected: str
-    attempt: Callable[[Bench], str]
+    attempt: Callable[[Trial], str]
     alone: bool = False

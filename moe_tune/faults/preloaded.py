@@ -3,8 +3,7 @@
 import importlib
 import pkgutil
 
-import moe_tune
-
-for _module in pkgutil.walk_packages(moe_tune.__path__, "moe_tune."):
+_package = importlib.import_module(__name__.partition(".")[0])
+for _module in pkgutil.walk_packages(_package.__path__, f"{_package.__name__}."):
     if not _module.name.endswith("__main__"):
         importlib.import_module(_module.name)

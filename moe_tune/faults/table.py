@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from moe_tune.faults.bench import Bench
+from moe_tune.faults.trial import Trial
 from moe_tune.faults.case import Case
 
 
@@ -16,7 +16,7 @@ def tried(case: Case) -> str:
     """Try a case in a folder of its own, and return what came, in the words of what was expected if all is well."""
     with tempfile.TemporaryDirectory(prefix="moe_tune-fault-", ignore_cleanup_errors=True) as folder:
         try:
-            return case.attempt(Bench(Path(folder)))
+            return case.attempt(Trial(Path(folder)))
         except Exception as fault:  # a case that cannot be tried is one that did not go well, and says why
             where = traceback.extract_tb(fault.__traceback__)[-1]
             return f"{type(fault).__name__} {fault} ({Path(where.filename).name}:{where.lineno})"

@@ -8,9 +8,9 @@ ROOT = Path(__file__).parents[2]
 TINY = [word for name in ("nano", "debug/tiny", "logger/none") for word in ("--config", f"{ROOT}/configs/{name}.yaml")]
 
 
-def _again(bench):
-    first = bench.run(["fit", *TINY])
-    again = bench.run(["fit", *TINY])
+def _again(trial):
+    first = trial.run(["fit", *TINY])
+    again = trial.run(["fit", *TINY])
     return f"{first.code}, {again.code} {'already complete' if 'already complete' in again.out else again.out}"
 
 

@@ -69,7 +69,7 @@ class Started:
         return Ended(128 - code if code < 0 else code, out, err, time.monotonic() - self.begun)
 
 
-class Bench:
+class Trial:
     """What a case gets: an empty folder, which is also its working directory, and processes.
 
     Args:
