@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from moe_tune.faults.trial import Trial
 from moe_tune.faults.case import Case
+from moe_tune.faults.trial import Trial
 
 
 def tried(case: Case) -> str:
