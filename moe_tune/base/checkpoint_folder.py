@@ -3,10 +3,13 @@
 import hashlib
 import json
 import pickle
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from moe_tune.base.errors import ModelError
@@ -19,6 +22,7 @@ PICKLED = "trainer.pt"
 """What the first format kept its state in; it is read as plain types only."""
 FILES = {1: (ROUTER, PICKLED, CONFIG), FORMAT: (ROUTER, STATE, STATE_TENSORS, CONFIG)}
 """What a checkpoint of each format consists of, an adapter apart."""
+OTHER = "Hint: use another checkpoint of the run."
 
 
 def read_checkpoint(path: Any) -> dict[str, Any]:
@@ -29,9 +33,47 @@ def read_checkpoint(path: Any) -> dict[str, Any]:
     """
     folder = checked_folder(path)
     plain = STATE in _hashes(folder / MANIFEST)
-    state: dict[str, Any] = load_state(folder / STATE, folder / STATE_TENSORS) if plain else unpickled(folder)
-    state["state_dict"] = load_file(folder / ROUTER)
+    try:
+        state: dict[str, Any] = load_state(folder / STATE, folder / STATE_TENSORS) if plain else unpickled(folder)
+        state["state_dict"] = load_file(folder / ROUTER)
+    except (SafetensorError, ValueError, TypeError, KeyError, AttributeError) as fault:
+        raise ModelError(
+            f"expected tensors and plain values but got {type(fault).__name__}: {' '.join(str(fault).split())[:200]} "
+            f"({folder}): the checkpoint holds something else, whatever its hashes say. {OTHER}"
+        ) from fault
+    _refuse_not_finite(state["state_dict"], folder / ROUTER)
+    for optimizer in state.get("optimizer_states", []):
+        kept = {f"{place}.{key}": one for place, row in optimizer.get("state", {}).items() for key, one in row.items()}
+        _refuse_not_finite(kept, folder / STATE_TENSORS)
     return state
+
+
+def intact(candidates: Iterable[Path]) -> Path | None:
+    """Return the first checkpoint that can be read, and tell of those before it that cannot; ``None`` without any.
+
+    Raises:
+        ModelError: There are some, and none can be read.
+    """
+    damaged: ModelError | None = None
+    for folder in candidates:
+        try:
+            read_checkpoint(folder)
+        except ModelError as fault:
+            rank_zero_info(f"checkpoint {folder} is corrupt and not used: {fault}")
+            damaged = fault
+            continue
+        if damaged is not None:
+            rank_zero_info(f"using {folder}")
+        return folder
+    if damaged is not None:
+        raise ModelError(f"{damaged} None before it is intact either; --fresh true starts anew.")
+    return None
+
+
+def _refuse_not_finite(tensors: Mapping[str, Any], file: Path) -> None:
+    for name, value in tensors.items():
+        if isinstance(value, torch.Tensor) and value.is_floating_point() and not value.isfinite().all():
+            raise ModelError(f"expected finite tensors but {name} is not ({file}). {OTHER}")
 
 
 def checked_folder(path: Any) -> Path:
@@ -52,7 +94,7 @@ def checked_folder(path: Any) -> Path:
         if came != wanted:
             raise ModelError(
                 f"expected {name} with sha256 {wanted[:12]} but got {came[:12]} ({folder}): the checkpoint is corrupt. "
-                "Hint: use another checkpoint of the run."
+                f"{OTHER}"
             )
     return folder
 

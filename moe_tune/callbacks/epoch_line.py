@@ -30,6 +30,14 @@ class EpochLine(Callback):
     def __init__(self, directory: RunDirectory) -> None:
         self.directory, self.validated = directory, False
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return whether the running epoch was validated."""
+        return {"validated": self.validated}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on within an epoch."""
+        self.validated = state_dict["validated"]
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the validation of the epoch before."""
         self.validated = False

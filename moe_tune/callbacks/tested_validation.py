@@ -1,17 +1,13 @@
 """TestedValidation: how the validation questions go with the checkpoint that is tested."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from typing import Any
 
 import pandas as pd
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from moe_tune.base.published import write_parquet
 from moe_tune.callbacks.base_answers import answered, validation_batches
-from moe_tune.gates.gated_model import GatedModel
 from moe_tune.runs.answers import BEST, questions_file
 from moe_tune.runs.checkpoint import RouterCheckpointIO
 from moe_tune.runs.directory import RunDirectory
@@ -37,6 +33,14 @@ class TestedValidation(Callback):
         if not trainer.sanity_checking:
             self.validated = trainer.global_step
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the step of the last validation."""
+        return {"validated": self.validated}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint's."""
+        self.validated = state_dict["validated"]
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Ask the best heads, and put those of the last step back."""
         assert isinstance(pl_module, RouterTuner)
@@ -50,19 +54,9 @@ class TestedValidation(Callback):
             if trainer.is_global_zero:
                 write_parquet(pd.read_parquet(last), file)
             return
-        with _heads_of(pl_module.gated, kept["state_dict"], best):
+        with pl_module.gated.other_state(kept["state_dict"], best):
             results = pl_module.examiner.results("validation")
             pl_module.examiner.evaluate("validation", results, validation_batches(trainer, pl_module))
         frame = answered(pl_module, "validation", results)
         if trainer.is_global_zero:
             write_parquet(frame, file)
-
-
-@contextmanager
-def _heads_of(gated: GatedModel, state: dict[str, torch.Tensor], where: str) -> Iterator[None]:
-    before = {name: value.clone() for name, value in gated.state().items()}
-    gated.load_state(state, where)
-    try:
-        yield
-    finally:
-        gated.load_state(before, str(Path(where).parent))

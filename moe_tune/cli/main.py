@@ -7,6 +7,7 @@ import traceback
 
 from moe_tune.base.errors import ConfigError, MoeTuneError, ResourceError, did_you_mean
 from moe_tune.base.plugins import load_plugin_files, without_plugins
+from moe_tune.base.preemption import AGAIN, AT_ONCE, Aborted, Preempted, listening
 from moe_tune.cli.verbs import VERBS, command_of
 
 HELP = f"""moe_tune: try gating fixes in mixture-of-experts language models, and see whether they are real.
@@ -38,7 +39,8 @@ A configuration file and a plug-in file are code: run only those you trust.
 def main(argv: list[str] | None = None) -> int:
     """Run a verb and return its exit code."""
     try:
-        return _main(list(sys.argv[1:] if argv is None else argv))
+        with listening():
+            return _main(list(sys.argv[1:] if argv is None else argv))
     except MoeTuneError as fault:
         print(f"moe_tune: {fault}", file=sys.stderr)
         return fault.exit_code
@@ -47,11 +49,13 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 141
-    except SystemExit as end:
-        if isinstance(end.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into exit code 1
-            print("moe_tune: interrupted. The same command again resumes from the last epoch.", file=sys.stderr)
-            return 130
-        raise
+    except Preempted as end:
+        stood = f" {end.told}" if end.told else ""
+        print(f"moe_tune: pre-empted by {end.signal_name}{stood}; the same command goes on from there", file=sys.stderr)
+        return AGAIN
+    except Aborted:
+        print("moe_tune: aborted. The same command again goes on from the last checkpoint.", file=sys.stderr)
+        return AT_ONCE
     except Exception as fault:  # the boundary of the program: a fault of ours becomes one line and a file
         if out_of_resources(fault):
             print(

@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.utils.data import DataLoader, Dataset
 
 from moe_tune.base.errors import ConfigError, did_you_mean
+from moe_tune.base.preemption import leave_to_parent
 from moe_tune.data.batching import Batch, BucketBatchSampler, PromptDataset
 from moe_tune.data.encoding import EncodedSplit, PromptEncoder
 from moe_tune.data.joint_batching import JointBatchSampler, JointDataset
@@ -376,7 +377,14 @@ class QuizDataModule(LightningDataModule):
         # drifts.
         generator = torch.Generator().manual_seed(self.seed)
         workers = self.num_workers
-        return DataLoader(dataset, sampler=sampler, batch_size=None, num_workers=workers, generator=generator)
+        return DataLoader(
+            dataset,
+            sampler=sampler,
+            batch_size=None,
+            num_workers=workers,
+            generator=generator,
+            worker_init_fn=leave_to_parent,
+        )
 
     @property
     def _processes(self) -> tuple[int, int]:

@@ -153,6 +153,7 @@ def _command(
         os.dup2(handle, number)
         os.close(handle)
     os.chdir(folder)
+    multiprocessing.set_start_method(None, force=True)  # the platform's own again, as in a process of its own
     if before is not None:
         before()
     sys.argv = ["moe_tune", *argv]

@@ -365,6 +365,16 @@ class GatedModel:
         copy_state(self.state(), state, where)
         self.calibrated = True
 
+    @contextmanager
+    def other_state(self, state: Mapping[str, Tensor], where: str) -> Iterator[None]:
+        """Give the heads another state, as ``load_state`` takes it, for as long as the context lasts."""
+        before = {name: value.clone() for name, value in self.state().items()}
+        self.load_state(state, where)
+        try:
+            yield
+        finally:
+            self.load_state(before, where)
+
     # Proving what is frozen
 
     def frozen_hashes(self) -> dict[str, str]:

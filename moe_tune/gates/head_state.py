@@ -17,10 +17,10 @@ def head_state(heads: Mapping[int, RouterHead]) -> dict[str, Tensor]:
 
 
 def copy_state(mine: Mapping[str, Tensor], state: Mapping[str, Tensor], where: str) -> None:
-    """Copy tensors into those of the same name; names and shapes must be exactly the same.
+    """Copy tensors into those of the same name; names, shapes and kinds of numbers must be exactly the same.
 
     Raises:
-        ModelError: A name is missing or unknown, or a shape differs.
+        ModelError: A name is missing or unknown, or a shape or dtype differs.
     """
     missing, unknown = sorted(mine.keys() - state.keys()), sorted(state.keys() - mine.keys())
     if missing or unknown:
@@ -33,6 +33,11 @@ def copy_state(mine: Mapping[str, Tensor], state: Mapping[str, Tensor], where: s
             raise ModelError(
                 f"expected shape {tuple(mine[name].shape)} but got {tuple(value.shape)} for {name} ({where}). "
                 "Hint: the checkpoint belongs to another base model."
+            )
+        if mine[name].dtype != value.dtype:
+            raise ModelError(
+                f"expected {mine[name].dtype} but got {value.dtype} for {name} ({where}). "
+                "Hint: the checkpoint was made by something else."
             )
     with torch.no_grad():
         for name, value in state.items():

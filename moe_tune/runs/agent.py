@@ -4,8 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from lightning.pytorch.utilities.exceptions import SIGTERMException
-
+from moe_tune.base.preemption import Preempted
 from moe_tune.runs.directory import RunDirectory
 
 STOPPED = "stopped_early"
@@ -32,13 +31,12 @@ def own_folder(path: Path) -> Path:
 def stopped_by_sweep(end: SystemExit) -> bool:
     """Return whether a sweep ended the run before it was complete.
 
-    An agent sends SIGTERM, and W&B's own thread raises KeyboardInterrupt, which Lightning turns into an exit; a child
-    of an agent is in a process group of its own, where no Ctrl-C of a keyboard arrives.
+    An agent sends SIGTERM, and W&B's own thread raises what a keyboard would; a child of an agent is in a process group
+    of its own, where no Ctrl-C of a keyboard arrives.
     """
     if isinstance(end, StoppedBySweep):
         return True
-    interrupted = isinstance(end, SIGTERMException) or isinstance(end.__context__, KeyboardInterrupt)
-    return interrupted and sweep_id() is not None
+    return sweep_id() is not None and (isinstance(end, Preempted) or isinstance(end.__context__, KeyboardInterrupt))
 
 
 def record_end(directory: RunDirectory, *, early: bool) -> None:

@@ -1,6 +1,7 @@
 """Checkpoints: a folder of router tensors, trainer state and a manifest of hashes, published by rename."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,14 +17,18 @@ from moe_tune.base.checkpoint_folder import (
     ROUTER,
     STATE,
     STATE_TENSORS,
+    checked_folder,
     read_checkpoint,
     sha256_of,
     unpickled,
 )
+from moe_tune.base.errors import ModelError
 from moe_tune.base.plain_state import save_state
 from moe_tune.base.published import published, write_json
 from moe_tune.gates.gated_model import BESIDE
 
+LAST, BEFORE = "last.ckpt", "last-1.ckpt"
+"""The newest checkpoint of a fit, and the one before it, which is gone on from should the newest be damaged."""
 ADAPTER = "adapter"
 COUNTED = "validations"
 """Under what a callback keeps in the state how many validations there were."""
@@ -46,11 +51,14 @@ class RouterCheckpointIO(CheckpointIO):
         self.config = config
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write a checkpoint.
+        """Write a checkpoint, and read it again before it takes its place; the one before ``last.ckpt`` is kept.
 
         Raises:
-            ModelError: The state of a callback is neither plain values nor tensors.
+            ModelError: The state of a callback is neither plain values nor tensors, or the disk does not give back what
+                was written to it.
         """
+        if Path(path).name == LAST:
+            _keep_before(Path(path))
         state = dict(checkpoint)
         router = {name: value.detach().cpu().contiguous() for name, value in state.pop("state_dict").items()}
         with published(Path(path)) as draft:
@@ -67,6 +75,7 @@ class RouterCheckpointIO(CheckpointIO):
             files = sorted(file for file in draft.rglob("*") if file.is_file())
             hashes = {file.relative_to(draft).as_posix(): sha256_of(file) for file in files}
             write_json(draft / MANIFEST, {"format": FORMAT, "sha256": hashes})
+            checked_folder(draft)
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Read a checkpoint of any format, after checking every file against the manifest.
@@ -79,6 +88,23 @@ class RouterCheckpointIO(CheckpointIO):
     def remove_checkpoint(self, path: Any) -> None:
         """Delete a checkpoint folder."""
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _keep_before(last: Path) -> None:
+    """Keep the newest checkpoint under a second name, if it is intact; its files are linked where that is possible."""
+    try:
+        checked_folder(last)
+    except ModelError:  # there is none, or it is damaged: the one before it stays
+        return
+    with published(last.with_name(BEFORE)) as draft:
+        shutil.copytree(last, draft, copy_function=_linked)
+
+
+def _linked(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a filesystem without links
+        shutil.copy2(source, target)
 
 
 def seen_by(folder: Path) -> tuple[int, int | None] | None:

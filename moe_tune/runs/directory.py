@@ -26,7 +26,7 @@ from moe_tune.base.published import published, require_writable, tidied, write_j
 from moe_tune.runs.ledger import OpenedTest, record
 
 VERSIONED = ("moe-tune", "torch", "lightning", "transformers", "peft", "datasets", "torchmetrics", "wandb")
-NOT_IDENTITY = ("runs_root", "name", "test_after_fit")
+NOT_IDENTITY = ("runs_root", "name", "test_after_fit", "checkpoint_every")
 """Arguments that do not make another run of a configuration."""
 
 LATER: dict[str, dict[str, Any]] = {
@@ -79,8 +79,13 @@ class RunDirectory:
     @property
     def last_checkpoint(self) -> Path | None:
         """The newest checkpoint, if there is one."""
-        path = self.path / "checkpoints" / "last.ckpt"
-        return path if path.is_dir() else None
+        return next(iter(self.last_checkpoints), None)
+
+    @property
+    def last_checkpoints(self) -> list[Path]:
+        """The newest checkpoint and the one before it, as far as there are any."""
+        paths = (self.path / "checkpoints" / name for name in ("last.ckpt", "last-1.ckpt"))
+        return [path for path in paths if path.is_dir()]
 
     def claimed(self) -> Self:
         """Return the directory, held by the first process of this job until ``settle``, after ending what a kill left.

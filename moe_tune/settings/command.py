@@ -20,6 +20,7 @@ from moe_tune.base.moved import old_spelling
 from moe_tune.base.plugins import PLUGIN
 from moe_tune.data.module import QuizDataModule
 from moe_tune.settings.arguments import read_arguments
+from moe_tune.settings.checkpoint_every import CheckpointEvery
 from moe_tune.settings.complaints import readable
 from moe_tune.settings.help_levels import HELP_ALL, MORE, HelpAll, is_of_a_fit, sections, told_of
 from moe_tune.settings.refusals import refuse_unfit
@@ -100,6 +101,7 @@ class Command(LightningCLI):
             args=words,
         )
         refuse_unfit(self.settings.trainer)
+        self.checkpoint_every = CheckpointEvery(**self.settings.checkpoint_every)
 
     def subcommands(self) -> dict[str, set[str]]:
         """Name the verb that is asked for; a parser for each of the others would take as long as this one's."""
@@ -114,6 +116,7 @@ class Command(LightningCLI):
         parser.add_argument(
             "--test_after_fit", type=bool, default=False, help="Evaluate the test split once when a fit has ended."
         )
+        parser.add_class_arguments(CheckpointEvery, "checkpoint_every")
         if self.argv[0] == "predict":
             told = "Parquet file for the expert and weight of every token, layer and slot; prompts then run in full."
             parser.add_argument("--routes", type=str | None, default=None, help=told)

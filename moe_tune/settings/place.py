@@ -6,12 +6,12 @@ from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from moe_tune.base.checkpoint_folder import CONFIG, checked_folder
+from moe_tune.base.checkpoint_folder import CONFIG, intact
 from moe_tune.base.errors import require
 from moe_tune.base.strict_yaml import load_yaml
 from moe_tune.runs.agent import own_folder, sweep_id
 from moe_tune.runs.checkpoint import seen_by
-from moe_tune.runs.directory import RunDirectory, identity, without_later
+from moe_tune.runs.directory import NOT_IDENTITY, RunDirectory, identity, without_later
 from moe_tune.runs.redact import redacted
 from moe_tune.settings.command import Command
 from moe_tune.settings.config_files import config_label, differences
@@ -54,7 +54,7 @@ def place_of(command: Command) -> Place:
     if checkpoint and Path(checkpoint).parent.name == "checkpoints":
         fitted = RunDirectory(Path(checkpoint).parent.parent)
         stored = load_yaml(Path(checkpoint) / CONFIG)
-        for line in differences(without_later(stored), without_later(resolved)):
+        for line in differences(*(_of_the_run(config) for config in (stored, resolved))):
             rank_zero_info(f"not as in the checkpoint: {line}")
         # The fit's own directory takes only what its manifest describes.
         tested = Path(fitted.manifest.get("tested_checkpoint", checkpoint)).name
@@ -65,6 +65,10 @@ def place_of(command: Command) -> Place:
         changed = "" if same_run else f"-{identity(resolved)}"
         path = path.with_name(f"{fitted.path.name}-{Path(checkpoint).stem}{changed}")
     return Place(RunDirectory(path.with_name(f"{path.name}-{command.subcommand}")), resolved)
+
+
+def _of_the_run(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in without_later(config).items() if key not in NOT_IDENTITY}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +99,8 @@ def start_of(command: Command, place: Place) -> Start | None:
         return Start(checkpoint, anew=not place.theirs)
     if directory.is_finished and not settings.fresh:
         return None
-    if checkpoint is None and not settings.fresh and directory.last_checkpoint is not None:
-        checkpoint = str(directory.last_checkpoint)
-        return Start(checkpoint, resumed=seen_by(checked_folder(checkpoint)))
+    if checkpoint is None and not settings.fresh and (kept := intact(directory.last_checkpoints)) is not None:
+        return Start(str(kept), resumed=seen_by(kept))
     own = checkpoint is not None and directory.path in Path(checkpoint).parents
     outside = not (own and settings.fresh)
     asked = "a checkpoint outside the run that is made afresh"

@@ -18,11 +18,13 @@ from moe_tune.callbacks.freezing_proof import FreezingProof
 from moe_tune.callbacks.question_records import PredictionRecords, QuestionRecords
 from moe_tune.callbacks.run_files import RunFiles
 from moe_tune.callbacks.short_answer_records import ShortAnswerRecords
+from moe_tune.callbacks.step_checkpoints import StepCheckpoints
 from moe_tune.callbacks.tested_validation import TestedValidation
 from moe_tune.callbacks.text_records import TextRecords
 from moe_tune.runs.checkpoint import RouterCheckpointIO
 from moe_tune.runs.directory import to_yaml
 from moe_tune.runs.metrics_file import MetricsFile
+from moe_tune.settings.checkpoint_every import CheckpointEvery
 from moe_tune.settings.place import Place
 from moe_tune.settings.refusals import SeenByValidation, refuse_averaging, refuse_sharding
 
@@ -33,6 +35,7 @@ def run_trainer(
     name: str,
     plugins: dict[str, str],
     watchers: Sequence[Callback],
+    every: CheckpointEvery,
     known: Known | None = None,
     known_beside: KnownBeside | None = None,
 ) -> Trainer:
@@ -41,6 +44,7 @@ def run_trainer(
     chosen = settings.callbacks or []
     chosen = list(chosen) if isinstance(chosen, list) else [chosen]
     bar, shown = progress_bar(chosen, settings.enable_progress_bar)
+    tested = TestedValidation(directory)
     callbacks = [
         RunFiles(directory, resolved, name, plugins),
         FreezingProof(directory),
@@ -50,7 +54,7 @@ def run_trainer(
         BlockRecords(directory),
         TextRecords(directory, known_beside),
         ShortAnswerRecords(directory, known_beside),
-        TestedValidation(directory),
+        tested,
         EpochLine(directory),
     ]
     options = {
@@ -68,6 +72,9 @@ def run_trainer(
         callbacks.insert(0, SeenByValidation())  # before anything is asked
     trainer.callbacks[:0] = callbacks
     trainer.callbacks += watchers
+    trainer.callbacks.append(
+        StepCheckpoints(directory.path / "checkpoints", every.minutes, every.steps, tested.on_train_end)
+    )
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
             callback.dirpath = str(directory.path / "checkpoints")

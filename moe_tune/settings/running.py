@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from moe_tune.base.errors import ConfigError, MoeTuneError
+from moe_tune.base.preemption import Preempted
 from moe_tune.base.published import require_writable
 from moe_tune.callbacks.route_records import RouteRecords
 from moe_tune.data.module import QuizDataModule
@@ -21,6 +22,7 @@ from moe_tune.runs.agent import record_end, stopped_by_sweep
 from moe_tune.runs.directory import RunDirectory
 from moe_tune.runs.ledger import require_ledger
 from moe_tune.runs.metrics_file import MetricsFile
+from moe_tune.runs.requeue import requeue
 from moe_tune.settings.command import Command
 from moe_tune.settings.ending import against_pretrained, fit_ending, tell
 from moe_tune.settings.place import Place, Start, place_of, start_of
@@ -120,7 +122,9 @@ def _taken(command: Command, place: Place) -> Iterator[Start | None]:
         failed = False
     except SystemExit as end:
         if not stopped_by_sweep(end):
-            if type(end) is SystemExit and not isinstance(end.__context__, KeyboardInterrupt):
+            if isinstance(end, Preempted):
+                requeue(end)
+            elif type(end) is SystemExit and not isinstance(end.__context__, KeyboardInterrupt):
                 if directory.manifest:
                     directory.update_manifest(status="failed")
                 raise MoeTuneError(
@@ -172,7 +176,7 @@ def _made(
         model.whole_prompts = True
         watchers = [*watchers, RouteRecords(file)]
     known = () if workbench is None else (workbench.base_answers, workbench.base_beside)
-    trainer = run_trainer(made.trainer, place, name, command.plugins, watchers, *known)
+    trainer = run_trainer(made.trainer, place, name, command.plugins, watchers, command.checkpoint_every, *known)
     return model, data, trainer
 
 

@@ -1,13 +1,12 @@
 """What a run of the tuner does around its steps: prompts are prepared, heads calibrated, processes end together."""
 
-import signal
-from types import FrameType
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from moe_tune.base import preemption
 from moe_tune.base.ranks import several_ranks, summed_over_ranks
 from moe_tune.runs.checkpoint import COUNTED
 from moe_tune.tuner.calibration import calibrate, training_table
@@ -18,34 +17,34 @@ from moe_tune.tuner.route_sampling import sampled_routes
 
 
 class JointEnd(Callback):
-    """Lets a SIGTERM to any process end all of them at the next batch that they begin.
+    """Lets a signal to any process end all of them at the next batch of an evaluation that they begin.
 
-    It stands in for Lightning's handler, which waits inside the signal for a broadcast that the others may never make.
+    Lightning's own handlers are kept out: they save within the signal, or wait in it for what the others may never do.
+    Between the steps of a fit it is ``StepCheckpoints`` that ends it.
     """
 
     def __init__(self) -> None:
-        self.asked, self.stands_in = False, False
+        self._holding = ExitStack()
 
-    def _stand_in(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if several_ranks() and not self.stands_in:  # Lightning has set its own handler just before
-            self.asked, self.stands_in = False, True
-            signal.signal(signal.SIGTERM, self._ask)
-
-    on_train_start = on_validation_start = on_test_start = on_predict_start = _stand_in
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Keep Lightning's handlers out; with several processes note a signal, which then ends all of them."""
+        trainer._signal_connector.register_signal_handlers = lambda: None
+        self._holding.close()
+        if several_ranks():
+            self._holding.enter_context(preemption.held())
 
     def _check(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         device = trainer.strategy.root_device
-        if self.stands_in and int(summed_over_ranks(torch.tensor(int(self.asked), device=device))):
-            raise SIGTERMException
+        inside = trainer.state.fn == "fit" and not trainer.sanity_checking
+        asked = torch.tensor(int(bool(preemption.asked())), device=device)
+        if several_ranks() and not inside and int(summed_over_ranks(asked)):
+            raise preemption.Preempted(preemption.asked() or "another process", f"in {trainer.state.fn}")
 
-    on_train_batch_start = on_validation_batch_start = on_test_batch_start = on_predict_batch_start = _check
+    on_validation_batch_start = on_test_batch_start = on_predict_batch_start = _check
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Forget the handler, which Lightning takes away with its own."""
-        self.stands_in = False
+        """Let signals act at once again."""
+        self._holding.close()
 
 
 class CountedValidations(Callback):
@@ -90,6 +89,17 @@ class Calibration(Callback):
 
     Heads that a checkpoint has brought keep their state; those that ask for it are fitted anew before later epochs.
     """
+
+    def __init__(self) -> None:
+        self._begun_with: dict[str, torch.Tensor] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the heads as they were when the epoch began, if a loss reads how neighbours were routed then."""
+        return {"begun_with": self._begun_with} if self._begun_with else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on within an epoch."""
+        self._begun_with = state_dict.get("begun_with", {})
 
     def _calibrate(self, trainer: Trainer, pl_module: Any) -> None:
         waiting = pl_module.head.traits.needs_calibration and not pl_module.gated.calibrated
@@ -136,7 +146,7 @@ class Calibration(Callback):
 
         Losses that read the neighbours' routing get it as it is now.
         """
-        pl_module.neighbours = None
+        pl_module.neighbours, self._begun_with = None, {}
         self.on_train_batch_start(trainer, pl_module)
         if trainer.current_epoch and pl_module.head.traits.refreshes:
             table = training_table(pl_module.examiner, with_heads=True)
@@ -145,5 +155,10 @@ class Calibration(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
         """Look up the neighbours' routing where there is none yet: at an epoch's start, or resumed within one."""
-        if pl_module.objective.wants_neighbours and pl_module.neighbours is None:
-            pl_module.neighbours = neighbour_routes(pl_module.examiner, pl_module.embedded, pl_module.gated.layers)
+        if not pl_module.objective.wants_neighbours or pl_module.neighbours is not None:
+            return
+        gated = pl_module.gated
+        if not self._begun_with:
+            self._begun_with = {name: value.clone() for name, value in gated.state().items()}
+        with gated.other_state(self._begun_with, "checkpoint"):
+            pl_module.neighbours = neighbour_routes(pl_module.examiner, pl_module.embedded, gated.layers)

@@ -1,0 +1,102 @@
+"""Signals that ask the program to end: raised where it stands, or noted while that would cut something in two."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+AGAIN, AT_ONCE = os.EX_TEMPFAIL, 128 + signal.SIGINT
+"""Exit codes: the same command goes on (75), and a second Ctrl-C (130)."""
+HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+"""What ends the program: a scheduler's request, the keyboard's, and a batch system's warning."""
+
+
+class Preempted(SystemExit):
+    """The program was asked to end and did so in good order; the same command goes on.
+
+    Args:
+        signal_name: Which signal asked.
+        told: Where it stood and what is kept.
+    """
+
+    def __init__(self, signal_name: str, told: str = "") -> None:
+        super().__init__(AGAIN)
+        self.signal_name, self.told = signal_name, told
+
+
+class Aborted(SystemExit):
+    """The keyboard asked twice: nothing more is kept."""
+
+    def __init__(self) -> None:
+        super().__init__(AT_ONCE)
+
+
+class _Heard:
+    """What was heard in this process."""
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+        self.name: str | None = None
+        self.holding = 0
+
+
+_heard = _Heard()
+
+
+@contextmanager
+def listening() -> Iterator[None]:
+    """Hear signals for as long as the context lasts; outside the main thread, where Python hears none, do nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _heard.process, _heard.name, _heard.holding = os.getpid(), None, 0
+    before = {number: signal.signal(number, _hear) for number in HEARD}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Note a signal instead of raising it; who holds looks at ``asked`` where it can end in good order."""
+    _heard.holding += 1
+    try:
+        yield
+    finally:
+        _heard.holding -= 1
+
+
+def asked() -> str | None:
+    """Return the name of the signal that has asked for the end; ``None`` if none has."""
+    return _heard.name
+
+
+def leave_to_parent(_: int = 0) -> None:
+    """Ignore in a data loader's worker what its parent hears, too: a batch system signals all processes of a job."""
+    for number in HEARD:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _hear(number: int, frame: FrameType | None) -> None:
+    if os.getpid() != _heard.process:  # a forked child has inherited this handler
+        if number == signal.SIGTERM:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        return
+    name = signal.Signals(number).name
+    first = _heard.name is None
+    if number == signal.SIGINT and _heard.name == name:
+        raise Aborted
+    _heard.name = _heard.name or name
+    if not first:
+        if number == signal.SIGINT:  # the keyboard is more urgent than a scheduler
+            _heard.name = name
+        return
+    if not _heard.holding:
+        raise Preempted(name)
+    again = "; press again to abort" if number == signal.SIGINT else ""
+    os.write(2, f"moe_tune: {name}: stops after this step{again}\n".encode())
