@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import instantiate_class
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only, rank_zero_warn
 
 from moe_tune.base.errors import ConfigError, MoeTuneError
 from moe_tune.base.preemption import Preempted
@@ -23,6 +23,7 @@ from moe_tune.runs.directory import RunDirectory
 from moe_tune.runs.ledger import require_ledger
 from moe_tune.runs.metrics_file import MetricsFile
 from moe_tune.runs.requeue import requeue
+from moe_tune.runs.saturation import saturated_layers
 from moe_tune.settings.command import Command
 from moe_tune.settings.ending import against_pretrained, fit_ending, tell
 from moe_tune.settings.place import Place, Start, place_of, start_of
@@ -196,6 +197,12 @@ def _fit(
         place.directory.update_manifest(status="tried")
         rank_zero_info("fast_dev_run: a few batches only, no test, no checkpoint")
         return
+    if model.trains and (layers := saturated_layers(place.directory.path, list(model.gated.layers))):
+        place.directory.update_manifest(saturated=True)
+        rank_zero_warn(
+            f"saturated: the routers of layers {', '.join(map(str, layers))} put all probability on one expert and "
+            "have no gradient left. Hint: a smaller --optimizer.lr."
+        )
     callback = trainer.checkpoint_callback
     best = str(callback.best_model_path) or None if isinstance(callback, ModelCheckpoint) else None
     if command.settings.test_after_fit:

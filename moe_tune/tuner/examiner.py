@@ -16,6 +16,7 @@ from moe_tune.data.batching import Batch
 from moe_tune.metrics.base import MetricShape
 from moe_tune.metrics.evidence import SCOPES, RoutingEvidence
 from moe_tune.routing import Part, RoutingTrace, Scope
+from moe_tune.tuner.finite import told_where
 from moe_tune.tuner.judged import Judged
 from moe_tune.tuner.objective import TaskLoss, judge, letter_mass, words_read
 from moe_tune.tuner.split_results import SplitResults
@@ -99,7 +100,8 @@ class Examiner:
                 known = self.quiz.letter_token_ids(split)
                 words, letters = words_read(self.gated, batch, known, self.task_loss, whole=whole)
                 logits_BV = self.answering.logits(batch, split, words).float()
-                judged = judge(logits_BV, batch, letters, self.task_loss, split)
+                with told_where(self.gated, lambda: self._names(batch, split)):
+                    judged = judge(logits_BV, batch, letters, self.task_loss, split)
                 if batch.choices is None and whole:
                     judged = judged._replace(letter_mass_B=letter_mass(logits_BV, batch, letters))
                 if recorder is not None:
@@ -129,6 +131,10 @@ class Examiner:
         finally:
             self.gated.train(training)
         return recorder
+
+    def _names(self, batch: Batch, split: str) -> list[str]:
+        questions = self.quiz.questions(split)
+        return [questions[one].id for one in batch.question_B.tolist()]
 
     def on_full_prompts(self) -> "Examiner":
         """Return an examiner of the same model and quiz that keeps nothing of the prompts."""

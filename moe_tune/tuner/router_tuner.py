@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from moe_tune.answer_path.settings import AnswerPath
 from moe_tune.answer_path.text_way import TextWay
 from moe_tune.answer_path.way import Way, refuse_demand
-from moe_tune.base.errors import ConfigError, ModelError, require
+from moe_tune.base.errors import ConfigError, ModelError, NumericsError, require
 from moe_tune.base.ranks import Ranks, several_ranks, summed_over_ranks
 from moe_tune.data.batching import Batch
 from moe_tune.data.joint_batching import JointBatch
@@ -32,6 +32,7 @@ from moe_tune.models.packed_weight import PackedWeight
 from moe_tune.models.recomputed_layers import recomputed
 from moe_tune.routing import NeighbourRoutes, OracleRoutes, SampledRoutes, Scope
 from moe_tune.tuner.examiner import Examiner
+from moe_tune.tuner.finite import blamed, not_finite, questions_told, told_where
 from moe_tune.tuner.hooks import Calibration, CountedValidations, JointEnd, PreparedPrompts
 from moe_tune.tuner.neighbours import EmbeddedQuestions
 from moe_tune.tuner.objective import Objective, Parts, TaskLoss, judge, words_read
@@ -111,6 +112,8 @@ class RouterTuner(LightningModule):
         """What the running evaluation has gathered of each split."""
         self.accumulated = 0.0
         """Batches of the running optimiser step so far; one with fewer questions counts as a part."""
+        self.since_step: list[tuple[Batch | TextBatch | JointBatch, int]] = []
+        """What the running optimiser step has computed, to say where its gradients went wrong."""
         self.table: TrainTable | None = None
         self.lora_experts: dict[int, list[int]] = {}
         """The experts that a LoRA on some of them trains, by layer."""
@@ -249,19 +252,9 @@ class RouterTuner(LightningModule):
 
     def training_step(self, batch: Batch | TextBatch | JointBatch, batch_index: int) -> Tensor:
         """Return the task loss plus the weighted auxiliary losses of a batch."""
-        progress = self.set_progress()
-        where = f"step {self.global_step} (epoch {self.current_epoch})"
-        quiz = batch.quiz if isinstance(batch, JointBatch) else batch
-        if isinstance(quiz, TextBatch):
-            parts, size, together = self._text_parts(quiz, progress, batch_index, where)
-        else:
-            parts, size, together = self._quiz_parts(quiz, progress, batch_index, where)
-        if isinstance(batch, JointBatch):
-            # After the quiz's losses, which read the trace of its own pass.
-            assert self.quiz.text is not None
-            with self.gated.session(answer_BS=batch.text.answer_BS), self._memory():
-                text = predicted(self.text_way, batch.text, "train", where).loss_M.mean()
-            parts["text"] = (self.quiz.text.text.weight, text * text_share(self.trainer, batch_index))
+        with told_where(self.gated, lambda: self._names(batch)):
+            parts, size, together = self._losses(batch, batch_index)
+        self.since_step.append((batch, batch_index))
         total = torch.stack([weight * value for weight, value in parts.values()]).sum()
         joint = several_ranks()
         self.log("train/loss", total, prog_bar=True, batch_size=size, sync_dist=joint)
@@ -274,6 +267,34 @@ class RouterTuner(LightningModule):
         part: float = together / (self.quiz.batch_size * self.trainer.world_size)
         self.accumulated += part
         return total * part
+
+    @property
+    def _where(self) -> str:
+        return f"step {self.global_step} (epoch {self.current_epoch})"
+
+    def _names(self, batch: Batch | TextBatch | JointBatch) -> list[str]:
+        """Return what the questions of a batch are called, or the blocks of its text."""
+        quiz = batch.quiz if isinstance(batch, JointBatch) else batch
+        if isinstance(quiz, TextBatch):
+            return [f"block {one}" for one in quiz.document_B.tolist()]
+        questions = self.quiz.questions("train")
+        return [questions[one].id for one in quiz.question_B.tolist()]
+
+    def _losses(self, batch: Batch | TextBatch | JointBatch, batch_index: int) -> tuple[Parts, int, int]:
+        """Return the losses of a batch, how many rows it has, and those of all processes."""
+        progress, where = self.set_progress(), self._where
+        quiz = batch.quiz if isinstance(batch, JointBatch) else batch
+        if isinstance(quiz, TextBatch):
+            parts, size, together = self._text_parts(quiz, progress, batch_index, where)
+        else:
+            parts, size, together = self._quiz_parts(quiz, progress, batch_index, where)
+        if isinstance(batch, JointBatch):
+            # After the quiz's losses, which read the trace of its own pass.
+            assert self.quiz.text is not None
+            with self.gated.session(answer_BS=batch.text.answer_BS), self._memory():
+                text = predicted(self.text_way, batch.text, "train", where).loss_M.mean()
+            parts["text"] = (self.quiz.text.text.weight, text * text_share(self.trainer, batch_index))
+        return parts, size, together
 
     def _memory(self) -> AbstractContextManager[None]:
         return recomputed(self.gated.model) if self.base.gradient_checkpointing else nullcontext()
@@ -339,11 +360,12 @@ class RouterTuner(LightningModule):
         return objective.parts(gated, context, loss, share, tokens, where), size, together
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Make accumulated gradients those of the mean over the step's questions, as one large batch has them.
+        """Refuse gradients that are not finite; make accumulated ones those of the mean over the step's questions.
 
         Formula: ``g <- g B / sum_i (n_i / n)``; Lightning divides by B, the batches of a full step, also where the last
         step of an epoch has fewer, or a batch of ``n_i`` questions is not a full one of ``n``.
         """
+        self._refuse_not_finite_gradients()
         batches, self.accumulated = self.accumulated, 0.0
         wanted = self.trainer.accumulate_grad_batches
         if wanted == 1 or batches == wanted:
@@ -351,6 +373,23 @@ class RouterTuner(LightningModule):
         for parameter in self.gated.trainable().values():
             if parameter.grad is not None:
                 parameter.grad.mul_(wanted / batches)
+
+    def _refuse_not_finite_gradients(self) -> None:
+        since, self.since_step = self.since_step, []
+        trained = self.gated.trainable()
+        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
+            return  # float16 leaves out such a step and scales the next one less
+        if names := not_finite({name: parameter.grad for name, parameter in trained.items()}):
+            terms: set[str] = set()
+            with torch.enable_grad():
+                for batch, index in since:
+                    terms |= {*blamed(self._losses(batch, index)[0], list(trained.values()))}
+            which = f"of loss {', '.join(sorted(terms))}" if terms else "of the step, of no loss alone"
+            asked = questions_told([name for batch, _ in since for name in self._names(batch)])
+            raise NumericsError(
+                f"expected finite gradients but those {which} are not at {self._where}, for {', '.join(names[:4])}. "
+                f"Nothing was updated. {asked} Hint: lower the learning rate or the loss weight."
+            )
 
     @property
     def recomputes(self) -> bool:
@@ -360,6 +399,11 @@ class RouterTuner(LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Take the step, then let heads and losses move what is not trained by gradient."""
         super().optimizer_step(*args, **kwargs)
+        if names := not_finite(dict(self.gated.trainable())):
+            raise NumericsError(
+                f"expected finite weights but the update at {self._where} made {', '.join(names[:4])} overflow. "
+                "No checkpoint has them. Hint: lower the learning rate."
+            )
         with torch.no_grad():
             for head in self.gated.heads.values():
                 head.after_step()
