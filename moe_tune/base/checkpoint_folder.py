@@ -3,12 +3,11 @@
 import hashlib
 import json
 import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -46,28 +45,6 @@ def read_checkpoint(path: Any) -> dict[str, Any]:
         kept = {f"{place}.{key}": one for place, row in optimizer.get("state", {}).items() for key, one in row.items()}
         _refuse_not_finite(kept, folder / STATE_TENSORS)
     return state
-
-
-def intact(candidates: Iterable[Path]) -> Path | None:
-    """Return the first checkpoint that can be read, and tell of those before it that cannot; ``None`` without any.
-
-    Raises:
-        ModelError: There are some, and none can be read.
-    """
-    damaged: ModelError | None = None
-    for folder in candidates:
-        try:
-            read_checkpoint(folder)
-        except ModelError as fault:
-            rank_zero_info(f"checkpoint {folder} is corrupt and not used: {fault}")
-            damaged = fault
-            continue
-        if damaged is not None:
-            rank_zero_info(f"using {folder}")
-        return folder
-    if damaged is not None:
-        raise ModelError(f"{damaged} None before it is intact either; --fresh true starts anew.")
-    return None
 
 
 def _refuse_not_finite(tensors: Mapping[str, Any], file: Path) -> None:

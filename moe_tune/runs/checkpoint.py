@@ -3,11 +3,12 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from lightning.fabric.plugins.io import CheckpointIO
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from safetensors.torch import save_file
 
 from moe_tune.base.checkpoint_folder import (
@@ -88,6 +89,28 @@ class RouterCheckpointIO(CheckpointIO):
     def remove_checkpoint(self, path: Any) -> None:
         """Delete a checkpoint folder."""
         shutil.rmtree(path, ignore_errors=True)
+
+
+def intact(candidates: Iterable[Path]) -> Path | None:
+    """Return the first checkpoint that can be read, and tell of those before it that cannot; ``None`` without any.
+
+    Raises:
+        ModelError: There are some, and none can be read.
+    """
+    damaged: ModelError | None = None
+    for folder in candidates:
+        try:
+            read_checkpoint(folder)
+        except ModelError as fault:
+            rank_zero_info(f"checkpoint {folder} corrupt, not used: {fault}")
+            damaged = fault
+            continue
+        if damaged is not None:
+            rank_zero_info(f"using {folder}")
+        return folder
+    if damaged is not None:
+        raise ModelError(f"{damaged} None before it is intact either; --fresh true starts anew.")
+    return None
 
 
 def _keep_before(last: Path) -> None:

@@ -6,11 +6,11 @@ from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from moe_tune.base.checkpoint_folder import CONFIG, intact
+from moe_tune.base.checkpoint_folder import CONFIG
 from moe_tune.base.errors import require
 from moe_tune.base.strict_yaml import load_yaml
 from moe_tune.runs.agent import own_folder, sweep_id
-from moe_tune.runs.checkpoint import seen_by
+from moe_tune.runs.checkpoint import intact, seen_by
 from moe_tune.runs.directory import NOT_IDENTITY, RunDirectory, identity, without_later
 from moe_tune.runs.redact import redacted
 from moe_tune.settings.command import Command

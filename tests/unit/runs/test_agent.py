@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from moe_tune.base.preemption import Preempted
 from moe_tune.runs.agent import StoppedBySweep, own_folder, record_end, stopped_by_sweep
 from moe_tune.runs.directory import RunDirectory
 from moe_tune.tracking.wandb_logger import RouterWandbLogger
@@ -31,7 +31,7 @@ def test_without_an_agent_nothing_changes(monkeypatch, tmp_path):
     directory.update_manifest(status="finished")
     record_end(directory, early=False)
     assert directory.manifest == {"status": "finished"}
-    assert not stopped_by_sweep(SIGTERMException())
+    assert not stopped_by_sweep(Preempted("SIGTERM"))
     assert not stopped_by_sweep(from_keyboard())
     assert stopped_by_sweep(StoppedBySweep())
 
@@ -45,7 +45,7 @@ def test_an_agents_run_has_its_id_and_group():
 
 @pytest.mark.usefixtures("agent")
 def test_under_an_agent_a_signal_and_wandbs_interrupt_are_early_ends_and_faults_are_not():
-    assert stopped_by_sweep(SIGTERMException())
+    assert stopped_by_sweep(Preempted("SIGTERM"))
     assert stopped_by_sweep(from_keyboard())
     assert not stopped_by_sweep(SystemExit(2))
 
