@@ -3,12 +3,16 @@
 Forking after OpenMP has worked can hang, so the process that forks has computed nothing.
 """
 
+import atexit
+import functools
 import multiprocessing
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -79,6 +83,10 @@ class Trial:
     def __init__(self, folder: Path) -> None:
         self.folder, self._number = folder, 0
 
+    def _around(self) -> dict[str, str]:
+        """Return the environment: a ledger of the case's own, and prompt caches that cases of a process share."""
+        return {**os.environ, "XDG_STATE_HOME": str(self.folder / "state"), "XDG_CACHE_HOME": _cache()}
+
     def start(
         self, argv: Sequence[str], env: Mapping[str, str] | None = None, before: Callable[[], None] | None = None
     ) -> Started:
@@ -92,7 +100,7 @@ class Trial:
         """
         self._number += 1
         files = (self.folder / f"{self._number}.out", self.folder / f"{self._number}.err")
-        words = (list(argv), {**os.environ, **(env or {})}, str(self.folder), tuple(map(str, files)), before)
+        words = (list(argv), {**self._around(), **(env or {})}, str(self.folder), tuple(map(str, files)), before)
         process = _forking().Process(target=_command, args=words)
         process.start()
         return Started(process, files)
@@ -118,7 +126,7 @@ class Trial:
         begun = time.monotonic()
         # Modules of this process are found there, too, whichever folder it runs in.
         paths = {"PYTHONPATH": os.pathsep.join(one or str(Path.cwd()) for one in sys.path)}
-        around = {**os.environ, **paths, **(env or {})}
+        around = {**self._around(), **paths, **(env or {})}
         for name in without:
             around.pop(name, None)
         try:
@@ -135,6 +143,13 @@ class Trial:
         code = ended.returncode
         out, err = (text.decode(errors="replace") for text in (ended.stdout, ended.stderr))
         return Ended(128 - code if code < 0 else code, out, err, time.monotonic() - begun)
+
+
+@functools.cache
+def _cache() -> str:
+    folder = tempfile.mkdtemp(prefix="moe_tune-fault-caches-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _forking() -> ForkServerContext:

@@ -12,6 +12,9 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from moe_tune.base.published import published
 
+VALIDATED = ("validation/", "validation_text/")
+"""What the keys of a validation begin with; each of the two has a row of its own."""
+
 
 def logged_rows(file: Path) -> list[dict[str, Any]]:
     """Return the rows of a history, none without one; half a line, as a killed process may leave, is left out."""
@@ -62,12 +65,14 @@ class MetricsFile(Logger):
         """
         if not self.file.is_file():
             return
-        kept, left = [], validations or 0
+        kept, left = [], dict.fromkeys(VALIDATED, validations)
         for row in logged_rows(self.file):
-            validated = any(key.startswith("validation/") for key in row)
-            if row["step"] < step or (validated and left > 0):
+            of = next((prefix for prefix in VALIDATED if any(key.startswith(prefix) for key in row)), None)
+            counted = left.get(of) if of is not None else None
+            if row["step"] < step if counted is None else counted > 0:
                 kept.append(row)
-            left -= validated
+            if of is not None and counted is not None:
+                left[of] = counted - 1
         with published(self.file) as draft:
             draft.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
 
