@@ -6,12 +6,13 @@ import tempfile
 import traceback
 
 from moe_tune.base.errors import ConfigError, MoeTuneError, ResourceError, did_you_mean
-from moe_tune.base.plugins import load_plugin_files, without_plugins
+from moe_tune.base.plugins import load_plugin_files, without_plugins, without_trust
+from moe_tune.base.trusted import trusting
 from moe_tune.cli.verbs import VERBS, command_of
 
 HELP = f"""moe_tune: try gating fixes in mixture-of-experts language models, and see whether they are real.
 
-usage: python -m moe_tune [--plugins FILE.py] VERB ...
+usage: python -m moe_tune [--plugins FILE.py] [--trust] VERB ...
 
 {"".join(f"  {verb:<12} {summary}{chr(10)}" for verb, summary in VERBS.items())}
 examples:
@@ -31,7 +32,8 @@ examples:
 
 python -m moe_tune VERB --help names the keys of data, model, head, losses, optimizer and runs, --help-all Lightning's
 trainer keys, too; fit --model.head.help TemperatureHead explains a head, its formula and its options.
-A configuration file and a plug-in file are code: run only those you trust.
+A configuration file and a plug-in file are code: run only those you trust. What a run, a checkpoint or a file that is
+only looked at names outside moe_tune, lightning.pytorch, torch.optim, torch.nn and peft is refused without --trust.
 """
 
 
@@ -80,7 +82,12 @@ def entry() -> None:
 
 
 def _main(words: list[str]) -> int:
-    words, files = without_plugins(words)
+    words, trust = without_trust(words)
+    with trusting(trust):
+        return _verb(*without_plugins(words))
+
+
+def _verb(words: list[str], files: list[str]) -> int:
     plugins = load_plugin_files(files)
     if not words or words[0] in ("-h", "--help", "help"):
         print(HELP)

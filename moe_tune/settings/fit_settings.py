@@ -22,12 +22,14 @@ class FitSettings(Command):
         shown: ``usage`` and ``description`` of its help.
     """
 
+    reads_alone = True
+
     def __init__(
         self, argv: list[str], plugins: dict[str, str] | None = None, own: AddArguments | None = None, **shown: str
     ) -> None:
         self.own = own
         super().__init__(["fit", *argv], plugins, **shown)
-        made = self.made(logger=False, callbacks=None)
+        made = self.made(logger=False, callbacks=None, plugins=None, profiler=None)
         self.model, self.datamodule = made.model, made.data
         self.objects = made
         """Everything that was made of the arguments, the verb's own classes too."""

@@ -16,6 +16,7 @@ from moe_tune.runs.redact import redacted
 from moe_tune.settings.command import Command
 from moe_tune.settings.config_files import config_label, differences
 from moe_tune.settings.run_name import said, standing
+from moe_tune.settings.taken import taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +55,13 @@ def place_of(command: Command) -> Place:
     if checkpoint and Path(checkpoint).parent.name == "checkpoints":
         fitted = RunDirectory(Path(checkpoint).parent.parent)
         stored = load_yaml(Path(checkpoint) / CONFIG)
-        for line in differences(without_later(stored), without_later(resolved)):
+        theirs, ours = taken(stored), taken(resolved)
+        for line in differences(without_later(theirs), without_later(ours)):
             rank_zero_info(f"not as in the checkpoint: {line}")
         # The fit's own directory takes only what its manifest describes.
         tested = Path(fitted.manifest.get("tested_checkpoint", checkpoint)).name
         same_code = sorted(fitted.manifest.get("plugins", {}).values()) == sorted(command.plugins.values())
-        same_run = same_code and identity(stored) == identity(resolved)
+        same_run = same_code and identity(theirs) == identity(ours)
         if same_run and (command.subcommand == "predict" or tested in ("last", Path(checkpoint).name)):
             return Place(fitted, resolved, theirs=True)
         changed = "" if same_run else f"-{identity(resolved)}"

@@ -14,7 +14,9 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from moe_tune.base.errors import ConfigError, MoeTuneError
+from moe_tune.base.plugins import TRUST
 from moe_tune.base.published import require_writable
+from moe_tune.base.trusted import is_trusting
 from moe_tune.callbacks.route_records import RouteRecords
 from moe_tune.data.module import QuizDataModule
 from moe_tune.runs.agent import record_end, stopped_by_sweep
@@ -152,7 +154,8 @@ def _made(
 ) -> tuple[RouterTuner, QuizDataModule, Trainer]:
     settings = command.settings
     # Lightning hands these to the processes it starts.
-    sys.argv = ["moe_tune", *(f"--plugins={path}" for path in command.plugins), *command.argv]
+    trust = [TRUST] if is_trusting() else []
+    sys.argv = ["moe_tune", *trust, *(f"--plugins={path}" for path in command.plugins), *command.argv]
     if settings.seed_everything is not False:
         seed_everything(settings.seed_everything, workers=True)
     made = command.made(logger=placed_loggers(settings.trainer.logger, place.directory.path))

@@ -17,7 +17,7 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from moe_tune.base.errors import ConfigError
-from moe_tune.base.plugins import without_plugins
+from moe_tune.base.plugins import without_plugins, without_trust
 from moe_tune.runs.agent import sweep_id
 from moe_tune.runs.best_epoch import validation_summary
 from moe_tune.runs.redact import redacted
@@ -248,7 +248,7 @@ def close_wandb_run(failed: bool, fitted: Path | None = None) -> None:
 
 def _verb() -> str | None:
     """The verb of this process, where a verb of Lightning's is run."""
-    words, _ = without_plugins(sys.argv[1:])
+    words, _ = without_plugins(without_trust(sys.argv[1:])[0])
     return words[0] if words and words[0] in VERBS else None
 
 

@@ -1,17 +1,10 @@
 """Wrong configurations: ``check`` and ``fit`` refuse each with one line that names the key, before anything is loaded."""
 
-import contextlib
 import functools
-import io
 import json
-import os
-import time
 from pathlib import Path
-from threading import Lock
 
 import yaml
-
-from moe_tune.faults.case import Case
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 5.0
