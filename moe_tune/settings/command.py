@@ -5,12 +5,14 @@ import warnings
 from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 import yaml
 from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch import seed_everything
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import moe_tune.data
 import moe_tune.heads
@@ -26,6 +28,7 @@ from moe_tune.settings.arguments import config_arguments, is_inline, read_argume
 from moe_tune.settings.complaints import readable
 from moe_tune.settings.help_levels import HELP_ALL, MORE, HelpAll, is_of_a_fit, sections, told_of
 from moe_tune.settings.listing import known_classes
+from moe_tune.settings.nulls import refuse_nulls
 from moe_tune.settings.refusals import refuse_unfit
 from moe_tune.settings.taken import inline, taken
 from moe_tune.tuner.router_tuner import RouterTuner
@@ -115,7 +118,6 @@ class Command(LightningCLI):
             load_from_checkpoint_support=False,
             args=words,
         )
-        refuse_unfit(self.settings.trainer)
 
     def subcommands(self) -> dict[str, set[str]]:
         """Name the verb that is asked for; a parser for each of the others would take as long as this one's."""
@@ -156,6 +158,8 @@ class Command(LightningCLI):
         """Leave the checkpoint's configuration to the constructor: the command line wins over it."""
 
     def _set_seed(self) -> None:
+        refuse_nulls(self._parser(self.subcommand), self.settings)
+        refuse_unfit(self.settings)
         seed = self.settings.seed_everything
         if seed is not False:  # True lets Lightning choose
             chosen = seed_everything(None if seed is True else seed, workers=True, verbose=False)
@@ -184,8 +188,22 @@ class Command(LightningCLI):
         settings = self.settings.clone()
         for key, value in trainer.items():
             settings[f"trainer.{key}"] = value
-        made: Namespace = self._parser(self.subcommand).instantiate_classes(settings)
+        try:
+            made: Namespace = self._parser(self.subcommand).instantiate_classes(settings)
+        except (ValueError, TypeError, MisconfigurationException) as fault:
+            # What was typed reaches constructors of other people here, which say in their own ways what is wrong with it.
+            raise ConfigError(
+                f"expected settings that every class takes but got: {' '.join(str(fault).split())[:300]} "
+                f"({_raised_by(fault)}). Hint: python -m moe_tune fit --help-all explains all keys."
+            ) from fault
         return made
+
+
+def _raised_by(fault: BaseException) -> str:
+    """Return the class whose constructor raised a fault."""
+    frames = [one.f_locals for one, _ in walk_tb(fault.__traceback__) if one.f_code.co_name == "__init__"]
+    makers = [type(local["self"]).__name__ for local in frames if "self" in local]
+    return makers[-1] if makers else "the configuration"
 
 
 def _words_of(checkpoint: Path) -> list[str]:

@@ -57,7 +57,9 @@ def readable(message: str, keys: Iterable[str], argv: Sequence[str] = ()) -> str
         return f"expected a text as key but got {odd[1] or odd[2]!r} (a key of the configuration). Hint: {ALL_KEYS}"
     if unread := re.search(r"Parser key \"([\w.]+)\": Unable to load config '(.*?)'", text):
         return f"expected a mapping of keys but got {unread[2]!r} ({unread[1]}). Hint: {ALL_KEYS}"
-    return _of_a_class(text, argv) or _of_a_value(text, argv) or f"expected other arguments: {text[:600]} Hint: {ALL_KEYS}"
+    return (
+        _of_a_class(text, argv) or _of_a_value(text, argv) or f"expected other arguments: {text[:600]} Hint: {ALL_KEYS}"
+    )
 
 
 def _place(text: str, argv: Sequence[str], option: str | None = None, value: str | None = None) -> str:
@@ -114,7 +116,9 @@ def _of_a_value(text: str, argv: Sequence[str]) -> str | None:
 
 
 def _missing(option: str, place: str, argv: Sequence[str]) -> str:
-    where = option if "." in option else slot_of(option, argv, missing=True) or (f"{place}.{option}" if place else option)
+    where = (
+        option if "." in option else slot_of(option, argv, missing=True) or (f"{place}.{option}" if place else option)
+    )
     known = [entry["name"] for kind in _kinds(where) for entry in entries(kind)] if where in SLOTS else []
     hint = did_you_mean("", known) if known else f"give --{where}."
     return f"expected a value but got none ({where}). Hint: {hint}"

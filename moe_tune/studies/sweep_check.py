@@ -8,19 +8,11 @@ from typing import Any
 
 from moe_tune.base.errors import ConfigError, did_you_mean
 from moe_tune.base.strict_yaml import load_yaml
+from moe_tune.settings.logged import METRICS
 from moe_tune.studies.fit_check import fault_of_fit
 from moe_tune.studies.sweep_file import Sweep, fit_words, is_sweep
 from moe_tune.studies.sweep_search import library, next_values, shall_stop, with_extremes
 
-LOGGED = (
-    *("accuracy", "loss", "entropy_all", "entropy_topk", "activated_experts", "never_activated_share"),
-    *("load_imbalance", "expert_accuracy_spread"),
-)
-"""What a run logs of its validation; a test compares it with a run."""
-METRICS = (
-    *(f"{split}/{name}" for split in ("validation", "train") for name in LOGGED),
-    "validation_text/loss",  # where text is trained on
-)
 METHODS = ("grid", "random", "bayes")
 TEXT_NUMBER = re.compile(r"([+-]?\d+)(\.\d*)?[eE]([+-])?(\d+)")
 """A number that YAML 1.1 reads as text."""
