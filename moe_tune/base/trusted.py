@@ -11,6 +11,8 @@ from moe_tune.base.errors import ModelError
 
 ALLOWED = ("moe_tune", "lightning.pytorch", "torch.optim", "torch.nn", "peft")
 """Packages whose classes any configuration may name; files given with ``--plugins`` are the user's word."""
+RE_EXPORTED = "lightning.fabric"
+"""Where classes are defined that ``lightning.pytorch`` names as its own."""
 GADGETS = ("_class_path", "_instantiator")
 """Keys by which files have made libraries call what they name; no configuration of ours has them."""
 PLUGIN = "moe_tune_plugin_"
@@ -77,7 +79,7 @@ def guarded_imports(known: Iterable[type] = ()) -> Iterator[None]:
         yield
         return
     plugins = [name for name in sys.modules if name.startswith(PLUGIN)]
-    allowed = [*ALLOWED, *plugins, *(f"{one.__module__}.{one.__qualname__}" for one in known)]
+    allowed = [*ALLOWED, RE_EXPORTED, *plugins, *(f"{one.__module__}.{one.__qualname__}" for one in known)]
     settings = common.parsing_settings
     kept = {name: settings[name] for name in ("import_path_verdicts", "import_paths_enforced")}
     settings["import_path_verdicts"] = {"*": False} | dict.fromkeys(allowed, True)
