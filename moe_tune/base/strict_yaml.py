@@ -8,7 +8,6 @@ import yaml
 
 from moe_tune.base.errors import ConfigError, require
 
-
 DEEPEST = 40
 """Levels that no configuration has."""
 TOO_DEEP = f"expected YAML of at most {DEEPEST} levels but got more"

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveragi
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 
 from moe_tune.base.errors import ConfigError, did_you_mean, require
+from moe_tune.data.module import QuizDataModule
 from moe_tune.settings.logged import refuse_unlogged
 from moe_tune.settings.ranges import refuse_out_of_range
 from moe_tune.settings.tried_optimizer import refuse_untaken
@@ -61,6 +62,11 @@ def refuse_unfit(settings: Any) -> None:
             f"trainer.{key}",
             did_you_mean(str(word), known),
         )
+    timed = not isinstance(trainer.max_time, str) or re.fullmatch(r"\d+:\d\d?:\d\d?:\d\d?", trainer.max_time)
+    require(bool(timed), "days:hours:minutes:seconds", trainer.max_time, "trainer.max_time", "00:12:00:00 is 12 hours.")
+    unseen = settings.get("test_after_fit") and trainer.limit_val_batches == 0 and not trainer.fast_dev_run
+    hint = "--test_after_fit false, or let it validate."
+    require(not unseen, "a validation of what is tested", 0, "trainer.limit_val_batches", hint)
     refuse_unlogged(settings)
     refuse_untaken(settings)
     for key, one in _made_of(trainer, "logger"):
@@ -163,6 +169,13 @@ class SeenByValidation(Callback):
             f"expected a validation of what is tested but {why} (test_after_fit). Hint: --test_after_fit false, "
             "or let it validate."
         )
+
+
+def refuse_missing_text(tuner: RouterTuner, quiz: QuizDataModule) -> None:
+    """Refuse a task that trains on text where there is none."""
+    hint = "--data.text.source LocalText --data.text.source.path FILE, or --model.task quiz."
+    there = tuner.task == "quiz" or quiz.text is not None
+    require(there, f"text for the task {tuner.task}", None, "data.text", hint)
 
 
 def refuse_idle_losses(tuner: RouterTuner) -> None:

@@ -27,7 +27,7 @@ from moe_tune.settings.command import Command
 from moe_tune.settings.ending import against_pretrained, fit_ending, tell
 from moe_tune.settings.place import Place, Start, place_of, start_of
 from moe_tune.settings.quiet import quieten
-from moe_tune.settings.refusals import refuse_idle_losses
+from moe_tune.settings.refusals import refuse_idle_losses, refuse_missing_text
 from moe_tune.settings.run_trainer import placed_loggers, run_trainer
 from moe_tune.settings.workbench import Workbench
 from moe_tune.tracking.wandb_logger import close_wandb_run
@@ -160,6 +160,8 @@ def _made(
         seed_everything(settings.seed_everything, workers=True)
     made = command.made(logger=placed_loggers(settings.trainer.logger, place.directory.path))
     model, data = made.model, made.data
+    if command.subcommand == "fit":
+        refuse_missing_text(model, data)
     if workbench is not None:
         workbench.begin(model)
         model.base = workbench.base(model.base)

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from moe_tune.base.commit import git_commit
-from moe_tune.base.errors import ConfigError, MoeTuneError
+from moe_tune.base.errors import MoeTuneError
 from moe_tune.base.published import published
 from moe_tune.compare.comparison import Comparison, compare_arms
 from moe_tune.compare.control import Control

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from moe_tune.base.errors import ConfigError, MoeTuneError
 from moe_tune.heads.identity import IdentityHead
 from moe_tune.settings.fit_settings import FitSettings
-from moe_tune.settings.refusals import refuse_idle_losses
+from moe_tune.settings.refusals import refuse_idle_losses, refuse_missing_text
 from moe_tune.tuner.dry_open import refuse_misfit
 from moe_tune.tuner.opening import ModelSettings
 
@@ -38,6 +38,7 @@ def fault_of_fit(
         cli = _CheckedFit(argv, plugins)
         if whole:
             refuse_idle_losses(cli.model)
+            refuse_missing_text(cli.model, cli.datamodule)
             refuse_misfit(cli.model.asked)
             if (teacher := cli.model.taught_by) is not None:
                 refuse_misfit(ModelSettings(teacher, IdentityHead()))

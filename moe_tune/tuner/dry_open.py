@@ -10,7 +10,7 @@ from moe_tune.base.hub_snapshot import is_cached
 from moe_tune.gates.gated_model import GatedModel
 from moe_tune.models.base_model import MADE, BaseModel
 from moe_tune.models.families import family_of
-from moe_tune.tuner.opening import ModelSettings, refuse_strangers
+from moe_tune.tuner.opening import ModelSettings, refuse_places
 
 NOT_TRIED = (NotImplementedError, RuntimeError)
 """What tensors without content raise where a head computes with them: it is tried when the model is loaded."""
@@ -39,7 +39,7 @@ def refuse_misfit(asked: ModelSettings) -> None:
         gated = GatedModel(model, family, asked.head, asked.layers, asked.scope, asked.routing_dtype)
         if asked.peft:
             gated.adapt(asked.peft)
-        refuse_strangers(gated, gated.heads)
+        refuse_places(gated, gated.heads)
     except NOT_TRIED:
         return
     known = sorted(gated.gates)

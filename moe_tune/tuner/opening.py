@@ -108,6 +108,15 @@ def refuse_strangers(gated: GatedModel, heads: Mapping[int, RouterHead]) -> None
         ConfigError: One was.
     """
     gated.refuse_foreign(heads)
+    refuse_places(gated, heads)
+
+
+def refuse_places(gated: GatedModel, heads: Mapping[int, RouterHead]) -> None:
+    """Refuse bound heads that were told of layers which the model has not, or which do not get the head.
+
+    Raises:
+        ConfigError: One was.
+    """
     for part in (one for head in heads.values() for one in head.modules() if isinstance(one, RouterHead)):
         part.refuse_layers(list(gated.gates))
         part.refuse_places(sorted(heads))
