@@ -191,7 +191,7 @@ class Command(LightningCLI):
         try:
             made: Namespace = self._parser(self.subcommand).instantiate_classes(settings)
         except (ValueError, TypeError, MisconfigurationException) as fault:
-            # What was typed reaches constructors of other people here, which say in their own ways what is wrong with it.
+            # What was typed reaches constructors of other people here, which say it in their own ways.
             raise ConfigError(
                 f"expected settings that every class takes but got: {' '.join(str(fault).split())[:300]} "
                 f"({_raised_by(fault)}). Hint: python -m moe_tune fit --help-all explains all keys."

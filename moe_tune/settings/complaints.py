@@ -35,7 +35,7 @@ SHOWN = 120
 
 
 def readable(message: str, keys: Iterable[str], argv: Sequence[str] = ()) -> str:
-    """Return jsonargparse's complaint as one message with a remedy.
+    r"""Return jsonargparse's complaint as one message with a remedy.
 
     Args:
         message: What jsonargparse said, of one or several lines.
@@ -43,7 +43,7 @@ def readable(message: str, keys: Iterable[str], argv: Sequence[str] = ()) -> str
         argv: The command's words, in whose configurations the place is looked up.
 
     Example:
-        >>> readable('Parser key "model.scope": Expected a typing.Literal[\\'answer\\', \\'all\\']. Got value: al', [])
+        >>> readable('Parser key "model.scope": Expected a typing.Literal[\'answer\', \'all\']. Got value: al', [])
         "expected 'answer' or 'all' but got 'al' (model.scope). Hint: Did you mean all? Available: all, answer."
     """
     text = " ".join(message.split())
@@ -76,7 +76,7 @@ def _kinds(place: str) -> Sequence[str]:
 
 
 def _of_a_class(text: str, argv: Sequence[str]) -> str | None:
-    """Return the complaint about a class that is not there or not of the kind; ``None`` if it is about something else."""
+    """Return the complaint about a class that is not there or not of the kind; ``None`` of anything else."""
     place = _place(text, argv)
     known = [entry["name"] for kind in _kinds(place) for entry in entries(kind)]
     example = did_you_mean("", known) if known else "give a class path that can be imported."

@@ -10,7 +10,7 @@ from moe_tune.base.hub_snapshot import is_cached
 from moe_tune.gates.gated_model import GatedModel
 from moe_tune.models.base_model import MADE, BaseModel
 from moe_tune.models.families import family_of
-from moe_tune.tuner.opening import ModelSettings, refuse_places
+from moe_tune.tuner.opening import ModelSettings, refuse_losses, refuse_places
 
 NOT_TRIED = (NotImplementedError, RuntimeError)
 """What tensors without content raise where a head computes with them: it is tried when the model is loaded."""
@@ -40,17 +40,9 @@ def refuse_misfit(asked: ModelSettings) -> None:
         if asked.peft:
             gated.adapt(asked.peft)
         refuse_places(gated, gated.heads)
+        refuse_losses(asked, gated)
     except NOT_TRIED:
         return
-    known = sorted(gated.gates)
-    for name, loss in asked.losses.items():
-        there = loss.layers is None or set(loss.layers) <= {*known}
-        require(
-            there, f"MoE layers of {known}", loss.layers, f"model.losses.{name}.layers", "null takes those with a head."
-        )
-        scope = loss.scope or asked.scope
-        hint = "set the loss's scope, or that of the heads."
-        require(scope in loss.scopes, f"scope {' or '.join(loss.scopes)}", scope, f"model.losses.{name}.scope", hint)
 
 
 def is_here(base: BaseModel) -> bool:
