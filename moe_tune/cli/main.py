@@ -7,6 +7,7 @@ import traceback
 
 from moe_tune.base.errors import ConfigError, MoeTuneError, ResourceError, did_you_mean
 from moe_tune.base.plugins import load_plugin_files, without_plugins, without_trust
+from moe_tune.base.redact import without_secrets
 from moe_tune.base.trusted import trusting
 from moe_tune.cli.verbs import VERBS, command_of
 
@@ -42,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _main(list(sys.argv[1:] if argv is None else argv))
     except MoeTuneError as fault:
-        print(f"moe_tune: {fault}", file=sys.stderr)
+        print(f"moe_tune: {without_secrets(str(fault))}", file=sys.stderr)
         return fault.exit_code
     except KeyboardInterrupt:
         print("moe_tune: interrupted.", file=sys.stderr)
@@ -57,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as fault:  # the boundary of the program: a fault of ours becomes one line and a file
         if out_of_resources(fault):
             print(
-                f"moe_tune: expected enough memory and disk but got: {' '.join(str(fault).split())[:300]}. "
+                f"moe_tune: expected enough memory and disk but got: {without_secrets(' '.join(str(fault).split()))[:300]}. "
                 "Hint: a smaller --data.batch_size, or another --runs_root.",
                 file=sys.stderr,
             )
@@ -104,7 +105,7 @@ def _verb(words: list[str], files: list[str]) -> int:
 
 def _report(fault: BaseException) -> int:
     with tempfile.NamedTemporaryFile("w", prefix="moe_tune-", suffix=".traceback", delete=False) as handle:
-        traceback.print_exception(fault, file=handle)
-    summary = f"{type(fault).__name__}: {' '.join(str(fault).split())[:300]}"
+        handle.write(without_secrets("".join(traceback.format_exception(fault))))
+    summary = f"{type(fault).__name__}: {without_secrets(' '.join(str(fault).split()))[:300]}"
     print(f"moe_tune: unexpected {summary}. The traceback is in {handle.name}.", file=sys.stderr)
     return 1

@@ -177,6 +177,13 @@ class BaseModel:
             install_all(model, packed)
         return self._ready(model), family
 
+    def without_weights(self) -> tuple["transformers.PreTrainedModel", ModelFamily]:
+        """Return the model as its configuration says, with no memory for weights, and its family."""
+        config = self.load_config()
+        with torch.device("meta"):
+            made = transformers.AutoModelForCausalLM.from_config(config, dtype=getattr(torch, self.dtype))
+        return made, family_of(config.model_type)
+
     def content_hash(self) -> str:
         """Return a hash of what the weights come from: the files of configuration and weights, dtype and bits."""
         digest = hashlib.sha256(f"{self.dtype} {self.quantise}\n".encode())

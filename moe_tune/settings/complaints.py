@@ -130,7 +130,7 @@ def _unknown_key(name: str, keys: Iterable[str], *, is_key: bool) -> str:
     last = name.rpartition(".")[2]
     alike = [one for one in known if one.rpartition(".")[2] == last and "." in one]
     best = close or alike[:1]
-    hint = f"did you mean {best[0]}?" if best and is_key else ALL_KEYS
+    hint = f"Did you mean {best[0]}?" if best and is_key else ALL_KEYS
     return f"expected {'a known key' if is_key else 'options alone'} but got {name!r} ({name}). Hint: {hint}"
 
 

@@ -46,7 +46,7 @@ def _of_classes(settings: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(kind, type) and isinstance(options, Namespace):
         known = inspect.signature(kind).parameters
         try:
-            wanted = get_type_hints(kind.__init__)
+            wanted = get_type_hints(vars(kind).get("__init__", kind))
         except (NameError, TypeError):  # a class of others, whose words are not to be resolved
             wanted = {}
         for option, value in vars(options).items():

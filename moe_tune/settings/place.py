@@ -8,11 +8,11 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from moe_tune.base.checkpoint_folder import CONFIG, checked_folder
 from moe_tune.base.errors import require
+from moe_tune.base.redact import redacted
 from moe_tune.base.strict_yaml import load_yaml
 from moe_tune.runs.agent import own_folder, sweep_id
 from moe_tune.runs.checkpoint import seen_by
 from moe_tune.runs.directory import RunDirectory, identity, without_later
-from moe_tune.runs.redact import redacted
 from moe_tune.settings.command import Command
 from moe_tune.settings.config_files import config_label, differences
 from moe_tune.settings.run_name import said, standing

@@ -40,7 +40,9 @@ def refuse_untaken(settings: Any) -> None:
         return
     rate = optimizer["init_args"].get("lr")
     hint = "1.0e-3 is usual for routers."
-    require(not isinstance(rate, float | int) or rate > 0, "a rate above 0", rate, "optimizer.init_args.lr", hint)
+    require(
+        not isinstance(rate, float | int) or rate > 0, "a learning rate above 0", rate, "optimizer.init_args.lr", hint
+    )
     made = _tried("optimizer", optimizer, lambda init: _optimizer(init))
     plateau = scheduler is not None and str(scheduler["class_path"]).endswith("ReduceLROnPlateau")
     if scheduler is not None and not plateau and is_allowed(str(scheduler["class_path"])):

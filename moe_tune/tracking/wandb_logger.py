@@ -18,9 +18,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from moe_tune.base.errors import ConfigError, did_you_mean, require
 from moe_tune.base.plugins import without_plugins, without_trust
+from moe_tune.base.redact import redacted
 from moe_tune.runs.agent import sweep_id
 from moe_tune.runs.best_epoch import validation_summary
-from moe_tune.runs.redact import redacted
 from moe_tune.stats.paired import PairedResult
 from moe_tune.tracking.wandb_content import (
     EXTREMES,

@@ -2,14 +2,10 @@
 
 from pathlib import Path
 
-import torch
-import transformers
-
 from moe_tune.base.errors import require
 from moe_tune.base.hub_snapshot import is_cached
 from moe_tune.gates.gated_model import GatedModel
 from moe_tune.models.base_model import MADE, BaseModel
-from moe_tune.models.families import family_of
 from moe_tune.tuner.opening import ModelSettings, refuse_losses, refuse_places
 
 NOT_TRIED = (NotImplementedError, RuntimeError)
@@ -31,10 +27,7 @@ def refuse_misfit(asked: ModelSettings) -> None:
         _refuse_absent(base, place, key)
     if not is_here(base):
         return
-    config = base.load_config()
-    family = family_of(config.model_type)
-    with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(config, dtype=getattr(torch, base.dtype))
+    model, family = base.without_weights()
     try:
         gated = GatedModel(model, family, asked.head, asked.layers, asked.scope, asked.routing_dtype)
         if asked.peft:
