@@ -119,8 +119,9 @@ def markdown_text(text: str) -> str:
         >>> markdown_text("a|b <img src=x>\n`c`")
         'a\\|b &lt;img src=x&gt; \\`c\\`'
     """
-    plain = " ".join(text.split("\n")).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`|])|([\[])(?=[^\]]*\]\()", r"\\\g<0>", plain)
+    plain = re.sub(r"&(?=#?\w+;)", "&amp;", " ".join(text.split("\n")).replace("\r", " "))
+    plain = re.sub(r"[`|]|\\(?=[`|\\])|\[(?=[^\]]*\]\()", r"\\\g<0>", plain)
+    return plain.replace("<", "&lt;").replace(">", "&gt;")
 
 
 def words(
