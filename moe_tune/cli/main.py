@@ -57,8 +57,9 @@ def main(argv: list[str] | None = None) -> int:
         raise
     except Exception as fault:  # the boundary of the program: a fault of ours becomes one line and a file
         if out_of_resources(fault):
+            told = without_secrets(" ".join(str(fault).split()))[:300]
             print(
-                f"moe_tune: expected enough memory and disk but got: {without_secrets(' '.join(str(fault).split()))[:300]}. "
+                f"moe_tune: expected enough memory and disk but got: {told}. "
                 "Hint: a smaller --data.batch_size, or another --runs_root.",
                 file=sys.stderr,
             )

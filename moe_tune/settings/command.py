@@ -143,14 +143,14 @@ class Command(LightningCLI):
             with guarded_imports(known_classes()) if self.guarded else nullcontext():
                 super().parse_arguments(parser, args)
         except _ParseFault as fault:
-            if denied := DENIED.search(str(fault)):
-                raise foreign(denied[1], "the command or its configuration") from fault
             if missing := re.search(rf"{PLUGIN}(\w+)", str(fault)):
                 raise ConfigError(
                     f"expected the plug-in file {missing[1]}.py, which the configuration names, but it is not loaded. "
                     f"Hint: python -m moe_tune --plugins {missing[1]}.py VERB ..., with every verb; from Python "
                     f"load_plugin_file({missing[1] + '.py'!r}) of moe_tune.base.plugins."
                 ) from fault
+            if denied := DENIED.search(str(fault)):
+                raise foreign(denied[1], "the command or its configuration") from fault
             keys = {action.dest for one in self._subcommand_parsers.values() for action in one._actions}
             raise ConfigError(readable(str(fault), keys, self.argv)) from fault
 

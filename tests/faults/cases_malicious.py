@@ -52,9 +52,8 @@ VERBS = {
     "export": ["export", "theirs"],
     "export --fold": ["export", "theirs", "--fold"],
     "compare": ["compare", "theirs"],
-    "compare with it": ["compare", "theirs", "--baseline", "theirs"],
-    "grid": ["grid", *TINY, "theirs"],
-    "prune": ["prune", "theirs", "--criterion", "NeverActivated", "--share", "0.5"],
+    "grid": ["grid", *TINY, "--checkpoints", CHECKPOINT],
+    "prune": ["prune", "--config", f"{CHECKPOINT}/config.yaml", "--criterion", "NeverActivated"],
     "lm-eval": ["lm-eval", "theirs", "--tasks", "arc_easy"],
     "check": ["check", f"{CHECKPOINT}/config.yaml"],
     "estimate": ["estimate", "--config", f"{CHECKPOINT}/config.yaml"],
@@ -130,8 +129,8 @@ def _here():
 def _trusted(trial):
     """The negative control: with --trust the module is imported, so that the canary proves something."""
     _placed(trial, OF_A_RUN["a callback"])
-    trial.run(["--trust", "check", f"{CHECKPOINT}/config.yaml"], before=_here)
-    return "its code ran" if (trial.folder / CANARY).exists() else "the canary does not bite"
+    ended = trial.run(["--trust", "check", f"{CHECKPOINT}/config.yaml"], before=_here)
+    return "its code ran" if (trial.folder / CANARY).exists() else f"the canary does not bite: {ended.err.strip()[-300:]}"
 
 
 class _Gadget:
