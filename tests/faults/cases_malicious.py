@@ -2,11 +2,13 @@
 # ruff: noqa: E501 - one row a case
 
 import hashlib
+import importlib
 import io
 import json
 import os
 import pickle
 import shutil
+import sys
 import zipfile
 from functools import cache
 from pathlib import Path
@@ -114,16 +116,15 @@ def _told(trial, ended, words):
 def _of_run(change, argv):
     def attempt(trial):
         _placed(trial, change)
-        return _told(trial, trial.run(argv, env={"PYTHONPATH": str(trial.folder)}, before=_here), "not imported")
+        return _told(trial, trial.run(argv, before=_here), "not imported")
 
     return attempt
 
 
 def _here():
     """Let the case's own folder be imported from, as ``python -m`` does."""
-    import sys
-
-    sys.path.insert(0, "")
+    sys.path.insert(0, str(Path.cwd()))
+    importlib.invalidate_caches()
 
 
 def _trusted(trial):
