@@ -1,6 +1,7 @@
 """What a user may say about the answer path: the setting ``model.answer_path``."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from moe_tune.base.errors import require
@@ -28,4 +29,7 @@ class AnswerPath:
     above_limit: Literal["sample", "stream", "trunk"] = "sample"
 
     def __post_init__(self) -> None:
+        if self.folder is not None:
+            place, where = Path(self.folder), "model.answer_path.folder"
+            require(place.is_dir() or not place.exists(), "a folder", self.folder, where, "null takes the usual one.")
         require(self.limit_gb >= 0, "a size of at least 0", self.limit_gb, "model.answer_path.limit_gb", "20.")

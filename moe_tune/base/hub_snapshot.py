@@ -32,6 +32,17 @@ def require_commit(revision: str, where: str) -> None:
         )
 
 
+def is_cached(repository: str, commit: str, file: str) -> bool:
+    """Return whether a model's file is in the local cache at a commit; nothing is asked of the Hub."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return isinstance(try_to_load_from_cache(repository, file, revision=commit), str)
+    except HFValidationError:
+        return False
+
+
 def hub_snapshot(
     repository: str, commit: str, patterns: tuple[str, ...], what: str, kind: Literal["model", "dataset"] = "model"
 ) -> Path:

@@ -14,11 +14,12 @@ from types import ModuleType
 from typing import TypeVar
 
 from moe_tune.base.errors import ConfigError, require
+from moe_tune.base.trusted import PLUGIN
 
 T = TypeVar("T")
 
-PLUGIN = "moe_tune_plugin_"
-"""What the module names of a user's own files begin with."""
+TRUST = "--trust"
+"""Lets a configuration of others name any class: see ``moe_tune.base.trusted``."""
 
 
 def import_siblings(package: str, path: list[str], skip: Collection[str] = ()) -> None:
@@ -74,6 +75,16 @@ def load_plugin_files(paths: Iterable[str]) -> dict[str, str]:
         load_plugin_file(path)
         hashes[path] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
     return hashes
+
+
+def without_trust(words: list[str]) -> tuple[list[str], bool]:
+    """Return a command's words without its ``--trust``, wherever it stands, and whether it was there.
+
+    Example:
+        >>> without_trust(["--trust", "test", "RUN"])
+        (['test', 'RUN'], True)
+    """
+    return [word for word in words if word != TRUST], TRUST in words
 
 
 def without_plugins(words: list[str]) -> tuple[list[str], list[str]]:

@@ -8,6 +8,11 @@ import yaml
 
 from moe_tune.base.errors import ConfigError, require
 
+DEEPEST = 40
+"""Levels that no configuration has."""
+TOO_DEEP = f"expected YAML of at most {DEEPEST} levels but got more"
+INDENT = "keys and values, two spaces a level; tags such as !!python and tabs are not read."
+
 
 class _StrictLoader(yaml.SafeLoader):
     """A YAML loader that refuses a key given twice instead of silently taking the last."""
@@ -16,6 +21,11 @@ class _StrictLoader(yaml.SafeLoader):
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise ConfigError(
+                    f"expected a word as key of the YAML but got {key!r} ({self.name}, line "
+                    f"{key_node.start_mark.line + 1}). Hint: {INDENT}"
+                )
             if key in seen:
                 raise ConfigError(
                     f"expected each key once but got {key!r} twice ({self.name}, line {key_node.start_mark.line + 1}). "
@@ -36,7 +46,7 @@ def load_yaml(file: Path) -> Any:
     try:
         return parse_yaml(file.read_text(encoding="utf-8"), str(file))
     except UnicodeDecodeError as fault:
-        raise ConfigError(f"expected YAML but got: {fault} ({file}).") from fault
+        raise ConfigError(f"expected YAML but got: {fault} ({file}). Hint: save it as UTF-8 text.") from fault
 
 
 def parse_yaml(text: str, where: str) -> Any:
@@ -44,6 +54,20 @@ def parse_yaml(text: str, where: str) -> Any:
     try:
         loader = _StrictLoader(text)
         loader.name = where
-        return loader.get_single_data()
+        content = loader.get_single_data()
+        _refuse_depth(content, where)
+        return content
     except yaml.YAMLError as fault:
-        raise ConfigError(f"expected YAML but got: {' '.join(str(fault).split())} ({where}).") from fault
+        raise ConfigError(
+            f"expected YAML but got: {' '.join(str(fault).split())[:400]} ({where}). Hint: {INDENT}"
+        ) from fault
+    except RecursionError as fault:
+        raise ConfigError(f"{TOO_DEEP} ({where}). Hint: {INDENT}") from fault
+
+
+def _refuse_depth(content: Any, where: str, depth: int = 0) -> None:
+    """Refuse what is nested deeper than any configuration, such as an anchor that contains itself."""
+    if depth > DEEPEST:
+        raise ConfigError(f"{TOO_DEEP} ({where}). Hint: {INDENT}")
+    for one in content.values() if isinstance(content, dict) else content if isinstance(content, list) else ():
+        _refuse_depth(one, where, depth + 1)

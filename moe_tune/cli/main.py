@@ -6,13 +6,15 @@ import tempfile
 import traceback
 
 from moe_tune.base.errors import ConfigError, MoeTuneError, ResourceError, did_you_mean
-from moe_tune.base.plugins import load_plugin_files, without_plugins
+from moe_tune.base.plugins import load_plugin_files, without_plugins, without_trust
 from moe_tune.base.preemption import AGAIN, AT_ONCE, Aborted, Preempted, listening
+from moe_tune.base.redact import without_secrets
+from moe_tune.base.trusted import trusting
 from moe_tune.cli.verbs import VERBS, command_of
 
 HELP = f"""moe_tune: try gating fixes in mixture-of-experts language models, and see whether they are real.
 
-usage: python -m moe_tune [--plugins FILE.py] VERB ...
+usage: python -m moe_tune [--plugins FILE.py] [--trust] VERB ...
 
 {"".join(f"  {verb:<12} {summary}{chr(10)}" for verb, summary in VERBS.items())}
 examples:
@@ -32,7 +34,8 @@ examples:
 
 python -m moe_tune VERB --help names the keys of data, model, head, losses, optimizer and runs, --help-all Lightning's
 trainer keys, too; fit --model.head.help TemperatureHead explains a head, its formula and its options.
-A configuration file and a plug-in file are code: run only those you trust.
+A configuration file and a plug-in file are code: run only those you trust. What a run, a checkpoint or a file that is
+only looked at names outside moe_tune, lightning.pytorch, torch.optim, torch.nn and peft is refused without --trust.
 """
 
 
@@ -42,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
         with listening():
             return _main(list(sys.argv[1:] if argv is None else argv))
     except MoeTuneError as fault:
-        print(f"moe_tune: {fault}", file=sys.stderr)
+        print(f"moe_tune: {without_secrets(str(fault))}", file=sys.stderr)
         return fault.exit_code
     except KeyboardInterrupt:
         print("moe_tune: interrupted.", file=sys.stderr)
@@ -58,8 +61,9 @@ def main(argv: list[str] | None = None) -> int:
         return AT_ONCE
     except Exception as fault:  # the boundary of the program: a fault of ours becomes one line and a file
         if out_of_resources(fault):
+            told = without_secrets(" ".join(str(fault).split()))[:300]
             print(
-                f"moe_tune: expected enough memory and disk but got: {' '.join(str(fault).split())[:300]}. "
+                f"moe_tune: expected enough memory and disk but got: {told}. "
                 "Hint: a smaller --data.batch_size, or another --runs_root.",
                 file=sys.stderr,
             )
@@ -84,7 +88,12 @@ def entry() -> None:
 
 
 def _main(words: list[str]) -> int:
-    words, files = without_plugins(words)
+    words, trust = without_trust(words)
+    with trusting(trust):
+        return _verb(*without_plugins(words))
+
+
+def _verb(words: list[str], files: list[str]) -> int:
     plugins = load_plugin_files(files)
     if not words or words[0] in ("-h", "--help", "help"):
         print(HELP)
@@ -101,7 +110,7 @@ def _main(words: list[str]) -> int:
 
 def _report(fault: BaseException) -> int:
     with tempfile.NamedTemporaryFile("w", prefix="moe_tune-", suffix=".traceback", delete=False) as handle:
-        traceback.print_exception(fault, file=handle)
-    summary = f"{type(fault).__name__}: {' '.join(str(fault).split())[:300]}"
+        handle.write(without_secrets("".join(traceback.format_exception(fault))))
+    summary = f"{type(fault).__name__}: {without_secrets(' '.join(str(fault).split()))[:300]}"
     print(f"moe_tune: unexpected {summary}. The traceback is in {handle.name}.", file=sys.stderr)
     return 1

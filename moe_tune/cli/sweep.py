@@ -21,6 +21,7 @@ def add_arguments(parser: Any) -> None:
 def main(argv: list[str], plugins: dict[str, str]) -> int:
     """Run a sweep, show its points, write the report and return 0; 1 if a point failed or none has a value."""
     given = parsed("sweep", add_arguments, argv)
+    from moe_tune.studies.fit_check import together
     from moe_tune.studies.sweep_check import faults_of
     from moe_tune.studies.sweep_file import load_sweep
     from moe_tune.studies.sweep_terminal import run_and_show
@@ -38,7 +39,7 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
     again = [*given_files, "sweep", *argv, *([] if given.retry else ["--retry", "failed"])]
     plugins = sweep.with_plugins(plugins)
     if faults := faults_of(given.file, plugins):
-        raise ConfigError("\n".join(faults))
+        raise together(faults)
     well = run_and_show(
         sweep,
         given.runs_root,

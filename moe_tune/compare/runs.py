@@ -12,6 +12,7 @@ import pyarrow as pa
 import yaml
 
 from moe_tune.base.errors import DataError
+from moe_tune.base.trusted import refuse_foreign
 from moe_tune.runs.answers import short_file, short_files, split_files, text_file, text_files
 
 MANIFEST_KEYS = ("name", "head", "scope", "layers", "trainable_parameters", "seed", "base", "protocols", "status")
@@ -91,6 +92,7 @@ def load_run(path: Path) -> Run:
             f"again; a fit resumes from its last checkpoint. When it has finished, compare."
         )
     config = _read(path / "config.yaml", _again(path), lambda file: yaml.safe_load(file.read_text(encoding="utf-8")))
+    refuse_foreign(config, str(path / "config.yaml"))
     files = split_files(path)
     if not files:
         raise DataError(

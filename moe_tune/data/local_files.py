@@ -40,8 +40,8 @@ class LocalFiles(QuestionSource):
         answers_from: Literal[0, 1] | None = None,
         corrected: bool = False,
     ) -> None:
-        counts = choice_counts or list(range(2, len(LETTERS) + 1))
-        if not all(2 <= count <= len(LETTERS) for count in counts):
+        counts = list(range(2, len(LETTERS) + 1)) if choice_counts is None else choice_counts
+        if not counts or not all(2 <= count <= len(LETTERS) for count in counts):
             raise ConfigError(
                 f"expected counts from 2 to {len(LETTERS)} but got {counts} (data.source.choice_counts). Hint: use [4]."
             )

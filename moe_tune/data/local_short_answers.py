@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from moe_tune.base.errors import ConfigError, DataError
+from moe_tune.base.errors import ConfigError, DataError, require
 from moe_tune.data.raw_tables import read_table
 from moe_tune.data.short_answer_source import NEW_TOKENS, PLAIN, ShortAnswerSource
 from moe_tune.data.source import RawRow
@@ -26,7 +26,7 @@ class LocalShortAnswers(ShortAnswerSource):
         max_new_tokens: At most so many tokens are generated.
 
     Raises:
-        ConfigError: The path is no such file.
+        ConfigError: The path is no such file, no token may be generated, or the template has no question.
     """
 
     def __init__(
@@ -37,6 +37,10 @@ class LocalShortAnswers(ShortAnswerSource):
         template: str = PLAIN,
         max_new_tokens: int = NEW_TOKENS,
     ) -> None:
+        hint = f"{NEW_TOKENS} is the default."
+        require(max_new_tokens >= 1, "at least 1 token", max_new_tokens, "LocalShortAnswers, max_new_tokens", hint)
+        asked = "{question}" in template
+        require(asked, "a template with {question}", template, "LocalShortAnswers, template", "leave it out.")
         place = Path(path)
         if not (place.is_file() and place.suffix in TABLES):
             raise ConfigError(

@@ -1,5 +1,6 @@
 """The data module: from a question source to the batches of every stage."""
 
+import os
 import warnings
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -9,7 +10,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.utils.data import DataLoader, Dataset
 
-from moe_tune.base.errors import ConfigError, did_you_mean
+from moe_tune.base.errors import ConfigError, did_you_mean, require
 from moe_tune.base.preemption import leave_to_parent
 from moe_tune.data.batching import Batch, BucketBatchSampler, PromptDataset
 from moe_tune.data.encoding import EncodedSplit, PromptEncoder
@@ -109,6 +110,14 @@ class QuizDataModule(LightningDataModule):
         for key, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if value is not None and value < 1:
                 raise ConfigError(f"expected at least 1 question but got {value} (data.{key}). Hint: 32 is usual.")
+        most = 16 * (os.cpu_count() or 1)
+        hint = "0 collates in the training process, which is usual."
+        require(0 <= num_workers <= most, f"processes from 0 to {most}", num_workers, "data.num_workers", hint)
+        hint = "null takes the model's context."
+        require(max_length is None or max_length >= 1, "at least 1 token", max_length, "data.max_length", hint)
+        asked = [protocol, *(test_protocols or [])]
+        twice = sorted({one for one in asked if asked.count(one) > 1})
+        require(not twice, "each protocol once", twice, "data.protocol, data.test_protocols", "leave one out.")
         self.protocol = load_protocol(protocol)
         self.test_protocols = {f"test_{one.name}": one for one in map(load_protocol, test_protocols or [])}
         for name in test_sources:

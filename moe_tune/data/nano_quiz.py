@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any
 
-from moe_tune.base.errors import ConfigError, DataError, did_you_mean
+from moe_tune.base.errors import ConfigError, DataError, did_you_mean, require
 from moe_tune.data.nano_facts import SUBJECTS, draw
 from moe_tune.data.question import text_hash
 from moe_tune.data.source import QuestionSource, RawRow
@@ -56,6 +56,7 @@ class NanoQuiz(QuestionSource):
     ) -> None:
         self.known_sizes = {"train": train, "validation": validation, "test": test, "dev": dev}
         self.seed = seed
+        require(seed >= 0, "a seed from 0", seed, "NanoQuiz, seed", "the default is 0.")
         for split, size in self.known_sizes.items():
             if size < 1:
                 raise ConfigError(

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Literal
 
-from moe_tune.base.errors import ConfigError
+from moe_tune.base.errors import ConfigError, require
 from moe_tune.data.nano_quiz import NanoQuiz
 from moe_tune.data.protocol import load_protocol
 from moe_tune.data.question import number_questions
@@ -48,6 +48,7 @@ class NanoText(TextSource):
             raise ConfigError(
                 f"expected at least 2 documents but got {documents} (NanoText, documents). Hint: leave the key out."
             )
+        require(seed >= 0, "a seed from 0", seed, "NanoText, seed", "the default is 0.")
         self.size, self.seed, self.max_tokens = documents, seed, max_tokens
         self.split, self.layout = split, layout
 

@@ -1,11 +1,12 @@
 """Prompt protocols: how a question becomes text, kept as data in ``protocols/*.yaml``."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from moe_tune.base.errors import ConfigError, did_you_mean
+from moe_tune.base.errors import ConfigError, did_you_mean, require
 from moe_tune.base.strict_yaml import load_yaml
 from moe_tune.data.question import LETTERS, Question
 
@@ -128,6 +129,9 @@ def load_protocol(name: str) -> PromptProtocol:
     odd = {field: value for field, value in values.items() if not isinstance(value, str)}
     if odd:
         raise ConfigError(f"expected text in every field but got {odd} ({path}). Hint: put quotes around it.")
+    hint = "letters, digits, _ and -: files of a run are called by it."
+    plain = re.fullmatch(r"[A-Za-z0-9_-]{1,64}", values["name"])
+    require(plain is not None, "a plain word as name", values["name"], f"name of {path}", hint)
     kind = values.get("kind", "letters")
     if kind not in get_args(Kind):
         raise ConfigError(

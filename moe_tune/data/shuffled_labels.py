@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 
+from moe_tune.base.errors import require
 from moe_tune.data.changed_questions import ChangedQuestions
 from moe_tune.data.question import Question
 from moe_tune.data.source import QuestionSource
@@ -20,6 +21,7 @@ class ShuffledLabels(ChangedQuestions):
     """
 
     def __init__(self, source: QuestionSource, seed: int = 0) -> None:
+        require(seed >= 0, "a seed from 0", seed, "ShuffledLabels, seed", "the default is 0.")
         super().__init__(source)
         self.seed = seed
 

@@ -8,12 +8,13 @@ from typing import Any
 from moe_tune.base.checkpoint_folder import CONFIG, read_checkpoint
 from moe_tune.base.errors import ConfigError, require
 from moe_tune.base.found import CHECKPOINTS
+from moe_tune.base.redact import redacted
 from moe_tune.base.strict_yaml import load_yaml
+from moe_tune.base.trusted import refuse_foreign
 from moe_tune.export.base_identity import identity_of
 from moe_tune.export.card import RouterCard
 from moe_tune.models.base_model import BaseModel
 from moe_tune.runs.directory import RunDirectory, environment
-from moe_tune.runs.redact import redacted
 from moe_tune.settings.ending import paired_with_pretrained
 
 KEPT_VERSIONS = ("moe-tune", "torch", "transformers", "peft")
@@ -48,7 +49,9 @@ def described_run(checkpoint: Path, kept: dict[str, Any]) -> RouterCard:
         checkpoint: The checkpoint's folder.
         kept: What it holds.
     """
-    model = load_yaml(checkpoint / CONFIG)["model"]
+    config = load_yaml(checkpoint / CONFIG)
+    refuse_foreign(config, str(checkpoint / CONFIG))
+    model = config["model"]
     home = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint
     manifest = RunDirectory(home).manifest if home != checkpoint else {}
     head = {"class_path": model["head"]} if isinstance(model["head"], str) else dict(model["head"])

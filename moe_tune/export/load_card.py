@@ -10,7 +10,8 @@ from jsonargparse import ArgumentError, ArgumentParser
 import moe_tune.heads  # noqa: F401 - importing the folder makes its classes known
 from moe_tune.base.errors import ConfigError, ModelError
 from moe_tune.base.hub_snapshot import hub_snapshot
-from moe_tune.base.plugins import PLUGIN, concrete_subclasses
+from moe_tune.base.plugins import concrete_subclasses
+from moe_tune.base.trusted import PLUGIN
 from moe_tune.export.base_identity import base_for
 from moe_tune.export.card import CARD, README, SEEN, TENSORS, RouterCard, read_card
 from moe_tune.export.card_of_run import class_paths

@@ -38,7 +38,7 @@ class AccuracyBiasHead(RouterHead):
         - ``bias_E``: (E,), a frozen buffer.
 
     Raises:
-        ConfigError: ``b_max`` is not above 0, ``beta`` is not finite, or ``shrinkage`` is below 0.
+        ConfigError: ``b_max`` is not above 0, ``beta`` is not finite, or ``n_min`` or ``shrinkage`` is below 0.
 
     Reference:
         Chernov 2025, https://arxiv.org/abs/2502.17187 (the suggestion); the formula is this project's.
@@ -59,6 +59,7 @@ class AccuracyBiasHead(RouterHead):
         super().__init__()
         require(b_max > 0, "a bound above 0", b_max, "head.b_max", "the default is 1.0.")
         require(math.isfinite(beta), "a finite number", beta, "head.beta", "the default is 0.25.")
+        require(n_min >= 0, "questions from 0", n_min, "head.n_min", "the default is 30.")
         fitted = shrinkage is None or shrinkage >= 0
         require(fitted, "a pseudo-count of at least 0", shrinkage, "head.shrinkage", "null fits it.")
         self.mode, self.beta, self.b_max, self.n_min, self.shrinkage = mode, beta, b_max, n_min, shrinkage

@@ -12,7 +12,9 @@ from torch.nn import functional
 from moe_tune.base.checkpoint_folder import CONFIG, read_checkpoint
 from moe_tune.base.errors import ConfigError, require
 from moe_tune.base.found import found_checkpoint
+from moe_tune.base.plugins import concrete_subclasses
 from moe_tune.base.strict_yaml import load_yaml
+from moe_tune.base.trusted import guarded_imports, refuse_foreign
 from moe_tune.heads.base import BaseGate, HeadTraits, RouterHead
 
 SAME = "give runs that differ in their seed alone."
@@ -85,6 +87,7 @@ class _Trained:
     def read(cls, run: str) -> "_Trained":
         folder = found_checkpoint(run)
         kept, asked = read_checkpoint(folder), load_yaml(Path(folder) / CONFIG)["model"]
+        refuse_foreign({"model": asked}, str(folder / CONFIG))
         if asked.get("peft"):
             hint = "a mean of routers leaves it out; give runs without model.peft."
             raise ConfigError(f"expected runs without a LoRA but got one (head.runs, {run}). Hint: {hint}")
@@ -108,7 +111,8 @@ class _Trained:
         require(gate.layer in self.layers, f"layers of {self.layers}", gate.layer, f"head.runs, {self.run}", hint)
         parser = ArgumentParser(exit_on_error=False)
         parser.add_argument("--head", type=RouterHead)
-        made: RouterHead = parser.instantiate_classes(parser.parse_object({"head": self.head})).head
+        with guarded_imports(concrete_subclasses(RouterHead).values()):
+            made: RouterHead = parser.instantiate_classes(parser.parse_object({"head": self.head})).head
         bound = made.bound_to(replace(gate, weight_ED=gate.weight_ED.detach()))
         own = f"layers.{gate.layer}."
         given = {name.removeprefix(own): value for name, value in self.state.items() if name.startswith(own)}

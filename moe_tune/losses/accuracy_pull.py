@@ -39,6 +39,7 @@ class AccuracyPullLoss(AuxLoss):
     def __init__(self, weight: float = 1.0, n_min: int = 30, shrinkage: float = 50.0, **shared: Any) -> None:
         super().__init__(weight, **shared)
         where = "AccuracyPullLoss.shrinkage"
+        require(n_min >= 0, "questions from 0", n_min, "AccuracyPullLoss.n_min", "the default is 30.")
         require(shrinkage >= 0, "a pseudo-count of at least 0", shrinkage, where, "the default is 50.")
         self.n_min, self.shrinkage = n_min, shrinkage
 

@@ -1,5 +1,6 @@
 """The contract of an auxiliary loss."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -114,6 +115,9 @@ class AuxLoss(ABC):
         scope: Tokens that count: ``answer`` or ``all``; ``null`` follows the heads.
         layers: Layer indices the loss looks at; ``null`` takes those with a head.
 
+    Raises:
+        ConfigError: A weight is not finite, the warm-up is no share, or layers are none or repeated.
+
     Attributes:
         needs: Costly extras the loss reads, made only if declared: ``hidden``, ``base_logits`` and ``own_probs`` of the
             trace, ``teacher``, ``table``, ``oracle``, ``neighbours`` and ``routes`` of the context.
@@ -145,6 +149,13 @@ class AuxLoss(ABC):
         scope: Scope | None = None,
         layers: list[int] | None = None,
     ) -> None:
+        name = type(self).__name__
+        for key, value in (("weight", weight), ("weight_end", weight_end)):
+            require(math.isfinite(value), "a finite factor", value, f"{name}.{key}", "0.01 is one to start from.")
+        require(0 <= warmup <= 1, "a share of 0 to 1", warmup, f"{name}.warmup", "0.1 is a tenth of training.")
+        distinct = layers is None or (bool(layers) and len({*layers}) == len(layers))
+        hint = "null takes the layers with a head."
+        require(distinct, "one or more different layers", layers, f"{name}.layers", hint)
         self.weight, self.schedule, self.weight_end, self.warmup = weight, schedule, weight_end, warmup
         self.scope, self.layers = scope, layers
         self.state: dict[str, Tensor] = {}

@@ -1,9 +1,11 @@
 """Mutual information between token and expert: sure of each token, spread over all of them."""
 
+import math
 from typing import Any
 
 from torch import Tensor
 
+from moe_tune.base.errors import require
 from moe_tune.losses.base import AuxLoss, LossContext
 from moe_tune.routing import RouterOutput, RoutingTrace, entropy
 
@@ -26,6 +28,9 @@ class MutualInformationLoss(AuxLoss):
 
     def __init__(self, weight: float = 1.0, beta_c: float = 1.0, beta_u: float = 1.0, **shared: Any) -> None:
         super().__init__(weight, **shared)
+        for key, value in (("beta_c", beta_c), ("beta_u", beta_u)):
+            where = f"MutualInformationLoss.{key}"
+            require(math.isfinite(value), "a finite factor", value, where, "the default is 1.0.")
         self.beta_c, self.beta_u = beta_c, beta_u
 
     def compute(self, trace: RoutingTrace, context: LossContext) -> Tensor:

@@ -53,6 +53,10 @@ class BaseModel:
             again for the gradient: less memory, one more forward pass. On the answer path it changes nothing.
         quantise: Bits of the experts' weights, 8 or 4, packed while they are read; all else keeps ``dtype``. ``null``
             leaves them as they are. Another value is another base model, and its runs are not compared.
+
+    Raises:
+        ConfigError: A place is empty, or the seed is below 0.
+        ModelError: There is no such family.
     """
 
     path: str = "nano"
@@ -64,6 +68,14 @@ class BaseModel:
     seed: int = 0
     gradient_checkpointing: bool = False
     quantise: Literal[8, 4] | None = None
+
+    def __post_init__(self) -> None:
+        for key in ("path", "tokenizer"):
+            place = getattr(self, key)
+            require(place != "", "a place", place, f"model.base.{key}", "nano comes with the package.")
+        if self.path == "random":
+            family_of(self.family)
+        require(0 <= self.seed < 2**63, "a seed from 0", self.seed, "model.base.seed", "the default is 0.")
 
     @property
     def source(self) -> str:
@@ -164,6 +176,13 @@ class BaseModel:
         if packed:
             install_all(model, packed)
         return self._ready(model), family
+
+    def without_weights(self) -> tuple["transformers.PreTrainedModel", ModelFamily]:
+        """Return the model as its configuration says, with no memory for weights, and its family."""
+        config = self.load_config()
+        with torch.device("meta"):
+            made = transformers.AutoModelForCausalLM.from_config(config, dtype=getattr(torch, self.dtype))
+        return made, family_of(config.model_type)
 
     def content_hash(self) -> str:
         """Return a hash of what the weights come from: the files of configuration and weights, dtype and bits."""

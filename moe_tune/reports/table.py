@@ -74,8 +74,10 @@ class Table:
     def markdown(self) -> str:
         """Return the table as Markdown."""
         rule = [":---" if column.left else "---:" for column in self.columns]
-        lines = [self._headers(), rule, *([cell.whole for cell in row] for row in self.rows())]
-        return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+        rows = ([markdown_text(cell.whole) for cell in row] for row in self.rows())
+        lines = [[markdown_text(one) for one in self._headers()], rule, *rows]
+        head, ruled, *body = ["| " + " | ".join(line) + " |" for line in lines]
+        return "\n".join([head, ruled, *body])
 
     def latex(self) -> str:
         """Return the table as a LaTeX tabular with the rules of booktabs, its caption as a comment above."""
@@ -108,6 +110,18 @@ class Table:
 
     def _headers(self) -> list[str]:
         return [column.header.strip() for column in self.columns]
+
+
+def markdown_text(text: str) -> str:
+    r"""Return a text that a Markdown page shows as it is, on one line: no markup, no HTML, no link, no other column.
+
+    Example:
+        >>> markdown_text("a|b <img src=x>\n`c`")
+        'a\\|b &lt;img src=x&gt; \\`c\\`'
+    """
+    plain = re.sub(r"&(?=#?\w+;)", "&amp;", " ".join(text.split("\n")).replace("\r", " "))
+    plain = re.sub(r"[`|]|\\(?=[`|\\])|\[(?=[^\]]*\]\()", r"\\\g<0>", plain)
+    return plain.replace("<", "&lt;").replace(">", "&gt;")
 
 
 def words(

@@ -1,9 +1,11 @@
 """A run under a W&B agent: the names it gets from the environment, and an end that the agent asked for."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
+from moe_tune.base.errors import require
 from moe_tune.base.preemption import Preempted
 from moe_tune.runs.directory import RunDirectory
 
@@ -21,10 +23,16 @@ def sweep_id() -> str | None:
 
 
 def own_folder(path: Path) -> Path:
-    """Return the run directory's path, under an agent with the W&B run's id in place of the configuration's hash."""
+    """Return the run directory's path, under an agent with the W&B run's id in place of the configuration's hash.
+
+    Raises:
+        ConfigError: The id is no part of a folder's name.
+    """
     run_id = os.environ.get("WANDB_RUN_ID")
     if sweep_id() is None or not run_id:
         return path
+    plain = re.fullmatch(r"[\w.-]{1,128}", run_id) is not None
+    require(plain, "letters, digits, _, . and -", run_id, "environment variable WANDB_RUN_ID", "unset it.")
     return path.with_name(f"{path.name.rpartition('-')[0]}-{run_id}")
 
 

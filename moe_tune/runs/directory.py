@@ -23,6 +23,7 @@ from moe_tune.base.commit import git_commit
 from moe_tune.base.errors import MoeTuneError
 from moe_tune.base.locks import WorkLock
 from moe_tune.base.published import published, require_writable, tidied, write_json
+from moe_tune.base.redact import without_secrets
 from moe_tune.runs.ledger import OpenedTest, record
 
 VERSIONED = ("moe-tune", "torch", "lightning", "transformers", "peft", "datasets", "torchmetrics", "wandb")
@@ -152,7 +153,7 @@ class RunDirectory:
             return
         kind = "" if isinstance(fault, MoeTuneError) else f"{type(fault).__name__}: "
         with suppress(OSError):  # what went wrong is told, not that a full disk took no note of it
-            self.update_manifest(status="failed", failure=f"{kind}{fault}".strip().partition("\n")[0])
+            self.update_manifest(status="failed", failure=without_secrets(f"{kind}{fault}".strip().partition("\n")[0]))
 
     def forget_failure(self) -> None:
         """Record that a run which failed goes on."""

@@ -2,13 +2,17 @@
 
 import re
 import warnings
+from contextlib import nullcontext
 from functools import cached_property
+from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 import yaml
-from jsonargparse import Namespace
+from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch import seed_everything
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import moe_tune.data
 import moe_tune.heads
@@ -17,14 +21,20 @@ import moe_tune.models  # noqa: F401 - importing the folders makes their classes
 from moe_tune.base.checkpoint_folder import CONFIG, checked_folder
 from moe_tune.base.errors import ConfigError
 from moe_tune.base.moved import old_spelling
-from moe_tune.base.plugins import PLUGIN
+from moe_tune.base.strict_yaml import load_yaml, parse_yaml
+from moe_tune.base.trusted import DENIED, PLUGIN, foreign, guarded_imports, refuse_foreign
 from moe_tune.data.module import QuizDataModule
-from moe_tune.settings.arguments import read_arguments
+from moe_tune.settings.arguments import config_arguments, is_inline, read_arguments
 from moe_tune.settings.checkpoint_every import CheckpointEvery
 from moe_tune.settings.complaints import readable
 from moe_tune.settings.help_levels import HELP_ALL, MORE, HelpAll, is_of_a_fit, sections, told_of
+from moe_tune.settings.listing import known_classes
+from moe_tune.settings.nulls import refuse_nulls
 from moe_tune.settings.refusals import refuse_unfit
+from moe_tune.settings.taken import inline, taken
 from moe_tune.tuner.router_tuner import RouterTuner
+
+set_parsing_settings(instantiate_subclass_spec_in_any=False)  # else any dict with a class_path becomes an object
 
 OF_THE_CALL = ("fresh", "ckpt_path", "verbose", "weights_only", "return_predictions", "routes")
 """Arguments of one call, which are no part of a run's configuration."""
@@ -71,7 +81,8 @@ class _Parser(LightningArgumentParser):
 class Command(LightningCLI):
     """One of Lightning's verbs with its arguments, parsed by LightningCLI over ``RouterTuner`` and ``QuizDataModule``.
 
-    LightningCLI's constructor makes all objects and runs the verb; this one parses, and that is all.
+    LightningCLI's constructor makes all objects and runs the verb; this one parses, and that is all. A fit imports what
+    its configuration names; with a checkpoint, and under every other verb, foreign classes are refused beforehand.
 
     Args:
         argv: The verb and its arguments.
@@ -80,14 +91,22 @@ class Command(LightningCLI):
 
     Raises:
         ConfigError: An argument or a key of a configuration has a fault, or no verb takes the trainer's strategy.
-        ModelError: The checkpoint that is asked for is not intact.
+        ModelError: The checkpoint that is asked for is not intact, or a class is named that is not to be imported.
     """
+
+    reads_alone = False
+    """Whether a fit's arguments are only looked at, so that nothing foreign is imported for them."""
 
     def __init__(self, argv: list[str], plugins: dict[str, str] | None = None, **shown: str) -> None:
         self.argv, self.plugins = argv, plugins or {}
         words, checkpoint = read_arguments(argv)
+        self.guarded = self.reads_alone or argv[0] != "fit"
+        if self.guarded:
+            for value in config_arguments(argv):
+                one = parse_yaml(value, "--config") if is_inline(value) else load_yaml(Path(value))
+                refuse_foreign(one, "--config" if is_inline(value) else value)
         if checkpoint is not None:  # its configuration comes first, so that files and arguments win over it
-            words[1:1] = ["--config", str(checked_folder(checkpoint) / CONFIG)]
+            words[1:1] = _words_of(checked_folder(checkpoint))
         # Lightning warns when arguments are given beside sys.argv; here they always are.
         warnings.filterwarnings("ignore", message=".*args parameter is intended to run from within Python.*")
         super().__init__(
@@ -100,7 +119,6 @@ class Command(LightningCLI):
             load_from_checkpoint_support=False,
             args=words,
         )
-        refuse_unfit(self.settings.trainer)
         self.checkpoint_every = CheckpointEvery(**self.settings.checkpoint_every)
 
     def subcommands(self) -> dict[str, set[str]]:
@@ -125,7 +143,8 @@ class Command(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, and say what was wrong in one message."""
         try:
-            super().parse_arguments(parser, args)
+            with guarded_imports(known_classes()) if self.guarded else nullcontext():
+                super().parse_arguments(parser, args)
         except _ParseFault as fault:
             if missing := re.search(rf"{PLUGIN}(\w+)", str(fault)):
                 raise ConfigError(
@@ -133,6 +152,8 @@ class Command(LightningCLI):
                     f"Hint: python -m moe_tune --plugins {missing[1]}.py VERB ..., with every verb; from Python "
                     f"load_plugin_file({missing[1] + '.py'!r}) of moe_tune.base.plugins."
                 ) from fault
+            if denied := DENIED.search(str(fault)):
+                raise foreign(denied[1], "the command or its configuration") from fault
             keys = {action.dest for one in self._subcommand_parsers.values() for action in one._actions}
             raise ConfigError(readable(str(fault), keys, self.argv)) from fault
 
@@ -140,6 +161,8 @@ class Command(LightningCLI):
         """Leave the checkpoint's configuration to the constructor: the command line wins over it."""
 
     def _set_seed(self) -> None:
+        refuse_nulls(self._parser(self.subcommand), self.settings)
+        refuse_unfit(self.settings)
         seed = self.settings.seed_everything
         if seed is not False:  # True lets Lightning choose
             chosen = seed_everything(None if seed is True else seed, workers=True, verbose=False)
@@ -168,5 +191,29 @@ class Command(LightningCLI):
         settings = self.settings.clone()
         for key, value in trainer.items():
             settings[f"trainer.{key}"] = value
-        made: Namespace = self._parser(self.subcommand).instantiate_classes(settings)
+        try:
+            made: Namespace = self._parser(self.subcommand).instantiate_classes(settings)
+        except (ValueError, TypeError, MisconfigurationException) as fault:
+            # What was typed reaches constructors of other people here, which say it in their own ways.
+            raise ConfigError(
+                f"expected settings that every class takes but got: {' '.join(str(fault).split())[:300]} "
+                f"({_raised_by(fault)}). Hint: python -m moe_tune fit --help-all explains all keys."
+            ) from fault
         return made
+
+
+def _raised_by(fault: BaseException) -> str:
+    """Return the class whose constructor raised a fault."""
+    frames = [one.f_locals for one, _ in walk_tb(fault.__traceback__) if one.f_code.co_name == "__init__"]
+    makers = [type(local["self"]).__name__ for local in frames if "self" in local]
+    return makers[-1] if makers else "the configuration"
+
+
+def _words_of(checkpoint: Path) -> list[str]:
+    """Return the arguments that a checkpoint brings: what is taken of its configuration, and where its run is."""
+    config = load_yaml(checkpoint / CONFIG)
+    refuse_foreign(config, str(checkpoint / CONFIG))
+    words = ["--config", inline(taken(config))]
+    return (
+        [*words, f"--runs_root={checkpoint.parent.parent.parent}"] if checkpoint.parent.name == "checkpoints" else words
+    )

@@ -1,7 +1,7 @@
 """The arguments of a fit for verbs that do something else with them, beside the verb's own."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
@@ -22,12 +22,16 @@ class FitSettings(Command):
         shown: ``usage`` and ``description`` of its help.
     """
 
+    reads_alone = True
+    not_made: ClassVar[dict[str, Any]] = {"logger": False, "callbacks": None, "plugins": None, "profiler": None}
+    """What the trainer's keys are instead of objects, which nobody uses here."""
+
     def __init__(
         self, argv: list[str], plugins: dict[str, str] | None = None, own: AddArguments | None = None, **shown: str
     ) -> None:
         self.own = own
         super().__init__(["fit", *argv], plugins, **shown)
-        made = self.made(logger=False, callbacks=None)
+        made = self.made(**self.not_made)
         self.model, self.datamodule = made.model, made.data
         self.objects = made
         """Everything that was made of the arguments, the verb's own classes too."""

@@ -80,6 +80,11 @@ def options(kind: str, name: str | None) -> list[str]:
     return [*inspect.signature(known[name]).parameters] if name in known else []
 
 
+def known_classes() -> list[type]:
+    """Return every class that is plugged in now, of the package, of plug-in files and of the user's own program."""
+    return [one for kind in PLUGGED for one in _classes(kind).values()]
+
+
 def _of_family(row: dict[str, str]) -> str:
     """Return what is known of a model type in one line."""
     if "refused" in row:

@@ -8,14 +8,15 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from moe_tune.base.checkpoint_folder import CONFIG
 from moe_tune.base.errors import require
+from moe_tune.base.redact import redacted
 from moe_tune.base.strict_yaml import load_yaml
 from moe_tune.runs.agent import own_folder, sweep_id
 from moe_tune.runs.checkpoint import intact, seen_by
 from moe_tune.runs.directory import NOT_IDENTITY, RunDirectory, identity, without_later
-from moe_tune.runs.redact import redacted
 from moe_tune.settings.command import Command
 from moe_tune.settings.config_files import config_label, differences
 from moe_tune.settings.run_name import said, standing
+from moe_tune.settings.taken import taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +55,13 @@ def place_of(command: Command) -> Place:
     if checkpoint and Path(checkpoint).parent.name == "checkpoints":
         fitted = RunDirectory(Path(checkpoint).parent.parent)
         stored = load_yaml(Path(checkpoint) / CONFIG)
-        for line in differences(*(_of_the_run(config) for config in (stored, resolved))):
+        theirs, ours = taken(stored), taken(resolved)
+        for line in differences(_of_the_run(theirs), _of_the_run(ours)):
             rank_zero_info(f"not as in the checkpoint: {line}")
         # The fit's own directory takes only what its manifest describes.
         tested = Path(fitted.manifest.get("tested_checkpoint", checkpoint)).name
         same_code = sorted(fitted.manifest.get("plugins", {}).values()) == sorted(command.plugins.values())
-        same_run = same_code and identity(stored) == identity(resolved)
+        same_run = same_code and identity(theirs) == identity(ours)
         if same_run and (command.subcommand == "predict" or tested in ("last", Path(checkpoint).name)):
             return Place(fitted, resolved, theirs=True)
         changed = "" if same_run else f"-{identity(resolved)}"

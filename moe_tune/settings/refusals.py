@@ -1,31 +1,139 @@
 """Settings that parse and that no run takes."""
 
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 
-from moe_tune.base.errors import ConfigError, require
+from moe_tune.base.errors import ConfigError, did_you_mean, require
+from moe_tune.data.module import QuizDataModule
+from moe_tune.settings.logged import refuse_unlogged
+from moe_tune.settings.ranges import refuse_out_of_range
+from moe_tune.settings.tried_optimizer import refuse_untaken
+from moe_tune.tracking.wandb_logger import refuse_words
 from moe_tune.tuner.router_tuner import RouterTuner
 
 NO_SHARDING = (
     "expected ddp for several processes but got {} (trainer.strategy). Hint: --trainer.strategy ddp; only heads train, "
     "so there is next to nothing to shard, and kept prompts, hashes and checkpoints want whole tensors."
 )
+NO_AVERAGING = (
+    "expected no averaging of weights but got {} (trainer.callbacks): it keeps a second copy of the whole base model, "
+    "and checkpoints here hold heads alone. Hint: leave it out."
+)
 OTHER_WAYS = ("fsdp", "deepspeed", "modelparallel", "spawn", "fork", "notebook", "xla")
 """What the names of Lightning's other strategies contain: they shard tensors, or hand this program on by pickling."""
 
 
-def refuse_unfit(trainer: Any) -> None:
-    """Refuse a strategy that shards and heads below float32, before Lightning wants a GPU or a library for them."""
+PROFILERS = ("simple", "advanced", "pytorch", "xla")
+CLIPPING = ("norm", "value")
+LONGEST_NAME = 100
+"""Most characters of a run's name: with head, overrides and hash it becomes a folder's."""
+
+
+def refuse_unfit(settings: Any) -> None:
+    """Refuse settings that no run takes, before Lightning wants a GPU or a library for them.
+
+    Args:
+        settings: The parsed arguments of a verb.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    require(
+        "strategy" in settings.trainer, "a mapping of keys", settings.trainer, "trainer", "trainer: {max_epochs: 3}"
+    )
+    _refuse_place(settings.name, settings.runs_root)
+    refuse_out_of_range(settings)
+    _refuse_hardware(settings.trainer)
+    trainer = settings.trainer
+    require(not trainer.barebones, "a trainer that logs and saves", True, "trainer.barebones", "leave it out.")
+    for key, known in (("profiler", PROFILERS), ("gradient_clip_algorithm", CLIPPING)):
+        word = trainer[key]
+        require(
+            not isinstance(word, str) or word in known,
+            "a known word",
+            word,
+            f"trainer.{key}",
+            did_you_mean(str(word), known),
+        )
+    timed = not isinstance(trainer.max_time, str) or re.fullmatch(r"\d+:\d\d?:\d\d?:\d\d?", trainer.max_time)
+    require(bool(timed), "days:hours:minutes:seconds", trainer.max_time, "trainer.max_time", "00:12:00:00 is 12 hours.")
+    unseen = settings.get("test_after_fit") and trainer.limit_val_batches == 0 and not trainer.fast_dev_run
+    hint = "--test_after_fit false, or let it validate."
+    require(not unseen, "a validation of what is tested", 0, "trainer.limit_val_batches", hint)
+    refuse_unlogged(settings)
+    refuse_untaken(settings)
+    for key, one in _made_of(trainer, "logger"):
+        if "WandbLogger" in str(one.class_path):
+            refuse_words(one.init_args, f"{key}.init_args")
+    for key, one in _made_of(trainer, "callbacks"):
+        patience = one.get("init_args.patience")
+        require(
+            patience is None or patience >= 0, "checks from 0", patience, f"{key}.init_args.patience", "3 is usual."
+        )
+        name = str(one.class_path).rpartition(".")[2]
+        if name in ("StochasticWeightAveraging", "WeightAveraging"):
+            raise ConfigError(NO_AVERAGING.format(name))
+        saved = trainer.enable_checkpointing is not False or not name.endswith("ModelCheckpoint")
+        require(saved, "checkpoints, or no ModelCheckpoint", False, "trainer.enable_checkpointing", "leave it out.")
+
+
+def _made_of(trainer: Any, key: str) -> list[tuple[str, Any]]:
+    given = trainer[key]
+    listed = given if isinstance(given, list) else [given]
+    keys = [
+        f"trainer.{key}[{number}]" if isinstance(given, list) else f"trainer.{key}" for number in range(len(listed))
+    ]
+    return [(where, one) for where, one in zip(keys, listed, strict=True) if hasattr(one, "class_path")]
+
+
+def _refuse_place(name: str | None, runs_root: str | None) -> None:
+    """Refuse a name that is no part of a folder's name, and a folder of runs that is none."""
+    if name is not None:
+        plain = not re.search(r"[/\\\x00-\x1f\x7f]", name) and name.strip(" .") and len(name) <= LONGEST_NAME
+        what, hint = f"a word of at most {LONGEST_NAME} characters, no path,", "--name lower-rate."
+        require(bool(plain), what, name[: LONGEST_NAME + 20], "name", hint)
+    hint = "--runs_root runs is the default."
+    require(bool(runs_root), "a folder for runs", runs_root, "runs_root", hint)
+    standing = next(path for path in [Path(str(runs_root)), *Path(str(runs_root)).absolute().parents] if path.exists())
+    require(standing.is_dir(), "a folder for runs", f"{runs_root}, where {standing} is a file", "runs_root", hint)
+
+
+def _refuse_hardware(trainer: Any) -> None:
+    """Refuse accelerators and strategies there are not, one that shards, heads below float32, and no devices."""
+    accelerators = {"auto", "gpu", *AcceleratorRegistry.available_accelerators()}
+    given, where = trainer.accelerator, "trainer.accelerator"
+    known = not isinstance(given, str) or given in accelerators
+    require(known, "an accelerator", given, where, did_you_mean(str(given), accelerators))
     name = str(getattr(trainer.strategy, "class_path", trainer.strategy))
     if any(way in name.lower().replace("_", "") for way in OTHER_WAYS):
         raise ConfigError(NO_SHARDING.format(repr(name)))
+    strategies = [one for one in StrategyRegistry.available_strategies() if not any(w in one for w in OTHER_WAYS)]
+    known = not isinstance(trainer.strategy, str) or name in ("auto", *strategies)
+    require(known, "a strategy", name, "trainer.strategy", did_you_mean(name, ["auto", *strategies]))
     exact = not str(trainer.precision).endswith("-true") or trainer.precision == "32-true"
     hint = "model.base.dtype is the base model's; bf16-mixed computes in bfloat16 and keeps heads and routing."
     require(exact, "heads in float32", trainer.precision, "trainer.precision", hint)
+    devices, hint = trainer.devices, "--trainer.devices 1, auto, or a list such as [0, 1]."
+    counted = (
+        [devices] if isinstance(devices, int) else devices if isinstance(devices, list) else str(devices).split(",")
+    )
+    whole = all(re.fullmatch(r"auto|\s*-?\d+\s*", str(one)) for one in counted) and bool(counted)
+    require(whole, "devices", devices, "trainer.devices", hint)
+    number = int(devices) if re.fullmatch(r"-?\d+", str(devices)) else None
+    require(
+        number is None or number >= 1 or number == -1,
+        "at least 1 device, or -1 for all",
+        devices,
+        "trainer.devices",
+        hint,
+    )
 
 
 def refuse_sharding(trainer: Trainer) -> None:
@@ -38,10 +146,7 @@ def refuse_averaging(trainer: Trainer) -> None:
     """Refuse Lightning's averaging of weights: it averages the whole module, and checkpoints here hold heads alone."""
     for callback in trainer.callbacks:
         if isinstance(callback, StochasticWeightAveraging | WeightAveraging):
-            raise ConfigError(
-                f"expected no averaging of weights but got {type(callback).__name__} (trainer.callbacks): it keeps a "
-                "second copy of the whole base model, and checkpoints here hold heads alone. Hint: leave it out."
-            )
+            raise ConfigError(NO_AVERAGING.format(type(callback).__name__))
 
 
 class SeenByValidation(Callback):
@@ -64,6 +169,13 @@ class SeenByValidation(Callback):
             f"expected a validation of what is tested but {why} (test_after_fit). Hint: --test_after_fit false, "
             "or let it validate."
         )
+
+
+def refuse_missing_text(tuner: RouterTuner, quiz: QuizDataModule) -> None:
+    """Refuse a task that trains on text where there is none."""
+    hint = "--data.text.source LocalText --data.text.source.path FILE, or --model.task quiz."
+    there = tuner.task == "quiz" or quiz.text is not None
+    require(there, f"text for the task {tuner.task}", None, "data.text", hint)
 
 
 def refuse_idle_losses(tuner: RouterTuner) -> None:

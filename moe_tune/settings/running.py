@@ -14,8 +14,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only, rank_zero_warn
 
 from moe_tune.base.errors import ConfigError, MoeTuneError
+from moe_tune.base.plugins import TRUST
 from moe_tune.base.preemption import Preempted
 from moe_tune.base.published import require_writable
+from moe_tune.base.trusted import is_trusting
 from moe_tune.callbacks.route_records import RouteRecords
 from moe_tune.data.module import QuizDataModule
 from moe_tune.runs.agent import record_end, stopped_by_sweep
@@ -28,7 +30,7 @@ from moe_tune.settings.command import Command
 from moe_tune.settings.ending import against_pretrained, fit_ending, tell
 from moe_tune.settings.place import Place, Start, place_of, start_of
 from moe_tune.settings.quiet import quieten
-from moe_tune.settings.refusals import refuse_idle_losses
+from moe_tune.settings.refusals import refuse_idle_losses, refuse_missing_text
 from moe_tune.settings.run_trainer import placed_loggers, run_trainer
 from moe_tune.settings.workbench import Workbench
 from moe_tune.tracking.wandb_logger import close_wandb_run
@@ -157,11 +159,14 @@ def _made(
 ) -> tuple[RouterTuner, QuizDataModule, Trainer]:
     settings = command.settings
     # Lightning hands these to the processes it starts.
-    sys.argv = ["moe_tune", *(f"--plugins={path}" for path in command.plugins), *command.argv]
+    trust = [TRUST] if is_trusting() else []
+    sys.argv = ["moe_tune", *trust, *(f"--plugins={path}" for path in command.plugins), *command.argv]
     if settings.seed_everything is not False:
         seed_everything(settings.seed_everything, workers=True)
     made = command.made(logger=placed_loggers(settings.trainer.logger, place.directory.path))
     model, data = made.model, made.data
+    if command.subcommand == "fit":
+        refuse_missing_text(model, data)
     if workbench is not None:
         workbench.begin(model)
         model.base = workbench.base(model.base)

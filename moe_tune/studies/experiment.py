@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from moe_tune.base.commit import git_commit
-from moe_tune.base.errors import ConfigError
+from moe_tune.base.errors import MoeTuneError
 from moe_tune.base.published import published
 from moe_tune.compare.comparison import Comparison, compare_arms
 from moe_tune.compare.control import Control
@@ -20,8 +20,8 @@ from moe_tune.runs.best_epoch import validation_summary
 from moe_tune.runs.directory import environment, now
 from moe_tune.studies.bench import ArmRun
 from moe_tune.studies.controls import Controlled
-from moe_tune.studies.experiment_file import Experiment, load_experiment
-from moe_tune.studies.fit_check import fault_of_fit
+from moe_tune.studies.experiment_file import EXPERIMENT, Experiment, load_experiment
+from moe_tune.studies.fit_check import fault_of_fit, together
 from moe_tune.studies.gate import GateState, closed, gate_state
 from moe_tune.studies.measurement import refuse_mixed_measurements
 from moe_tune.studies.other_models import FULL, OtherModel
@@ -102,14 +102,14 @@ def _refuse_faults(
     folder: Path, experiments: Sequence[Experiment], arms: Mapping[str, list[str]], plugins: dict[str, str] | None
 ) -> None:
     """Refuse arms whose configuration has a fault, on any model, before one of them runs."""
-    told: dict[tuple[str, str], str] = {}
+    told: dict[tuple[str, str], MoeTuneError] = {}
     for one in experiments:
         refuse_mixed_measurements(one, arms)
         for arm, settings in arms.items():
             if fault := fault_of_fit(one.arguments(settings, one.seeds[0]), plugins):
-                told.setdefault((arm, fault), f"{folder / 'experiment.yaml'}: arm {arm}: {fault}")
+                told.setdefault((arm, str(fault)), type(fault)(f"{folder / EXPERIMENT}: arm {arm}: {fault}"))
     if told:
-        raise ConfigError("\n".join(told.values()))
+        raise together(list(told.values()))
 
 
 def _gatekeeper(experiment: Experiment) -> Callable[[Sequence[Run]], GateState] | None:

@@ -18,6 +18,8 @@ from moe_tune.studies.experiment_words import (
 from moe_tune.studies.gate import Gate, read_gate
 from moe_tune.studies.other_models import OtherModel, read_models
 
+EXPERIMENT = "experiment.yaml"
+"""What an experiment's file is called."""
 REQUIRED = ("name", "claim", "base", "seeds", "arms")
 OPTIONAL = ("baseline", "also_against", "full_arms", "splits", "protocols", "tune", "models", "gate")
 
@@ -72,7 +74,25 @@ def load_experiment(folder: Path) -> Experiment:
     Raises:
         ConfigError: The file is missing or not valid; the message names the key and the remedy.
     """
-    file = folder / "experiment.yaml"
+    return read_experiment(folder / EXPERIMENT)
+
+
+def is_experiment(content: Any) -> bool:
+    """Return whether a file's content is an experiment rather than a configuration.
+
+    Example:
+        >>> is_experiment({"claim": "none", "arms": {}}), is_experiment({"model": {}})
+        (True, False)
+    """
+    return isinstance(content, dict) and not {"claim", "arms", "full_arms"}.isdisjoint(content)
+
+
+def read_experiment(file: Path) -> Experiment:
+    """Read and check an experiment's file, of whatever name; see ``load_experiment``.
+
+    Raises:
+        ConfigError: The file is missing or not valid; the message names the key and the remedy.
+    """
     if not file.is_file():
         raise ConfigError(
             f"expected an experiment folder but got no {file.name} ({file.parent}). "

@@ -6,21 +6,14 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from moe_tune.base.errors import ConfigError, did_you_mean
+from moe_tune.base.errors import ConfigError, MoeTuneError, did_you_mean
 from moe_tune.base.strict_yaml import load_yaml
+from moe_tune.settings.logged import METRICS
+from moe_tune.studies.experiment_file import is_experiment, read_experiment
 from moe_tune.studies.fit_check import fault_of_fit
 from moe_tune.studies.sweep_file import Sweep, fit_words, is_sweep
 from moe_tune.studies.sweep_search import library, next_values, shall_stop, with_extremes
 
-LOGGED = (
-    *("accuracy", "loss", "entropy_all", "entropy_topk", "activated_experts", "never_activated_share"),
-    *("load_imbalance", "expert_accuracy_spread"),
-)
-"""What a run logs of its validation; a test compares it with a run."""
-METRICS = (
-    *(f"{split}/{name}" for split in ("validation", "train") for name in LOGGED),
-    "validation_text/loss",  # where text is trained on
-)
 METHODS = ("grid", "random", "bayes")
 TEXT_NUMBER = re.compile(r"([+-]?\d+)(\.\d*)?[eE]([+-])?(\d+)")
 """A number that YAML 1.1 reads as text."""
@@ -29,14 +22,16 @@ DISTRIBUTION_KEYS = (
 )
 
 
-def faults_of(file: Path, plugins: dict[str, str] | None = None) -> list[str]:
+def faults_of(file: Path, plugins: dict[str, str] | None = None) -> list[MoeTuneError]:
     """Return every mistake of a file, a line each; none if it is valid."""
     try:
         content = load_yaml(file)
     except ConfigError as fault:
-        return [str(fault)]
+        return [fault]
+    if is_experiment(content):
+        return _faults_of_experiment(file, plugins)
     if is_sweep(content):
-        return [_placed(fault, file) for fault in faults_of_sweep(Sweep(file, content), plugins)]
+        return [_placed(ConfigError(fault), file) for fault in faults_of_sweep(Sweep(file, content), plugins)]
     # An overlay says nothing of the questions, which have no default, nor which head its losses are for.
     data = content.get("data") if isinstance(content, dict) else None
     whole = isinstance(data, dict) and "source" in data
@@ -45,9 +40,23 @@ def faults_of(file: Path, plugins: dict[str, str] | None = None) -> list[str]:
     return [_placed(problem, file)] if problem else []
 
 
+def _faults_of_experiment(file: Path, plugins: dict[str, str] | None) -> list[MoeTuneError]:
+    try:
+        experiment = read_experiment(file)
+    except MoeTuneError as fault:
+        return [fault]
+    arms = experiment.arms | experiment.full_arms
+    tried = {
+        arm: fault_of_fit(experiment.arguments(given, experiment.seeds[0]), plugins) for arm, given in arms.items()
+    }
+    return [_placed(type(fault)(f"arm {arm}: {fault}"), file) for arm, fault in tried.items() if fault]
+
+
 def kind_of(file: Path) -> str:
     """Return in words what a valid file is."""
     content = load_yaml(file)
+    if is_experiment(content):
+        return f"experiment of {len(content['arms'])} arms"
     if not is_sweep(content):
         return "configuration"
     return f"{content['method']} sweep over {', '.join(content['parameters'])}"
@@ -183,12 +192,12 @@ def _parsed_points(sweep: Sweep, plugins: dict[str, str] | None) -> list[str]:
         pairs = zip(tried.items(), row, strict=True)
         values = {name: listed[-1] if value is None else value for (name, listed), value in pairs}
         faults.append(fault_of_fit(sweep.arguments(values), plugins, sweep=True))
-    return list(dict.fromkeys(fault for fault in faults if fault))
+    return list(dict.fromkeys(str(fault) for fault in faults if fault))
 
 
 def _fault(expected: str, came: str, place: str, hint: str) -> str:
     return f"expected {expected} but got {came} ({place}). Hint: {hint}"
 
 
-def _placed(fault: str, file: Path) -> str:
-    return fault if str(file) in fault else f"{file}: {fault}"
+def _placed(fault: MoeTuneError, file: Path) -> MoeTuneError:
+    return fault if str(file) in str(fault) else type(fault)(f"{file}: {fault}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from moe_tune.base.errors import ConfigError, require
-from moe_tune.base.plugins import load_plugin_files, without_plugins
+from moe_tune.base.plugins import load_plugin_files, without_plugins, without_trust
 from moe_tune.base.strict_yaml import load_yaml
 from moe_tune.runs.directory import identity
 from moe_tune.settings.arguments import as_json, config_arguments, is_inline
@@ -128,7 +128,7 @@ def fit_words(config: dict[str, Any]) -> list[str]:
     Raises:
         ConfigError: The command is not of the form that survives agents.
     """
-    words, _ = without_plugins(_command(config))
+    words, _ = without_plugins(without_trust(_command(config))[0])
     fits = [place for place in range(1, len(words)) if words[place] == "fit" and words[place - 1] in PROGRAMS]
     if not fits:
         raise ConfigError(

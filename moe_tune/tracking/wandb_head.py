@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from moe_tune.base.checkpoint_folder import MANIFEST, ROUTER, checked_folder
+from moe_tune.base.redact import redacted
 from moe_tune.runs.best_epoch import best_checkpoint, validation_at
 from moe_tune.runs.checkpoint import seen_by
 from moe_tune.runs.directory import RunDirectory
-from moe_tune.runs.redact import redacted
 
 TYPE = "router-head"
 LONGEST_NAME = 128

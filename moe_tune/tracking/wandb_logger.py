@@ -16,11 +16,11 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from moe_tune.base.errors import ConfigError
-from moe_tune.base.plugins import without_plugins
+from moe_tune.base.errors import ConfigError, did_you_mean, require
+from moe_tune.base.plugins import without_plugins, without_trust
+from moe_tune.base.redact import redacted
 from moe_tune.runs.agent import sweep_id
 from moe_tune.runs.best_epoch import validation_summary
-from moe_tune.runs.redact import redacted
 from moe_tune.stats.paired import PairedResult
 from moe_tune.tracking.wandb_content import (
     EXTREMES,
@@ -41,6 +41,9 @@ VERBS = ("fit", "validate", "test", "predict")
 """The verbs that log by themselves; each is the job type of its runs."""
 MODES = {"online": "online", "run": "online", "offline": "offline", "dryrun": "offline", "disabled": "disabled"}
 """What ``WANDB_MODE`` may say, older words included."""
+RESUMES = ("allow", "must", "never", "auto")
+LONGEST_PROJECT, LONGEST_TAG = 128, 64
+NOT_IN_PROJECT = "/\\#?%:"
 INIT_SECONDS = 8.0
 """How long a server may take to answer at the start, so that an outage costs ten seconds with all that comes after;
 ``WANDB_INIT_TIMEOUT`` says otherwise."""
@@ -72,7 +75,7 @@ class RouterWandbLogger(WandbLogger):
         resume: How a run of the same id is continued.
 
     Raises:
-        ConfigError: A ``WANDB_*`` variable of the environment has a fault.
+        ConfigError: An argument, or a ``WANDB_*`` variable of the environment, has a fault.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class RouterWandbLogger(WandbLogger):
         tags: list[str] | None = None,
         resume: str = "allow",
     ) -> None:
+        refuse_words({"project": project, "tags": tags, "resume": resume}, "RouterWandbLogger")
         self._mode = wandb_mode()
         self._warned = False
         if self._mode == "offline" and MODES.get(os.environ.get("WANDB_MODE", "")) == "online":
@@ -168,6 +172,26 @@ class RouterWandbLogger(WandbLogger):
                 _warn(f"W&B failed, the run goes on and metrics.jsonl has its numbers ({_one_line(fault)})")
 
 
+def refuse_words(given: Mapping[str, Any], where: str) -> None:
+    """Refuse a project, tags or a way to resume that W&B's server would not take.
+
+    Args:
+        given: The logger's arguments.
+        where: The key they stand under.
+
+    Raises:
+        ConfigError: One is refused.
+    """
+    project, tags, resume = (given.get(key) for key in ("project", "tags", "resume"))
+    odd = project is not None and (not 1 <= len(project) <= LONGEST_PROJECT or set(project) & set(NOT_IN_PROJECT))
+    what = f"1 to {LONGEST_PROJECT} characters without {NOT_IN_PROJECT}"
+    require(not odd, what, project, f"{where}.project", "project: moe_tune.")
+    long = [tag for tag in tags or () if not 1 <= len(tag) <= LONGEST_TAG]
+    require(not long, f"tags of 1 to {LONGEST_TAG} characters", long, f"{where}.tags", "tags: [pilot].")
+    known = resume is None or resume in RESUMES
+    require(known, "a way to resume", resume, f"{where}.resume", did_you_mean(str(resume), RESUMES))
+
+
 def wandb_mode() -> str:
     """Return ``online``, ``offline`` or ``disabled``: what ``WANDB_MODE`` asks for, online only if there is a key.
 
@@ -248,7 +272,7 @@ def close_wandb_run(failed: bool, fitted: Path | None = None) -> None:
 
 def _verb() -> str | None:
     """The verb of this process, where a verb of Lightning's is run."""
-    words, _ = without_plugins(sys.argv[1:])
+    words, _ = without_plugins(without_trust(sys.argv[1:])[0])
     return words[0] if words and words[0] in VERBS else None
 
 

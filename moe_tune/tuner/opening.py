@@ -12,7 +12,7 @@ from moe_tune.answer_path.build import PASS_TOKENS
 from moe_tune.answer_path.circumstances import Circumstances
 from moe_tune.answer_path.settings import AnswerPath
 from moe_tune.answer_path.way import Reach, with_heads
-from moe_tune.base.errors import ModelError, MoeTuneError
+from moe_tune.base.errors import ModelError, MoeTuneError, require
 from moe_tune.base.ranks import ALONE, Ranks
 from moe_tune.data.module import QuizDataModule
 from moe_tune.gates.gated_model import GatedModel
@@ -108,9 +108,32 @@ def refuse_strangers(gated: GatedModel, heads: Mapping[int, RouterHead]) -> None
         ConfigError: One was.
     """
     gated.refuse_foreign(heads)
+    refuse_places(gated, heads)
+
+
+def refuse_places(gated: GatedModel, heads: Mapping[int, RouterHead]) -> None:
+    """Refuse bound heads that were told of layers which the model has not, or which do not get the head.
+
+    Raises:
+        ConfigError: One was.
+    """
     for part in (one for head in heads.values() for one in head.modules() if isinstance(one, RouterHead)):
         part.refuse_layers(list(gated.gates))
         part.refuse_places(sorted(heads))
+
+
+def refuse_losses(asked: ModelSettings, gated: GatedModel) -> None:
+    """Refuse losses that look at layers the model has not, or that mean nothing where they look.
+
+    Raises:
+        ConfigError: One does.
+    """
+    known, all_scopes = sorted(gated.gates), "set the loss's scope, or that of the heads."
+    for name, loss in asked.losses.items():
+        key, there = f"model.losses.{name}", loss.layers is None or set(loss.layers) <= {*known}
+        require(there, f"MoE layers of {known}", loss.layers, f"{key}.layers", "null takes those with a head.")
+        scope = loss.scope or asked.scope
+        require(scope in loss.scopes, f"scope {' or '.join(loss.scopes)}", scope, f"{key}.scope", all_scopes)
 
 
 def open_model(asked: ModelSettings, device: torch.device, ranks: Ranks = ALONE) -> OpenModel:
@@ -131,6 +154,7 @@ def open_model(asked: ModelSettings, device: torch.device, ranks: Ranks = ALONE)
             gated.adapt(asked.peft)
         asked.base.confirm(gated.hashes_at_load)
         refuse_strangers(gated, gated.heads)
+        refuse_losses(asked, gated)
     except MoeTuneError:
         gated.detach()  # the model may be one that other runs share
         raise

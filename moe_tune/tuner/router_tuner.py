@@ -1,5 +1,6 @@
 """RouterTuner: the LightningModule that trains router heads."""
 
+import math
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -31,6 +32,7 @@ from moe_tune.models.base_model import BaseModel
 from moe_tune.models.packed_weight import PackedWeight
 from moe_tune.models.recomputed_layers import recomputed
 from moe_tune.routing import NeighbourRoutes, OracleRoutes, SampledRoutes, Scope
+from moe_tune.routing.layer_choice import refuse_layers
 from moe_tune.tuner.examiner import Examiner
 from moe_tune.tuner.finite import blamed, not_finite, questions_told, told_where
 from moe_tune.tuner.hooks import Calibration, CountedValidations, JointEnd, PreparedPrompts
@@ -94,6 +96,13 @@ class RouterTuner(LightningModule):
         for name in losses:
             hint = "--model.losses.balance LoadBalanceLoss."
             require(name.isidentifier(), "a plain word as loss name", name, "model.losses", hint)
+        hint = "1.0 is usual; 0 trains by the losses alone."
+        require(0 <= task_weight < math.inf, "a factor of at least 0", task_weight, "model.task_weight", hint)
+        something = task_weight > 0 or bool(losses) or not (head.traits.trainable or peft)
+        require(something, "something to train by: a task_weight above 0, or losses", 0, "model.task_weight", hint)
+        hint = "{r: 8, target_modules: [q_proj, v_proj]}; null is none."
+        require(peft != {}, "arguments of peft.LoraConfig", peft, "model.peft", hint)
+        refuse_layers(layers)
         self.asked = ModelSettings(base, head, losses, layers, scope, task_loss, routing_dtype, answer_path, peft)
         self.losses, self.scope, self.layer_choice = losses, scope, layers
         self.routing_dtype, self.answer_path, self.peft, self.task = routing_dtype, answer_path, peft, task

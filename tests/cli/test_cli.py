@@ -77,7 +77,7 @@ MISTAKES = {
     "unknown loss": (["fit", *NANO, "--model.losses.b", "LoadBalanceLos"], 2, "Did you mean LoadBalanceLoss?"),
     "unknown source": (["fit", *NANO, "--data.source", "NanoQuizz"], 2, "Did you mean NanoQuiz?"),
     "unknown option": (["fit", *NANO, "--model.head", "TemperatureHead", "--model.head.taux", "1"], 2, "taux"),
-    "wrong type": (["fit", *NANO, "--trainer.max_epochs", "two"], 2, "expected int but got 'two'"),
+    "wrong type": (["fit", *NANO, "--trainer.max_epochs", "two"], 2, "expected a whole number but got 'two'"),
     "missing config": (["fit", "--config", "configs/nope.yaml"], 2, "configs/nope.yaml"),
     "unknown protocol": (["fit", *NANO, "--data.protocol", "lm_evil"], 2, "Did you mean lm_eval?"),
     "no such layer": (["fit", *NANO, "--model.layers", "[9]"], 2, "expected distinct MoE layers of [0, 1, 2, 3]"),

@@ -12,7 +12,7 @@ from moe_tune.cli.main import main
 from moe_tune.models.base_model import NANO as NANO_FOLDER
 from moe_tune.runs.best_epoch import best_checkpoint, validation_summary
 from moe_tune.runs.checkpoint import seen_by
-from moe_tune.studies.sweep_check import LOGGED
+from moe_tune.settings.logged import LOGGED
 
 
 def without_time(run):

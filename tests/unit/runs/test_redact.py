@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moe_tune.runs.redact import REMOVED, redacted
+from moe_tune.base.redact import REMOVED, redacted
 
 SECRET = "Zq9-hunter2-Zq9"
 HF_TOKEN = "hf_" + "AbC123" * 6

@@ -48,14 +48,14 @@ def test_the_checkpoint_is_the_one_jsonargparse_ends_with(files, pieces):
 
 def test_a_checkpoints_configuration_comes_first(tmp_path):
     folder = tmp_path / "last.ckpt"
-    RouterCheckpointIO(lambda: "seed_everything: 7\nname: kept\n").save_checkpoint(
+    RouterCheckpointIO(lambda: "seed_everything: 7\nmodel: {task_weight: 2.0}\nname: not taken\n").save_checkpoint(
         {"state_dict": {"w": torch.zeros(1)}}, folder
     )
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text(f"ckpt_path: {folder}\n")
     argv = ["test", "--config", "configs/nano.yaml", "--config", str(overlay), "--seed_everything", "1"]
     settings = Command(argv).settings
-    assert (settings.name, settings.seed_everything, settings.ckpt_path) == ("kept", 1, str(folder))
+    assert (settings.name, settings.seed_everything, settings.ckpt_path) == (None, 1, str(folder))
     assert Command([*argv, "--ckpt_path", "null"]).settings.name is None
 
 

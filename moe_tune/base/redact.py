@@ -12,6 +12,10 @@ OWN_SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY")
 _KEY = re.compile(rf"(?:^|_)(?:{'|'.join(SECRET_WORDS)})(?:_|$)")
 _IN_URL = re.compile(r"([a-z][a-z0-9+.-]*://)[^/?#\s]*@", re.IGNORECASE)
 _IN_QUERY = re.compile(rf"([?&;](?:\w+[_-])?(?:{'|'.join(SECRET_WORDS)})=)[^&;#\s]*", re.IGNORECASE)
+_IN_WORDS = re.compile(
+    rf"((?:^|[\s'\"{{,(_.-])(?:{'|'.join(SECRET_WORDS)})['\"]?(?:\s*[=:]\s*|['\"]?,?\s+(?=\S*\d))['\"]?)(?!\[removed)[^\s'\",&;)}}\]]+",
+    re.IGNORECASE,
+)
 _BY_SHAPE = re.compile(r"(?<![A-Za-z0-9_])(?:hf_[A-Za-z0-9]{16,}|wandb_v\d+_\w{16,})")
 
 
@@ -28,6 +32,19 @@ def redacted(config: dict[str, Any]) -> dict[str, Any]:
     """
     own = [value for value in map(os.environ.get, OWN_SECRETS) if value]
     return {key: REMOVED if _names_secret(key, value) else _clean(value, own) for key, value in config.items()}
+
+
+def without_secrets(text: str) -> str:
+    """Return a message or a traceback with ``[removed]`` in place of every secret that ``redacted`` knows.
+
+    Of words that name one, such as ``--hf_token VALUE`` or ``token=VALUE``, the value is taken for a secret, too.
+
+    Example:
+        >>> without_secrets("401 for https://me:pass@example.org/a, api_key=abc123")
+        '401 for https://[removed]@example.org/a, api_key=[removed]'
+    """
+    own = [value for value in map(os.environ.get, OWN_SECRETS) if value]
+    return _IN_WORDS.sub(rf"\1{REMOVED}", _clean_text(text, own))
 
 
 def _clean(value: Any, own: list[str]) -> Any:
