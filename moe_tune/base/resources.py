@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from moe_tune.base.errors import ConfigError, MoeTuneError, ResourceError
@@ -22,9 +23,9 @@ UNUSABLE = {
     errno.ESTALE,
 }  # fmt: skip
 NUMBER = re.compile(r"\[Errno (\d+)\]|\(os error (\d+)\)", re.IGNORECASE)
-NO_DISK = re.compile(r"No space left on device|Disk quota exceeded|File too large|PytorchStreamWriter failed writing")
+NO_DISK = re.compile("No space left on device|Disk quota exceeded|File too large|PytorchStreamWriter failed writing")
 NO_HANDLES = re.compile(r"Too many open files")
-NO_MEMORY = re.compile(r"\bout of memory\b|can't allocate memory|Cannot allocate memory|Unable to allocate", re.IGNORECASE)
+NO_MEMORY = re.compile(r"\bout of memory\b|can(no|')t allocate memory|Unable to allocate", re.IGNORECASE)
 SPOKEN = 300
 """Characters of a library's own message that are shown."""
 
@@ -51,7 +52,10 @@ def out_of_disk(fault: BaseException) -> bool:
 def out_of_memory(fault: BaseException) -> bool:
     """Return whether a fault, or one that it came of, says that memory ran out, the host's or an accelerator's."""
     return any(
-        isinstance(one, MemoryError) or error_number(one) in MEMORY or NO_MEMORY.search(_text(one))
+        isinstance(one, MemoryError)
+        or type(one).__name__ == "OutOfMemoryError"  # PyTorch's, which is not imported for it
+        or error_number(one) in MEMORY
+        or NO_MEMORY.search(_text(one))
         for one in _chain(fault)
     )
 
@@ -66,8 +70,8 @@ def error_number(fault: BaseException) -> int | None:
 
 def told_fault(fault: BaseException) -> MoeTuneError | None:
     """Return what a user is told of a fault that lies in the machine or a folder; ``None`` of any other."""
-    if isinstance(fault, MoeTuneError):
-        return fault
+    if told := next((one for one in _chain(fault) if isinstance(one, ResourceError)), None):
+        return told  # a file that is closed after a first fault has the same one once more
     notes = "".join(f", {note}" for note in getattr(fault, "__notes__", ()))
     if out_of_disk(fault):
         return full_disk(_place(fault), fault)
@@ -87,23 +91,46 @@ def told_fault(fault: BaseException) -> MoeTuneError | None:
     return unusable_place(fault)
 
 
-def full_disk(path: Path | None, fault: BaseException, written: int | None = None) -> ResourceError:
+def full_disk(path: Path | None, fault: BaseException, written: int = 0) -> ResourceError:
     """Return what is told of a full disk.
 
     Args:
         path: What was being written; ``None`` where nobody knows.
         fault: What came of it.
-        written: Bytes of it that were written before.
+        written: Bytes of it that were written before, 0 where that is not known.
     """
     if path is None:
         return ResourceError(
             f"expected enough disk space but got: {_text(fault)}. Hint: free some, or another --runs_root."
         )
-    needed = "" if written is None else f" for more than {written:,} bytes"
+    needed = f" for more than {written:,} bytes" if written else ""
     return ResourceError(
         f"expected disk space{needed} but {free_bytes(path):,} bytes are free ({path}): {_text(fault)}. "
         "Hint: free some, or another folder, such as --runs_root FOLDER."
     )
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Name what was being written in a fault of the disk, as few libraries do.
+
+    Args:
+        path: A file or folder.
+
+    Raises:
+        ResourceError: The disk is full, whichever library wrote.
+        ConfigError: The place cannot be written to.
+    """
+    try:
+        yield
+    except MoeTuneError:
+        raise
+    except Exception as fault:
+        if out_of_disk(fault):
+            raise full_disk(path, fault) from fault
+        if told := unusable_place(fault, path):
+            raise told from fault
+        raise
 
 
 def unusable_place(fault: BaseException, path: Path | None = None) -> ConfigError | None:

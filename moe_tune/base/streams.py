@@ -9,7 +9,7 @@ STREAMS = ("stdin", "stdout", "stderr")
 
 
 def mend_streams() -> None:
-    """Put the null device where a stream is closed, and let the others write what their encoding lacks as ``\\u...``.
+    """Put the null device where a stream is closed, and let the others write what their encoding lacks in escapes.
 
     A closed stream's number would go to the next file that is opened, and what a library prints would end up in it.
     """
@@ -22,7 +22,7 @@ def mend_streams() -> None:
                 os.dup2(null, number)
                 os.close(null)
         if getattr(sys, name) is None:
-            setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))
+            setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

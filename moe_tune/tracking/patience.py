@@ -3,11 +3,12 @@
 import sys
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
 from threading import Thread
 from typing import TypeVar
 
 Result = TypeVar("Result")
+TEARDOWN_SECONDS = 2.0
+"""How long the service process may take to end."""
 
 
 def within(seconds: float, work: Callable[[], Result]) -> Result:
@@ -29,7 +30,7 @@ def within(seconds: float, work: Callable[[], Result]) -> Result:
     def run() -> None:
         try:
             ended.set_result(work())
-        except BaseException as fault:  # noqa: BLE001 (raised again where it is waited for)
+        except BaseException as fault:
             ended.set_exception(fault)
 
     Thread(target=run, daemon=True).start()
@@ -40,11 +41,14 @@ def within(seconds: float, work: Callable[[], Result]) -> Result:
 
 
 def end_service() -> None:
-    """End W&B's service process if it does not answer, so that neither this process nor its next run waits for it."""
+    """End W&B's service process, killed if it does not answer: neither this process nor its next run waits for it."""
     wandb = sys.modules["wandb"]
     connection = wandb.setup()._connection
     process = getattr(getattr(connection, "_proc", None), "_process", None)
-    if process is not None:
-        process.kill()
-    with suppress(Exception, SystemExit):  # it complains that the service is gone
-        within(2.0, wandb.teardown)
+    try:
+        within(TEARDOWN_SECONDS, wandb.teardown)
+    except TimeoutError:
+        if process is not None:
+            process.kill()
+    except (Exception, SystemExit):
+        return  # it complains that the service is gone

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
-from weakref import WeakSet
+from weakref import WeakValueDictionary
 
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
@@ -195,15 +195,15 @@ class RouterWandbLogger(WandbLogger):
             self._hangs = isinstance(fault, TimeoutError) and not asks_server
             if not self._outage:
                 self._outage = True
-                told_of.add(run)
+                told_of[id(run)] = run
                 _warn(
                     f"W&B failed, the run goes on and metrics.jsonl has its numbers ({_one_line(fault)}). "
                     f"Hint: {_remedy(run)}."
                 )
 
 
-told_of: "WeakSet[Any]" = WeakSet()
-"""W&B runs of whose faults there has been a warning, as there shall be one."""
+told_of: "WeakValueDictionary[int, Any]" = WeakValueDictionary()
+"""W&B runs of whose faults there has been a warning, by their id as objects: there shall be one."""
 
 
 def wandb_mode() -> str:
@@ -272,22 +272,21 @@ def close_wandb_run(failed: bool, fitted: Path | None = None) -> None:
         try:
             within(ANSWER_SECONDS, lambda: _leave_results(run, fitted, failed))
         except _faults() as fault:
-            lost = f"W&B did not take the head, which is in the run directory ({_one_line(fault)}). Hint: {_remedy(run)}."
-    patience = run.settings.finish_timeout + SPARE_SECONDS
+            why = _one_line(fault)
+            lost = f"W&B did not take the head, which is in the run directory ({why}). Hint: {_remedy(run)}."
     try:
-        within(patience, lambda: wandb.finish(exit_code=int(failed)))
+        within(_finish_seconds() + SPARE_SECONDS, lambda: wandb.finish(exit_code=int(failed)))
     except _faults() as fault:
         lost = f"W&B did not take everything ({_one_line(fault)}). Hint: {_remedy(run)}."
-        if wandb.run is run or not run._is_finished:
-            end_service()
-    if lost and run not in told_of:
+        end_service()
+    if lost and id(run) not in told_of:
         _warn(lost)
 
 
 def _leave_results(run: Any, fitted: Path, failed: bool) -> None:
     """Send the summary, and of a fit that ended well the charts and the head, if the server takes such things."""
     run.summary.update(validation_summary(fitted) | extremes(fitted / METRICS))
-    if failed or run in told_of:
+    if failed or id(run) in told_of:
         return
     if (fitted / METRICS).is_file():
         _show_beside_pretrained(run, fitted)
@@ -329,7 +328,7 @@ def _settings(mode: str) -> Any:
         return wandb.Settings(
             mode=mode,
             init_timeout=float(os.environ.get("WANDB_INIT_TIMEOUT", INIT_SECONDS)),
-            finish_timeout=float(os.environ.get("WANDB_FINISH_TIMEOUT", FINISH_SECONDS)),
+            finish_timeout=_finish_seconds(),
             finish_timeout_raises=True,
             save_code=False,
             x_disable_meta=True,  # it would store the command line; load and memory are sent all the same
@@ -340,6 +339,10 @@ def _settings(mode: str) -> Any:
             f"expected W&B settings but got: {_one_line(fault)} (environment variables WANDB_*). "
             "Hint: unset the one that is named."
         ) from fault
+
+
+def _finish_seconds() -> float:
+    return float(os.environ.get("WANDB_FINISH_TIMEOUT", FINISH_SECONDS))
 
 
 def _faults() -> tuple[type[Exception], ...]:
