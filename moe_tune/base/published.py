@@ -41,9 +41,15 @@ def published(target: Path) -> Iterator[Path]:
             # A folder cannot be replaced in one step: the old one steps aside, and is removed when the new one stands.
             old = target.with_name(f"{target.name}.old-{uuid.uuid4().hex[:8]}")
             os.replace(target, old)
-            os.replace(draft, target)
-            _flush(target.parent)
-            shutil.rmtree(old)
+            try:
+                os.replace(draft, target)
+            except OSError:
+                os.replace(old, target)
+                raise
+            try:
+                _flush(target.parent)
+            finally:
+                shutil.rmtree(old)
         else:
             os.replace(draft, target)
             _flush(target.parent)
