@@ -71,7 +71,8 @@ def patient_hub(limit: float = SILENCE) -> Iterator[None]:
     Args:
         limit: Seconds without a byte after which it counts as gone.
     """
-    from huggingface_hub.utils import _http, set_client_factory
+    from huggingface_hub import set_client_factory
+    from huggingface_hub.utils import _http
 
     watch, usual = HubSilence(limit), _http._GLOBAL_CLIENT_FACTORY
 
@@ -92,7 +93,7 @@ def patient_hub(limit: float = SILENCE) -> Iterator[None]:
 
 
 def _heard_stream(kind: Any, inner: Any, watch: HubSilence) -> Any:
-    class Heard(kind):  # type: ignore[misc]
+    class Heard(kind):
         """A response's content, of which every part is a sign of life."""
 
         def __iter__(self) -> Iterator[bytes]:

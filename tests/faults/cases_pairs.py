@@ -54,7 +54,9 @@ def _held(name, verb, folder, words):
 
 def _told(ended, pid, changed):
     wrong = says(ended, f"process {pid} on")
-    return f"exit {ended.code}, holder named{wrong}, {f'changed {sorted(changed)[:4]}' if changed else 'nothing changed'}"
+    return (
+        f"exit {ended.code}, holder named{wrong}, {f'changed {sorted(changed)[:4]}' if changed else 'nothing changed'}"
+    )
 
 
 def _out(folder, run):
@@ -123,7 +125,10 @@ def _compare(trial):
 
 
 BOTH = f"{REFUSED}, the first ended well"
-TRAINING, ENDING = "moe_tune.callbacks.resource_watch:ResourceWatch.on_train_start", "moe_tune.settings.running:fit_ending"
+TRAINING, ENDING = (
+    "moe_tune.callbacks.resource_watch:ResourceWatch.on_train_start",
+    "moe_tune.settings.running:fit_ending",
+)
 RUNNING = [
     ("fit and fit", _same(["fit", *TINY]), _same(["fit", *TINY]), TRAINING, None),
     ("fit and fit --fresh, before its first checkpoint", _same(["fit", *TINY]), _same(FRESH), TRAINING, None),
@@ -152,15 +157,14 @@ def _two_caches(trial):
 
 
 def _bytes(folder):
-    files = [path for path in folder.rglob("*") if path.suffix in (".bin", ".safetensors", ".npy") or "." not in path.name]
+    files = [
+        path for path in folder.rglob("*") if path.suffix in (".bin", ".safetensors", ".npy") or "." not in path.name
+    ]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files if path.is_file()}
 
 
 CASES = [
     *(_held(*one) for one in HELD),
-    *(
-        Case("F29", name, BOTH, _pair(argv, second, place, prepare))
-        for name, argv, second, place, prepare in RUNNING
-    ),
+    *(Case("F29", name, BOTH, _pair(argv, second, place, prepare)) for name, argv, second, place, prepare in RUNNING),
     Case("F30", "two processes build one prompt cache", "0, 0, same bytes", _two_caches),
 ]
