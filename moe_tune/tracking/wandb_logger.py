@@ -238,7 +238,9 @@ def note_gains(compared: Mapping[str, PairedResult]) -> None:
         try:
             within(ANSWER_SECONDS, lambda: wandb.run.summary.update(gains(compared)))
         except _faults() as fault:
-            _warn(f"W&B did not take the gain, which the run directory has ({_one_line(fault)})")
+            if id(wandb.run) not in told_of:
+                told_of[id(wandb.run)] = wandb.run
+                _warn(f"W&B did not take the gain, which the run directory has ({_one_line(fault)})")
 
 
 def _show_beside_pretrained(run: Any, folder: Path) -> None:
