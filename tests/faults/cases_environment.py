@@ -109,7 +109,9 @@ CASES = [
     _forked("a folder in unicode", {}, "größe 你好 \u202e"),
     _forked("a folder of 255 bytes", {}, "r" * 255),
     _forked("a folder of quotes and a line break", {}, "a'b\"c\nd$e"),
-    Case("F34", "a folder of undecodable bytes on the command line", "exit 2, a word in UTF-8 asked for, nothing written",
-         _undecodable_word),
+    Case(
+        "F34", "undecodable bytes on the command line", "exit 2, a word in UTF-8 asked for, nothing written",
+        _undecodable_word,
+    ),
     Case("F34", "the working directory has undecodable bytes", ENDS, _undecodable_folder),
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Disk, memory and file descriptors that run out, and places that cannot be written to: code 6 or 2, and what is kept."""
+"""Disk, memory and descriptors that run out, and places that cannot be written to: code 6 or 2, and what is kept."""
 
 import os
 import resource
@@ -57,20 +57,38 @@ def _whole(disk, pattern):
 ON_DISK = ["--runs_root", "disk/runs"]
 RUN = "moe_tune.runs.checkpoint:"
 DISK_FULL = [
-    ("a later checkpoint's heads (safetensors)", [*TWO_EPOCHS, *ON_DISK], f"{RUN}save_file||3", ["runs/*/checkpoints/*.ckpt"]),
-    ("a later checkpoint's state (safetensors)", [*TWO_EPOCHS, *ON_DISK], f"{RUN}save_state||3", ["runs/*/checkpoints/*.ckpt"]),
+    (
+        "a later checkpoint's heads (safetensors)", [*TWO_EPOCHS, *ON_DISK], f"{RUN}save_file||3",
+        ["runs/*/checkpoints/*.ckpt"],
+    ),
+    (
+        "a later checkpoint's state (safetensors)", [*TWO_EPOCHS, *ON_DISK], f"{RUN}save_state||3",
+        ["runs/*/checkpoints/*.ckpt"],
+    ),
     ("the first checkpoint", [*TWO_EPOCHS, *ON_DISK], f"{RUN}save_file||1", ["runs/*/metrics.jsonl"]),
     ("questions (parquet)", [*TWO_EPOCHS, *ON_DISK], "pandas:DataFrame.to_parquet|questions|1", ["runs/*/config.yaml"]),
-    ("metrics.jsonl", [*TWO_EPOCHS, *ON_DISK], "moe_tune.runs.metrics_file:MetricsFile.log_metrics||3", ["runs/*/config.yaml"]),
+    (
+        "metrics.jsonl", [*TWO_EPOCHS, *ON_DISK], "moe_tune.runs.metrics_file:MetricsFile.log_metrics||3",
+        ["runs/*/config.yaml"],
+    ),
     ("config.yaml", ["fit", *TINY, *ON_DISK], "moe_tune.runs.directory:RunDirectory.write_config||1", []),
     ("a prompt cache", ["cache", "build", *TINY], "moe_tune.answer_path.store_writer:StoreWriter.commit||1", []),
     ("an analysis (parquet)", ["analyze", "{run}", "--out", "disk/out"], "pandas:DataFrame.to_parquet|disk/out|2", []),
     ("an analysis (page)", ["analyze", "{run}", "--out", "disk/out"], "pathlib:Path.write_text|<html|1", []),
     ("a comparison", ["compare", "{run}", "--out", "disk/out"], "pathlib:Path.write_text|<html|1", []),
-    ("figures of a trace (matplotlib)", ["trace", "{run}", "A prompt", "--out", "disk/out"], "matplotlib.figure:Figure.savefig||1", []),
+    (
+        "figures of a trace (matplotlib)", ["trace", "{run}", "A prompt", "--out", "disk/out"],
+        "matplotlib.figure:Figure.savefig||1", [],
+    ),
     ("a router card", ["export", "{run}", "--output", "disk/out"], "moe_tune.export.card:save_file||1", []),
-    ("a folded model", ["export", "{run}", "--fold", "--output", "disk/out"], "moe_tune.export.stock_folder:save_file||1", []),
-    ("a pruned model", ["prune", *TINY, "--criterion", "Frequency", "--share", "0.5", "--out", "disk/out"], "transformers:PreTrainedModel.save_pretrained||1", []),
+    (
+        "a folded model", ["export", "{run}", "--fold", "--output", "disk/out"],
+        "moe_tune.export.stock_folder:save_file||1", [],
+    ),
+    (
+        "a pruned model", ["prune", *TINY, "--criterion", "Frequency", "--share", "0.5", "--out", "disk/out"],
+        "transformers:PreTrainedModel.save_pretrained||1", [],
+    ),
 ]  # fmt: skip
 
 
@@ -137,10 +155,16 @@ TUNER = "moe_tune.tuner.router_tuner:RouterTuner."
 LACKS = [
     ("F14", "CUDA out of memory, forward", "cuda", f"{TUNER}training_step||5", ["prompts, the longest of", "tokens"]),
     ("F14", "CUDA out of memory, backward", "cuda", "torch:Tensor.backward||5", ["prompts, the longest of", "tokens"]),
-    ("F14", "CUDA out of memory, validation", "cuda", f"{TUNER}validation_step||2", ["prompts, the longest of", "tokens"]),
+    (
+        "F14", "CUDA out of memory, validation", "cuda", f"{TUNER}validation_step||2", ["prompts, the longest of",
+        "tokens"],
+    ),
     ("F14", "the host's allocator, forward", "torch", f"{TUNER}training_step||5", ["prompts, the longest of", "bytes"]),
     ("F15", "MemoryError while a checkpoint is written", "memory", f"{RUN}save_state||2", ["memory", "bytes"]),
-    ("F15", "no file descriptors while a checkpoint is written", "handles", f"{RUN}save_file||2", ["Too many open files"]),
+    (
+        "F15", "no file descriptors while a checkpoint is written", "handles", f"{RUN}save_file||2",
+        ["Too many open files"],
+    ),
 ]  # fmt: skip
 
 
@@ -161,7 +185,7 @@ def _file(path):
 
 
 def _read_only(path):
-    """Let a folder be read-only, which root too has to respect where it is a mount; without one a file is in its place."""
+    """Let a folder be read-only, for root too as it is a mount; who may not mount gets a file in its place."""
     path.mkdir(parents=True)
     bound = [["mount", "--bind", path, path], ["mount", "-o", "remount,ro,bind", path]]
     if any(subprocess.run(one, capture_output=True, check=False).returncode for one in bound):
@@ -208,7 +232,7 @@ def _vanishes(trial):
     ended = trial.run(TWO_EPOCHS, {"BREAK": f"{TUNER}training_step||5"}, vanish_before_call)
     runs = trial.folder / "runs"
     left = [one.name for one in runs.iterdir() if one.is_dir() and one.name != ".locks"]
-    return f"exit {ended.code}, path named{says(ended, 'runs/', 'gone')}, {'no part of a run' if not left else left}"
+    return f"exit {ended.code}, path named{says(ended, 'runs/', 'gone')}, {left or 'no part of a run'}"
 
 
 def vanish_before_call():

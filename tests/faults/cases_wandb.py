@@ -1,4 +1,4 @@
-"""Outages of W&B: a fit ends with 0, has every number in its own files, warns in one line and is held up but briefly."""
+"""Outages of W&B: a fit ends with 0, has every number in its own files, warns in one line and is held up briefly."""
 
 import json
 import os
