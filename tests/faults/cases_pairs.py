@@ -153,7 +153,8 @@ def _two_caches(trial):
     left = [path.name for path in (trial.folder / "cache").rglob("*.building")]
     shutil.rmtree(trial.folder / "cache")
     same = "same bytes" if built[0] == built[1] and built[0] else "other bytes"
-    return f"{codes[0]}, {codes[1]}, {same}{f', litter {left}' if left else ''}{'' if not alone.code else alone.err[-200:]}"
+    told = f"{codes[0]}, {codes[1]}, {same}{f', litter {left}' if left else ''}"
+    return told if not alone.code else f"{told}, alone: {alone.err[-200:]}"
 
 
 def _bytes(folder):
