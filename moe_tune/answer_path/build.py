@@ -24,6 +24,7 @@ from moe_tune.base.locks import SOMEBODY, cache_lock, holder
 from moe_tune.base.memory import give_back
 from moe_tune.base.progress import screen
 from moe_tune.base.ranks import ALONE, Ranks, everywhere
+from moe_tune.base.resources import writing
 
 BATCH_PRICE = 384
 """What a batch costs beside its tokens, in tokens: reading the weights once more."""
@@ -105,7 +106,7 @@ def _fill(folder: Path, plan: StorePlan, description: dict[str, Any], prompt_pas
     ranks.barrier()  # the files are there
     if not everywhere(draft_of(folder).is_dir()):
         raise ConfigError(OTHER_DISKS.format(folder.parent))
-    with first or StoreWriter(folder, plan, description, ranks.rank, ranks.world_size) as writer:
+    with writing(folder), first or StoreWriter(folder, plan, description, ranks.rank, ranks.world_size) as writer:
         missing = writer.missing_questions()
         batches = pass_batches(missing, plan, prompt_pass.prefixes)
         shortfall = set(writer.missing_prefixes())

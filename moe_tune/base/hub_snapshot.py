@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from moe_tune.base.errors import ConfigError, ModelError, ServiceError
+from moe_tune.base.hub_patience import patient_hub
 
 SETTINGS = ("*.json", "*.jinja", "*.txt", "*.model")
 """A model's configuration and tokenizer."""
@@ -60,9 +61,12 @@ def hub_snapshot(
     asked = f"{what} of {repository} at {commit}"
     try:
         wanted = [*patterns]
-        folder = Path(
-            snapshot_download(repository, repo_type=kind, revision=commit, allow_patterns=wanted, ignore_patterns=BELOW)
-        )
+        with patient_hub():
+            folder = Path(
+                snapshot_download(
+                    repository, repo_type=kind, revision=commit, allow_patterns=wanted, ignore_patterns=BELOW
+                )
+            )
     except RevisionNotFoundError as fault:
         raise ConfigError(
             f"expected a commit of {repository} but it has no {commit} ({KEYS[kind]}). "
@@ -108,7 +112,8 @@ def hub_snapshot(
 
 def _broke_off(fault: Exception) -> bool:
     # The Hub's client lets faults of its HTTP library through, which is httpx or httpx2 by its version.
-    return type(fault).__module__.startswith("httpx") or "Consistency check failed" in str(fault)
+    known = isinstance(fault, ConnectionError) or type(fault).__module__.startswith("httpx")
+    return known or "Consistency check failed" in str(fault)
 
 
 def _wanted(repository: str, commit: str, patterns: tuple[str, ...], kind: Literal["model", "dataset"]) -> list[str]:

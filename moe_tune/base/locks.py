@@ -4,7 +4,8 @@ import json
 import os
 import socket
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
@@ -12,6 +13,7 @@ from typing import Self
 from filelock import FileLock, SoftFileLease, Timeout
 
 from moe_tune.base.errors import ConfigError
+from moe_tune.base.published import require_writable, tidied
 
 FOLDER = ".locks"
 PATIENCE = 1.0
@@ -95,6 +97,37 @@ class WorkLock:
             return f"process {owner['pid']} on {owner['host']} has worked on since {owner['since']}"
         except (OSError, ValueError, KeyError, TypeError):  # it has not written itself down yet
             return "another process works on"
+
+
+@contextmanager
+def output_folder(folder: Path, where: str = "--out") -> Iterator[None]:
+    """Hold a folder of results while a verb fills it, after ending what a killed process was publishing there.
+
+    Args:
+        folder: The folder, which need not exist.
+        where: The option that names it.
+
+    Raises:
+        ConfigError: It cannot be written to, or another process fills it.
+    """
+    require_writable(folder, "a folder to write to", where, f"{where} FOLDER.")
+    with WorkLock(folder, "a folder", f"wait for it, or {where} FOLDER for another."):
+        for place, name in ((folder.resolve().parent, folder.resolve().name), (folder, None)):
+            if place.is_dir():
+                tidied(place, name)
+        yield
+
+
+def refuse_work_within(folder: Path) -> None:
+    """Refuse to move a folder while another process fills one within it.
+
+    Raises:
+        ConfigError: One does.
+    """
+    for file in folder.rglob(f"{FOLDER}/*.json.lock"):
+        within = file.parent.parent / file.name.removesuffix(".json.lock")
+        with WorkLock(within, "a folder"):
+            pass
 
 
 def cache_lock(folder: Path) -> SoftFileLease:

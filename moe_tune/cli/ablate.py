@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from moe_tune.base.errors import ConfigError, require
-from moe_tune.base.published import require_writable
+from moe_tune.base.locks import output_folder
 from moe_tune.cli.verbs import add_format, parsed_with_fit
 
 SPLITS = ("validation", "train")
@@ -47,7 +47,6 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
     # Imported here so that --help answers at once.
     from rich.console import Console
 
-    from moe_tune.base.locks import WorkLock
     from moe_tune.base.memory import peak_memory
     from moe_tune.interventions.audit import AblationAsked, audit
     from moe_tune.interventions.files import plain, write_audit
@@ -66,13 +65,12 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
         home = run.parent.parent if run.parent.name == "checkpoints" else run
         name, home = home.name, home / "ablation"
     out = Path(given.out) if given.out else home / f"{given.intervention}-{given.scope or 'answer'}"
-    require_writable(out, "a folder to write to", "--out", "--out FOLDER.")
     asked = AblationAsked(
         name, run, given.intervention, _layers(given.layers), given.experts, read_sets(given.sets),
         given.scope or (host.model.scope if run is not None else "answer"), given.split, given.questions or None,
         given.draws,
     )  # fmt: skip
-    with WorkLock(out, "a folder"):
+    with output_folder(out):
         found = audit(asked, host, out)
         write_audit(found, out)
     if given.format == "json":

@@ -12,8 +12,8 @@ from moe_tune.analysis.analyse import Asked, analyse
 from moe_tune.analysis.route_tables import told_routes
 from moe_tune.analysis.terminal import print_terminal
 from moe_tune.base.errors import ConfigError, require
+from moe_tune.base.locks import output_folder
 from moe_tune.base.memory import peak_memory
-from moe_tune.base.published import require_writable
 from moe_tune.base.routes_file import read_routes
 from moe_tune.cli.named_run import run_or_config
 from moe_tune.cli.verbs import add_format, parsed, parsed_with_fit
@@ -75,7 +75,6 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
         home = run.parent.parent if run.parent.name == "checkpoints" else run
         name, place = home.name, home / "analysis"
     out = Path(given.out) if given.out else place / _name(host, run, plugins)
-    require_writable(out, "a folder to write to", "--out", "--out FOLDER.")
     checkpoint = None if run is None else str(run)
     samples = (given.sensitivity, given.regret)
     asked = Asked(name, checkpoint, home, given.split, given.shots, given.scopes, *samples, given.draws)
@@ -83,7 +82,8 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
     def pass_of(shots: int) -> FitSettings:
         return parsed_with_fit("analyze", add_arguments, [*words, f"--data.few_shot={shots}"], plugins)
 
-    analysis = analyse(asked, host, pass_of, out)
+    with output_folder(out):
+        analysis = analyse(asked, host, pass_of, out)
     console = Console()
     print_terminal(console, analysis, out)
     console.print(f"{time.monotonic() - began:.0f} s, at most {peak_memory() / 2**30:.2f} GiB of memory", style="dim")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from moe_tune.base.errors import ConfigError
+from moe_tune.base.locks import output_folder
 from moe_tune.cli.verbs import parsed
 
 FORMATS = {"latex": "table.tex", "markdown": "table.md", "csv": "table.csv"}
@@ -45,13 +46,8 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
     """Compare runs and logs and print the tables and where the report lies."""
     given = parsed("compare", add_arguments, argv)
     # Imported here so that --help answers at once.
-    from rich.console import Console
-
     from moe_tune.compare.found_arm import found_arm
     from moe_tune.compare.outside import is_outside
-    from moe_tune.compare.pretrained import compare_with_pretrained
-    from moe_tune.compare.report import compare_runs
-    from moe_tune.compare.terminal import render_terminal
 
     runs = [found_arm(name, given.runs_root) for name in given.runs]
     baseline = found_arm(given.baseline, given.runs_root) if given.baseline else runs[0]
@@ -69,6 +65,18 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
             f"Hint: python -m moe_tune compare {given.runs[0]} OTHER, a log or a run of the same questions."
         )
     out = given.out or default_out(baseline, others)
+    with output_folder(out):
+        _compare(given, baseline, others, out)
+    return 0
+
+
+def _compare(given: Any, baseline: Path, others: list[Path], out: Path) -> None:
+    from rich.console import Console
+
+    from moe_tune.compare.pretrained import compare_with_pretrained
+    from moe_tune.compare.report import compare_runs
+    from moe_tune.compare.terminal import render_terminal
+
     logger = None
     if given.wandb:
         from moe_tune.tracking.wandb_logger import RouterWandbLogger
@@ -90,7 +98,6 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
         from moe_tune.compare.wandb_report import send_comparison
 
         console.print(f"W&B: {send_comparison(logger, comparison, out)}", soft_wrap=True)
-    return 0
 
 
 def default_out(baseline: Path, others: list[Path]) -> Path:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from moe_tune.base.errors import ConfigError, require
-from moe_tune.base.published import require_writable
+from moe_tune.base.locks import output_folder
 from moe_tune.cli.verbs import parsed
 
 
@@ -62,13 +62,14 @@ def _export(given: Any, plugins: dict[str, str]) -> int:
     checkpoint = found_checkpoint(given.run, given.runs_root)
     home = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
     target = given.output or home / ("folded" if given.fold else "card")
-    _refuse_other(target)
     if given.push:
         require_token(given.push)
-    what = _fold(given, plugins, checkpoint, target) if given.fold else _card(checkpoint, target)
-    if given.push:
-        commit = push_folder(target, given.push, private=given.private, message=f"{what} by moe_tune")
-        print(f"uploaded to {given.push} at {commit}")
+    with output_folder(target, "--output"):
+        _refuse_other(target)
+        what = _fold(given, plugins, checkpoint, target) if given.fold else _card(checkpoint, target)
+        if given.push:
+            commit = push_folder(target, given.push, private=given.private, message=f"{what} by moe_tune")
+            print(f"uploaded to {given.push} at {commit}")
     return 0
 
 
@@ -153,7 +154,6 @@ def _refuse_other(target: Path) -> None:
     from moe_tune.export.card import CARD
     from moe_tune.export.folded_run import FOLDED
 
-    require_writable(target, "a folder to write to", "--output", "--output FOLDER.")
     free = not target.is_dir() or not any(target.iterdir()) or any((target / one).is_file() for one in (CARD, FOLDED))
     hint = "a new folder, or one that an export has written."
     require(free, "a folder that is new or empty", str(target), "--output", hint)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from moe_tune.base.errors import ConfigError
-from moe_tune.base.published import require_writable
+from moe_tune.base.locks import output_folder
 from moe_tune.cli.verbs import parsed
 from moe_tune.generation.decoding import Decoding
 
@@ -58,15 +58,15 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
     found = [found_checkpoint(name, given.runs_root) for name in names]
     runs = runs_to_open(found, plugins)
     out = given.out or (runs[0].home if len(runs) == 1 else runs[-1].home.parent) / "generate"
-    require_writable(out, "a folder to write to", "--out", "--out FOLDER.")
-    texts = texts_side_by_side(runs, prompts, how, runs[0].device)
     drawn = f"drawn at temperature {how.temperature:g}, seed {how.seed}" if how.temperature else "the likeliest"
     about = {
         "base": str(runs[0].asked.base.path),
         "runs": ", ".join(f"{one.name} (scope {one.asked.scope})" for one in runs),
         "tokens": f"{drawn}, at most {how.max_new_tokens}",
     }
-    write_texts(texts, out, about)
+    with output_folder(out):
+        texts = texts_side_by_side(runs, prompts, how, runs[0].device)
+        write_texts(texts, out, about)
     table = text_table(texts)
     console = Console()
     console.print(table.terminal())

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from moe_tune.base.published import require_writable
+from moe_tune.base.locks import output_folder
 from moe_tune.cli.verbs import parsed
 from moe_tune.harness.installed import require_lm_eval
 from moe_tune.harness.options import add_lm_eval_options, lm_eval_config
@@ -41,13 +41,13 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
     runs = runs_to_open(found, plugins)
     home = runs[-1].home
     out = given.out or (home if len(runs) == 1 else home.parent) / "lm_eval"
-    require_writable(out, "a folder to write to", "--out", "--out FOLDER.")
     config = lm_eval_config(given, out)
 
     from moe_tune.harness.evaluation import evaluate_runs
     from moe_tune.harness.table import compare_commands, metrics_table
 
-    arms = evaluate_runs(runs, config, out, torch.device(given.device) if given.device else runs[0].device)
+    with output_folder(out):
+        arms = evaluate_runs(runs, config, out, torch.device(given.device) if given.device else runs[0].device)
     table = metrics_table(arms)
     console = Console()
     console.print(table.terminal(), table.caption, soft_wrap=True)

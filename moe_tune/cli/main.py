@@ -1,14 +1,16 @@
 """The command line: verbs and exit codes; nothing heavy is imported before it is needed."""
 
-import errno
 import sys
 import tempfile
 import traceback
+from contextlib import suppress
 
-from moe_tune.base.errors import ConfigError, MoeTuneError, ResourceError, did_you_mean
+from moe_tune.base.errors import ConfigError, MoeTuneError, did_you_mean, require
 from moe_tune.base.plugins import load_plugin_files, without_plugins, without_trust
 from moe_tune.base.preemption import AGAIN, AT_ONCE, Aborted, Preempted, listening
 from moe_tune.base.redact import without_secrets
+from moe_tune.base.resources import told_fault
+from moe_tune.base.streams import mend_streams, quit_streams
 from moe_tune.base.trusted import trusting
 from moe_tune.cli.verbs import VERBS, command_of
 
@@ -43,52 +45,42 @@ def main(argv: list[str] | None = None) -> int:
     """Run a verb and return its exit code."""
     try:
         with listening():
-            return _main(list(sys.argv[1:] if argv is None else argv))
+            code = _main(list(sys.argv[1:] if argv is None else argv))
+            sys.stdout.flush()  # a pipe that nobody reads, or a full disk behind it, is found here
+        return code
     except MoeTuneError as fault:
-        print(f"moe_tune: {without_secrets(str(fault))}", file=sys.stderr)
-        return fault.exit_code
+        return _ended(fault)
     except KeyboardInterrupt:
-        print("moe_tune: interrupted.", file=sys.stderr)
+        _say("moe_tune: interrupted.")
         return 130
     except BrokenPipeError:
         return 141
     except Preempted as end:
         stood = f" {end.told}" if end.told else ""
-        print(f"moe_tune: pre-empted by {end.signal_name}{stood}; the same command goes on from there", file=sys.stderr)
+        _say(f"moe_tune: pre-empted by {end.signal_name}{stood}; the same command goes on from there")
         return AGAIN
     except Aborted:
-        print("moe_tune: aborted. The same command again goes on from the last checkpoint.", file=sys.stderr)
+        _say("moe_tune: aborted. The same command again goes on from the last checkpoint.")
         return AT_ONCE
     except Exception as fault:  # the boundary of the program: a fault of ours becomes one line and a file
-        if out_of_resources(fault):
-            told = without_secrets(" ".join(str(fault).split()))[:300]
-            print(
-                f"moe_tune: expected enough memory and disk but got: {told}. "
-                "Hint: a smaller --data.batch_size, or another --runs_root.",
-                file=sys.stderr,
-            )
-            return ResourceError.exit_code
-        return _report(fault)
-
-
-def out_of_resources(fault: BaseException) -> bool:
-    """Return whether a fault says that memory or disk space ran out.
-
-    Example:
-        >>> out_of_resources(MemoryError())
-        True
-    """
-    no_space = isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE)
-    return no_space or isinstance(fault, MemoryError) or type(fault).__name__ == "OutOfMemoryError"
+        told = told_fault(fault)
+        return _report(fault) if told is None else _ended(told)
 
 
 def entry() -> None:
     """Run the process's arguments and exit with the verb's code."""
-    sys.exit(main())
+    mend_streams()
+    try:
+        sys.exit(main())
+    finally:
+        quit_streams()
 
 
 def _main(words: list[str]) -> int:
     words, trust = without_trust(words)
+    for word in words:
+        hint = "a name in UTF-8; where the locale is ASCII, PYTHONUTF8=1."
+        require(not _undecodable(word), "words in UTF-8", word, "the command line", hint)
     with trusting(trust):
         return _verb(*without_plugins(words))
 
@@ -108,9 +100,33 @@ def _verb(words: list[str], files: list[str]) -> int:
     return 0
 
 
+def _undecodable(word: str) -> bool:
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _ended(fault: MoeTuneError) -> int:
+    _say(f"moe_tune: {without_secrets(str(fault))}")
+    return fault.exit_code
+
+
 def _report(fault: BaseException) -> int:
-    with tempfile.NamedTemporaryFile("w", prefix="moe_tune-", suffix=".traceback", delete=False) as handle:
-        handle.write(without_secrets("".join(traceback.format_exception(fault))))
     summary = f"{type(fault).__name__}: {without_secrets(' '.join(str(fault).split()))[:300]}"
-    print(f"moe_tune: unexpected {summary}. The traceback is in {handle.name}.", file=sys.stderr)
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="moe_tune-", suffix=".traceback", delete=False, encoding="utf-8", errors="backslashreplace"
+        ) as handle:
+            handle.write(without_secrets("".join(traceback.format_exception(fault))))
+        where = f"The traceback is in {handle.name}."
+    except OSError as why:
+        where = f"There is no place for its traceback ({why})."
+    _say(f"moe_tune: unexpected {summary}. {where}")
     return 1
+
+
+def _say(message: str) -> None:
+    with suppress(OSError):  # nobody reads it
+        print(message, file=sys.stderr)

@@ -9,6 +9,7 @@ from rich.console import Console
 
 import moe_tune.criteria  # noqa: F401 (makes the criteria known by short name)
 from moe_tune.base.errors import ConfigError
+from moe_tune.base.locks import output_folder
 from moe_tune.base.plugins import concrete_subclasses
 from moe_tune.base.published import published, write_json
 from moe_tune.cli.verbs import add_format, parsed_with_fit
@@ -78,10 +79,11 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
         test=given.test,
         repair=given.repair,
     )
-    pruned = prune(
-        fit.model, fit.datamodule, fit.trainer_for(devices=1, num_nodes=1), asked, fit.configuration, plugins
-    )
-    _write(pruned, asked)
+    with output_folder(out):
+        pruned = prune(
+            fit.model, fit.datamodule, fit.trainer_for(devices=1, num_nodes=1), asked, fit.configuration, plugins
+        )
+        _write(pruned, asked)
     if given.format == "json":
         print(json.dumps(_plain(pruned) | {"gone": pruned.gone}, indent=2))
         return 0

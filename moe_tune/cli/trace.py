@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 
 from moe_tune.base.errors import ConfigError
+from moe_tune.base.locks import output_folder
 from moe_tune.cli.named_run import named_checkpoint
 from moe_tune.cli.verbs import parsed_with_fit
 
@@ -54,9 +55,6 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
             f"expected a head that needs no calibration but got {opened.gated.head_name} (trace). "
             "Hint: fit it first, then trace RUN."
         )
-    seen = trace(opened.gated, asked.base.load_tokenizer(), host.settings.prompt)
-    if run is None:
-        seen = seen.without_copy()
     home = Path(host.settings.runs_root) / f"{config_label(['fit', *words])}-trace"
     if run is not None:
         home = (run.parent.parent if run.parent.name == "checkpoints" else run) / "trace"
@@ -67,7 +65,11 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
         "head": f"{opened.gated.head_name}, scope {opened.gated.scope}, layers {opened.gated.layers}",
         "run": str(run or "none: the configuration's head before a fit"),
     }
-    write_trace(seen, out, about)
+    with output_folder(out):
+        seen = trace(opened.gated, asked.base.load_tokenizer(), host.settings.prompt)
+        if run is None:
+            seen = seen.without_copy()
+        write_trace(seen, out, about)
     console = Console()
     console.print(token_table(seen).terminal(), continuation_table(seen).terminal())
     if len(seen.routers) == 1:

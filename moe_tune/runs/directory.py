@@ -21,7 +21,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from moe_tune.base.commit import git_commit
 from moe_tune.base.errors import MoeTuneError
-from moe_tune.base.locks import WorkLock
+from moe_tune.base.locks import WorkLock, refuse_work_within
 from moe_tune.base.published import published, require_writable, tidied, write_json
 from moe_tune.base.redact import without_secrets
 from moe_tune.runs.ledger import OpenedTest, record
@@ -101,9 +101,14 @@ class RunDirectory:
         return self
 
     def set_aside(self) -> Path | None:
-        """Move what an earlier run left out of the way, and return where it is now."""
+        """Move what an earlier run left out of the way, and return where it is now.
+
+        Raises:
+            ConfigError: Another process writes results into it, such as an analysis.
+        """
         if rank_zero_only.rank or not self.path.is_dir():
             return None
+        refuse_work_within(self.path)
         aside = self.path.with_name(f"{self.path.name}.old-{uuid.uuid4().hex[:8]}")
         os.replace(self.path, aside)
         self._ours = True

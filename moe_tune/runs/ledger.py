@@ -10,8 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from moe_tune.base.errors import ResourceError
+from moe_tune.base.errors import ConfigError, MoeTuneError, ResourceError
 from moe_tune.base.published import published
+from moe_tune.base.resources import out_of_resources
 
 COPY = "openings.jsonl"
 """What a run keeps of the ledger: all known openings of the tests that it read, its own last."""
@@ -54,7 +55,8 @@ def require_ledger() -> None:
     """Make the ledger's folder, before a test is read.
 
     Raises:
-        ResourceError: It cannot be written to.
+        ConfigError: It cannot be written to.
+        ResourceError: The disk is full.
     """
     folder = ledger_folder()
     try:
@@ -63,10 +65,14 @@ def require_ledger() -> None:
         probe.touch()
         probe.unlink()
     except OSError as fault:
-        raise ResourceError(
+        raise _kind(fault)(
             f"expected a folder that can be written to for the ledger of test openings but got "
             f"{fault.strerror} ({folder}). Hint: set XDG_STATE_HOME to a folder of yours; the test stays closed."
         ) from fault
+
+
+def _kind(fault: OSError) -> type[MoeTuneError]:
+    return ResourceError if out_of_resources(fault) else ConfigError
 
 
 def test_content(lines: Iterable[str]) -> str:
@@ -89,7 +95,8 @@ def record(opening: Mapping[str, Any], run: Path | None) -> None:
     """Add an opening to the ledger, and give the run a copy of what the ledger knows of this test.
 
     Raises:
-        ResourceError: The ledger cannot be written to.
+        ConfigError: The ledger cannot be written to.
+        ResourceError: The disk is full.
     """
     require_ledger()
     test = str(opening["test"])
@@ -99,7 +106,7 @@ def record(opening: Mapping[str, Any], run: Path | None) -> None:
             handle.seek(max(handle.seek(0, os.SEEK_END) - 1, 0))
             handle.write((b"" if handle.read() in (b"", b"\n") else b"\n") + line.encode())
     except OSError as fault:
-        raise ResourceError(
+        raise _kind(fault)(
             f"expected a file that can be written to for the ledger of this test's openings but got {fault.strerror} "
             f"({_file(test)}). Hint: this opening is not recorded; make the file writable, and run the test again."
         ) from fault

@@ -11,6 +11,7 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from moe_tune.base.published import published
+from moe_tune.base.resources import writing
 
 VALIDATED = ("validation/", "validation_text/")
 """What the keys of a validation begin with; each of the two has a row of its own."""
@@ -52,7 +53,7 @@ class MetricsFile(Logger):
             return
         values = {key: float(value) if math.isfinite(value) else None for key, value in sorted(metrics.items())}
         line = {"step": step, "time": round(time.time(), 3)} | values
-        with self.file.open("a", encoding="utf-8") as handle:
+        with writing(self.file), self.file.open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(line, allow_nan=False) + "\n")
 
     def forget_from(self, step: int, validations: int | None = None) -> None:

@@ -16,6 +16,7 @@ from moe_tune.callbacks.epoch_line import EpochLine, progress_bar
 from moe_tune.callbacks.evidence_log import EvidenceLog
 from moe_tune.callbacks.freezing_proof import FreezingProof
 from moe_tune.callbacks.question_records import PredictionRecords, QuestionRecords
+from moe_tune.callbacks.resource_watch import ResourceWatch
 from moe_tune.callbacks.run_files import RunFiles
 from moe_tune.callbacks.short_answer_records import ShortAnswerRecords
 from moe_tune.callbacks.step_checkpoints import StepCheckpoints
@@ -47,6 +48,7 @@ def run_trainer(
     tested = TestedValidation(directory)
     callbacks = [
         RunFiles(directory, resolved, name, plugins),
+        ResourceWatch(directory),
         FreezingProof(directory),
         QuestionRecords(directory),
         PredictionRecords(directory),

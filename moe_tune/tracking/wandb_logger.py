@@ -5,11 +5,11 @@ import netrc
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
 
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
@@ -22,6 +22,7 @@ from moe_tune.base.redact import redacted
 from moe_tune.runs.agent import sweep_id
 from moe_tune.runs.best_epoch import validation_summary
 from moe_tune.stats.paired import PairedResult
+from moe_tune.tracking.patience import end_service, within
 from moe_tune.tracking.wandb_content import (
     EXTREMES,
     arm_of,
@@ -47,9 +48,14 @@ NOT_IN_PROJECT = "/\\#?%:"
 INIT_SECONDS = 8.0
 """How long a server may take to answer at the start, so that an outage costs ten seconds with all that comes after;
 ``WANDB_INIT_TIMEOUT`` says otherwise."""
-FINISH_SECONDS = 60.0
+FINISH_SECONDS = 16.0
 """How long the last upload may take, what is left stays on disk for ``wandb sync``; ``WANDB_FINISH_TIMEOUT`` says
 otherwise."""
+ANSWER_SECONDS = 8.0
+"""How long one call may wait for the server or the service process; with the last upload and the end of the service
+process it is less than half a minute by which an outage can hold the end of a fit."""
+SPARE_SECONDS = 2.0
+"""How much longer than the last upload may take the service process is waited for."""
 
 
 class RouterWandbLogger(WandbLogger):
@@ -89,7 +95,8 @@ class RouterWandbLogger(WandbLogger):
     ) -> None:
         refuse_words({"project": project, "tags": tags, "resume": resume}, "RouterWandbLogger")
         self._mode = wandb_mode()
-        self._warned = False
+        self._outage = False
+        self._hangs = False
         if self._mode == "offline" and MODES.get(os.environ.get("WANDB_MODE", "")) == "online":
             _warn("WANDB_MODE=online but no W&B key, continuing offline. Hint: wandb login, or set WANDB_API_KEY.")
         # Not offline=True: Lightning would set WANDB_MODE for every later run of the process.
@@ -112,8 +119,12 @@ class RouterWandbLogger(WandbLogger):
     @rank_zero_experiment  # type: ignore[untyped-decorator]
     def experiment(self) -> Any:
         """The W&B run; offline if the server cannot be reached."""
+        import wandb
+
         begun = time.monotonic()
         try:
+            if wandb.run is None:  # what wandb says beside a run goes by the process's settings
+                wandb.setup(settings=wandb.Settings(silent=True))
             return super().experiment
         except _faults() as fault:
             if self._mode == "disabled":
@@ -130,46 +141,73 @@ class RouterWandbLogger(WandbLogger):
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         """Log numbers, and keep the best ones in the summary; a fault of W&B becomes one warning."""
-        with self._harmless():
-            super().log_metrics(metrics, step)
+        log = super().log_metrics
+
+        def work() -> None:
+            log(metrics, step)
             if not rank_zero_only.rank and EXTREMES.keys() & metrics.keys():
                 self.experiment.summary.update(improved(metrics, self.experiment.summary))
+
+        self._harmless(work)
 
     def after_save_checkpoint(self, checkpoint_callback: ModelCheckpoint) -> None:
         """Put the best epoch's numbers back into the summary, where those of the one just logged took their place."""
         super().after_save_checkpoint(checkpoint_callback)
-        if self.save_dir is not None:  # where files go elsewhere, the end of the run does it
-            with self._harmless():
-                self.experiment.summary.update(validation_summary(Path(self.save_dir)))
+        if (folder := self.save_dir) is not None:  # where files go elsewhere, the end of the run does it
+            self._harmless(lambda: self.experiment.summary.update(validation_summary(Path(folder))))
 
     def log_hyperparams(self, params: Any) -> None:
         """Log the configuration, and tag the run with what it says; a fault of W&B becomes one warning."""
-        with self._harmless():
-            super().log_hyperparams(params)
+        log = super().log_hyperparams
+
+        def work() -> None:
+            log(params)
             if not rank_zero_only.rank:
                 own = tuple(self.experiment.tags or ())
                 self.experiment.tags = tuple(dict.fromkeys([*own, *tags_of(dict(params))]))
 
+        self._harmless(work)
+
     def log_table(self, key: str, *args: Any, dataframe: Any = None, **kwargs: Any) -> None:
-        """Log a table, in parts where W&B would cut it; a fault of W&B becomes one warning."""
+        """Log a table, in parts where W&B would cut it; a fault of W&B becomes one warning, and ends the tables.
+
+        Each asks the server first, and what it holds is in the run directory.
+        """
+        log = super().log_table
         parts = {key: None} if dataframe is None else table_parts(key, dataframe)
-        with self._harmless():
+
+        def work() -> None:
             for name, part in parts.items():
-                super().log_table(name, *args, dataframe=part, **kwargs)
+                log(name, *args, dataframe=part, **kwargs)
+
+        if not self._outage:
+            self._harmless(work, asks_server=True)
 
     def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: Any) -> None:
         """Log images; a fault of W&B becomes one warning."""
-        with self._harmless():
-            super().log_image(key, images, step, **kwargs)
+        log = super().log_image
+        self._harmless(lambda: log(key, images, step, **kwargs))
 
-    @contextmanager
-    def _harmless(self) -> Iterator[None]:
+    def _harmless(self, work: Callable[[], None], asks_server: bool = False) -> None:
+        """Do what W&B may fail at: after a first fault it is told of, after a hang it is left alone."""
+        if self._hangs:
+            return
+        run = self.experiment  # made here: its own patience is another one
         try:
-            yield
+            within(ANSWER_SECONDS, work)
         except _faults() as fault:
-            if not self._warned:
-                self._warned = True
-                _warn(f"W&B failed, the run goes on and metrics.jsonl has its numbers ({_one_line(fault)})")
+            self._hangs = isinstance(fault, TimeoutError) and not asks_server
+            if not self._outage:
+                self._outage = True
+                told_of[id(run)] = run
+                _warn(
+                    f"W&B failed, the run goes on and metrics.jsonl has its numbers ({_one_line(fault)}). "
+                    f"Hint: {_remedy(run)}."
+                )
+
+
+told_of: "WeakValueDictionary[int, Any]" = WeakValueDictionary()
+"""W&B runs of whose faults there has been a warning, by their id as objects: there shall be one."""
 
 
 def refuse_words(given: Mapping[str, Any], where: str) -> None:
@@ -222,9 +260,11 @@ def note_gains(compared: Mapping[str, PairedResult]) -> None:
     wandb = sys.modules.get("wandb")
     if wandb is not None and wandb.run is not None and compared:
         try:
-            wandb.run.summary.update(gains(compared))
+            within(ANSWER_SECONDS, lambda: wandb.run.summary.update(gains(compared)))
         except _faults() as fault:
-            _warn(f"W&B did not take the gain, which the run directory has ({_one_line(fault)})")
+            if id(wandb.run) not in told_of:
+                told_of[id(wandb.run)] = wandb.run
+                _warn(f"W&B did not take the gain, which the run directory has ({_one_line(fault)})")
 
 
 def _show_beside_pretrained(run: Any, folder: Path) -> None:
@@ -251,23 +291,37 @@ def close_wandb_run(failed: bool, fitted: Path | None = None) -> None:
         fitted: The run directory, if the run is a fit.
     """
     wandb = sys.modules.get("wandb")
-    if wandb is not None and wandb.run is not None:
-        folder = wandb.run.settings.sync_dir
-        if fitted is not None and not wandb.run.disabled:
-            try:
-                wandb.run.summary.update(validation_summary(fitted) | extremes(fitted / METRICS))
-                if not failed:
-                    if (fitted / METRICS).is_file():
-                        _show_beside_pretrained(wandb.run, fitted)
-                    send_head(wandb.run, fitted)
-            except _faults() as fault:
-                _warn(f"W&B did not take the head, which is in the run directory ({_one_line(fault)})")
+    if wandb is None or wandb.run is None:
+        return
+    run, lost = wandb.run, ""
+    if fitted is not None and not run.disabled:
         try:
-            wandb.finish(exit_code=int(failed))
+            within(ANSWER_SECONDS, lambda: _leave_results(run, fitted, failed))
         except _faults() as fault:
-            # Without the option `wandb sync` takes a run that began online for one that is complete there.
-            remedy = f"wandb sync --include-online {folder} sends the rest"
-            _warn(f"W&B did not take everything ({_one_line(fault)}). Hint: {remedy}.")
+            why = _one_line(fault)
+            lost = f"W&B did not take the head, which is in the run directory ({why}). Hint: {_remedy(run)}."
+    try:
+        within(_finish_seconds() + SPARE_SECONDS, lambda: wandb.finish(exit_code=int(failed)))
+    except _faults() as fault:
+        lost = f"W&B did not take everything ({_one_line(fault)}). Hint: {_remedy(run)}."
+        end_service()
+    if lost and id(run) not in told_of:
+        _warn(lost)
+
+
+def _leave_results(run: Any, fitted: Path, failed: bool) -> None:
+    """Send the summary, and of a fit that ended well the charts and the head, if the server takes such things."""
+    run.summary.update(validation_summary(fitted) | extremes(fitted / METRICS))
+    if failed or id(run) in told_of:
+        return
+    if (fitted / METRICS).is_file():
+        _show_beside_pretrained(run, fitted)
+    send_head(run, fitted)
+
+
+def _remedy(run: Any) -> str:
+    # Without the option `wandb sync` takes a run that began online for one that is complete there.
+    return f"wandb sync --include-online {run.settings.sync_dir} sends the rest"
 
 
 def _verb() -> str | None:
@@ -300,7 +354,7 @@ def _settings(mode: str) -> Any:
         return wandb.Settings(
             mode=mode,
             init_timeout=float(os.environ.get("WANDB_INIT_TIMEOUT", INIT_SECONDS)),
-            finish_timeout=float(os.environ.get("WANDB_FINISH_TIMEOUT", FINISH_SECONDS)),
+            finish_timeout=_finish_seconds(),
             finish_timeout_raises=True,
             save_code=False,
             x_disable_meta=True,  # it would store the command line; load and memory are sent all the same
@@ -311,6 +365,10 @@ def _settings(mode: str) -> Any:
             f"expected W&B settings but got: {_one_line(fault)} (environment variables WANDB_*). "
             "Hint: unset the one that is named."
         ) from fault
+
+
+def _finish_seconds() -> float:
+    return float(os.environ.get("WANDB_FINISH_TIMEOUT", FINISH_SECONDS))
 
 
 def _faults() -> tuple[type[Exception], ...]:

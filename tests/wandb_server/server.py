@@ -28,10 +28,16 @@ class WandbServer:
         store: What it was told.
         fault: HTTP status that answers everything, ``"silent"`` for no answer at all, ``None`` for none.
         dies_after_rows: History rows after which the server vanishes, ``None`` for never.
+        dies_with: What it does instead of vanishing: a ``fault`` from then on.
     """
 
-    def __init__(self, fault: int | str | None = None, dies_after_rows: int | None = None) -> None:
-        self.fault, self.dies_after_rows = fault, dies_after_rows
+    def __init__(
+        self,
+        fault: int | str | None = None,
+        dies_after_rows: int | None = None,
+        dies_with: int | str | None = None,
+    ) -> None:
+        self.fault, self.dies_after_rows, self.dies_with = fault, dies_after_rows, dies_with
         self.gone = threading.Event()
         handler = type("BoundHandler", (_Handler,), {"wandb": self})
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -108,7 +114,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._reply(reply, status)
         limit = self.wandb.dies_after_rows
         if limit is not None and self.wandb.store.rows >= limit:
-            self.wandb.stop()
+            if self.wandb.dies_with is None:
+                self.wandb.stop()
+            self.wandb.fault = self.wandb.dies_with
 
     def _post(self, path: str, body: bytes) -> tuple[Any, int]:
         if path == "/graphql":

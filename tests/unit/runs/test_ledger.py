@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from moe_tune.base.errors import ResourceError
+from moe_tune.base.errors import ConfigError
 from moe_tune.runs.ledger import COPY, ledger_folder, openings_of, record, require_ledger
 from moe_tune.runs.ledger import test_content as content_of
 
@@ -78,14 +78,14 @@ def test_of_runs_that_are_one_opening_all_are_known():
 def test_a_file_that_cannot_be_written_is_refused():
     ledger_folder().mkdir(parents=True)
     (ledger_folder() / f"{'t' * 16}.jsonl").mkdir()
-    with pytest.raises(ResourceError, match="this opening is not recorded"):
+    with pytest.raises(ConfigError, match="this opening is not recorded"):
         record(opening(), None)
 
 
 def test_a_state_folder_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
-    with pytest.raises(ResourceError, match="set XDG_STATE_HOME"):
+    with pytest.raises(ConfigError, match="set XDG_STATE_HOME"):
         require_ledger()
 
 
