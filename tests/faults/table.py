@@ -16,10 +16,12 @@ def all_cases(prefix="cases_"):
 
 def main(kinds):
     sys.path[:0] = [str(HERE), str(HERE.parent)]
+    from moe_tune.faults.surroundings import alone
     from moe_tune.faults.table import print_table
 
     cases = [case for case in all_cases() if not kinds or case.kind in kinds]
-    return 0 if print_table(cases) else 1
+    with alone():
+        return 0 if print_table(cases) else 1
 
 
 if __name__ == "__main__":
