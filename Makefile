@@ -4,6 +4,7 @@
 #                   runs/screenshot; report.png is the first
 # make bench-smoke   every bench at tiny sizes: shows that it runs, claims nothing
 # make docs   the pages, with the API page from docstrings, in site/
+# make faults   what is broken on purpose, what has to come of it and what came, under 12 minutes; make faults-long: hours
 # make conformance   which head, loss and metric keeps which law, and every model type
 # make audit   known vulnerabilities of what is locked
 # make sbom   what an installation consists of, as CycloneDX, in dist/sbom.json
@@ -22,7 +23,7 @@ WORKERS := $(shell $(PYTHON) -c "import os; print(os.cpu_count() + 1)")
 SLOW_IN_CI := $(addprefix tests/integration/test_,notebook.py wheel.py)
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo install install-test install-bench install-docs install-all locks audit sbom lint test conformance families test-slow test-ci bench-smoke docs screenshot clean
+.PHONY: demo install install-test install-bench install-docs install-all locks audit sbom lint test conformance families test-slow test-ci faults faults-long bench-smoke docs screenshot clean
 
 demo: install
 	$(MOE_TUNE) experiment experiments/demo --runs_root runs
@@ -89,6 +90,15 @@ test-slow: install-test
 
 test-ci: install-test
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m slow $(SLOW_IN_CI)
+
+# The last line is faults N of N.
+faults: install-test
+	PYTHONPATH=. $(BIN)/python tests/faults/table.py
+
+# Hours, outside CI: the last lines are faults N of N, and soak: N faults, 0 lost, 0 wrong, 0 hangs, 0 leftovers.
+faults-long: install-test
+	PYTHONPATH=. $(BIN)/python tests/faults/table.py --long
+	PYTHONPATH=. $(BIN)/python tests/faults/long_soak.py --minutes 60
 
 bench-smoke: install-bench
 	$(BIN)/python bench/smoke.py

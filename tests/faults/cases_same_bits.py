@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 import yaml
-from golden.golden_files import COST, MOMENT, VARYING
+from golden.golden_files import COST, MOMENT
+from golden.golden_files import VARYING as TIMED
 
 from moe_tune.faults.case import Case
 from moe_tune.faults.reference import undisturbed
@@ -17,9 +18,10 @@ from moe_tune.faults.tiny import NAMES, TINY, only_run
 from moe_tune.faults.trial import Trial
 from moe_tune.settings.shipped import found_config
 
+VARYING = re.compile(rf"{TIMED.pattern}|.*_per_second")
 NOT_COMPARED = re.compile(r"\d+\.(out|err)|.*\.lock|\.locks|.*\.traceback")
 SHOWN = re.compile(r"<dt>(seconds|peak memory gib)</dt><dd>[^<]*</dd>")
-CLOCK = re.compile(r" *\d+(\.\d+)? ?(s|ms|min|seconds|minutes|MiB|GiB|it/s|tokens/s|B free)\b")
+CLOCK = re.compile(r" *\d+(\.\d+)? ?(s|ms|min|seconds|minutes|MiB|GiB|it/s|tokens/s|tokens per second|B free)\b")
 PLAIN = TINY[1:]
 EVALUATED = ["--ckpt_path", "{run}/checkpoints/last.ckpt"]
 SWEEP = {
@@ -46,26 +48,12 @@ STUDY = {
         "retuned": [shipped("head/retuned"), "trainer.max_epochs=1"],
     },
 }
+ANALYSIS = ["--split=validation", "--draws=100", "--sensitivity=0", "--regret=0", "--shots", "0"]
 VERBS = {
     "validate": ["validate", *EVALUATED],
     "test": ["test", *EVALUATED],
     "predict": ["predict", *EVALUATED],
-    "analyze": [
-        "analyze",
-        "{run}",
-        "--split",
-        "validation",
-        "--draws",
-        "100",
-        "--sensitivity",
-        "0",
-        "--regret",
-        "0",
-        "--shots",
-        "0",
-        "--out",
-        "out",
-    ],
+    "analyze": ["analyze", "{run}", *ANALYSIS, "--out", "out"],
     "compare": ["compare", "{run}", "--out", "out"],
     "grid": ["grid", *PLAIN, "--config", "head/temperature", "--vary", "model.head.tau=0.5,2"],
     "ablate": ["ablate", "{run}", "--layers", "2", "--experts", "0", "1", "--out", "out"],
