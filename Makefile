@@ -95,10 +95,9 @@ test-ci: install-test
 faults: install-test
 	PYTHONPATH=. $(BIN)/python tests/faults/table.py
 
-# Hours, outside CI: the last lines are faults N of N, and soak: N faults, 0 lost, 0 wrong, 0 hangs, 0 leftovers.
+# Hours, outside CI.
 faults-long: install-test
 	PYTHONPATH=. $(BIN)/python tests/faults/table.py --long
-	PYTHONPATH=. $(BIN)/python tests/faults/long_soak.py --minutes 60
 
 bench-smoke: install-bench
 	$(BIN)/python bench/smoke.py

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from moe_tune.base.errors import ResourceError
 
@@ -18,9 +18,9 @@ class PatientLoader(DataLoader[Any]):
         ResourceError: A worker gave no batch in time.
     """
 
-    def __init__(self, *args: Any, num_workers: int = 0, **options: Any) -> None:
+    def __init__(self, dataset: Dataset[Any], num_workers: int = 0, **options: Any) -> None:
         options["timeout"] = PATIENCE if num_workers else 0.0
-        super().__init__(*args, num_workers=num_workers, **options)
+        super().__init__(dataset, num_workers=num_workers, **options)
 
     def __iter__(self) -> Any:
         batches = super().__iter__()
