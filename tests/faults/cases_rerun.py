@@ -39,7 +39,7 @@ def other_head(trial):
 def other_layers(trial):
     run = finished(trial)
     ended = trial.run(["test", "--ckpt_path", str(run / LAST), "--model.layers", "last-2"])
-    return told(ended.code, ended.err, "layers.0", "unexpected")
+    return told(ended.code, ended.err, "layers.0", "unknown")
 
 
 def other_base(trial):
