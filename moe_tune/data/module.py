@@ -16,6 +16,7 @@ from moe_tune.data.batching import Batch, BucketBatchSampler, PromptDataset
 from moe_tune.data.encoding import EncodedSplit, PromptEncoder
 from moe_tune.data.joint_batching import JointBatchSampler, JointDataset
 from moe_tune.data.overlap import not_out_of_distribution
+from moe_tune.data.patient_loader import PatientLoader
 from moe_tune.data.protocol import AUXILIARY, PromptProtocol, load_protocol
 from moe_tune.data.question import Question
 from moe_tune.data.short_answer_source import ShortAnswerSource
@@ -386,7 +387,7 @@ class QuizDataModule(LightningDataModule):
         # drifts.
         generator = torch.Generator().manual_seed(self.seed)
         workers = self.num_workers
-        return DataLoader(
+        return PatientLoader(
             dataset,
             sampler=sampler,
             batch_size=None,

@@ -7,8 +7,9 @@ import platform
 import shutil
 from pathlib import Path
 
+from moe_tune.base.denied import denied
+
 PACKAGES = ("torch", "lightning", "transformers", "peft", "datasets", "torchmetrics", "wandb", "jsonargparse")
-MALICIOUS_LIGHTNING = ("2.6.2", "2.6.3")
 
 
 def installed_versions() -> dict[str, str | None]:
@@ -50,18 +51,18 @@ def problems_of(versions: dict[str, str | None]) -> list[str]:
         for name, version in versions.items()
         if version is None
     ]
-    if versions["lightning"] in MALICIOUS_LIGHTNING:
-        found.append("this lightning version was a malicious upload. Hint: pip install 'lightning>=2.6.6,<2.7'.")
-    return found
+    return found + [told for name, version in versions.items() if (told := denied(name, version))]
 
 
 def what_libraries_see() -> dict[str, str]:
     """Return what only the libraries know: threads, the GPU, the login; call it where nothing stands in the way."""
     import torch
 
+    from moe_tune.planning.same_bits import processor
     from moe_tune.tracking.wandb_logger import logged_in
 
     return {
+        "processor": f"{processor()} (the same bits come only from the same kind)",
         "threads": str(torch.get_num_threads()),
         "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "W&B": "online" if logged_in() else "offline (wandb login, or WANDB_MODE=online)",

@@ -100,7 +100,7 @@ def _parallel_coordinates(sweep: Sweep, ended: pd.DataFrame) -> str:
     colours = {"color": ended[sweep.metric], "colorscale": "Viridis", "showscale": True}
     figure = go.Figure(go.Parcoords(dimensions=axes, line=colours))
     figure.update_layout(title=f"{sweep.file.name}: {len(ended)} points", margin={"t": 110})
-    return str(figure.to_html(include_plotlyjs=True))
+    return str(figure.to_html(include_plotlyjs=True, div_id="parallel"))
 
 
 def _overlay(sweep: Sweep, folder: Path, best: SweepPoint, plugins: Iterable[str]) -> str:

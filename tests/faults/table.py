@@ -1,25 +1,30 @@
-"""Every fault case beside what came of it: ``python tests/faults/table.py [KIND ...]`` (``make faults``)."""
+"""Every fault case beside what came of it: ``python tests/faults/table.py [--long] [KIND ...]`` (``make faults``)."""
 
 import importlib
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-LONG = "long_"
-"""What the modules of ``make faults-long`` begin with."""
+LONG = "--long"
+"""Takes the modules that begin with ``long_`` in place of those with ``cases_``."""
 
 
 def all_cases(prefix="cases_"):
     """Return the cases of the modules beside this one, in the order of the modules' names."""
-    return [case for file in sorted(HERE.glob(f"{prefix}*.py")) for case in importlib.import_module(file.stem).CASES]
+    modules = [importlib.import_module(file.stem) for file in sorted(HERE.glob(f"{prefix}*.py"))]
+    return [case for module in modules for case in module.CASES]
 
 
 def main(kinds):
     sys.path[:0] = [str(HERE), str(HERE.parent)]
+    from moe_tune.faults.surroundings import alone
     from moe_tune.faults.table import print_table
 
-    cases = [case for case in all_cases() if not kinds or case.kind in kinds]
-    return 0 if print_table(cases) else 1
+    asked = {*kinds} - {LONG}
+    known = all_cases("long_" if LONG in kinds else "cases_")
+    cases = [case for case in known if not asked or case.kind in asked]
+    with alone():
+        return 0 if print_table(cases) else 1
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Short fault cases, one module a topic: each has ``CASES``."""
