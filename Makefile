@@ -20,7 +20,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-com
 # One more than there are cores: some tests wait for servers and for other processes.
 WORKERS := $(shell $(PYTHON) -c "import os; print(os.cpu_count() + 1)")
 # Of the slow tests, those whose subject no fast one touches; make test-slow runs them all.
-SLOW_IN_CI := $(addprefix tests/integration/test_,notebook.py wheel.py)
+SLOW_IN_CI := $(addprefix tests/integration/test_,notebook.py wheel.py) tests/faults/test_sample_of_faults.py
 export TOKENIZERS_PARALLELISM := false
 
 .PHONY: demo install install-test install-bench install-docs install-all locks audit sbom lint test conformance families test-slow test-ci faults faults-long bench-smoke docs screenshot clean

@@ -36,7 +36,17 @@ def fit_ending(run: Path, *, trained: bool, tests: Sequence[str]) -> list[str]:
         lines.append(accuracy_line("validation", pd.read_parquet(best)))
     compared = against_pretrained(run, ["validation", *tests])
     following = [f"next: python -m moe_tune compare {shlex.quote(str(run))}"] if compared else []
-    return [*lines, *compared, f"run: {run}", *following]
+    return [*lines, *compared, f"run: {run}", *_offline_parts(run), *following]
+
+
+def _offline_parts(run: Path) -> list[str]:
+    """Return how to send a fit to W&B that went on offline, where each part is a run of its own."""
+    parts = [path for path in (run / "wandb").glob("*run-*") if path.is_dir() and not path.is_symlink()]
+    offline = [path for path in parts if path.name.startswith("offline-run-")]
+    if len(parts) < 2 or not offline:
+        return []
+    folders = f"{shlex.quote(str(run / 'wandb'))}/offline-run-*"
+    return [f"W&B has this fit in {len(parts)} parts of one group, metrics.jsonl whole: wandb sync {folders}"]
 
 
 def against_pretrained(run: Path, splits: Iterable[str]) -> list[str]:

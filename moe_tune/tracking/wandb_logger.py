@@ -69,7 +69,8 @@ class RouterWandbLogger(WandbLogger):
     best of its accuracy and loss; the gain over the pretrained router with its 95 % interval; and of every other number
     the last value. Neither code nor the command line is stored; the machine's load and memory are. A finished fit
     leaves its head as an artifact of the run directory's name, and charts of accuracy and loss with the pretrained
-    router's level in them.
+    router's level in them. A fit that goes on is the same run where it was online; offline each part is a run of its
+    own, in one group.
 
     Args:
         project: W&B project, one per study.
@@ -102,6 +103,7 @@ class RouterWandbLogger(WandbLogger):
         # Not offline=True: Lightning would set WANDB_MODE for every later run of the process.
         super().__init__(
             save_dir=save_dir,
+            id=begun_online(save_dir) if self._mode == "online" and _verb() == "fit" else None,
             resume=resume,
             settings=_settings(self._mode),
             **redacted({"name": name, "project": project, "group": group or _group(save_dir), "tags": tags}),
@@ -228,6 +230,17 @@ def refuse_words(given: Mapping[str, Any], where: str) -> None:
     require(not long, f"tags of 1 to {LONGEST_TAG} characters", long, f"{where}.tags", "tags: [pilot].")
     known = resume is None or resume in RESUMES
     require(known, "a way to resume", resume, f"{where}.resume", did_you_mean(str(resume), RESUMES))
+
+
+def begun_online(save_dir: str | None) -> str | None:
+    """Return the id of the W&B run that an earlier part of a fit has begun online; ``None`` if none has.
+
+    An agent's id, which the environment says, wins.
+    """
+    if save_dir is None or os.environ.get("WANDB_RUN_ID"):
+        return None
+    parts = sorted((Path(save_dir) / "wandb").glob("run-*-*"))  # W&B's name is run-<date>_<time>-<id>
+    return parts[-1].name.split("-", 2)[2] if parts else None
 
 
 def wandb_mode() -> str:

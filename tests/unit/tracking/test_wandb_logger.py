@@ -8,12 +8,12 @@ import sys
 import pytest
 
 from moe_tune.base.errors import ConfigError
-from moe_tune.tracking.wandb_logger import RouterWandbLogger, close_wandb_run, logged_in, wandb_mode
+from moe_tune.tracking.wandb_logger import RouterWandbLogger, begun_online, close_wandb_run, logged_in, wandb_mode
 
 KEY = "a1" * 20
 SCRIPT = """
 import os, signal, subprocess, sys
-from moe_tune.tracking.wandb_logger import RouterWandbLogger, close_wandb_run
+from moe_tune.tracking.wandb_logger import RouterWandbLogger, begun_online, close_wandb_run
 logger = RouterWandbLogger(save_dir=".", tags=["https://user:hunter2@example.org"])
 logger.log_hyperparams({"model.scope": "answer"})
 logger.log_metrics({"test/accuracy": 0.5}, step=1)
@@ -179,3 +179,15 @@ def test_an_offline_run_leaves_the_environment_alone(clean, tmp_path):
     close_wandb_run(failed=False)
     # wandb itself keeps the address of its service process there
     assert {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"} == before
+
+
+def test_a_fit_that_goes_on_is_the_same_run_where_it_was_online(clean, tmp_path):
+    for name in ("offline-run-20261128_010101-early", "run-20261128_020202-first", "run-20261128_030303-last-one"):
+        (tmp_path / "wandb" / name).mkdir(parents=True)
+    assert begun_online(str(tmp_path)) == "last-one"
+    assert begun_online(str(tmp_path / "elsewhere")) is begun_online(None) is None
+    clean.setenv("WANDB_API_KEY", KEY)
+    clean.setattr(sys, "argv", ["moe_tune", "fit"])
+    assert RouterWandbLogger(save_dir=str(tmp_path))._wandb_init["id"] == "last-one"
+    clean.setenv("WANDB_RUN_ID", "of-the-agent")
+    assert begun_online(str(tmp_path)) is None

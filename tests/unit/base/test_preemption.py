@@ -1,0 +1,33 @@
+"""Signals end the program where that is safe: at once, or when who holds them has looked."""
+
+import os
+import signal
+
+import pytest
+
+from moe_tune.base.preemption import AGAIN, AT_ONCE, Aborted, Preempted, asked, held, listening
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_is_raised_at_once_unless_it_is_held(number):
+    before = signal.getsignal(number)
+    with listening():
+        with pytest.raises(Preempted) as raised:
+            os.kill(os.getpid(), number)
+        assert (raised.value.code, raised.value.signal_name) == (AGAIN, number.name)
+    with listening(), held():
+        assert asked() is None
+        os.kill(os.getpid(), number)
+        assert asked() == number.name
+    assert signal.getsignal(number) is before
+
+
+def test_the_keyboard_aborts_at_its_second_word_and_a_scheduler_does_not():
+    with listening(), held():
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert asked() == "SIGTERM"
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(Aborted) as raised:
+            os.kill(os.getpid(), signal.SIGINT)
+    assert raised.value.code == AT_ONCE
