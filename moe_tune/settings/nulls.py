@@ -29,7 +29,8 @@ def refuse_nulls(parser: ArgumentParser, settings: Namespace) -> None:
 def _of_keys(parser: ArgumentParser, settings: Namespace) -> Iterator[tuple[str, Any]]:
     for action in parser._actions:
         wanted = getattr(action, "_typehint", None)
-        if wanted is not None and action.dest in settings and settings[action.dest] is None and not _takes_none(wanted):
+        unset = action.default is not None and action.dest in settings and settings[action.dest] is None
+        if wanted is not None and unset and not _takes_none(wanted):
             shown = action.default if isinstance(action.default, str | int | float | bool) else None
             yield action.dest, shown
 
