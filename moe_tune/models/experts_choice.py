@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
+from moe_tune.base.errors import MoeTuneError
 from moe_tune.base.published import write_json
 from moe_tune.models import blocked_experts, packed_experts
 from moe_tune.models.family import ModelFamily
@@ -54,7 +55,7 @@ def measured_choice(model: PreTrainedModel, family: ModelFamily, tokens: int = 1
         return known[key]
     seconds = {name: _seconds(model, family, name, tokens, repeats) for name in candidates}
     known[key] = min(seconds, key=lambda name: seconds[name])
-    with contextlib.suppress(OSError):  # a folder that cannot be written only means measuring again
+    with contextlib.suppress(OSError, MoeTuneError):  # a folder that cannot be written only means measuring again
         write_json(file, known)
     return known[key]
 

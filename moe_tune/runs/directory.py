@@ -157,7 +157,7 @@ class RunDirectory:
         if rank_zero_only.rank or self.manifest.get("status") != "started":
             return
         kind = "" if isinstance(fault, MoeTuneError) else f"{type(fault).__name__}: "
-        with suppress(OSError):  # what went wrong is told, not that a full disk took no note of it
+        with suppress(OSError, MoeTuneError):  # what went wrong is told, not that a full disk took no note of it
             self.update_manifest(status="failed", failure=without_secrets(f"{kind}{fault}".strip().partition("\n")[0]))
 
     def forget_failure(self) -> None:

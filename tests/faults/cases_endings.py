@@ -2,10 +2,13 @@
 
 import functools
 import signal
+from pathlib import Path
 
 from moe_tune.faults.case import Case
 from moe_tune.faults.stopped_fit import SMALL, code_of, stop_at_batch, stopped_and_again
 
+ROOT = Path(__file__).parents[2]
+TINY = [word for name in ("nano", "debug/tiny", "logger/none") for word in ("--config", f"{ROOT}/configs/{name}.yaml")]
 FORMS = {
     "workers 0": (),
     "workers 2": ("--data.num_workers=2",),
