@@ -40,7 +40,8 @@ class LocalShortAnswers(ShortAnswerSource):
         hint = f"{NEW_TOKENS} is the default."
         require(max_new_tokens >= 1, "at least 1 token", max_new_tokens, "LocalShortAnswers, max_new_tokens", hint)
         asked = "{question}" in template
-        require(asked, "a template with {question}", template, "LocalShortAnswers, template", "leave it out.")
+        hint = "--data.test_sources.NAME.template 'Question: {question} Answer:', or leave it out."
+        require(asked, "{question} in the template of short answers", template, "LocalShortAnswers, template", hint)
         place = Path(path)
         if not (place.is_file() and place.suffix in TABLES):
             raise ConfigError(

@@ -116,9 +116,9 @@ class QuizDataModule(LightningDataModule):
         require(0 <= num_workers <= most, f"processes from 0 to {most}", num_workers, "data.num_workers", hint)
         hint = "null takes the model's context."
         require(max_length is None or max_length >= 1, "at least 1 token", max_length, "data.max_length", hint)
-        asked = [protocol, *(test_protocols or [])]
+        asked = test_protocols or []
         twice = sorted({one for one in asked if asked.count(one) > 1})
-        require(not twice, "each protocol once", twice, "data.protocol, data.test_protocols", "leave one out.")
+        require(not twice, "each protocol once", twice, "data.test_protocols", "leave one out.")
         self.protocol = load_protocol(protocol)
         self.test_protocols = {f"test_{one.name}": one for one in map(load_protocol, test_protocols or [])}
         for name in test_sources:

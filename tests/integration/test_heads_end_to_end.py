@@ -11,7 +11,7 @@ from moe_tune.data.nano_quiz import NanoQuiz
 
 
 @pytest.mark.parametrize(
-    "words", [["--optimizer.lr", "0"], ["--model.head", "AccuracyBiasHead", "--model.head.beta", "0"]]
+    "words", [["--optimizer.lr", "1e-30"], ["--model.head", "AccuracyBiasHead", "--model.head.beta", "0"]]
 )
 def test_what_changes_nothing_answers_as_the_pretrained_router(words, untouched, fit, tmp_path):
     run = fit(tmp_path, *words)

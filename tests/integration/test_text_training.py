@@ -141,7 +141,7 @@ def test_the_weight_of_text_holds_its_loss(tmp_path):
     ("words", "said"),
     [
         (["--model.task", "next_token"], r"scope all but got answer.*model\.scope"),
-        (["--model.task", "both", "--model.scope", "all"], r"text to train on but got none \(data\.text\)"),
+        (["--model.task", "both", "--model.scope", "all"], r"text for the task both but got None \(data\.text\)"),
         ([*TEXT, "--config", "configs/losses/oracle_distillation.yaml"], "reads oracle of the quiz"),
         ([*TEXT, "--data.text.block", "1"], r"data\.text\.block"),
         ([*BOTH, "--config", "configs/trainer/gradient_checkpointing.yaml"], "no gradient checkpointing under both"),
