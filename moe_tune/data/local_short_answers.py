@@ -37,8 +37,9 @@ class LocalShortAnswers(ShortAnswerSource):
         template: str = PLAIN,
         max_new_tokens: int = NEW_TOKENS,
     ) -> None:
-        hint = f"{NEW_TOKENS} is the default."
-        require(max_new_tokens >= 1, "at least 1 token", max_new_tokens, "LocalShortAnswers, max_new_tokens", hint)
+        hint = f"--data.test_sources.NAME.max_new_tokens {NEW_TOKENS} is the default."
+        wanted = "max_new_tokens of short answers from 1"
+        require(max_new_tokens >= 1, wanted, max_new_tokens, "LocalShortAnswers, max_new_tokens", hint)
         asked = "{question}" in template
         hint = "--data.test_sources.NAME.template 'Question: {question} Answer:', or leave it out."
         require(asked, "{question} in the template of short answers", template, "LocalShortAnswers, template", hint)

@@ -216,7 +216,6 @@ KEYS = [
     ("the test split to train on", {"data.train_split": "test"}, "train_split"),
     ("an unknown protocol", {"data.protocol": "nano_quizz"}, "nano_quiz"),
     ("a protocol twice", {"data.test_protocols": ["nano_textbook", "nano_textbook"]}, "test_protocols"),
-    ("the protocol of the fit as a further one", {"data.test_protocols": ["nano_quiz"]}, "test_protocols"),
     ("a protocol file that is not there", {"data.protocol": "./mine.yaml"}, "mine.yaml"),
     ("questions of training 0", source("NanoQuiz", train=0), "train"),
     ("questions of training -1", source("NanoQuiz", train=-1), "train"),
