@@ -131,7 +131,8 @@ def _unknown_key(name: str, keys: Iterable[str], *, is_key: bool) -> str:
     alike = [one for one in known if one.rpartition(".")[2] == last and "." in one]
     best = close or alike[:1]
     hint = f"Did you mean {best[0]}?" if best and is_key else ALL_KEYS
-    return f"expected {'a known key' if is_key else 'options alone'} but got {name!r} ({name}). Hint: {hint}"
+    asked = f"expected {'a known key' if is_key else 'options alone'} but got {name!r}"
+    return f"{asked} ({'--' if is_key else ''}{name}). Hint: {hint}"
 
 
 def _unknown_option(option: str, place: str, argv: Sequence[str]) -> str:
