@@ -76,9 +76,12 @@ def asked() -> str | None:
 
 
 def leave_to_parent(_: int = 0) -> None:
-    """Ignore in a data loader's worker what its parent hears, too: a batch system signals all processes of a job."""
+    """Leave to its parent what a data loader's worker hears, too: keyboards and batch systems signal all processes.
+
+    SIGTERM ends it all the same, as that is how its parent does.
+    """
     for number in HEARD:
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
 
 
 def _hear(number: int, frame: FrameType | None) -> None:

@@ -86,7 +86,7 @@ def told_fault(fault: BaseException) -> MoeTuneError | None:
         where = _place(fault)
         return ResourceError(
             f"expected to open a further file but got: {_text(fault)}{f' ({where})' if where else ''}. "
-            "Hint: ulimit -n NUMBER allows more, or a smaller --data.workers."
+            "Hint: ulimit -n NUMBER allows more, or a smaller --data.num_workers."
         )
     return unusable_place(fault)
 

@@ -1,26 +1,19 @@
 """What this machine has, and what would stop a run."""
 
-import importlib.metadata
 import importlib.util
 import os
 import platform
 import shutil
 from pathlib import Path
 
-from moe_tune.base.denied import denied
+from moe_tune.base.denied import denied, installed
 
 PACKAGES = ("torch", "lightning", "transformers", "peft", "datasets", "torchmetrics", "wandb", "jsonargparse")
 
 
 def installed_versions() -> dict[str, str | None]:
     """Return the installed version of every package that a run needs; ``None`` where it is missing."""
-    versions: dict[str, str | None] = dict.fromkeys(PACKAGES)
-    for name in PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
+    return {name: installed(name) for name in PACKAGES}
 
 
 def facts(versions: dict[str, str | None]) -> dict[str, str]:

@@ -28,6 +28,7 @@ from moe_tune.runs.requeue import requeue
 from moe_tune.runs.saturation import saturated_layers
 from moe_tune.settings.command import Command
 from moe_tune.settings.ending import against_pretrained, fit_ending, tell
+from moe_tune.settings.lost_processes import lost_processes_told
 from moe_tune.settings.place import Place, Start, place_of, start_of
 from moe_tune.settings.quiet import quieten
 from moe_tune.settings.refusals import refuse_idle_losses, refuse_missing_text
@@ -74,15 +75,22 @@ def run(
         if start is not None:
             _refuse_a_closed_test(command)
             model, data, trainer = _made(command, place, workbench, watchers)
-            if command.subcommand == "fit":
-                _fit(command, place, model, data, trainer, start.checkpoint)
-            else:
-                _evaluate(command.subcommand, model, data, trainer, start.checkpoint)
-                if command.subcommand in ("validate", "test"):
-                    tell(against_pretrained(place.directory.path, list(model.results)))
-                if place.directory.manifest.get("status") == "started":
-                    place.directory.update_manifest(status="evaluated")
+            with lost_processes_told(trainer):
+                _carry_out(command, place, model, data, trainer, start.checkpoint)
     return Ran(place.directory.path, before=start is None)
+
+
+def _carry_out(
+    command: Command, place: Place, model: RouterTuner, data: QuizDataModule, trainer: Trainer, checkpoint: str | None
+) -> None:
+    if command.subcommand == "fit":
+        _fit(command, place, model, data, trainer, checkpoint)
+        return
+    _evaluate(command.subcommand, model, data, trainer, checkpoint)
+    if command.subcommand in ("validate", "test"):
+        tell(against_pretrained(place.directory.path, list(model.results)))
+    if place.directory.manifest.get("status") == "started":
+        place.directory.update_manifest(status="evaluated")
 
 
 def _refuse_a_closed_test(command: Command) -> None:

@@ -140,7 +140,9 @@ RUNNING = [
 
 
 def _named(trial):
-    return next(path for path in (trial.folder / "runs").iterdir() if (path / "checkpoints").is_dir())
+    # Not what a fit has put aside for as long as it makes its own.
+    runs = [path for path in (trial.folder / "runs").iterdir() if ".old-" not in path.name]
+    return next(path for path in runs if (path / "checkpoints").is_dir())
 
 
 def _two_caches(trial):

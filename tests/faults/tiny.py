@@ -15,6 +15,7 @@ from pathlib import Path
 
 from cases_endings import TINY
 
+from moe_tune.faults.same_run import only_run
 from moe_tune.faults.trial import Trial
 
 LOCK = threading.Lock()
@@ -35,11 +36,6 @@ def _made_run():
     ended = Trial(folder).run(["fit", *TINY])
     assert ended.code == 0, ended.err
     return only_run(folder / "runs")
-
-
-def only_run(root):
-    (run,) = [path for path in root.iterdir() if (path / "manifest.json").is_file()]
-    return run
 
 
 def first_line(ended):

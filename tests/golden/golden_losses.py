@@ -30,15 +30,9 @@ def here():
     """Return what the bits of a loss hang on: the processor, torch, and how many threads it has."""
     import torch
 
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
-    told = dict(line.split("\t: ", 1) for line in reversed(lines) if "\t: " in line)
-    told = {name.strip(): value for name, value in told.items()}
-    names = ("vendor_id", "cpu family", "model", "stepping")
-    return {
-        "processor": " ".join([*(told.get(name, "?") for name in names), torch.backends.cpu.get_cpu_capability()]),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-    }
+    from moe_tune.planning.same_bits import processor
+
+    return {"processor": processor(), "torch": torch.__version__, "threads": torch.get_num_threads()}
 
 
 def losses(root):
