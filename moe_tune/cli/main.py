@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
         return 141
     except Preempted as end:
         stood = f" {end.told}" if end.told else ""
-        _say(f"moe_tune: pre-empted by {end.signal_name}{stood}; the same command goes on from there")
+        _say(f"moe_tune: pre-empted{stood} ({end.signal_name}); resume with the same command")
         return AGAIN
     except Aborted:
         _say("moe_tune: aborted. The same command again goes on from the last checkpoint.")

@@ -41,12 +41,11 @@ def fit_ending(run: Path, *, trained: bool, tests: Sequence[str]) -> list[str]:
 
 def _offline_parts(run: Path) -> list[str]:
     """Return how to send a fit to W&B that went on offline, where each part is a run of its own."""
-    parts = [path for path in (run / "wandb").glob("*run-*") if path.is_dir() and not path.is_symlink()]
-    offline = [path for path in parts if path.name.startswith("offline-run-")]
-    if len(parts) < 2 or not offline:
+    parts = list((run / "wandb").glob("offline-run-*"))
+    if len(parts) < 2:
         return []
     folders = f"{shlex.quote(str(run / 'wandb'))}/offline-run-*"
-    return [f"W&B has this fit in {len(parts)} parts of one group, metrics.jsonl whole: wandb sync {folders}"]
+    return [f"this fit has {len(parts)} offline parts in one W&B group, metrics.jsonl is whole: wandb sync {folders}"]
 
 
 def against_pretrained(run: Path, splits: Iterable[str]) -> list[str]:

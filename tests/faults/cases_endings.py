@@ -19,7 +19,7 @@ FORMS = {
 
 def stop(form, number, batch, epoch, hook, trial):
     first, again, off = stopped_and_again(trial, [*SMALL, *FORMS[form]], stop_at_batch(number, batch, epoch, hook))
-    told = number == signal.SIGKILL or "pre-empted by" in first.err
+    told = number == signal.SIGKILL or "pre-empted" in first.err
     if first.code != code_of(number) or again.code or not told:
         return f"{first.code}, {again.code} {first.err[-200:]} {again.err[-200:]}"
     return f"{first.code}, 0, {'same bits' if not off else f'unlike: {off}'}"

@@ -92,8 +92,13 @@ def varying_apart(value):
     return [varying_apart(one) for one in value] if isinstance(value, list) else value
 
 
+SPEED = re.compile(r"^\|[^|]*(tokens/s|seconds)[^\n]*\n", re.MULTILINE)
+"""Rows of Markdown tables that say how long something took."""
+
+
 def masked(text, folder):
     text = text.replace(str(folder), "<folder>")
+    text = SPEED.sub("", text)
     return CLOCK.sub("<cost>", COST.sub("<cost>", MOMENT.sub("<moment>", SHOWN.sub("<cost>", text))))
 
 

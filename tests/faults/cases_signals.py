@@ -52,7 +52,7 @@ def twice(number, trial):
 def at_stage(number, hook, trial, argv=SMALL):
     """Stop at the first batch of a stage outside of training."""
     first, again, off = stopped_and_again(trial, argv, stop_at_batch(number, 0, 0, hook))
-    if "pre-empted by" not in first.err:
+    if "pre-empted" not in first.err:
         return f"{first.code} {first.err[-300:]}"
     return f"{first.code}, {again.code}, {'same bits' if not off else f'unlike: {off}'}"
 
@@ -102,7 +102,7 @@ def verb_at(argv, name, trial):
     first = trial.run(argv, env=env, before=functools.partial(at_function, TERM, name))
     again = trial.run(argv, env=env)
     left = [path.name for path in trial.folder.rglob("*.tmp-*")]
-    told = "pre-empted by SIGTERM" in first.err
+    told = "pre-empted" in first.err and "(SIGTERM)" in first.err
     return f"{first.code}, {again.code}, told {told}, left {left}" + ("" if told else first.err[-300:])
 
 
