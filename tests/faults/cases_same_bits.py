@@ -92,8 +92,8 @@ def varying_apart(value):
     return [varying_apart(one) for one in value] if isinstance(value, list) else value
 
 
-SPEED = re.compile(r"^\|[^|]*(tokens/s|seconds)[^\n]*\n", re.MULTILINE)
-"""Rows of Markdown tables that say how long something took."""
+SPEED = re.compile(r"^[^\n]*(tokens/s|seconds of)[^\n]*\n", re.MULTILINE)
+"""Rows of tables that say how fast something was."""
 
 
 def masked(text, folder):
