@@ -102,38 +102,6 @@ def both(trial):
     return f"{refused.code}, {'--fresh true' in refused.err}, {afresh.code}, {off or 'same bits'}"
 
 
-def killed_saving(number):
-    """Kill the process at the n-th call that a save makes of the operating system."""
-    import os
-    from pathlib import Path
-
-    calls = {"left": number}
-
-    def counted(function):
-        def call(*args, **kwargs):
-            here = any("last" in str(one) for one in args) and not Path("stopped").exists()
-            if here:
-                calls["left"] -= 1
-                if calls["left"] < 0:
-                    Path("stopped").touch()
-                    os.kill(os.getpid(), signal.SIGKILL)
-            return function(*args, **kwargs)
-
-        return call
-
-    for name in ("replace", "link", "open", "mkdir", "unlink", "rmdir"):
-        setattr(os, name, counted(getattr(os, name)))
-
-
-def while_saving(number, trial, env=None):
-    first = trial.run(SMALL, env=env, before=functools.partial(killed_saving, number))
-    again = trial.run(SMALL, env=env)
-    run = only_run(trial.folder / "runs")
-    left = [path.name for path in run.rglob("*.tmp-*")] + [path.name for path in run.rglob("*.old-*")]
-    off = unlike(run, undisturbed(SMALL)) if not again.code else [again.err[-300:]]
-    return f"{first.code}, {again.code}, {'same bits' if not off else f'unlike: {off}'}, left {left}"
-
-
 def case(kind, name, expected, attempt, *args):
     return Case(kind, name, expected, functools.partial(attempt, *args))
 
@@ -149,8 +117,4 @@ CASES = [
     case("F21", "named by hand: another dtype", "4, 4", named, of_tensors(torch.Tensor.double)),
     case("F21", "named by hand: tensors that are not finite", "4, 4", named, of_tensors(lambda one: one / 0)),
     case("F20", "both checkpoints damaged", "4, True, 0, same bits", both),
-    *(
-        case("F2", f"SIGKILL in a save, at its call {number}", "137, 0, same bits, left []", while_saving, number)
-        for number in (0, 3, 7, 20, 33)
-    ),
 ]

@@ -5,24 +5,49 @@ import signal
 from pathlib import Path
 
 from moe_tune.faults.case import Case
-from moe_tune.faults.stopped_fit import SMALL, code_of, stop_at_batch, stopped_and_again
+from moe_tune.faults.same_run import only_run, unlike
+from moe_tune.faults.stopped_fit import SMALL, code_of, stop_at_batch, undisturbed
 
 ROOT = Path(__file__).parents[2]
 TINY = [word for name in ("nano", "debug/tiny", "logger/none") for word in ("--config", f"{ROOT}/configs/{name}.yaml")]
+WORKERS, ACCUMULATION = "--data.num_workers=2", "--trainer.accumulate_grad_batches=4"
+FULL = "--model.answer_path.use=never"
+"""Full prompts, which workers collate; on the answer path there is nothing for them to do."""
 FORMS = {
     "workers 0": (),
-    "workers 2": ("--data.num_workers=2",),
-    "accumulation 4": ("--trainer.accumulate_grad_batches=4",),
-    "workers 2, accumulation 4": ("--data.num_workers=2", "--trainer.accumulate_grad_batches=4"),
+    "workers 2": (WORKERS, FULL),
+    "accumulation 4": (ACCUMULATION,),
+    "workers 2, accumulation 4": (WORKERS, FULL, ACCUMULATION),
 }
+BATCHES, EPOCHS = 6, 2
+
+
+def counted():
+    """Write a line for every batch that is trained on."""
+    from moe_tune.tuner.router_tuner import RouterTuner
+
+    step = RouterTuner.training_step
+
+    def noted(self, batch, index):
+        with Path("trained").open("a") as file:
+            file.write(f"{index}\n")
+        return step(self, batch, index)
+
+    RouterTuner.training_step = noted
 
 
 def stop(form, number, batch, epoch, hook, trial):
-    first, again, off = stopped_and_again(trial, [*SMALL, *FORMS[form]], stop_at_batch(number, batch, epoch, hook))
+    """Stop at a batch and run the same command, which does no more again than the batches of a step begun."""
+    argv = [*SMALL, *FORMS[form]]
+    first, again = trial.run(argv, before=stop_at_batch(number, batch, epoch, hook)), trial.run(argv, before=counted)
     told = number == signal.SIGKILL or "pre-empted" in first.err
     if first.code != code_of(number) or again.code or not told:
         return f"{first.code}, {again.code} {first.err[-200:]} {again.err[-200:]}"
-    return f"{first.code}, 0, {'same bits' if not off else f'unlike: {off}'}"
+    trained = len((trial.folder / "trained").read_text().splitlines()) if (trial.folder / "trained").exists() else 0
+    most = EPOCHS * BATCHES - (epoch * BATCHES + batch) + (3 if ACCUMULATION in argv else 0)
+    off = unlike(only_run(trial.folder / "runs"), undisturbed(argv))
+    more = f", {trained} batches trained of {most} at most" if trained > most else ""
+    return f"{first.code}, 0, {'same bits' if not off else f'unlike: {off}'}{more}"
 
 
 def stops(kind, form, number, batch, epoch, hook="on_train_batch_start"):

@@ -1,14 +1,11 @@
 """Every stop of a fit of two epochs, by SIGKILL and SIGTERM; and SIGKILL at random instants inside saves."""
 
-import random
 import signal
 
-from cases_checkpoints import case, while_saving
-from cases_endings import FORMS, stops
+from cases_endings import BATCHES, EPOCHS, FORMS, stops
+from cases_saves import some_cases
 
-SEED, SAVES = 0, 200
-BATCHES, EPOCHS = 6, 2
-_random = random.Random(SEED)
+SAVES = 200
 CASES = [
     *(
         stops(kind, form, number, batch, epoch)
@@ -17,8 +14,5 @@ CASES = [
         for epoch in range(EPOCHS)
         for batch in range(BATCHES)
     ),
-    *(
-        case("F2", f"SIGKILL in a save, at its call {number}", "137, 0, same bits, left []", while_saving, number)
-        for number in (_random.randrange(150) for _ in range(SAVES))
-    ),
+    *some_cases(SAVES),
 ]

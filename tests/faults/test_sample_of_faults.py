@@ -7,7 +7,8 @@ from moe_tune.faults.table import tried
 
 SAMPLE = {
     "F1": "SIGKILL at on_train_batch_start 3 of epoch 0, workers 0",
-    "F2": "SIGKILL in a save, at its call 7",
+    "F2": "SIGKILL in a save, at its call 68",
+    "F3": "SIGKILL in a save, at its call 253, TMPDIR on another filesystem",
     "F4": "SIGTERM at on_train_batch_start 5 of epoch 0, accumulation 4",
     "F5": "SIGTERM in validation",
     "F8": "SIGINT twice",

@@ -14,7 +14,8 @@ DISTIL = [
     *("--model.losses.distillation", "RouterDistillationLoss", "--trainer.log_every_n_steps", "1"),
     *("--trainer.gradient_clip_val", "null", "--trainer.max_epochs", "2"),
 ]
-DESCENT = ["--optimizer", "torch.optim.SGD", "--optimizer.lr", "1.0"]
+DESCENT = ["--optimizer", "torch.optim.SGD", "--optimizer.lr", "0.1"]
+"""So gentle that the last bits of a loss do not grow from step to step."""
 TEXT = ["--config", "configs/task/next_token.yaml", "--data.text.source.documents", "60"]
 NANO = ["--model.teacher.path", "nano"]
 
