@@ -41,6 +41,7 @@ class StepCheckpoints(Callback):
     ) -> None:
         self.path, self.minutes, self.steps, self.at_end = folder / LAST, minutes, steps, at_end
         self.validation_due = False
+        self._counted = self._was_counted = False
         self._loaded: dict[str, Any] | None = None
         self._before_validation: dict[str, Any] | None = None
         self._saved_at, self._saved_step = time.monotonic(), 0
@@ -58,7 +59,8 @@ class StepCheckpoints(Callback):
         numbers = {} if self._trainer is None else self._trainer.callback_metrics
         metrics = {key: float(value) for key, value in numbers.items()}
         stopped = self._trainer is not None and bool(self._trainer.should_stop)
-        return {"random": states, "metrics": metrics, "validation_due": self.validation_due, "stopped": stopped}
+        next_one = {"validation_due": self.validation_due, "counted": self._counted, "stopped": stopped}
+        return {"random": states, "metrics": metrics} | next_one
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep what was saved until training begins, which much comes before."""
@@ -103,6 +105,9 @@ class StepCheckpoints(Callback):
                 advance(fetcher)
 
         def batch_ends(fetcher: Any) -> None:
+            if epoch._skip_next_val and self._was_counted:  # Lightning ends a batch again whose validation was saved
+                epoch._skip_next_val = False
+                return
             whole = not epoch._should_accumulate()
             if whole and epoch._should_check_val_fx(fetcher) and not epoch._skip_next_val:
                 self._note_before_validation(trainer)
@@ -110,7 +115,9 @@ class StepCheckpoints(Callback):
             validate(fetcher)
             self._before_validation = None
             if whole and not epoch._is_training_done:
+                self._counted = True
                 self._save_if_due(trainer)
+                self._counted = False
 
         def epoch_ends() -> None:
             end()
@@ -127,7 +134,7 @@ class StepCheckpoints(Callback):
         if len(states) == trainer.world_size:
             set_random_state(states[trainer.global_rank])
         trainer.callback_metrics.update({key: torch.tensor(value) for key, value in state.get("metrics", {}).items()})
-        self.validation_due = bool(state.get("validation_due"))
+        self.validation_due, self._was_counted = bool(state.get("validation_due")), bool(state.get("counted"))
 
     def _note_before_validation(self, trainer: Trainer) -> None:
         self.validation_due = True

@@ -52,10 +52,11 @@ class CountedValidations(Callback):
 
     def __init__(self) -> None:
         self.validations: int | None = 0
+        self._went_on = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count nothing where a checkpoint that did not count is gone on with."""
-        if trainer.global_step and not self.validations:
+        if trainer.global_step and not self._went_on:
             self.validations = None
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -69,7 +70,7 @@ class CountedValidations(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint's count."""
-        self.validations = state_dict.get(COUNTED)
+        self.validations, self._went_on = state_dict.get(COUNTED), True
 
 
 class PreparedPrompts(Callback):

@@ -56,7 +56,20 @@ def stops(kind, form, number, batch, epoch, hook="on_train_batch_start"):
     return Case(kind, name, f"{code_of(number)}, 0, same bits", attempt)
 
 
+def twice(trial):
+    """Stop before the first validation, and again when the last one is over."""
+    stops = (stop_at_batch(signal.SIGKILL, 2), stop_at_batch(signal.SIGKILL, 0, EPOCHS - 1, "on_train_epoch_end"))
+    codes = []
+    for before in stops:
+        codes.append(trial.run(SMALL, before=before).code)
+        (trial.folder / "stopped").unlink()
+    again = trial.run(SMALL)
+    off = unlike(only_run(trial.folder / "runs"), undisturbed(SMALL))
+    return f"{codes}, {again.code}, {'same bits' if not off else f'unlike: {off}'}"
+
+
 CASES = [
+    Case("F1", "SIGKILL before the first validation and after the last", "[137, 137], 0, same bits", twice),
     *(stops("F1", form, signal.SIGKILL, batch, epoch) for form in FORMS for batch, epoch in ((0, 0), (3, 0), (5, 1))),
     *(stops("F4", form, signal.SIGTERM, batch, epoch) for form in FORMS for batch, epoch in ((0, 0), (5, 0), (2, 1))),
 ]

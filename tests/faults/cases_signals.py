@@ -155,6 +155,7 @@ VALIDATING = "on_validation_batch_start"
 CASES = [
     case("F5", "SIGTERM in validation", SAME, at_stage, TERM, VALIDATING),
     case("F5", "SIGTERM in a validation within the epoch", SAME, at_stage, TERM, VALIDATING, argv=HALVES),
+    case("F5", "SIGTERM as a validation within the epoch ends", SAME, at_stage, TERM, "on_validation_end", argv=HALVES),
     case("F5", "SIGTERM in the test after a fit", f"{SAME}, 2 openings", of_test_stage),
     case("F6", "SIGTERM twice", SAME, twice, TERM),
     case("F7", "SIGUSR1 without a batch system", SAME, stop, "workers 0", USR1, 1, 1, AT_BATCH),
