@@ -12,6 +12,11 @@ AGAIN, AT_ONCE = os.EX_TEMPFAIL, 128 + signal.SIGINT
 HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 """What ends the program: a scheduler's request, the keyboard's, and a batch system's warning."""
 
+SOON = 0.05
+"""Seconds after which it is tried again to end."""
+DESTRUCTORS = ("__del__", "_shutdown_workers")
+"""Functions in which nothing can be raised: Python drops it, and a data loader would take its workers for lost."""
+
 
 class Preempted(SystemExit):
     """The program was asked to end and did so in good order; the same command goes on.
@@ -84,6 +89,27 @@ def leave_to_parent(_: int = 0) -> None:
         signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
 
 
+def _end_here(frame: FrameType | None) -> None:
+    """Raise, or a moment later where it would be swallowed."""
+    if not _swallows(frame):
+        raise Preempted(str(_heard.name))
+    signal.signal(signal.SIGALRM, _later)
+    signal.setitimer(signal.ITIMER_REAL, SOON)
+
+
+def _later(_: int, frame: FrameType | None) -> None:
+    if not _heard.holding:
+        _end_here(frame)
+
+
+def _swallows(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_name in DESTRUCTORS:
+            return True
+        frame = frame.f_back
+    return False
+
+
 def _hear(number: int, frame: FrameType | None) -> None:
     if os.getpid() != _heard.process:  # a forked child has inherited this handler
         if number == signal.SIGTERM:
@@ -100,6 +126,7 @@ def _hear(number: int, frame: FrameType | None) -> None:
             _heard.name = name
         return
     if not _heard.holding:
-        raise Preempted(name)
+        _end_here(frame)
+        return
     again = "; press again to abort" if number == signal.SIGINT else ""
     os.write(2, f"moe_tune: {name}: stops after this step{again}\n".encode())

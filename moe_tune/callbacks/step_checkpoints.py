@@ -22,8 +22,9 @@ class StepCheckpoints(Callback):
     """Saves ``checkpoints/last.ckpt`` between optimiser steps, so that the same command goes on bit for bit.
 
     A checkpoint is taken where a step is complete: its numbers are logged, its gradients used, and no validation is
-    under way. Where one is due, it is taken before it, and the resumed fit validates first. At SIGTERM, SIGUSR1 or
-    Ctrl-C the fit saves and ends at the next such place; in a validation with what was taken before it.
+    under way. Where one is due, it is taken before it, and the resumed fit validates first. The last one is taken when
+    all is done. At SIGTERM, SIGUSR1 or Ctrl-C the fit saves and ends at the next such place; in a validation with what
+    was taken before it.
 
     Args:
         folder: The folder of checkpoints.
@@ -41,7 +42,7 @@ class StepCheckpoints(Callback):
     ) -> None:
         self.path, self.minutes, self.steps, self.at_end = folder / LAST, minutes, steps, at_end
         self.validation_due = False
-        self._counted = self._was_counted = False
+        self._counted = self._was_counted = self._ended = False
         self._loaded: dict[str, Any] | None = None
         self._before_validation: dict[str, Any] | None = None
         self._saved_at, self._saved_step = time.monotonic(), 0
@@ -59,8 +60,8 @@ class StepCheckpoints(Callback):
         numbers = {} if self._trainer is None else self._trainer.callback_metrics
         metrics = {key: float(value) for key, value in numbers.items()}
         stopped = self._trainer is not None and bool(self._trainer.should_stop)
-        next_one = {"validation_due": self.validation_due, "counted": self._counted, "stopped": stopped}
-        return {"random": states, "metrics": metrics} | next_one
+        place = {"counted": self._counted, "stopped": stopped, "ended": self._ended}
+        return {"random": states, "metrics": metrics, "validation_due": self.validation_due} | place
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep what was saved until training begins, which much comes before."""
@@ -80,12 +81,20 @@ class StepCheckpoints(Callback):
         def whole_fit() -> None:
             self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
             fit.setup_data()
-            if self._loaded is not None and self._loaded.get("stopped"):
+            loaded = self._loaded or {}
+            if loaded.get("stopped"):
                 trainer.should_stop = True
+            over = fit.skip and bool(trainer.global_step)
             with self._holding:
-                if fit.skip and trainer.global_step and self.at_end is not None:
-                    self.at_end(trainer, pl_module)  # training had ended, what follows had not
+                if over:
+                    self._go_on(trainer, loaded)
+                    if self.at_end is not None:
+                        self.at_end(trainer, pl_module)  # training had ended, what follows had not
                 run()
+                if trainer.global_step and not (over and loaded.get("ended")):
+                    self._ended = True
+                    self._save(trainer, None)
+                    self._ended = False
 
         def epoch_begins() -> None:
             if not self._held:

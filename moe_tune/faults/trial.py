@@ -69,7 +69,8 @@ class Started:
             self.process.kill()
             self.process.join()
             raise TimeoutError(f"{HANGS}: {patience:.0f} s; {self.files[1].read_text(errors='replace')[-300:]}")
-        out, err = (file.read_text(encoding="utf-8", errors="replace") for file in self.files)
+        # A signal may have ended it before it wrote anything.
+        out, err = (file.read_text(encoding="utf-8", errors="replace") if file.exists() else "" for file in self.files)
         return Ended(128 - code if code < 0 else code, out, err, time.monotonic() - self.begun)
 
 

@@ -28,6 +28,7 @@ def truncated(share):
 def flipped(folder):
     data = bytearray((folder / ROUTER).read_bytes())
     data[-100] ^= 4
+    (folder / ROUTER).unlink()  # the checkpoint before it may hold the same file
     (folder / ROUTER).write_bytes(bytes(data))
 
 

@@ -127,7 +127,7 @@ class Soaked:
 
     def require(self, ended, codes, name):
         if ended.code not in codes or "Traceback" in ended.err:
-            raise Wrong(f"{name} ended with {ended.code}, expected {sorted(codes)}: {ended.err[-500:]}")
+            raise Wrong(f"{name} ended with {ended.code}, expected {sorted(codes)}: {ended.err[-3000:]}")
 
     def last_words(self):
         return " ".join(file.read_text(errors="replace")[-300:] for file in self.trial.folder.glob("*.err"))
