@@ -1,14 +1,17 @@
-"""A loader of batches that does not wait for ever for a worker process."""
+"""A loader of batches that does not wait for ever for a worker process, and soon sees that one is lost."""
 
-from collections.abc import Iterator
+import time
 from typing import Any
 
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
+from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDataLoaderIter
 
 from moe_tune.base.errors import ResourceError
 
 PATIENCE = 300.0
 """Seconds after which a worker that gives no batch counts as hanging."""
+LOOK = 2.0
+"""Seconds between two looks at whether all workers are there."""
 
 
 class PatientLoader(DataLoader[Any]):
@@ -16,24 +19,22 @@ class PatientLoader(DataLoader[Any]):
 
     Raises:
         ResourceError: A worker gave no batch in time.
+        RuntimeError: A worker is lost.
     """
 
-    def __init__(self, dataset: Dataset[Any], num_workers: int = 0, **options: Any) -> None:
-        options["timeout"] = PATIENCE if num_workers else 0.0
-        super().__init__(dataset, num_workers=num_workers, **options)
-
-    def __iter__(self) -> Any:
-        batches = super().__iter__()
-        return _in_time(batches, self.timeout) if self.num_workers else batches
+    def _get_iterator(self) -> _BaseDataLoaderIter:
+        return _PatientIterator(self) if self.num_workers else super()._get_iterator()
 
 
-def _in_time(batches: Iterator[Any], patience: float) -> Iterator[Any]:
-    try:
-        yield from batches
-    except RuntimeError as fault:
-        if "timed out" not in str(fault):
-            raise
+class _PatientIterator(_MultiProcessingDataLoaderIter):
+    # The loader's own `timeout` looks at its workers only when it is over.
+    def _get_data(self) -> Any:
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until:
+            came, batch = self._try_get_data(LOOK)
+            if came:
+                return batch
         raise ResourceError(
-            f"expected a batch within {patience:g} s but a worker gave none (data.num_workers). "
+            f"expected a batch within {PATIENCE:g} s but a worker gave none (data.num_workers). "
             "Hint: a machine with more memory or less load, or --data.num_workers 0."
-        ) from fault
+        )

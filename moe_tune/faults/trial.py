@@ -169,6 +169,7 @@ def _command(
         os.dup2(handle, number)
         os.close(handle)
     os.chdir(folder)
+    tempfile.tempdir = None  # asked for anew: TMPDIR may be another one
     multiprocessing.set_start_method(None, force=True)  # the platform's own again, as in a process of its own
     if before is not None:
         before()
