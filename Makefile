@@ -48,6 +48,7 @@ $(VENV)/.installed: pyproject.toml locks/base.txt
 
 $(VENV)/.installed-all: $(VENV)/.installed locks/all.txt
 	$(PIP) $(LOCKED) -r locks/all.txt
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -c "import moe_tune.faults.preloaded"  # no later process compiles what it imports
 	touch $@
 
 # After a change of pyproject.toml or constraints.txt; make locks UPGRADE=--upgrade takes the newest of everything.

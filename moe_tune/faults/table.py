@@ -22,6 +22,11 @@ def tried(case: Case) -> str:
             return f"{type(fault).__name__} {fault} ({Path(where.filename).name}:{where.lineno})"
 
 
+def _timed(case: Case) -> tuple[str, float]:
+    begun = time.monotonic()
+    return tried(case), time.monotonic() - begun
+
+
 def print_table(cases: Sequence[Case], workers: int | None = None) -> bool:
     """Try cases, some at a time, print a row for each in their order, and return whether all went as expected.
 
@@ -32,13 +37,14 @@ def print_table(cases: Sequence[Case], workers: int | None = None) -> bool:
     begun = time.monotonic()
     together, alone = ([case for case in cases if case.alone is one] for one in (False, True))
     good = 0
-    print(f"{'':<6} {'kind':<10} {'case':<68} expected | got", flush=True)
+    print(f"{'':<6} {'kind':<11} {'s':>5}  {'case':<68} expected | got", flush=True)
     for some, pool_size in ((together, workers or os.cpu_count() or 1), (alone, 1)):
         with ThreadPoolExecutor(pool_size) as pool:
-            for case, got in zip(some, pool.map(tried, some), strict=True):
+            for case, (got, seconds) in zip(some, pool.map(_timed, some), strict=True):
                 good += got == case.expected
                 mark = "ok" if got == case.expected else "OFF"
-                print(f"{mark:<6} {case.kind:<10} {case.name:<68} {case.expected} | {got}", flush=True)
+                row = f"{mark:<6} {case.kind:<11} {seconds:5.1f}  {case.name:<68} {case.expected} | {got}"
+                print(row, flush=True)
     print(f"{time.monotonic() - begun:.0f} s", flush=True)
     print(f"faults {good} of {len(cases)}", flush=True)
     return good == len(cases)

@@ -3,12 +3,16 @@
 import sys
 from collections.abc import Callable
 from concurrent.futures import Future
+from pathlib import Path
 from threading import Thread
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 TEARDOWN_SECONDS = 2.0
 """How long the service process may take to end."""
+
+GIVEN_UP = "filestream: fatal error:"
+LONGEST_REASON = 200
 
 
 def within(seconds: float, work: Callable[[], Result]) -> Result:
@@ -38,6 +42,21 @@ def within(seconds: float, work: Callable[[], Result]) -> Result:
         return ended.result(timeout=seconds)
     except TimeoutError as fault:
         raise fault if ended.done() else TimeoutError(f"no answer within {seconds:g} s") from fault
+
+
+def refused_by_server(run: Any) -> str | None:
+    """Return why the server did not take what a run had to send; ``None`` if it took it, or nothing says so.
+
+    W&B's service process gives up without an error then, and leaves the reason in its log.
+    """
+    try:
+        lines = Path(run.settings.log_internal).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        if GIVEN_UP in line:
+            return line.partition(GIVEN_UP)[2].split(" url=")[0].strip(' "}')[:LONGEST_REASON]
+    return None
 
 
 def end_service() -> None:

@@ -22,7 +22,7 @@ from moe_tune.base.redact import redacted
 from moe_tune.runs.agent import sweep_id
 from moe_tune.runs.best_epoch import validation_summary
 from moe_tune.stats.paired import PairedResult
-from moe_tune.tracking.patience import end_service, within
+from moe_tune.tracking.patience import end_service, refused_by_server, within
 from moe_tune.tracking.wandb_content import (
     EXTREMES,
     arm_of,
@@ -315,6 +315,8 @@ def close_wandb_run(failed: bool, fitted: Path | None = None) -> None:
             lost = f"W&B did not take the head, which is in the run directory ({why}). Hint: {_remedy(run)}."
     try:
         within(_finish_seconds() + SPARE_SECONDS, lambda: wandb.finish(exit_code=int(failed)))
+        if (why := refused_by_server(run)) is not None:
+            lost = f"W&B did not take everything ({why}). Hint: {_remedy(run)}."
     except _faults() as fault:
         lost = f"W&B did not take everything ({_one_line(fault)}). Hint: {_remedy(run)}."
         end_service()

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from cases_endings import ROOT, TINY
@@ -31,7 +32,7 @@ def _fresh(name, env, without=(), words=FIT, kind="environment"):
     return Case(kind, name, ENDS, attempt)
 
 
-def _forked(name, env, folder="runs", before=None, prepare=None, words=FIT, expected=ENDS):
+def _forked(name, env, folder="runs", before=None, prepare=None, words=FIT, kind="environment"):
     """Return the case of a process that has been forked, for what is read as a command runs."""
 
     def attempt(trial):
@@ -40,7 +41,7 @@ def _forked(name, env, folder="runs", before=None, prepare=None, words=FIT, expe
         ended = trial.run([*words, "--runs_root", folder], env, before)
         return _told(ended.code, ended.err, trial.folder / folder)
 
-    return Case("environment", name, expected, attempt)
+    return Case(kind, name, ENDS, attempt)
 
 
 def _shell(name, ending, expected):
@@ -75,6 +76,17 @@ def _into_undecodable():
     name = b"runs-\xff"
     os.mkdir(name)
     os.chdir(name)
+
+
+def _clock_back():
+    """Let the clock jump back by a day in the midst of training."""
+    now, calls = time.time, [0]
+
+    def changed():
+        calls[0] += 1
+        return now() - (86_400 if calls[0] > 20 else 0)
+
+    time.time = changed
 
 
 UTF8_OFF = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -113,5 +125,6 @@ CASES = [
         "F34", "undecodable bytes on the command line", "exit 2, a word in UTF-8 asked for, nothing written",
         _undecodable_word,
     ),
+    _forked("the clock jumps back by a day", {}, before=_clock_back, kind="F34"),
     Case("F34", "the working directory has undecodable bytes", ENDS, _undecodable_folder),
 ]  # fmt: skip

@@ -20,6 +20,9 @@ CACHED = {"XDG_CACHE_HOME": "disk/cache"}
 FULL = "exit 6 with path and free bytes, no litter"
 
 
+EXPORTS = ("a router card", "a folded model", "a pruned model")
+
+
 def _disk_full(name, words, place, kept=(), of_run=False):
     """Return the case of a writer that meets a full disk, on the real library's own error.
 
@@ -43,7 +46,7 @@ def _disk_full(name, words, place, kept=(), of_run=False):
             left = litter(trial.folder) or ", no litter"
             return f"exit {ended.code} with path and free bytes{told}{left}{f', lost {lost}' if lost else ''}"
 
-    return Case("disk", f"full disk: {name}", FULL, attempt)
+    return Case("F18" if name in EXPORTS else "F16", f"full disk: {name}", FULL, attempt)
 
 
 def _whole(disk, pattern):
