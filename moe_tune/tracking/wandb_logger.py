@@ -315,8 +315,8 @@ def close_wandb_run(failed: bool, fitted: Path | None = None) -> None:
             lost = f"W&B did not take the head, which is in the run directory ({why}). Hint: {_remedy(run)}."
     try:
         within(_finish_seconds() + SPARE_SECONDS, lambda: wandb.finish(exit_code=int(failed)))
-        if (why := refused_by_server(run)) is not None:
-            lost = f"W&B did not take everything ({why}). Hint: {_remedy(run)}."
+        if (refusal := refused_by_server(run)) is not None:
+            lost = f"W&B did not take everything ({refusal}). Hint: {_remedy(run)}."
     except _faults() as fault:
         lost = f"W&B did not take everything ({_one_line(fault)}). Hint: {_remedy(run)}."
         end_service()

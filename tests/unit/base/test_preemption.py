@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 import pytest
 
@@ -31,3 +32,21 @@ def test_the_keyboard_aborts_at_its_second_word_and_a_scheduler_does_not():
         with pytest.raises(Aborted) as raised:
             os.kill(os.getpid(), signal.SIGINT)
     assert raised.value.code == AT_ONCE
+
+
+def test_a_signal_within_a_destructor_is_heard_when_it_is_over():
+    """Python drops what is raised in one, and the program would go on."""
+
+    class Ends:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+            over.append(True)
+
+    def ends():
+        Ends()
+        time.sleep(5)
+
+    over = []
+    with listening(), pytest.raises(Preempted):
+        ends()
+    assert over
