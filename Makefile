@@ -4,7 +4,7 @@
 #                   runs/screenshot; report.png is the first
 # make bench-smoke   every bench at tiny sizes: shows that it runs, claims nothing
 # make docs   the pages, with the API page from docstrings, in site/
-# make faults   what is broken on purpose, what has to come of it and what came, under 12 minutes; make faults-long: hours
+# make faults   what is broken on purpose, what has to come of it and what came, under 12 minutes; make faults-long: two hours
 # make conformance   which head, loss and metric keeps which law, and every model type
 # make audit   known vulnerabilities of what is locked
 # make sbom   what an installation consists of, as CycloneDX, in dist/sbom.json
@@ -96,9 +96,10 @@ test-ci: install-test
 faults: install-test
 	PYTHONPATH=. $(BIN)/python tests/faults/table.py
 
-# Hours, outside CI.
+# Every stop, kills in saves, and an hour of random faults; outside CI.
 faults-long: install-test
 	PYTHONPATH=. $(BIN)/python tests/faults/table.py --long
+	PYTHONPATH=. $(BIN)/python tests/faults/soak.py
 
 bench-smoke: install-bench
 	$(BIN)/python bench/smoke.py
