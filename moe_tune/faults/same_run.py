@@ -36,6 +36,12 @@ def unlike(mine: Path, other: Path) -> list[str]:
     return found
 
 
+def compared(mine: Path, other: Path) -> str:
+    """Return how two runs compare, in words: ``bit for bit``, or which files are others."""
+    off = unlike(mine, other)
+    return f"other {', '.join(off)}" if off else "bit for bit"
+
+
 def _timeless(row: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in row.items() if key != "time"}
 

@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 
 from moe_tune.faults.case import Case
-from moe_tune.faults.tiny import LAST, TINY, only_run, told
+from moe_tune.faults.same_run import only_run
+from moe_tune.faults.tiny import LAST, TINY, told
 
 WATCHED = """
 import os
@@ -106,7 +107,7 @@ def hang():
 
 def worker(act, patience, words, trial):
     ended = trial.run([*TINY, *FULL], before=partial(in_worker, act, patience))
-    kept = (only_run(trial.folder) / LAST).is_dir()
+    kept = (only_run(trial.folder / "runs") / LAST).is_dir()
     return f"{told(ended.code, ended.err, *words)}, {'kept' if kept else 'nothing kept'}"
 
 

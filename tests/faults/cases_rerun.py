@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 import moe_tune
 from moe_tune.base.checkpoint_folder import MANIFEST, ROUTER, sha256_of
 from moe_tune.faults.case import Case
-from moe_tune.faults.reference import finished, undisturbed_left
-from moe_tune.faults.tiny import LAST, TINY, apart, left, told
+from moe_tune.faults.reference import as_undisturbed, finished
+from moe_tune.faults.tiny import LAST, TINY, told
 from moe_tune.faults.trial import Trial
 
 NANO = Path(moe_tune.__file__).parent / "models" / "nano"
@@ -82,7 +82,7 @@ def changed(words, trial):
     run = finished(trial)
     ended = trial.run([*TINY, *words])
     runs = [path for path in (trial.folder / "runs").glob("*-s*-*") if path.is_dir()]
-    return f"exit {ended.code}, {len(runs)} runs, the first {apart(undisturbed_left(), left(run))}"
+    return f"exit {ended.code}, {len(runs)} runs, the first {as_undisturbed(run)}"
 
 
 def kill_at_last_file():

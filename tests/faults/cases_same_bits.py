@@ -13,8 +13,9 @@ from golden.golden_files import COST, MOMENT
 from golden.golden_files import VARYING as TIMED
 
 from moe_tune.faults.case import Case
-from moe_tune.faults.reference import undisturbed
-from moe_tune.faults.tiny import NAMES, TINY, only_run
+from moe_tune.faults.same_run import only_run
+from moe_tune.faults.stopped_fit import undisturbed
+from moe_tune.faults.tiny import NAMES, TINY
 from moe_tune.faults.trial import Trial
 from moe_tune.settings.shipped import found_config
 
@@ -76,8 +77,8 @@ def prepared(trial, verb):
     """Lay in a folder what a verb wants, and return its arguments."""
     words = VERBS[verb]
     if verb not in WITHOUT_RUN:
-        shutil.copytree(undisturbed() / "runs", trial.folder / "runs")
-        words = [word.format(run=f"runs/{only_run(trial.folder).name}") for word in words]
+        shutil.copytree(undisturbed(TINY).parent, trial.folder / "runs")
+        words = [word.format(run=f"runs/{only_run(trial.folder / 'runs').name}") for word in words]
     if verb == "sweep":
         (trial.folder / "sweep.yaml").write_text(yaml.safe_dump(SWEEP))
     if verb == "experiment":

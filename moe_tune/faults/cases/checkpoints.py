@@ -11,8 +11,9 @@ from moe_tune.base.checkpoint_folder import CONFIG, MANIFEST, PICKLED, ROUTER, s
 from moe_tune.base.published import write_json
 from moe_tune.faults.breaks import import_from
 from moe_tune.faults.case import Case
-from moe_tune.faults.reference import finished, killed, undisturbed_left
-from moe_tune.faults.tiny import LAST, TINY, apart, left, only_run, told
+from moe_tune.faults.reference import as_undisturbed, finished, killed
+from moe_tune.faults.same_run import only_run
+from moe_tune.faults.tiny import LAST, TINY, told
 from moe_tune.faults.trial import Trial
 
 
@@ -35,7 +36,7 @@ def flip(file: Path, place: int = -9) -> None:
 
 def _again(trial: Trial) -> str:
     again = trial.run(TINY)
-    after = apart(undisturbed_left(), left(only_run(trial.folder))) if again.code == 0 else ""
+    after = as_undisturbed(only_run(trial.folder / "runs")) if again.code == 0 else ""
     return f"{told(again.code, again.out + again.err, 'corrupt')}, {after}"
 
 

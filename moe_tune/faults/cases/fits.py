@@ -9,8 +9,10 @@ import pandas as pd
 
 from moe_tune.faults.breaks import nan_at, signal_at, small_files, wait_at
 from moe_tune.faults.case import Case
-from moe_tune.faults.reference import undisturbed, undisturbed_left
-from moe_tune.faults.tiny import KILLED_AT, QUESTIONS, STEPS, TINY, apart, left, manifest, only_run, told
+from moe_tune.faults.reference import as_undisturbed
+from moe_tune.faults.same_run import only_run
+from moe_tune.faults.stopped_fit import undisturbed
+from moe_tune.faults.tiny import KILLED_AT, QUESTIONS, STEPS, TINY, manifest, told
 from moe_tune.faults.trial import Ended, Trial
 
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
@@ -20,16 +22,16 @@ SMALL = 40_000
 
 def _finished(trial: Trial) -> str:
     first, again = trial.run(TINY), trial.run(TINY)
-    run = only_run(trial.folder)
+    run = only_run(trial.folder / "runs")
     answers = pd.read_parquet(run / "questions" / "test.parquet")["id"].nunique()
     ended = f"{told(first.code, first.out + first.err, 'test: accuracy')}, {manifest(run).get('status')}"
-    more = f"{told(again.code, again.out, 'already complete')}, {apart(undisturbed_left(), left(run))}"
+    more = f"{told(again.code, again.out, 'already complete')}, {as_undisturbed(run)}"
     return f"{ended}, {answers} answers, {more}"
 
 
 def _resumed(trial: Trial, stopped: Ended, *words: str) -> str:
     again = trial.run(TINY)
-    after = apart(undisturbed_left(), left(only_run(trial.folder))) if again.code == 0 else again.err[-200:]
+    after = as_undisturbed(only_run(trial.folder / "runs")) if again.code == 0 else again.err[-200:]
     return f"{told(stopped.code, stopped.err + stopped.out, *words)}, exit {again.code}, {after}"
 
 
@@ -43,8 +45,8 @@ def _terminated(trial: Trial) -> str:
 
 def _not_a_number(trial: Trial) -> str:
     ended = trial.run(TINY, before=partial(nan_at, STEPS - 1))
-    last = (only_run(trial.folder) / "checkpoints" / "last.ckpt").is_dir()
-    kept = "kept" if last and manifest(only_run(trial.folder)).get("status") == "failed" else "not kept"
+    last = (only_run(trial.folder / "runs") / "checkpoints" / "last.ckpt").is_dir()
+    kept = "kept" if last and manifest(only_run(trial.folder / "runs")).get("status") == "failed" else "not kept"
     return f"{told(ended.code, ended.err, f'step {STEPS - 1}')}, {kept}"
 
 
@@ -62,14 +64,14 @@ def _at_once(trial: Trial) -> str:
     second = trial.run(TINY)
     Path(on).touch()
     ended = first.ended()
-    after = apart(undisturbed_left(), left(only_run(trial.folder)))
+    after = as_undisturbed(only_run(trial.folder / "runs"))
     return f"{told(second.code, second.err, f'process {first.pid}')}, exit {ended.code}, {after}"
 
 
 def _ascii(trial: Trial) -> str:
-    undisturbed()
+    undisturbed(TINY)
     ended = trial.fresh(TINY, env=ASCII)
-    return f"{told(ended.code, ended.err)}, {apart(undisturbed_left(), left(only_run(trial.folder)))}"
+    return f"{told(ended.code, ended.err)}, {as_undisturbed(only_run(trial.folder / 'runs'))}"
 
 
 CASES = [
