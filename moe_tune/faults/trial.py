@@ -85,8 +85,11 @@ class Trial:
         self.folder, self._number = folder, 0
 
     def _around(self) -> dict[str, str]:
-        """Return the environment: a ledger of the case's own, and prompt caches that cases of a process share."""
-        return {**os.environ, "XDG_STATE_HOME": str(self.folder / "state"), "XDG_CACHE_HOME": _cache()}
+        """Return the environment: ledger and temporary files of the case's own, and prompt caches that cases share."""
+        temporary = self.folder / "tmp"
+        temporary.mkdir(exist_ok=True)
+        own = {"XDG_STATE_HOME": str(self.folder / "state"), "TMPDIR": str(temporary)}
+        return {**os.environ, **own, "XDG_CACHE_HOME": _cache()}
 
     def start(
         self, argv: Sequence[str], env: Mapping[str, str] | None = None, before: Callable[[], None] | None = None

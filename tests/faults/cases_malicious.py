@@ -1,14 +1,15 @@
 """Files of others: a run, a checkpoint, a model or a configuration that would run code leaves no trace of having run."""
 # ruff: noqa: E501 - one row a case
 
+import atexit
 import hashlib
 import importlib
 import io
 import json
-import os
 import pickle
 import shutil
 import sys
+import tempfile
 import zipfile
 from functools import cache
 from pathlib import Path
@@ -74,12 +75,17 @@ def _their_run(folder):
     return next(folder.glob("runs/nano-*"))
 
 
+@cache
+def _kept():
+    folder = Path(tempfile.mkdtemp(prefix="moe_tune-fault-theirs-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 def _placed(trial, change):
     """Put a run whose configurations name a foreign class where the case runs, and the module beside it."""
     with _LOCK:
-        kept = Path(os.environ.get("TMPDIR", "/tmp")) / f"moe_tune-fault-theirs-{os.getpid()}"
-        kept.mkdir(exist_ok=True)
-        origin = _their_run(kept)
+        origin = _their_run(_kept())
     (trial.folder / "foreign_module.py").write_text(f"open({str(trial.folder / CANARY)!r}, 'w').write('ran')\n")
     shutil.copytree(origin, trial.folder / "runs" / "theirs")
     for file in (trial.folder / "runs/theirs").rglob("config.yaml"):

@@ -30,6 +30,9 @@ FULL = ["--data.num_workers=1", "--model.answer_path.use=never"]
 WAIT = 60.0
 """Seconds in which both ranks have to have begun; they end in 30 and in 60."""
 
+GONE = 10.0
+"""Seconds after the end of the one that was started in which the others have to be gone."""
+
 
 def is_running(pid):
     try:
@@ -61,8 +64,9 @@ def lost(number, rank, limit, words, trial):
                 code = process.wait(limit)
             except subprocess.TimeoutExpired:
                 return f"hangs: {limit} s"
-            time.sleep(0.5)
-            left = sum(map(is_running, pids))
+            end = time.monotonic() + GONE
+            while (left := sum(map(is_running, pids))) and time.monotonic() < end:
+                time.sleep(0.1)
             code = 128 - code if code < 0 else code
             return f"{told(code, said.read_text(), *words)}, {left} left"
         finally:
