@@ -20,7 +20,7 @@ from moe_tune.answer_path.states import PromptStates
 from moe_tune.answer_path.store import PromptStore, StorePlan, open_store
 from moe_tune.answer_path.store_writer import StoreWriter, draft_of
 from moe_tune.base.errors import ConfigError, ModelError
-from moe_tune.base.locks import SOMEBODY, cache_lock, holder
+from moe_tune.base.locks import SOMEBODY, cache_lock, forget_unwritten, holder
 from moe_tune.base.memory import give_back
 from moe_tune.base.progress import screen
 from moe_tune.base.ranks import ALONE, Ranks, everywhere
@@ -92,6 +92,7 @@ def _wait_for(lock: SoftFileLease, ranks: Ranks) -> None:
     told = ""
     while True:
         if not ranks.rank:
+            forget_unwritten(lock)
             with suppress(Timeout):
                 lock.acquire(timeout=ASK_SECONDS if told else 0.0)
         if ranks.broadcast(lock.is_locked):

@@ -24,6 +24,8 @@ LEASE = 60.0
 """Seconds without a sign of life after which the builder of a cache, wherever it runs, counts as dead."""
 HEARTBEAT = 5.0
 """Seconds between signs of life."""
+UNWRITTEN = 15.0
+"""Seconds after which a lock of a cache that says nothing of its holder has none."""
 SOMEBODY = "another process"
 """Who holds a lock that says nothing of its holder, or has just been let go."""
 
@@ -136,6 +138,25 @@ def cache_lock(folder: Path) -> SoftFileLease:
     return SoftFileLease(file, lease_duration=LEASE, heartbeat_interval=HEARTBEAT, thread_local=False)
 
 
+def forget_unwritten(lock: SoftFileLease) -> None:
+    """Take away a cache's lock that says nothing of its holder, who was killed before it wrote itself down.
+
+    filelock leaves such files, as its older releases never wrote anything; whoever builds a cache writes within
+    milliseconds.
+    """
+    file = Path(lock.lock_file)
+    aside = file.with_name(f"{file.name}.{os.getpid()}")
+    with suppress(OSError):
+        seen = file.stat()
+        if seen.st_size or time.time() - seen.st_mtime < UNWRITTEN:
+            return
+        file.rename(aside)
+        if aside.stat().st_ino == seen.st_ino:
+            aside.unlink()
+        else:  # another process has just done the same, and has the lock
+            aside.rename(file)
+
+
 def holder(lock: SoftFileLease) -> str:
     """Return who holds a cache's lock, in words."""
     owner = lock.owner
@@ -145,6 +166,7 @@ def holder(lock: SoftFileLease) -> str:
 
 def idle(lock: SoftFileLease) -> bool:
     """Take a cache's lock if nobody builds that cache; a sign of life that is old already is watched for one lease."""
+    forget_unwritten(lock)
     silence = 0.0
     with suppress(FileNotFoundError):
         silence = time.time() - Path(lock.lock_file).stat().st_mtime

@@ -49,8 +49,9 @@ def refused_by_server(run: Any) -> str | None:
 
     W&B's service process gives up without an error then, and leaves the reason in its log.
     """
+    log = getattr(run.settings, "log_internal", None)  # a setting that is not promised to stay
     try:
-        lines = Path(run.settings.log_internal).read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = Path(log or "").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return None
     for line in lines:

@@ -12,7 +12,7 @@ from filelock import Timeout
 
 from moe_tune.base import locks
 from moe_tune.base.errors import ConfigError
-from moe_tune.base.locks import WorkLock, cache_lock, holder
+from moe_tune.base.locks import UNWRITTEN, WorkLock, cache_lock, forget_unwritten, holder
 
 FORK = multiprocessing.get_context("fork")
 
@@ -154,3 +154,20 @@ def test_where_no_folder_can_be_made_it_is_said_and_not_tried_for_ever(tmp_path,
     monkeypatch.setattr("filelock.FileLock.acquire", nowhere)
     with pytest.raises(ConfigError, match="expected a place for a lock"):
         WorkLock(tmp_path / "x", "a folder").take()
+
+
+@pytest.mark.parametrize(("content", "age", "kept"), [("", UNWRITTEN + 1, False), ("", 0.0, True), ("x", 1e6, True)])
+def test_a_lock_of_a_cache_that_nobody_wrote_into_is_forgotten_after_a_while(tmp_path, content, age, kept):
+    lock = cache_lock(tmp_path / "cache")
+    file = tmp_path / "cache.lock"
+    file.write_text(content)
+    then = time.time() - age
+    os.utime(file, (then, then))
+    forget_unwritten(lock)
+    assert file.exists() is kept
+    assert list(tmp_path.iterdir()) == ([file] if kept else [])
+    if not kept:
+        lock.acquire(timeout=0.0)
+        forget_unwritten(lock)
+        assert lock.is_locked
+        lock.release()
