@@ -70,6 +70,8 @@ def twice(trial):
 
 CASES = [
     Case("F1", "SIGKILL before the first validation and after the last", "[137, 137], 0, same bits", twice),
-    *(stops("F1", form, signal.SIGKILL, batch, epoch) for form in FORMS for batch, epoch in ((0, 0), (3, 0), (5, 1))),
-    *(stops("F4", form, signal.SIGTERM, batch, epoch) for form in FORMS for batch, epoch in ((0, 0), (5, 0), (2, 1))),
+    *(stops("F1", form, signal.SIGKILL, 3, 0) for form in FORMS),
+    stops("F1", "workers 0", signal.SIGKILL, 5, 1),
+    *(stops("F4", form, signal.SIGTERM, 5, 0) for form in FORMS),
+    stops("F4", "workers 0", signal.SIGTERM, 2, 1),
 ]

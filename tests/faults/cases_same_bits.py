@@ -100,7 +100,8 @@ SPEED = re.compile(r"^[^\n]*(tokens/s|seconds of)[^\n]*\n", re.MULTILINE)
 def masked(text, folder):
     text = text.replace(str(folder), "<folder>")
     text = SPEED.sub("", text)
-    return CLOCK.sub("<cost>", COST.sub("<cost>", MOMENT.sub("<moment>", SHOWN.sub("<cost>", text))))
+    text = CLOCK.sub("<cost>", COST.sub("<cost>", MOMENT.sub("<moment>", SHOWN.sub("<cost>", text))))
+    return re.sub(" +", " ", text)  # a column is as wide as the cost that stands in it
 
 
 def content(file, folder):
