@@ -34,13 +34,13 @@ def print_table(cases: Sequence[Case], workers: int | None = None) -> bool:
 
     Args:
         cases: The cases; those that have to be alone come last, one after the other.
-        workers: How many are tried at once; ``None`` is one per core.
+        workers: How many are tried at once; ``None`` is one more than there are cores, as some wait for silent servers.
     """
     begun = time.monotonic()
     together, alone = ([case for case in cases if case.alone is one] for one in (False, True))
     off: list[Case] = []
     print(f"{'':<9} {'kind':<11} {'s':>5}  {'case':<68} expected | got", flush=True)
-    for some, pool_size in ((together, workers or os.cpu_count() or 1), (alone, 1)):
+    for some, pool_size in ((together, workers or 1 + (os.cpu_count() or 1)), (alone, 1)):
         with ThreadPoolExecutor(pool_size) as pool:
             for case, came in zip(some, pool.map(_timed, some), strict=True):
                 if not _row(case, *came):
