@@ -50,3 +50,15 @@ def test_a_signal_within_a_destructor_is_heard_when_it_is_over():
     with listening(), pytest.raises(Preempted):
         ends()
     assert over
+    assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+
+
+def test_what_is_put_off_ends_with_the_listening():
+    class Ends:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with listening():
+        Ends()
+    time.sleep(0.2)
+    assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
