@@ -21,19 +21,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
+from cases_checkpoints import flipped
+from cases_numerics import loss_nan
+from cases_saves import SAVES, SECONDS, after
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
-
-from cases_checkpoints import flipped  # noqa: E402
-from cases_numerics import loss_nan  # noqa: E402
-from cases_saves import SAVES, SECONDS, after  # noqa: E402
-
-from moe_tune.faults.breaks import small_files  # noqa: E402
-from moe_tune.faults.same_run import unlike  # noqa: E402
-from moe_tune.faults.stopped_fit import SMALL, undisturbed  # noqa: E402
-from moe_tune.faults.surroundings import alone  # noqa: E402
-from moe_tune.faults.trial import HANGS, Trial  # noqa: E402
+from moe_tune.faults.breaks import small_files
+from moe_tune.faults.same_run import unlike
+from moe_tune.faults.stopped_fit import SMALL, undisturbed
+from moe_tune.faults.surroundings import alone
+from moe_tune.faults.trial import HANGS, Trial
 
 AT_ONCE = 2
 FULL = "--model.answer_path.use=never"
