@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from moe_tune.base.errors import ConfigError, MoeTuneError
+from moe_tune.base.uncollected import uncollected
 from moe_tune.cli.verbs import parsed
 
 
@@ -23,8 +24,9 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
             f"expected files but got {min(names)} (check). Hint: they stand alone: python -m moe_tune check nano"
         )
     files = parsed("check", add_arguments, argv).files
-    from moe_tune.settings.shipped import found_config
-    from moe_tune.studies.sweep_check import faults_of, kind_of
+    with uncollected():
+        from moe_tune.settings.shipped import found_config
+        from moe_tune.studies.sweep_check import faults_of, kind_of
 
     found: list[MoeTuneError] = []
     for file in (_file_of(Path(found_config(name))) for name in files):

@@ -7,6 +7,7 @@ from typing import Any
 
 from moe_tune.base.errors import ConfigError
 from moe_tune.base.locks import output_folder
+from moe_tune.base.uncollected import uncollected
 from moe_tune.cli.verbs import parsed
 
 FORMATS = {"latex": "table.tex", "markdown": "table.md", "csv": "table.csv"}
@@ -45,9 +46,9 @@ def add_arguments(parser: Any) -> None:
 def main(argv: list[str], plugins: dict[str, str]) -> int:
     """Compare runs and logs and print the tables and where the report lies."""
     given = parsed("compare", add_arguments, argv)
-    # Imported here so that --help answers at once.
-    from moe_tune.compare.found_arm import found_arm
-    from moe_tune.compare.outside import is_outside
+    with uncollected():  # imported here so that --help answers at once
+        from moe_tune.compare.found_arm import found_arm
+        from moe_tune.compare.outside import is_outside
 
     runs = [found_arm(name, given.runs_root) for name in given.runs]
     baseline = found_arm(given.baseline, given.runs_root) if given.baseline else runs[0]
@@ -71,11 +72,12 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
 
 
 def _compare(given: Any, baseline: Path, others: list[Path], out: Path) -> None:
-    from rich.console import Console
+    with uncollected():
+        from rich.console import Console
 
-    from moe_tune.compare.pretrained import compare_with_pretrained
-    from moe_tune.compare.report import compare_runs
-    from moe_tune.compare.terminal import render_terminal
+        from moe_tune.compare.pretrained import compare_with_pretrained
+        from moe_tune.compare.report import compare_runs
+        from moe_tune.compare.terminal import render_terminal
 
     logger = None
     if given.wandb:

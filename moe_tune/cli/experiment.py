@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from moe_tune.base.locks import WorkLock
+from moe_tune.base.uncollected import uncollected
 from moe_tune.cli.verbs import parsed
 
 
@@ -23,10 +24,11 @@ def add_arguments(parser: Any) -> None:
 def main(argv: list[str], plugins: dict[str, str]) -> int:
     """Run an experiment folder."""
     given = parsed("experiment", add_arguments, argv)
-    from moe_tune.studies.bench import Bench
-    from moe_tune.studies.controls import control_with
-    from moe_tune.studies.experiment import run_experiment
-    from moe_tune.studies.tuning import tune_with
+    with uncollected():
+        from moe_tune.studies.bench import Bench
+        from moe_tune.studies.controls import control_with
+        from moe_tune.studies.experiment import run_experiment
+        from moe_tune.studies.tuning import tune_with
 
     with WorkLock(Path(given.runs_root) / f"experiment-{given.folder.resolve().name}", "an experiment"):
         bench = Bench(given.runs_root, plugins)

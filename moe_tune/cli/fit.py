@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 
+from moe_tune.base.uncollected import uncollected
+
 
 def lightning_verb(verb: str) -> Callable[[list[str], dict[str, str]], int]:
     """Return what runs one of Lightning's verbs; for all but ``fit`` a first word may be a run or its bare name."""
 
     def main(argv: list[str], plugins: dict[str, str]) -> int:
-        from moe_tune.settings.running import run
+        with uncollected():
+            from moe_tune.settings.running import run
 
         named = verb != "fit" and bool(argv) and not argv[0].startswith("-")
         ran = run([verb, *(_of_run(verb, argv) if named else argv)], plugins)

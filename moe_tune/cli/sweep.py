@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from moe_tune.base.errors import ConfigError
+from moe_tune.base.uncollected import uncollected
 from moe_tune.cli.verbs import parsed
 
 
@@ -21,10 +22,11 @@ def add_arguments(parser: Any) -> None:
 def main(argv: list[str], plugins: dict[str, str]) -> int:
     """Run a sweep, show its points, write the report and return 0; 1 if a point failed or none has a value."""
     given = parsed("sweep", add_arguments, argv)
-    from moe_tune.studies.fit_check import together
-    from moe_tune.studies.sweep_check import faults_of
-    from moe_tune.studies.sweep_file import load_sweep
-    from moe_tune.studies.sweep_terminal import run_and_show
+    with uncollected():
+        from moe_tune.studies.fit_check import together
+        from moe_tune.studies.sweep_check import faults_of
+        from moe_tune.studies.sweep_file import load_sweep
+        from moe_tune.studies.sweep_terminal import run_and_show
 
     sweep = load_sweep(given.file)
     if min(given.workers, given.seed + 1, 1 if given.count is None else given.count) < 1:

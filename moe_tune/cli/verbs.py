@@ -9,6 +9,7 @@ import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from moe_tune.base.uncollected import uncollected
 from moe_tune.cli.own_arguments import OwnArguments
 
 if TYPE_CHECKING:
@@ -63,8 +64,9 @@ def parsed(verb: str, add_arguments: AddArguments, argv: list[str]) -> argparse.
 
 def parsed_with_fit(verb: str, add_arguments: AddArguments, argv: list[str], plugins: dict[str, str]) -> "FitSettings":
     """Return the arguments of a verb that takes a fit's beside its own, with the model and the data, not loaded."""
-    from moe_tune.settings.fit_settings import FitSettings
-    from moe_tune.settings.quiet import quieten
+    with uncollected():
+        from moe_tune.settings.fit_settings import FitSettings
+        from moe_tune.settings.quiet import quieten
 
     quieten()
     shown = {"usage": f"moe_tune {verb} [options]", "description": _about(verb)}
