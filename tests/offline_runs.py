@@ -130,6 +130,15 @@ def offline_run(folder: Path) -> OfflineRun:
     return OfflineRun(file)
 
 
+def offline_parts(folder: Path) -> list[OfflineRun]:
+    """Return the offline runs below a folder, each of which a part of one fit left, in their order.
+
+    Args:
+        folder: A run directory.
+    """
+    return [OfflineRun(file) for file in sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))]
+
+
 def value_of(item: Any) -> Any:
     """Return the value of a config, summary or history item, in its typed form or as JSON.
 
