@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from moe_tune.base.errors import ModelError
 from moe_tune.base.plain_state import load_state
+from moe_tune.base.strict_yaml import load_yaml
 
 ROUTER, CONFIG, MANIFEST = "router.safetensors", "config.yaml", "manifest.json"
 STATE, STATE_TENSORS = "state.json", "state.safetensors"
@@ -21,6 +22,8 @@ PICKLED = "trainer.pt"
 """What the first format kept its state in; it is read as plain types only."""
 FILES = {1: (ROUTER, PICKLED, CONFIG), FORMAT: (ROUTER, STATE, STATE_TENSORS, CONFIG)}
 """What a checkpoint of each format consists of, an adapter apart."""
+NEEDED = {"epoch": int, "global_step": int, "pytorch-lightning_version": str, "base": dict}
+"""What the state of a checkpoint has whatever was trained, and of which type."""
 OTHER = "Hint: use another checkpoint of the run."
 
 
@@ -35,7 +38,9 @@ def read_checkpoint(path: Any) -> dict[str, Any]:
     try:
         state: dict[str, Any] = load_state(folder / STATE, folder / STATE_TENSORS) if plain else unpickled(folder)
         state["state_dict"] = load_file(folder / ROUTER)
-    except (SafetensorError, ValueError, TypeError, KeyError, AttributeError) as fault:
+        if odd := [key for key, kind in NEEDED.items() if not isinstance(state.get(key), kind)]:
+            raise KeyError(odd[0])
+    except (SafetensorError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as fault:
         raise ModelError(
             f"expected tensors and plain values but got {type(fault).__name__}: {' '.join(str(fault).split())[:200]} "
             f"({folder}): the checkpoint holds something else, whatever its hashes say. {OTHER}"
@@ -73,6 +78,10 @@ def checked_folder(path: Any) -> Path:
                 f"expected {name} with sha256 {wanted[:12]} but got {came[:12]} ({folder}): the checkpoint is corrupt. "
                 f"{OTHER}"
             )
+    config = load_yaml(folder / CONFIG)
+    sections = [config, *(config.get(key, {}) for key in ("model", "data"))] if isinstance(config, dict) else [config]
+    if odd := [one for one in sections if not isinstance(one, dict)]:
+        raise ModelError(f"expected a configuration with its sections but got {odd[0]!r} ({folder / CONFIG}). {OTHER}")
     return folder
 
 
@@ -82,7 +91,9 @@ def _hashes(manifest: Path) -> dict[str, str]:
         hashes, needed = dict(content["sha256"]), FILES[content["format"]]
         if missing := {*needed} - hashes.keys():
             raise KeyError(f"no {', '.join(sorted(missing))}")
-    except (ValueError, TypeError, KeyError) as fault:
+        if odd := [name for name, one in hashes.items() if not isinstance(one, str)]:
+            raise TypeError(f"no text for {odd[0]}")
+    except (ValueError, TypeError, KeyError, RecursionError) as fault:
         raise ModelError(
             f"expected a manifest of format 1 or {FORMAT} with a sha256 for every file but got: {fault} ({manifest}). "
             "Hint: use another checkpoint of the run, or the version of moe_tune that wrote it."

@@ -1,7 +1,10 @@
 """Signals that ask the program to end: raised where it stands, or noted while that would cut something in two."""
 
+import ctypes
+import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +17,11 @@ HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 SOON = 0.05
 """Seconds after which it is tried again to end."""
-DESTRUCTORS = ("__del__", "_shutdown_workers")
-"""Functions in which nothing can be raised: Python drops it, and a data loader would take its workers for lost."""
+NOT_WITHIN = ("__del__", "_shutdown_workers", "_acquireLock", "_releaseLock")
+"""Functions in which nothing is raised: Python drops it, a data loader would take its workers for lost, and logging's
+lock would stay held after a fork."""
+KILLED_WITH_PARENT = 1
+"""Linux's PR_SET_PDEATHSIG."""
 
 
 class Preempted(SystemExit):
@@ -45,6 +51,7 @@ class _Heard:
         self.process = os.getpid()
         self.name: str | None = None
         self.holding = 0
+        self.aborted = False
 
 
 _heard = _Heard()
@@ -56,11 +63,21 @@ def listening() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _heard.process, _heard.name, _heard.holding = os.getpid(), None, 0
+    _heard.process, _heard.name, _heard.holding, _heard.aborted = os.getpid(), None, 0, False
     before = {number: signal.signal(number, _hear) for number in HEARD}
+    stock = sys.unraisablehook
+
+    def dropped(fault: "sys.UnraisableHookArgs") -> None:
+        if issubclass(fault.exc_type, Preempted | Aborted):  # raised where Python cannot pass it on, as after a fork
+            _try_later()
+        else:
+            stock(fault)
+
+    sys.unraisablehook = dropped
     try:
         yield
     finally:
+        sys.unraisablehook = stock
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         if signal.getsignal(signal.SIGALRM) is _later:  # nobody listens any more
@@ -86,28 +103,36 @@ def asked() -> str | None:
 def leave_to_parent(_: int = 0) -> None:
     """Leave to its parent what a data loader's worker hears, too: keyboards and batch systems signal all processes.
 
-    SIGTERM ends it all the same, as that is how its parent does.
+    SIGTERM ends it all the same, as that is how its parent does; and it ends with its parent, at once where that is
+    killed on Linux.
     """
     for number in HEARD:
         signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if sys.platform == "linux" and parent is not None and os.getppid() == parent.pid:  # not a server that forks
+        ctypes.CDLL(None).prctl(KILLED_WITH_PARENT, signal.SIGKILL)
 
 
 def _end_here(frame: FrameType | None) -> None:
     """Raise, or a moment later where it would be swallowed."""
     if not _swallows(frame):
-        raise Preempted(str(_heard.name))
+        raise Aborted if _heard.aborted else Preempted(str(_heard.name))
+    _try_later()
+
+
+def _try_later() -> None:
     signal.signal(signal.SIGALRM, _later)
     signal.setitimer(signal.ITIMER_REAL, SOON)
 
 
 def _later(_: int, frame: FrameType | None) -> None:
-    if not _heard.holding:
+    if _heard.aborted or not _heard.holding:
         _end_here(frame)
 
 
 def _swallows(frame: FrameType | None) -> bool:
     while frame is not None:
-        if frame.f_code.co_name in DESTRUCTORS:
+        if frame.f_code.co_name in NOT_WITHIN:
             return True
         frame = frame.f_back
     return False
@@ -122,7 +147,9 @@ def _hear(number: int, frame: FrameType | None) -> None:
     name = signal.Signals(number).name
     first = _heard.name is None
     if number == signal.SIGINT and _heard.name == name:
-        raise Aborted
+        _heard.aborted = True
+        _end_here(frame)
+        return
     _heard.name = _heard.name or name
     if not first:
         if number == signal.SIGINT:  # the keyboard is more urgent than a scheduler

@@ -6,16 +6,19 @@ from typing import Any
 
 REMOVED = "[removed]"
 SECRET_WORDS = ("token", "apikey", "api_key", "password", "secret", "authorization")
+IN_TEXT = ("api-key", "access_key", "secret_access_key", "passwd", "signature")
+"""Further words before secrets in what other programs say."""
 OWN_SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY")
 """Environment variables whose values are secrets wherever they turn up: a W&B key has the shape of a git revision."""
 
 _KEY = re.compile(rf"(?:^|_)(?:{'|'.join(SECRET_WORDS)})(?:_|$)")
 _IN_URL = re.compile(r"([a-z][a-z0-9+.-]*://)[^/?#\s]*@", re.IGNORECASE)
 _IN_QUERY = re.compile(rf"([?&;](?:\w+[_-])?(?:{'|'.join(SECRET_WORDS)})=)[^&;#\s]*", re.IGNORECASE)
-_IN_WORDS = re.compile(
-    rf"((?:^|[\s'\"{{,(_.-])(?:{'|'.join(SECRET_WORDS)})['\"]?(?:\s*[=:]\s*|['\"]?,?\s+(?=\S*\d))['\"]?)(?!\[removed)[^\s'\",&;)}}\]]+",
-    re.IGNORECASE,
-)
+_IN_NETWORK_PATH = re.compile(r"(?<![:\w])(//)[^/?#\s:@]+:[^/?#\s@]+@")
+_WORD = "|".join((*SECRET_WORDS, *IN_TEXT))
+_NAMED = rf"((?:^|[\s'\"{{,(_.-])(?:pg)?(?:{_WORD})['\"]?(?:\s*[=:]\s*|['\"]?,?\s+(?=\S*\d))"
+_QUOTED = re.compile(rf"{_NAMED}(['\"]))(?!\[removed)[^'\"\n]+(?=\2)", re.IGNORECASE)
+_IN_WORDS = re.compile(rf"{_NAMED}['\"]?(?:(?:bearer|basic|token)\s+)?+)(?!\[removed)[^\s'\",&;)}}\]]+", re.IGNORECASE)
 _BY_SHAPE = re.compile(r"(?<![A-Za-z0-9_])(?:hf_[A-Za-z0-9]{16,}|wandb_v\d+_\w{16,})")
 
 
@@ -44,23 +47,31 @@ def without_secrets(text: str) -> str:
         '401 for https://[removed]@example.org/a, api_key=[removed]'
     """
     own = [value for value in map(os.environ.get, OWN_SECRETS) if value]
-    return _IN_WORDS.sub(rf"\1{REMOVED}", _clean_text(text, own))
+    for pattern in (_QUOTED, _IN_WORDS):
+        text = pattern.sub(rf"\1{REMOVED}", text)
+    return _clean_text(text, own)
 
 
 def _clean(value: Any, own: list[str]) -> Any:
     if isinstance(value, dict):
         return redacted(value)
     if isinstance(value, list | tuple):
-        return type(value)(_clean(one, own) for one in value)
+        pairs = zip([None, *value], value, strict=False)  # an option's value follows its name
+        return type(value)(REMOVED if _is_option_of_secret(name, one) else _clean(one, own) for name, one in pairs)
     return _clean_text(value, own) if isinstance(value, str) else value
 
 
 def _clean_text(text: str, own: list[str]) -> str:
     for secret in own:
         text = text.replace(secret, REMOVED)
-    text = _IN_URL.sub(rf"\1{REMOVED}@", text)
+    for address in (_IN_URL, _IN_NETWORK_PATH):
+        text = address.sub(rf"\1{REMOVED}@", text)
     text = _IN_QUERY.sub(rf"\1{REMOVED}", text)
     return _BY_SHAPE.sub(REMOVED, text)
+
+
+def _is_option_of_secret(name: Any, value: Any) -> bool:
+    return isinstance(name, str) and name.startswith("--") and isinstance(value, str) and _names_secret(name, value)
 
 
 def _names_secret(key: Any, value: Any) -> bool:

@@ -76,7 +76,7 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
     if given.format == "json":
         print(json.dumps(plain(found), indent=2, default=str))
         return 0
-    console = Console()
+    console = Console(markup=False)
     console.print(
         f"{found.about['router']} router of {found.about['model']}, {found.about['questions']}", soft_wrap=True
     )

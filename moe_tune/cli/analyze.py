@@ -84,7 +84,7 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
 
     with output_folder(out):
         analysis = analyse(asked, host, pass_of, out)
-    console = Console()
+    console = Console(markup=False)
     print_terminal(console, analysis, out)
     console.print(f"{time.monotonic() - began:.0f} s, at most {peak_memory() / 2**30:.2f} GiB of memory", style="dim")
     return 0
@@ -98,7 +98,7 @@ def _routes(given: Any) -> int:
     if given.format == "json":
         print(json.dumps(plain, indent=2))
         return 0
-    console = Console()
+    console = Console(markup=False)
     for table in tables:
         console.print(table.title, style="bold", soft_wrap=True)  # a path is never folded
         console.print(replace(table, title="").terminal())

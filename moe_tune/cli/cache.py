@@ -84,7 +84,7 @@ def _print_table(root: Path, kept: "list[KeptCache]") -> None:
         Column(name, [Cell(row[place]) for row in rows], left=name not in ("questions", "size"), fold=True)
         for place, name in enumerate(names)
     ]
-    console = Console()
+    console = Console(markup=False)
     console.print(Table(columns).terminal())
     total = decimal(sum(one.bytes for one in kept))
     console.print(f"{len(kept)} in {root}, {total}", soft_wrap=True, highlight=False)

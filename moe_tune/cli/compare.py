@@ -92,7 +92,7 @@ def _compare(given: Any, baseline: Path, others: list[Path], out: Path) -> None:
         comparison = compare_with_pretrained(baseline, out, bootstrap=given.bootstrap)
     if given.format:
         print((out / FORMATS[given.format]).read_text(encoding="utf-8"), end="")
-    console = Console(stderr=bool(given.format))
+    console = Console(stderr=bool(given.format), markup=False)
     if not given.format:
         console.print(render_terminal(comparison))
     console.print(f"report: {out / 'report.html'}", soft_wrap=True)

@@ -82,7 +82,7 @@ def _card(checkpoint: Path, target: Path) -> str:
 
     card = card_of_run(checkpoint)
     write_card(card, readme_of_card(card), target)
-    console, base = Console(), card.settings["base"]
+    console, base = Console(markup=False), card.settings["base"]
     if card.metrics:
         console.print(metric_table(card).terminal())
     numbers = sum(one.numel() for one in card.tensors.values())
@@ -103,7 +103,7 @@ def _fold(given: Any, plugins: dict[str, str], checkpoint: Path, target: Path) -
     from moe_tune.export.folded_run import fold_run
 
     done = fold_run(checkpoint, plugins, target, given.questions)
-    console = Console()
+    console = Console(markup=False)
     if done.effect:
         table = effect_table(done.effect)
         console.print(table.terminal())
@@ -135,7 +135,7 @@ def _differ(given: Any) -> int:
             cards.append(card_of_run(found_checkpoint(name, given.runs_root)))
         except DataError as fault:
             raise DataError(f"expected a router card, or: {str(fault).removeprefix('expected ')}") from fault
-    found, console = difference(*cards), Console()
+    found, console = difference(*cards), Console(markup=False)
     if found.is_empty:
         console.print("identical: settings, tensors to the last bit, metrics")
         return 0

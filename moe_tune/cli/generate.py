@@ -68,7 +68,7 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
         texts = texts_side_by_side(runs, prompts, how, runs[0].device)
         write_texts(texts, out, about)
     table = text_table(texts)
-    console = Console()
+    console = Console(markup=False)
     console.print(table.terminal())
     console.print(table.caption, soft_wrap=True)
     console.print(f"page, Markdown, JSON and traces: {out}/generate.html, .md, .json, trace-*", soft_wrap=True)

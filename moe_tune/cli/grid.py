@@ -112,7 +112,7 @@ def _print(outcomes: list[Outcomes]) -> None:
             numbers("never %", [one.numbers["never_activated_share"] for one in outcomes], ".1f", 100),
         ]
     )
-    console = Console()
+    console = Console(markup=False)
     console.print(table.terminal())
     if (first := results[1]) is not None:
         console.print(

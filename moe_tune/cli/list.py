@@ -45,7 +45,7 @@ def _print_runs(root: Path, form: str) -> int:
     if form == "json":
         print(json.dumps([asdict(one) for one in found], indent=2))
     elif found:
-        Console().print(as_table(found).terminal())
+        Console(markup=False).print(as_table(found).terminal())
     else:
         print(f"no runs in {root}. Hint: python -m moe_tune fit --config configs/nano.yaml makes one.")
     return 0

@@ -49,7 +49,7 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
     with output_folder(out):
         arms = evaluate_runs(runs, config, out, torch.device(given.device) if given.device else runs[0].device)
     table = metrics_table(arms)
-    console = Console()
+    console = Console(markup=False)
     console.print(table.terminal(), table.caption, soft_wrap=True)
     console.print(f"results and samples: {out}", soft_wrap=True)
     for command in compare_commands(arms):

@@ -87,7 +87,7 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
     if given.format == "json":
         print(json.dumps(_plain(pruned) | {"gone": pruned.gone}, indent=2))
         return 0
-    console = Console()
+    console = Console(markup=False)
     for table in _tables(pruned, asked):
         console.print(table.terminal())
         console.print(table.caption, style="dim", soft_wrap=True)

@@ -70,7 +70,7 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
         if run is None:
             seen = seen.without_copy()
         write_trace(seen, out, about)
-    console = Console()
+    console = Console(markup=False)
     console.print(token_table(seen).terminal(), continuation_table(seen).terminal())
     if len(seen.routers) == 1:
         console.print(

@@ -1,6 +1,5 @@
 """The runs of a folder: what each differs in from most of the others, how it did, and how old it is."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -16,10 +15,12 @@ from moe_tune.base.errors import DataError
 from moe_tune.compare.arms import defaults, flat_identity
 from moe_tune.reports.table import Table, interval, words
 from moe_tune.runs.answers import BASE, split_files, tested_questions_file, text_file, text_files
+from moe_tune.runs.directory import RunDirectory
 from moe_tune.settings.ending import paired_with_pretrained
 
 TOLD = 4
 """Differing keys that are told of a run."""
+DAMAGED = "damaged"
 SAID = 60
 """Characters that are told of why a run failed."""
 UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
@@ -74,9 +75,9 @@ def as_table(runs: list[ListedRun]) -> Table:
 
 def _manifest(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads((path / "manifest.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}
+        return RunDirectory(path).manifest
+    except DataError:
+        return {"status": DAMAGED, "failure": "manifest.json"}
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -124,7 +125,12 @@ def _short(key: str, value: Any) -> str:
 
 
 def _headline(path: Path, manifest: dict[str, Any]) -> str:
-    return "; ".join([_accuracy(path, manifest), *_text_losses(path)])
+    if manifest["status"] == DAMAGED:
+        return _state(manifest)
+    try:
+        return "; ".join([_accuracy(path, manifest), *_text_losses(path)])
+    except (OSError, ValueError, KeyError) as fault:  # a table that was cut, or is none
+        return _state({"status": DAMAGED, "failure": fault})
 
 
 def _text_losses(path: Path) -> list[str]:
@@ -164,8 +170,9 @@ def _state(manifest: dict[str, Any]) -> str:
 
 
 def _age(manifest: dict[str, Any], now: datetime) -> str:
-    if "started" not in manifest:
+    try:
+        seconds = max(0, int((now - datetime.fromisoformat(manifest["started"])).total_seconds()))
+    except (KeyError, TypeError, ValueError):
         return ""
-    seconds = max(0, int((now - datetime.fromisoformat(manifest["started"])).total_seconds()))
     size, unit = next(((size, unit) for size, unit in UNITS if seconds >= size), UNITS[-1])
     return f"{seconds // size} {unit}"

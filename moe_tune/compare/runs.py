@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import yaml
 
-from moe_tune.base.errors import DataError
+from moe_tune.base.errors import ConfigError, DataError
+from moe_tune.base.strict_yaml import parse_yaml
 from moe_tune.base.trusted import refuse_foreign
 from moe_tune.runs.answers import short_file, short_files, split_files, text_file, text_files
 
@@ -91,7 +91,11 @@ def load_run(path: Path) -> Run:
             f"expected a finished run but got one that is {manifest['status']!r} ({path}). Hint: run the same command "
             f"again; a fit resumes from its last checkpoint. When it has finished, compare."
         )
-    config = _read(path / "config.yaml", _again(path), lambda file: yaml.safe_load(file.read_text(encoding="utf-8")))
+    config = _read(
+        path / "config.yaml", _again(path), lambda file: parse_yaml(file.read_text(encoding="utf-8"), str(file))
+    )
+    if not isinstance(config, dict):
+        raise DataError(f"expected a configuration but got {config!r} ({path / 'config.yaml'}). Hint: {_again(path)}")
     refuse_foreign(config, str(path / "config.yaml"))
     files = split_files(path)
     if not files:
@@ -105,7 +109,7 @@ def load_run(path: Path) -> Run:
         questions[file.stem] = read_questions(file, remedy)
         routing[file.stem] = read_routing(path / "routing" / file.name, remedy)
     beside = read_texts(path, manifest), read_short_answers(path, manifest)
-    return Run(path, manifest, config if isinstance(config, dict) else {}, questions, routing, *beside)
+    return Run(path, manifest, config, questions, routing, *beside)
 
 
 def require_same_items(reference: Run, other: Run, split: str) -> None:
@@ -267,7 +271,9 @@ def _read_table(file: Path, remedy: str, columns: tuple[str, ...]) -> pd.DataFra
 def _read(file: Path, remedy: str, parse: Callable[[Path], Any]) -> Any:
     try:
         return parse(file)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError, pa.ArrowException) as error:
+    except ConfigError as error:  # what YAML that a program wrote cannot have
+        raise DataError(f"{error} Or {remedy}") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError, pa.ArrowException) as error:
         came = "nothing" if isinstance(error, FileNotFoundError) else type(error).__name__
         raise DataError(f"expected a readable file but got {came} ({file}). Hint: {remedy}") from error
 

@@ -1,5 +1,6 @@
 """A PEFT adapter in the base model, beside the router heads or instead of them."""
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ NEVER = {
     "eva_config": "it needs a pass over data that is not made",
     "corda_config": "it needs a pass over data that is not made",
     "lora_ga_config": "it needs a pass over data that is not made",
+    "megatron_config": "PEFT would import what it names",
+    "megatron_core": "PEFT would import what it names",
 }
 """Options of PEFT that are no low-rank change beside a frozen model, and why."""
 STARTS = (True, "gaussian")
@@ -65,6 +68,8 @@ class Adapter:
             never = name in NEVER and options[name]
             hint = f"leave it out; {NEVER.get(name)}."
             require(not never, "a LoRA beside a frozen model", name, "model.peft", hint)
+            number = not isinstance(options[name], float) or math.isfinite(options[name])
+            require(number, "a finite number", options[name], f"model.peft.{name}", "lora_alpha: 16 is usual.")
         hint = "leave it out: the model has to start as the pretrained one, and all but the LoRA stays frozen."
         for name, allowed in (("init_lora_weights", STARTS), ("bias", ("none",)), ("peft_type", ("LORA",))):
             value = options.get(name, allowed[0])

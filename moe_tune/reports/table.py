@@ -81,7 +81,7 @@ class Table:
 
     def latex(self) -> str:
         """Return the table as a LaTeX tabular with the rules of booktabs, its caption as a comment above."""
-        comment = [f"% {line}" for line in (self.title, self.caption) if line]
+        comment = [f"% {' '.join(line.split())}" for line in (self.title, self.caption) if line]
         body = [_latex_line([cell.whole for cell in row]) for row in self.rows()]
         aligned = "".join("l" if column.left else "r" for column in self.columns)
         lines = [rf"\begin{{tabular}}{{{aligned}}}", r"\toprule", _latex_line(self._headers()), r"\midrule", *body]
@@ -94,12 +94,12 @@ class Table:
         from rich.text import Text
 
         drawn = Drawn(
-            title=self.title or None, title_justify="left", title_style="bold", box=SIMPLE_HEAD, show_edge=False,
-            padding=0, pad_edge=False,
+            title=Text(self.title) if self.title else None, title_justify="left", title_style="bold", box=SIMPLE_HEAD,
+            show_edge=False, padding=0, pad_edge=False,
         )  # fmt: skip
         for column in self.columns:
             drawn.add_column(
-                column.header,
+                Text(column.header),
                 justify="left" if column.left else "right",
                 overflow="fold" if column.fold else "ellipsis",
                 no_wrap=not column.fold,
@@ -120,7 +120,9 @@ def markdown_text(text: str) -> str:
         'a\\|b &lt;img src=x&gt; \\`c\\`'
     """
     plain = re.sub(r"&(?=#?\w+;)", "&amp;", " ".join(text.split("\n")).replace("\r", " "))
-    plain = re.sub(r"[`|]|\\(?=[`|\\])|\[(?=[^\]]*\]\()", r"\\\g<0>", plain)
+    plain = re.sub(r"[`|*]|\\(?=[!-/:-@\[-`{-~])|(?<!\w)_|_(?!\w)", r"\\\g<0>", plain)
+    if re.search(r"\][(\[]", plain):  # a link or an image; an interval's brackets stay as they are
+        plain = re.sub(r"[\[\]]", r"\\\g<0>", plain)
     return plain.replace("<", "&lt;").replace(">", "&gt;")
 
 

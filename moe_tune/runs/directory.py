@@ -20,7 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from moe_tune.base.commit import git_commit
-from moe_tune.base.errors import MoeTuneError
+from moe_tune.base.errors import DataError, MoeTuneError
 from moe_tune.base.locks import WorkLock, refuse_work_within
 from moe_tune.base.published import published, require_writable, tidied, write_json
 from moe_tune.base.redact import without_secrets
@@ -65,11 +65,23 @@ class RunDirectory:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """What the manifest holds; empty before the first write."""
+        """What the manifest holds; empty before the first write.
+
+        Raises:
+            DataError: It is damaged.
+        """
         file = self.path / "manifest.json"
         if not file.is_file():
             return {}
-        loaded: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        try:
+            loaded = json.loads(file.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as fault:
+            loaded = fault
+        if not isinstance(loaded, dict):
+            raise DataError(
+                f"expected a run's manifest but got {str(loaded)[:80]!r} ({file}). "
+                "Hint: move the folder away, and run the same command again."
+            )
         return loaded
 
     @property
@@ -176,16 +188,20 @@ class RunDirectory:
         """
         if rank_zero_only.rank:
             return
-        own = self.path / "config.yaml"
-        if config is None:
-            config = yaml.safe_load(own.read_text(encoding="utf-8")) if own.is_file() else {}
         about = {
-            "config": identity(dict(config)),
+            "config": identity(dict(self._config() if config is None else config)),
             "commit": git_commit(Path.cwd()),
             "run": self.path.name,
             "time": now(),
         }
         record(asdict(read) | about, self.path if self.path.is_dir() else None)
+
+    def _config(self) -> dict[str, Any]:
+        """Return the run's configuration, or nothing if it is damaged: what was read is recorded all the same."""
+        try:
+            return dict(yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, yaml.YAMLError):
+            return {}
 
 
 def identity(config: dict[str, Any]) -> str:

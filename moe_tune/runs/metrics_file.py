@@ -10,6 +10,7 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from moe_tune.base.errors import DataError
 from moe_tune.base.published import published
 from moe_tune.base.resources import writing
 
@@ -18,9 +19,26 @@ VALIDATED = ("validation/", "validation_text/")
 
 
 def logged_rows(file: Path) -> list[dict[str, Any]]:
-    """Return the rows of a history, none without one; half a line, as a killed process may leave, is left out."""
-    lines = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    """Return the rows of a history, none without one; half a line, as a killed process may leave, is left out.
+
+    Raises:
+        DataError: A line is no JSON object.
+    """
+    lines = file.read_bytes().splitlines(keepends=True) if file.is_file() else []
+    return [_row(line, file, number) for number, line in enumerate(lines, start=1) if line.endswith(b"\n")]
+
+
+def _row(line: bytes, file: Path, number: int) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        row = None
+    if not isinstance(row, dict):
+        raise DataError(
+            f"expected a JSON object but got {line[:60]!r} ({file}, line {number}). Hint: delete the line if a crash "
+            "of the machine left it, or --fresh true runs the fit again."
+        )
+    return row
 
 
 class MetricsFile(Logger):

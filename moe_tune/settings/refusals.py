@@ -5,15 +5,16 @@ import re
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.accelerators import AcceleratorRegistry
-from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 
 from moe_tune.base.errors import ConfigError, did_you_mean, require
 from moe_tune.data.module import QuizDataModule
 from moe_tune.settings.logged import refuse_unlogged
 from moe_tune.settings.ranges import refuse_out_of_range
+from moe_tune.settings.refused_callbacks import made_of, refuse_callbacks, refuse_time
 from moe_tune.settings.tried_optimizer import refuse_untaken
 from moe_tune.tracking.wandb_logger import refuse_words
 from moe_tune.tuner.router_tuner import RouterTuner
@@ -22,15 +23,11 @@ NO_SHARDING = (
     "expected ddp for several processes but got {} (trainer.strategy). Hint: --trainer.strategy ddp; only heads train, "
     "so there is next to nothing to shard, and kept prompts, hashes and checkpoints want whole tensors."
 )
-NO_AVERAGING = (
-    "expected no averaging of weights but got {} (trainer.callbacks): it keeps a second copy of the whole base model, "
-    "and checkpoints here hold heads alone. Hint: leave it out."
-)
 OTHER_WAYS = ("fsdp", "deepspeed", "modelparallel", "spawn", "fork", "notebook", "xla")
 """What the names of Lightning's other strategies contain: they shard tensors, or hand this program on by pickling."""
 
 
-PROFILERS = ("simple", "advanced", "pytorch", "xla")
+PROFILERS = ("simple", "advanced", "pytorch")
 CLIPPING = ("norm", "value")
 LONGEST_NAME = 100
 """Most characters of a run's name: with head, overrides and hash it becomes a folder's."""
@@ -45,13 +42,15 @@ def refuse_unfit(settings: Any) -> None:
     Raises:
         ConfigError: There is one.
     """
-    require(
-        "strategy" in settings.trainer, "a mapping of keys", settings.trainer, "trainer", "trainer: {max_epochs: 3}"
-    )
+    trainer = settings.trainer
+    mapped = isinstance(trainer, Namespace) and "strategy" in trainer
+    require(mapped, "a mapping of keys", trainer, "trainer", "trainer: {max_epochs: 3}")
+    every = settings.checkpoint_every
+    hint = "checkpoint_every: {minutes: 2}"
+    require(isinstance(every, Namespace), "a mapping of keys", every, "checkpoint_every", hint)
     _refuse_place(settings.name, settings.runs_root)
     refuse_out_of_range(settings)
     _refuse_hardware(settings.trainer)
-    trainer = settings.trainer
     require(not trainer.barebones, "a trainer that logs and saves", True, "trainer.barebones", "leave it out.")
     for key, known in (("profiler", PROFILERS), ("gradient_clip_algorithm", CLIPPING)):
         word = trainer[key]
@@ -62,41 +61,23 @@ def refuse_unfit(settings: Any) -> None:
             f"trainer.{key}",
             did_you_mean(str(word), known),
         )
-    timed = not isinstance(trainer.max_time, str) or re.fullmatch(r"\d+:\d\d?:\d\d?:\d\d?", trainer.max_time)
-    require(bool(timed), "days:hours:minutes:seconds", trainer.max_time, "trainer.max_time", "00:12:00:00 is 12 hours.")
+    refuse_time(trainer.max_time, "trainer.max_time")
     unseen = settings.get("test_after_fit") and trainer.limit_val_batches == 0 and not trainer.fast_dev_run
     hint = "--test_after_fit false, or let it validate."
     require(not unseen, "a validation of what is tested", 0, "trainer.limit_val_batches", hint)
     refuse_unlogged(settings)
     refuse_untaken(settings)
-    for key, one in _made_of(trainer, "logger"):
+    for key, one in made_of(trainer, "logger"):
         if "WandbLogger" in str(one.class_path):
             refuse_words(one.init_args, f"{key}.init_args")
-    for key, one in _made_of(trainer, "callbacks"):
-        patience = one.get("init_args.patience")
-        require(
-            patience is None or patience >= 0, "checks from 0", patience, f"{key}.init_args.patience", "3 is usual."
-        )
-        name = str(one.class_path).rpartition(".")[2]
-        if name in ("StochasticWeightAveraging", "WeightAveraging"):
-            raise ConfigError(NO_AVERAGING.format(name))
-        saved = trainer.enable_checkpointing is not False or not name.endswith("ModelCheckpoint")
-        require(saved, "checkpoints, or no ModelCheckpoint", False, "trainer.enable_checkpointing", "leave it out.")
-
-
-def _made_of(trainer: Any, key: str) -> list[tuple[str, Any]]:
-    given = trainer[key]
-    listed = given if isinstance(given, list) else [given]
-    keys = [
-        f"trainer.{key}[{number}]" if isinstance(given, list) else f"trainer.{key}" for number in range(len(listed))
-    ]
-    return [(where, one) for where, one in zip(keys, listed, strict=True) if hasattr(one, "class_path")]
+    refuse_callbacks(trainer)
 
 
 def _refuse_place(name: str | None, runs_root: str | None) -> None:
     """Refuse a name that is no part of a folder's name, and a folder of runs that is none."""
     if name is not None:
         plain = not re.search(r"[/\\\x00-\x1f\x7f]", name) and name.strip(" .") and len(name) <= LONGEST_NAME
+        plain = plain and not re.search(r"\.old-[0-9a-f]{8}", name)  # what runs that were set aside are called
         what, hint = f"a word of at most {LONGEST_NAME} characters, no path,", "--name lower-rate."
         require(bool(plain), what, name[: LONGEST_NAME + 20], "name", hint)
     hint = "--runs_root runs is the default."
@@ -107,7 +88,7 @@ def _refuse_place(name: str | None, runs_root: str | None) -> None:
 
 def _refuse_hardware(trainer: Any) -> None:
     """Refuse accelerators and strategies there are not, one that shards, heads below float32, and no devices."""
-    accelerators = {"auto", "gpu", *AcceleratorRegistry.available_accelerators()}
+    accelerators = {"auto", "gpu", *AcceleratorRegistry.available_accelerators()} - {"tpu"}
     given, where = trainer.accelerator, "trainer.accelerator"
     known = not isinstance(given, str) or given in accelerators
     require(known, "an accelerator", given, where, did_you_mean(str(given), accelerators))
@@ -125,7 +106,8 @@ def _refuse_hardware(trainer: Any) -> None:
         [devices] if isinstance(devices, int) else devices if isinstance(devices, list) else str(devices).split(",")
     )
     whole = all(re.fullmatch(r"auto|\s*-?\d+\s*", str(one)) for one in counted) and bool(counted)
-    require(whole, "devices", devices, "trainer.devices", hint)
+    once = isinstance(devices, int) or len({str(one).strip() for one in counted}) == len(counted)
+    require(whole and once, "devices", devices, "trainer.devices", hint)
     number = int(devices) if re.fullmatch(r"-?\d+", str(devices)) else None
     require(
         number is None or number >= 1 or number == -1,
@@ -140,13 +122,6 @@ def refuse_sharding(trainer: Trainer) -> None:
     """Refuse a strategy of several processes that only the trainer knows to be another than DDP."""
     if trainer.world_size > 1 and not isinstance(trainer.strategy, DDPStrategy):
         raise ConfigError(NO_SHARDING.format(type(trainer.strategy).__name__))
-
-
-def refuse_averaging(trainer: Trainer) -> None:
-    """Refuse Lightning's averaging of weights: it averages the whole module, and checkpoints here hold heads alone."""
-    for callback in trainer.callbacks:
-        if isinstance(callback, StochasticWeightAveraging | WeightAveraging):
-            raise ConfigError(NO_AVERAGING.format(type(callback).__name__))
 
 
 class SeenByValidation(Callback):

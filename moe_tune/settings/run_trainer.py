@@ -8,6 +8,7 @@ from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 
+from moe_tune.base.errors import ConfigError
 from moe_tune.callbacks.base_answers import Known
 from moe_tune.callbacks.base_reference import BaseReference
 from moe_tune.callbacks.beside_records import KnownBeside
@@ -27,7 +28,8 @@ from moe_tune.runs.directory import to_yaml
 from moe_tune.runs.metrics_file import MetricsFile
 from moe_tune.settings.checkpoint_every import CheckpointEvery
 from moe_tune.settings.place import Place
-from moe_tune.settings.refusals import SeenByValidation, refuse_averaging, refuse_sharding
+from moe_tune.settings.refusals import SeenByValidation, refuse_sharding
+from moe_tune.settings.refused_callbacks import refuse_averaging
 
 
 def run_trainer(
@@ -65,7 +67,13 @@ def run_trainer(
         "plugins": [*(settings.plugins or []), RouterCheckpointIO(lambda: to_yaml(resolved))],
         "default_root_dir": str(directory.path),
     }
-    trainer = Trainer(**{**settings, **options})
+    try:
+        trainer = Trainer(**{**settings, **options})
+    except (ValueError, TypeError, ImportError) as fault:
+        raise ConfigError(
+            f"expected settings that Lightning's trainer takes but got: {' '.join(str(fault).split())[:300]} "
+            "(trainer). Hint: python -m moe_tune fit --help-all explains all keys."
+        ) from fault
     if not any(isinstance(callback, EvidenceLog) for callback in trainer.callbacks):
         callbacks.append(EvidenceLog())
     if trainer.loggers and not any(isinstance(callback, LearningRateMonitor) for callback in trainer.callbacks):

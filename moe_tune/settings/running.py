@@ -194,12 +194,27 @@ def _made(
     return model, data, trainer
 
 
+@contextmanager
+def _told_interval() -> Iterator[None]:
+    """Tell of the one setting that Lightning refuses only when the questions are counted."""
+    try:
+        yield
+    except ValueError as fault:
+        if not str(fault).startswith("`val_check_interval`"):
+            raise
+        raise ConfigError(
+            f"expected at most the batches of an epoch but got: {' '.join(str(fault).split())[:300]} "
+            "(trainer.val_check_interval). Hint: 1.0 is each epoch."
+        ) from fault
+
+
 def _fit(
     command: Command, place: Place, model: RouterTuner, data: QuizDataModule, trainer: Trainer, checkpoint: str | None
 ) -> None:
     """Train, or calibrate and evaluate a head with nothing to train; then test once if asked for."""
     if model.trains:
-        trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        with _told_interval():
+            trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     else:
         refuse_idle_losses(model)
         _evaluate("validate", model, data, trainer, None)

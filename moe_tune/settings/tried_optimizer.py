@@ -43,7 +43,7 @@ def refuse_untaken(settings: Any) -> None:
     require(
         not isinstance(rate, float | int) or rate > 0, "a learning rate above 0", rate, "optimizer.init_args.lr", hint
     )
-    made = _tried("optimizer", optimizer, lambda init: _optimizer(init))
+    made = _tried("optimizer", optimizer, _stepped)
     plateau = scheduler is not None and str(scheduler["class_path"]).endswith("ReduceLROnPlateau")
     if scheduler is not None and not plateau and is_allowed(str(scheduler["class_path"])):
         rates = _tried("lr_scheduler", scheduler, lambda init: _rates(init, made))
@@ -52,8 +52,16 @@ def refuse_untaken(settings: Any) -> None:
         require(all(0 <= one < math.inf for one in rates), "learning rates of at least 0", rates, where, hint)
 
 
-def _optimizer(init: Mapping[str, Any]) -> torch.optim.Optimizer:
-    made: torch.optim.Optimizer = instantiate_class(([torch.nn.Parameter(torch.zeros(1))],), dict(init))
+def _stepped(init: Mapping[str, Any]) -> torch.optim.Optimizer:
+    """Return an optimiser that has made a step; the parameter is a matrix, as a router's weight is."""
+    weight = torch.nn.Parameter(torch.ones(2, 2))
+    made: torch.optim.Optimizer = instantiate_class(([weight],), dict(init))
+
+    def loss() -> float:
+        weight.grad = torch.ones_like(weight)
+        return 1.0
+
+    made.step(loss)
     return made
 
 

@@ -236,6 +236,20 @@ def _card(trial):
     return f"{ended.code} {outside or 'inside'}"
 
 
+def _megatron(trial):
+    """A LoRA for Megatron, whose module PEFT would import, lying about."""
+    _placed(trial, {"model.peft": {"target_modules": ["q_proj"], "megatron_config": {"a": 1}}})
+    shutil.copy(trial.folder / "foreign_module.py", trial.folder / "megatron.py")
+    return _told(trial, trial.run(["validate", "theirs"], before=_here), "would import")
+
+
+def _cache_elsewhere(trial):
+    """A folder for prompt caches of others, which holds none."""
+    _placed(trial, {"model.answer_path": {"folder": str(trial.folder / "elsewhere")}})
+    ended = trial.run(["validate", "theirs"])
+    return f"{ended.code} {'WRITTEN' if (trial.folder / 'elsewhere').exists() else 'nothing there'}"
+
+
 AUTO = {"AutoConfig": "foreign_module.Thing", "AutoModelForCausalLM": "foreign_module.Thing"}
 RUN_HEAD = OF_A_RUN["a head"]
 CASES = [
@@ -249,6 +263,8 @@ CASES = [
     Case("malicious", "a plug-in that is named but not given", "2 refused", _plugin),
     Case("malicious", "a Python object in YAML", "2 refused", _yaml_tag),
     Case("malicious", "a run that says where to write", "0 inside", _card),
+    Case("malicious", "a run that says where to keep prompts", "0 nothing there", _cache_elsewhere),
+    Case("malicious", "a LoRA that has a module imported", "2 refused", _megatron),
     Case("F24", "a pickle gadget as checkpoint", "4 refused", _pickled),
     Case("F24", "a pickle gadget in the first format", "4 refused", _first_format),
     Case("F24", "_instantiator in a checkpoint's state", "0 not looked at", _instantiator),

@@ -1,12 +1,18 @@
 """Signals end the program where that is safe: at once, or when who holds them has looked."""
 
+import multiprocessing
 import os
 import signal
+import sys
 import time
+import weakref
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
+from waiting import until
 
-from moe_tune.base.preemption import AGAIN, AT_ONCE, Aborted, Preempted, asked, held, listening
+from moe_tune.base.preemption import AGAIN, AT_ONCE, Aborted, Preempted, asked, held, leave_to_parent, listening
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
@@ -51,6 +57,62 @@ def test_a_signal_within_a_destructor_is_heard_when_it_is_over():
         ends()
     assert over
     assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize(("signals", "raised"), [(1, Preempted), (2, Aborted)])
+def test_a_signal_that_python_drops_where_it_comes_is_heard_a_moment_later(signals, raised, capsys):
+    """As in what is called back at the end of an object, or after a fork."""
+
+    def called_back(_):
+        for _ in range(signals):
+            with suppress(Preempted if signals == 2 and asked() is None else ()):
+                os.kill(os.getpid(), signal.SIGINT)
+
+    def ends():
+        one = Thing()
+        kept.append(weakref.ref(one, called_back))
+        del one
+        time.sleep(5)
+
+    class Thing:
+        pass
+
+    kept = []
+    with listening(), pytest.raises(raised):
+        ends()
+    assert "Exception ignored" not in capsys.readouterr().err
+
+
+def works(pid):
+    leave_to_parent()
+    pid.value = os.getpid()
+    time.sleep(60)
+
+
+def has_worker(pid):
+    multiprocessing.get_context("fork").Process(target=works, args=(pid,)).start()
+    time.sleep(60)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's own")
+def test_a_worker_ends_with_its_parent_that_is_killed():
+    context = multiprocessing.get_context("fork")
+    pid = context.Value("i", 0)
+    parent = context.Process(target=has_worker, args=(pid,))
+    parent.start()
+    until(lambda: pid.value, 20)
+    time.sleep(0.1)
+    assert is_there(pid.value)
+    parent.kill()
+    parent.join()
+    until(lambda: not is_there(pid.value), 2)
+
+
+def is_there(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_what_is_put_off_ends_with_the_listening():

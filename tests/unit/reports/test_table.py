@@ -1,14 +1,18 @@
 """A table says the same in every form: text of equal rows, no character that ends a cell."""
 
+import html
 import io
 import re
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 from rich.console import Console
 
-from moe_tune.reports.table import DASH, Table, intervals, numbers, shares, words
+from moe_tune.reports.table import DASH, Table, intervals, markdown_text, numbers, shares, words
 
 NAMES = ["a|b", "50 % & more_", r"\~^{$#}"]
 
@@ -32,7 +36,7 @@ def test_markdown_keeps_its_cells_apart(table):
     lines = [re.split(r"(?<!\\)\|", line)[1:-1] for line in table.markdown().splitlines()]
     assert {len(line) for line in lines} == {4}
     assert [cell.strip() for cell in lines[1]] == [":---", "---:", "---:", ":---"]
-    assert [line[0].strip().replace(r"\|", "|") for line in lines[2:]] == [NAMES[0], f"{NAMES[1]} (rough)", NAMES[2]]
+    assert [re.sub(r"\\(\W|_)", r"\1", line[0].strip()) for line in lines[2:]] == [NAMES[0], f"{NAMES[1]} (rough)", NAMES[2]]
     assert [cell.strip() for cell in lines[2][1:3]] == ["33.3", "[23.3, 43.3]"]
     assert [cell.strip() for cell in lines[3][1:3]] == [DASH, DASH]
 
@@ -60,3 +64,14 @@ def test_the_terminal_shows_every_number_whole_and_folds_words(table):
 def test_numbers_are_printed_by_their_form_and_kept_by_their_value(form, scale, text):
     (cell,) = numbers("n", [12345.6], form, scale).cells
     assert (cell.text, cell.value) == (text, scale * 12345.6)
+
+
+SHOWN = st.text(st.sampled_from("![]()\\*_`|<>&;#a1 :/~"), max_size=24)
+
+
+@given(SHOWN)
+def test_markdown_shows_a_text_as_it_is(text):
+    page = MarkdownIt("commonmark", {"html": True}).enable("table").render(f"| x |\n|---|\n| {markdown_text(text)} |\n")
+    cell = re.search(r"<td>(.*)</td>", page, re.DOTALL)[1]
+    assert "<" not in cell
+    assert " ".join(html.unescape(cell).split()) == " ".join(text.split())

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moe_tune.base.redact import REMOVED, redacted
+from moe_tune.base.redact import REMOVED, redacted, without_secrets
 
 SECRET = "Zq9-hunter2-Zq9"
 HF_TOKEN = "hf_" + "AbC123" * 6
@@ -84,3 +84,44 @@ def test_a_key_of_this_process_is_removed_although_it_looks_like_a_revision(monk
     key = "0123456789" * 4
     monkeypatch.setenv("WANDB_API_KEY", key)
     assert redacted({"tags": [f"key {key}", REVISION]}) == {"tags": [f"key {REMOVED}", REVISION]}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        f"Authorization: Bearer {SECRET}",
+        f"authorization: Basic {SECRET}",
+        f"AWS_SECRET_ACCESS_KEY={SECRET} and more",
+        f"PGPASSWORD={SECRET}",
+        f"passwd={SECRET}",
+        f"X-Api-Key: {SECRET}",
+        f"https://bucket.example.org/x?X-Amz-Signature={SECRET}&y=1",
+        f"//user:{SECRET}@example.org/x",
+        f"hf_token: 'two words {SECRET}'",
+        f'{{"password": "a {SECRET}"}}',
+        f"--hf_token {SECRET}",
+        f"token={SECRET}",
+    ],
+)
+def test_no_message_holds_a_secret_that_its_words_name(said):
+    assert SECRET not in without_secrets(said)
+    assert REMOVED in without_secrets(said)
+    assert without_secrets(without_secrets(said)) == without_secrets(said)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "expected at most 512 tokens but got 600 (data.max_tokens). Hint: --data.max_tokens 600.",
+        "tokenizer: nano, tokens_per_expert=3",
+        "the key 'tokens' is missing",
+        "http://127.0.0.1:8000/a and http://example.org/a@b",
+        "expected a signature of one argument but got two",
+    ],
+)
+def test_a_message_without_secrets_stays_as_it_is(said):
+    assert without_secrets(said) == said
+
+
+def test_the_value_after_an_option_that_names_a_secret_is_removed():
+    assert redacted({"words": ["--hf_token", SECRET, "--x", "1"]}) == {"words": ["--hf_token", REMOVED, "--x", "1"]}
