@@ -113,6 +113,12 @@ def leave_to_parent(_: int = 0) -> None:
         ctypes.CDLL(None).prctl(KILLED_WITH_PARENT, signal.SIGKILL)
 
 
+def let_workers_go() -> None:
+    """Let workers end with the program; torch would take those that are ended at its end for lost, with a traceback."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
 def _end_here(frame: FrameType | None) -> None:
     """Raise, or a moment later where it would be swallowed."""
     if not _swallows(frame):

@@ -8,7 +8,7 @@ from contextlib import suppress
 from moe_tune.base.denied import refuse_denied
 from moe_tune.base.errors import ConfigError, MoeTuneError, did_you_mean, require
 from moe_tune.base.plugins import load_plugin_files, without_plugins, without_trust
-from moe_tune.base.preemption import AGAIN, AT_ONCE, Aborted, Preempted, listening
+from moe_tune.base.preemption import AGAIN, AT_ONCE, Aborted, Preempted, let_workers_go, listening
 from moe_tune.base.redact import without_secrets
 from moe_tune.base.resources import told_fault
 from moe_tune.base.streams import mend_streams, quit_streams
@@ -74,6 +74,7 @@ def entry() -> None:
     try:
         sys.exit(main())
     finally:
+        let_workers_go()
         quit_streams()
 
 

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import time
 import weakref
@@ -124,3 +125,29 @@ def test_what_is_put_off_ends_with_the_listening():
         Ends()
     time.sleep(0.2)
     assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+
+
+LEAVES = """
+import torch
+from moe_tune.base.preemption import let_workers_go, leave_to_parent
+
+class Slow(torch.utils.data.Dataset):
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        import time
+        time.sleep(0.2)
+        return index
+
+kept = iter(torch.utils.data.DataLoader(Slow(), num_workers=2, worker_init_fn=leave_to_parent))
+next(kept)
+torch.kept = kept  # as a trainer's loops keep it, so that no destructor ends the workers first
+let_workers_go()
+raise SystemExit(6)
+"""
+
+
+def test_a_program_that_ends_while_its_workers_work_says_nothing_of_them():
+    ended = subprocess.run([sys.executable, "-c", LEAVES], capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stderr) == (6, "")

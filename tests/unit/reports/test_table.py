@@ -36,7 +36,11 @@ def test_markdown_keeps_its_cells_apart(table):
     lines = [re.split(r"(?<!\\)\|", line)[1:-1] for line in table.markdown().splitlines()]
     assert {len(line) for line in lines} == {4}
     assert [cell.strip() for cell in lines[1]] == [":---", "---:", "---:", ":---"]
-    assert [re.sub(r"\\(\W|_)", r"\1", line[0].strip()) for line in lines[2:]] == [NAMES[0], f"{NAMES[1]} (rough)", NAMES[2]]
+    assert [re.sub(r"\\(\W|_)", r"\1", line[0].strip()) for line in lines[2:]] == [
+        NAMES[0],
+        f"{NAMES[1]} (rough)",
+        NAMES[2],
+    ]
     assert [cell.strip() for cell in lines[2][1:3]] == ["33.3", "[23.3, 43.3]"]
     assert [cell.strip() for cell in lines[3][1:3]] == [DASH, DASH]
 
