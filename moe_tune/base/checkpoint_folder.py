@@ -24,7 +24,7 @@ FILES = {1: (ROUTER, PICKLED, CONFIG), FORMAT: (ROUTER, STATE, STATE_TENSORS, CO
 """What a checkpoint of each format consists of, an adapter apart."""
 NEEDED = {"epoch": int, "global_step": int, "pytorch-lightning_version": str, "base": dict}
 """What the state of a checkpoint has whatever was trained, and of which type."""
-OTHER = "Hint: use another checkpoint of the run."
+OTHER = "Hint: use another checkpoint of the run, such as python -m moe_tune test runs/NAME/checkpoints/last.ckpt."
 
 
 def read_checkpoint(path: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ OWN_SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY")
 """Environment variables whose values are secrets wherever they turn up: a W&B key has the shape of a git revision."""
 
 _KEY = re.compile(rf"(?:^|_)(?:{'|'.join(SECRET_WORDS)})(?:_|$)")
-_IN_URL = re.compile(r"([a-z][a-z0-9+.-]*://)[^/?#\s]*@", re.IGNORECASE)
+_IN_URL = re.compile(r"([a-z][a-z0-9+.-]*:/{1,2})[^/?#\s]*@", re.IGNORECASE)
 _IN_QUERY = re.compile(rf"([?&;](?:\w+[_-])?(?:{'|'.join(SECRET_WORDS)})=)[^&;#\s]*", re.IGNORECASE)
 _IN_NETWORK_PATH = re.compile(r"(?<![:\w])(//)[^/?#\s:@]+:[^/?#\s@]+@")
 _WORD = "|".join((*SECRET_WORDS, *IN_TEXT))

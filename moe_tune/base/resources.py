@@ -26,6 +26,8 @@ NUMBER = re.compile(r"\[Errno (\d+)\]|\(os error (\d+)\)", re.IGNORECASE)
 NO_DISK = re.compile("No space left on device|Disk quota exceeded|File too large|PytorchStreamWriter failed writing")
 NO_HANDLES = re.compile(r"Too many open files")
 NO_MEMORY = re.compile(r"\bout of memory\b|can(no|')t allocate memory|Unable to allocate", re.IGNORECASE)
+WORKER = re.compile(rf"DataLoader worker .* exit code {ResourceError.exit_code}\b")
+"""What torch says of one that has ended for want of a resource."""
 SPOKEN = 300
 """Characters of a library's own message that are shown."""
 
@@ -72,6 +74,11 @@ def told_fault(fault: BaseException) -> MoeTuneError | None:
     """Return what a user is told of a fault that lies in the machine or a folder; ``None`` of any other."""
     if told := next((one for one in _chain(fault) if isinstance(one, ResourceError)), None):
         return told  # a file that is closed after a first fault has the same one once more
+    if any(WORKER.search(_text(one)) for one in _chain(fault)):
+        return ResourceError(
+            "expected room to hand a batch over but a worker found none, as it says above (data.num_workers). "
+            "Hint: --data.num_workers 0, or more shared memory, such as docker run --shm-size 2g."
+        )
     notes = "".join(f", {note}" for note in getattr(fault, "__notes__", ()))
     if out_of_disk(fault):
         return full_disk(_place(fault), fault)
@@ -79,13 +86,13 @@ def told_fault(fault: BaseException) -> MoeTuneError | None:
         free = available_memory()
         have = "" if free is None else f"; {free:,} bytes of the host's memory are free"
         return ResourceError(
-            f"expected enough memory but got: {_text(fault) or type(fault).__name__}{notes}{have}. "
+            f"expected enough memory but got: {_text(fault)[:SPOKEN] or type(fault).__name__}{notes}{have}. "
             "Hint: a smaller --data.batch_size, or another machine."
         )
     if _out_of_handles(fault):
         where = _place(fault)
         return ResourceError(
-            f"expected to open a further file but got: {_text(fault)}{f' ({where})' if where else ''}. "
+            f"expected to open a further file but got: {_text(fault)[:SPOKEN]}{f' ({where})' if where else ''}. "
             "Hint: ulimit -n NUMBER allows more, or a smaller --data.num_workers."
         )
     return unusable_place(fault)
@@ -101,12 +108,15 @@ def full_disk(path: Path | None, fault: BaseException, written: int = 0) -> Reso
     """
     if path is None:
         return ResourceError(
-            f"expected enough disk space but got: {_text(fault)}. Hint: free some, or another --runs_root."
+            f"expected enough disk space but got: {_text(fault)[:SPOKEN]}. Hint: free some, or another --runs_root."
         )
+    larger = error_number(fault) == errno.EFBIG
+    hint = "`ulimit -f unlimited`, or" if larger else "free some, or"
+    hint += " another folder, such as --runs_root FOLDER."
     needed = f" for more than {written:,} bytes" if written else ""
     return ResourceError(
-        f"expected disk space{needed} but {free_bytes(path):,} bytes are free ({path}): {_text(fault)}. "
-        "Hint: free some, or another folder, such as --runs_root FOLDER."
+        f"expected disk space{needed} but {free_bytes(path):,} bytes are free ({path}): {_text(fault)[:SPOKEN]}. "
+        f"Hint: {hint}"
     )
 
 
@@ -182,4 +192,4 @@ def _chain(fault: BaseException) -> Iterator[BaseException]:
 
 
 def _text(fault: BaseException) -> str:
-    return " ".join(str(fault).split())[:SPOKEN]
+    return " ".join(str(fault).split())

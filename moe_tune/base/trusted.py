@@ -141,6 +141,12 @@ DENIED = re.compile(r"Importing '([\w.]+)' is not allowed")
 
 def foreign(path: str, where: str) -> ModelError:
     """Return the fault of a class that is not imported."""
+    module, _, name = path.rpartition(".")
+    if f"{PLUGIN}{module}" in sys.modules:
+        return ModelError(
+            f"expected the name of a class alone but got {path!r} ({where}). "
+            f"Hint: {name}; its plug-in file is loaded, and the module of that name is another."
+        )
     return ModelError(
         f"expected classes of {', '.join(ALLOWED)} or of files given with --plugins but got {path!r}, which is not "
         f"imported ({where}). Hint: python -m moe_tune --trust VERB ... if you trust who wrote it; from Python "

@@ -45,13 +45,12 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
     run, words = run_or_config("ablate", argv)
     host = parsed_with_fit("ablate", add_arguments, words, plugins)
     # Imported here so that --help answers at once.
-    from rich.console import Console
-
     from moe_tune.base.memory import peak_memory
     from moe_tune.interventions.audit import AblationAsked, audit
     from moe_tune.interventions.files import plain, write_audit
     from moe_tune.interventions.plan import read_sets
     from moe_tune.interventions.tables import lead, tables_of
+    from moe_tune.reports.console import PlainConsole
 
     given, began = host.settings, time.monotonic()
     require(given.questions >= 0, "a number of questions from 0", given.questions, "--questions", "0 takes all.")
@@ -76,7 +75,7 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
     if given.format == "json":
         print(json.dumps(plain(found), indent=2, default=str))
         return 0
-    console = Console(markup=False)
+    console = PlainConsole()
     console.print(
         f"{found.about['router']} router of {found.about['model']}, {found.about['questions']}", soft_wrap=True
     )

@@ -6,8 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from moe_tune.analysis.analyse import Asked, analyse
 from moe_tune.analysis.route_tables import told_routes
 from moe_tune.analysis.terminal import print_terminal
@@ -17,6 +15,7 @@ from moe_tune.base.memory import peak_memory
 from moe_tune.base.routes_file import read_routes
 from moe_tune.cli.named_run import run_or_config
 from moe_tune.cli.verbs import add_format, parsed, parsed_with_fit
+from moe_tune.reports.console import PlainConsole
 from moe_tune.routing import PARTS
 from moe_tune.runs.directory import identity
 from moe_tune.settings.config_files import config_label
@@ -84,7 +83,7 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
 
     with output_folder(out):
         analysis = analyse(asked, host, pass_of, out)
-    console = Console(markup=False)
+    console = PlainConsole()
     print_terminal(console, analysis, out)
     console.print(f"{time.monotonic() - began:.0f} s, at most {peak_memory() / 2**30:.2f} GiB of memory", style="dim")
     return 0
@@ -98,7 +97,7 @@ def _routes(given: Any) -> int:
     if given.format == "json":
         print(json.dumps(plain, indent=2))
         return 0
-    console = Console(markup=False)
+    console = PlainConsole()
     for table in tables:
         console.print(table.title, style="bold", soft_wrap=True)  # a path is never folded
         console.print(replace(table, title="").terminal())

@@ -64,9 +64,9 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
 
 
 def _print_table(root: Path, kept: "list[KeptCache]") -> None:
-    from rich.console import Console
     from rich.filesize import decimal
 
+    from moe_tune.reports.console import PlainConsole
     from moe_tune.reports.table import Cell, Column, Table
 
     rows = []
@@ -84,7 +84,7 @@ def _print_table(root: Path, kept: "list[KeptCache]") -> None:
         Column(name, [Cell(row[place]) for row in rows], left=name not in ("questions", "size"), fold=True)
         for place, name in enumerate(names)
     ]
-    console = Console(markup=False)
+    console = PlainConsole()
     console.print(Table(columns).terminal())
     total = decimal(sum(one.bytes for one in kept))
     console.print(f"{len(kept)} in {root}, {total}", soft_wrap=True, highlight=False)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from moe_tune.base.errors import ConfigError, MoeTuneError
+from moe_tune.base.redact import without_secrets
 from moe_tune.base.uncollected import uncollected
 from moe_tune.cli.verbs import parsed
 
@@ -33,9 +34,9 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
         faults = faults_of(file, plugins)
         found += faults
         if not faults:
-            print(f"{file}: valid {kind_of(file)}", flush=True)
+            print(without_secrets(f"{file}: valid {kind_of(file)}"), flush=True)
         for fault in faults:
-            print(f"moe_tune: {fault}", file=sys.stderr, flush=True)
+            print(f"moe_tune: {without_secrets(str(fault))}", file=sys.stderr, flush=True)
     codes = {fault.exit_code for fault in found}
     return 0 if not codes else codes.pop() if len(codes) == 1 else ConfigError.exit_code
 

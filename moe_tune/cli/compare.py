@@ -73,11 +73,10 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
 
 def _compare(given: Any, baseline: Path, others: list[Path], out: Path) -> None:
     with uncollected():
-        from rich.console import Console
-
         from moe_tune.compare.pretrained import compare_with_pretrained
         from moe_tune.compare.report import compare_runs
         from moe_tune.compare.terminal import render_terminal
+        from moe_tune.reports.console import PlainConsole
 
     logger = None
     if given.wandb:
@@ -92,7 +91,7 @@ def _compare(given: Any, baseline: Path, others: list[Path], out: Path) -> None:
         comparison = compare_with_pretrained(baseline, out, bootstrap=given.bootstrap)
     if given.format:
         print((out / FORMATS[given.format]).read_text(encoding="utf-8"), end="")
-    console = Console(stderr=bool(given.format), markup=False)
+    console = PlainConsole(stderr=bool(given.format))
     if not given.format:
         console.print(render_terminal(comparison))
     console.print(f"report: {out / 'report.html'}", soft_wrap=True)

@@ -74,15 +74,14 @@ def _export(given: Any, plugins: dict[str, str]) -> int:
 
 
 def _card(checkpoint: Path, target: Path) -> str:
-    from rich.console import Console
-
     from moe_tune.export.card import write_card
     from moe_tune.export.card_of_run import card_of_run
     from moe_tune.export.model_card import base_name, head_name, metric_table, readme_of_card
+    from moe_tune.reports.console import PlainConsole
 
     card = card_of_run(checkpoint)
     write_card(card, readme_of_card(card), target)
-    console, base = Console(markup=False), card.settings["base"]
+    console, base = PlainConsole(), card.settings["base"]
     if card.metrics:
         console.print(metric_table(card).terminal())
     numbers = sum(one.numel() for one in card.tensors.values())
@@ -97,13 +96,12 @@ def _card(checkpoint: Path, target: Path) -> str:
 
 
 def _fold(given: Any, plugins: dict[str, str], checkpoint: Path, target: Path) -> str:
-    from rich.console import Console
-
     from moe_tune.export.fold_effect import effect_table
     from moe_tune.export.folded_run import fold_run
+    from moe_tune.reports.console import PlainConsole
 
     done = fold_run(checkpoint, plugins, target, given.questions)
-    console = Console(markup=False)
+    console = PlainConsole()
     if done.effect:
         table = effect_table(done.effect)
         console.print(table.terminal())
@@ -118,13 +116,12 @@ def _fold(given: Any, plugins: dict[str, str], checkpoint: Path, target: Path) -
 
 
 def _differ(given: Any) -> int:
-    from rich.console import Console
-
     from moe_tune.base.errors import DataError
     from moe_tune.base.found import found_checkpoint
     from moe_tune.export.card import is_card, read_card
     from moe_tune.export.card_of_run import card_of_run
     from moe_tune.export.difference import difference
+    from moe_tune.reports.console import PlainConsole
 
     cards = []
     for name in given.diff:
@@ -135,7 +132,7 @@ def _differ(given: Any) -> int:
             cards.append(card_of_run(found_checkpoint(name, given.runs_root)))
         except DataError as fault:
             raise DataError(f"expected a router card, or: {str(fault).removeprefix('expected ')}") from fault
-    found, console = difference(*cards), Console(markup=False)
+    found, console = difference(*cards), PlainConsole()
     if found.is_empty:
         console.print("identical: settings, tensors to the last bit, metrics")
         return 0

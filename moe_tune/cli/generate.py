@@ -44,12 +44,11 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
     names, prompt = _runs_and_prompt(given)
     how = Decoding(given.max_new_tokens, given.temperature, given.seed)
     # Imported here so that --help answers at once.
-    from rich.console import Console
-
     from moe_tune.base.found import found_checkpoint
     from moe_tune.generation.prompts import read_prompts
     from moe_tune.generation.side_by_side import texts_side_by_side
     from moe_tune.generation.text_files import text_table, write_texts
+    from moe_tune.reports.console import PlainConsole
     from moe_tune.settings.opened_runs import runs_to_open
     from moe_tune.settings.quiet import quieten
 
@@ -68,7 +67,7 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
         texts = texts_side_by_side(runs, prompts, how, runs[0].device)
         write_texts(texts, out, about)
     table = text_table(texts)
-    console = Console(markup=False)
+    console = PlainConsole()
     console.print(table.terminal())
     console.print(table.caption, soft_wrap=True)
     console.print(f"page, Markdown, JSON and traces: {out}/generate.html, .md, .json, trace-*", soft_wrap=True)

@@ -8,12 +8,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from moe_tune.base.checkpoint_folder import CONFIG
 from moe_tune.base.errors import ConfigError, require
 from moe_tune.base.found import found_checkpoint
 from moe_tune.cli.verbs import add_format, parsed_with_fit
+from moe_tune.reports.console import PlainConsole
 from moe_tune.reports.table import Cell, Column, Table, interval, numbers, words
 from moe_tune.runs.checkpoint import RouterCheckpointIO
 from moe_tune.settings.fit_settings import FitSettings
@@ -112,7 +111,7 @@ def _print(outcomes: list[Outcomes]) -> None:
             numbers("never %", [one.numbers["never_activated_share"] for one in outcomes], ".1f", 100),
         ]
     )
-    console = Console(markup=False)
+    console = PlainConsole()
     console.print(table.terminal())
     if (first := results[1]) is not None:
         console.print(

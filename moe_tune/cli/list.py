@@ -37,15 +37,14 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
 
 def _print_runs(root: Path, form: str) -> int:
     # Imported here so that the other kinds answer at once.
-    from rich.console import Console
-
     from moe_tune.compare.run_list import as_table, listed_runs
+    from moe_tune.reports.console import PlainConsole
 
     found = listed_runs(root)
     if form == "json":
         print(json.dumps([asdict(one) for one in found], indent=2))
     elif found:
-        Console(markup=False).print(as_table(found).terminal())
+        PlainConsole().print(as_table(found).terminal())
     else:
         print(f"no runs in {root}. Hint: python -m moe_tune fit --config configs/nano.yaml makes one.")
     return 0

@@ -30,9 +30,9 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
     given = parsed("lm-eval", add_arguments, argv)
     # Imported here so that --help answers at once.
     import torch
-    from rich.console import Console
 
     from moe_tune.base.found import found_checkpoint
+    from moe_tune.reports.console import PlainConsole
     from moe_tune.settings.opened_runs import runs_to_open
     from moe_tune.settings.quiet import quieten
 
@@ -49,7 +49,7 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
     with output_folder(out):
         arms = evaluate_runs(runs, config, out, torch.device(given.device) if given.device else runs[0].device)
     table = metrics_table(arms)
-    console = Console(markup=False)
+    console = PlainConsole()
     console.print(table.terminal(), table.caption, soft_wrap=True)
     console.print(f"results and samples: {out}", soft_wrap=True)
     for command in compare_commands(arms):

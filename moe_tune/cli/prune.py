@@ -5,8 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 import moe_tune.criteria  # noqa: F401 (makes the criteria known by short name)
 from moe_tune.base.errors import ConfigError
 from moe_tune.base.locks import output_folder
@@ -19,6 +17,7 @@ from moe_tune.pruning.before_after import costs_table, plain, sets_table
 from moe_tune.pruning.prune import Pruned, prune
 from moe_tune.pruning.prune_settings import PruneSettings
 from moe_tune.pruning.repair import repaired_table
+from moe_tune.reports.console import PlainConsole
 from moe_tune.reports.table import Table
 
 RESULTS = "before_after"
@@ -87,7 +86,7 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
     if given.format == "json":
         print(json.dumps(_plain(pruned) | {"gone": pruned.gone}, indent=2))
         return 0
-    console = Console(markup=False)
+    console = PlainConsole()
     for table in _tables(pruned, asked):
         console.print(table.terminal())
         console.print(table.caption, style="dim", soft_wrap=True)

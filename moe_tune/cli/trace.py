@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from moe_tune.base.errors import ConfigError
 from moe_tune.base.locks import output_folder
 from moe_tune.cli.named_run import named_checkpoint
 from moe_tune.cli.verbs import parsed_with_fit
+from moe_tune.reports.console import PlainConsole
 
 
 def add_arguments(parser: Any) -> None:
@@ -70,7 +69,7 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
         if run is None:
             seen = seen.without_copy()
         write_trace(seen, out, about)
-    console = Console(markup=False)
+    console = PlainConsole()
     console.print(token_table(seen).terminal(), continuation_table(seen).terminal())
     if len(seen.routers) == 1:
         console.print(

@@ -11,12 +11,11 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.utils.data import DataLoader, Dataset
 
 from moe_tune.base.errors import ConfigError, did_you_mean, require
-from moe_tune.base.preemption import leave_to_parent
 from moe_tune.data.batching import Batch, BucketBatchSampler, PromptDataset
 from moe_tune.data.encoding import EncodedSplit, PromptEncoder
 from moe_tune.data.joint_batching import JointBatchSampler, JointDataset
 from moe_tune.data.overlap import not_out_of_distribution
-from moe_tune.data.patient_loader import PatientLoader
+from moe_tune.data.patient_loader import PatientLoader, begin_worker
 from moe_tune.data.protocol import AUXILIARY, PromptProtocol, load_protocol
 from moe_tune.data.question import Question
 from moe_tune.data.short_answer_source import ShortAnswerSource
@@ -393,7 +392,7 @@ class QuizDataModule(LightningDataModule):
             batch_size=None,
             num_workers=workers,
             generator=generator,
-            worker_init_fn=leave_to_parent,
+            worker_init_fn=begin_worker,
         )
 
     @property

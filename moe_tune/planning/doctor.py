@@ -52,11 +52,12 @@ def what_libraries_see() -> dict[str, str]:
     import torch
 
     from moe_tune.planning.same_bits import processor
-    from moe_tune.tracking.wandb_logger import logged_in
+    from moe_tune.tracking.wandb_logger import wandb_mode
 
+    mode = wandb_mode()
     return {
         "processor": f"{processor()} (the same bits come only from the same kind)",
         "threads": str(torch.get_num_threads()),
         "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
-        "W&B": "online" if logged_in() else "offline (wandb login, or WANDB_MODE=online)",
+        "W&B": mode + (" (wandb login, or WANDB_MODE=online)" if mode == "offline" else ""),
     }

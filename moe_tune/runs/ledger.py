@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from moe_tune.base.errors import ConfigError, MoeTuneError, ResourceError
 from moe_tune.base.published import published
@@ -114,8 +115,11 @@ def record(opening: Mapping[str, Any], run: Path | None) -> None:
         return
     known = [one for one in _read(run / COPY) if one["test"] != test]
     lines = [json.dumps(one) + "\n" for one in (*known, *_read(_file(test)))]
-    with published(run / COPY) as draft:
-        draft.write_text("".join(lines), encoding="utf-8")
+    try:
+        with published(run / COPY) as draft:
+            draft.write_text("".join(lines), encoding="utf-8")
+    except ConfigError as fault:  # a run that is read-only; where results go is another folder
+        rank_zero_warn(f"the ledger has this opening, but the run takes no copy of it: {fault}")
 
 
 def openings_of(test: str, runs: Iterable[Path] = ()) -> list[dict[str, Any]]:

@@ -6,8 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from moe_tune.base.commit import git_commit
 from moe_tune.base.errors import MoeTuneError
 from moe_tune.base.published import published
@@ -16,6 +14,7 @@ from moe_tune.compare.control import Control
 from moe_tune.compare.report import write_comparison
 from moe_tune.compare.runs import Run, load_run
 from moe_tune.compare.terminal import render_terminal
+from moe_tune.reports.console import PlainConsole
 from moe_tune.runs.best_epoch import validation_summary
 from moe_tune.runs.directory import environment, now
 from moe_tune.studies.bench import ArmRun
@@ -196,8 +195,8 @@ def _write_differing(gate: GateState, file: Path) -> None:
         gate.differing.to_csv(draft, index=False, lineterminator="\n")
 
 
-def _console() -> Console:
-    return Console(markup=False, highlight=False)
+def _console() -> PlainConsole:
+    return PlainConsole(highlight=False)
 
 
 def _controlled(experiment: Experiment, arms: Mapping[str, list[str]], runs: Mapping[str, list[Run]]) -> Controlled:

@@ -4,12 +4,12 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pandas as pd
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table as Drawn
 
 from moe_tune.base.errors import ConfigError
 from moe_tune.base.locks import WorkLock
+from moe_tune.reports.console import PlainConsole
 from moe_tune.reports.table import Table, numbers, shares, words
 from moe_tune.studies.sweep_file import Sweep, sweep_folder
 from moe_tune.studies.sweep_points import load_points, opened_again
@@ -46,7 +46,7 @@ def run_and_show(
         execute: What runs a point.
     """
     folder = sweep_folder(sweep, runs_root, seed, plugins)
-    console = Console(markup=False, highlight=False)
+    console = PlainConsole(highlight=False)
     console.print(f"sweep: {folder}", soft_wrap=True)
     with WorkLock(folder, "a sweep", "wait for it, or stop it and give --workers 2 for runs at a time."):
         if retry and not load_points(folder):

@@ -3,9 +3,8 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from rich.console import Console
-
 from moe_tune.base.errors import ConfigError, NumericsError, did_you_mean
+from moe_tune.reports.console import PlainConsole
 from moe_tune.runs.directory import now
 from moe_tune.studies.arm_sweeps import METRIC, arm_sweeps, budget, origin
 from moe_tune.studies.bench import Bench
@@ -100,7 +99,7 @@ def tuned_arms(
         for arm, sweep in sweeps.items():
             _require_current(folder, arm, sweep, chosen, command)
             if chosen[arm].origin != origin(experiment, arm, sweep):
-                say = Console(markup=False, highlight=False).print
+                say = PlainConsole(highlight=False).print
                 say(
                     f"{FILE}: sweep, base or settings of {arm} have changed since; `{command}` chooses anew",
                     soft_wrap=True,

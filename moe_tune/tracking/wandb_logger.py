@@ -259,15 +259,6 @@ def wandb_mode() -> str:
     return "offline" if mode == "online" and not _has_key() else mode
 
 
-def logged_in() -> bool:
-    """Return whether a run would be sent to W&B: there is a key, and ``WANDB_MODE`` does not forbid it.
-
-    Raises:
-        ConfigError: ``WANDB_MODE`` is none of the words W&B knows.
-    """
-    return wandb_mode() == "online"
-
-
 def note_gains(compared: Mapping[str, PairedResult]) -> None:
     """Put how the heads did against the pretrained router into the summary of the process's W&B run, if it has one."""
     wandb = sys.modules.get("wandb")

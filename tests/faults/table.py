@@ -22,6 +22,10 @@ def main(kinds):
 
     asked = {*kinds} - {LONG}
     known = all_cases("long_" if LONG in kinds else "cases_")
+    if unknown := asked - {case.kind for case in known}:
+        kinds = ", ".join(dict.fromkeys(case.kind for case in known))
+        print(f"no cases of {', '.join(sorted(unknown))}; there are {kinds}")
+        return 2
     cases = [case for case in known if not asked or case.kind in asked]
     with alone():
         return 0 if print_table(cases) else 1

@@ -1,6 +1,7 @@
 """Foreign classes are found wherever a class can be named, and are not imported."""
 
 import sys
+import types
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,16 @@ from hypothesis import strategies as st
 from jsonargparse import ArgumentParser, _common
 
 from moe_tune.base.errors import ModelError
-from moe_tune.base.trusted import foreign_classes, guarded_imports, is_allowed, is_trusting, refuse_foreign, trusting
+from moe_tune.base.trusted import (
+    PLUGIN,
+    foreign,
+    foreign_classes,
+    guarded_imports,
+    is_allowed,
+    is_trusting,
+    refuse_foreign,
+    trusting,
+)
 from moe_tune.heads.base import RouterHead
 
 FOREIGN = "foreign_module.Thing"
@@ -64,3 +74,9 @@ def test_jsonargparse_imports_nothing_foreign_and_its_settings_come_back(tmp_pat
     assert not canary.exists()
     assert "foreign_module" not in sys.modules
     assert dict(_common.parsing_settings) == before
+
+
+def test_a_class_of_a_loaded_plug_in_is_named_by_itself(monkeypatch):
+    monkeypatch.setitem(sys.modules, f"{PLUGIN}gain", types.ModuleType(f"{PLUGIN}gain"))
+    assert "Hint: GainHead" in str(foreign("gain.GainHead", "mine.yaml"))
+    assert "--trust" in str(foreign("loss.Gain", "mine.yaml"))

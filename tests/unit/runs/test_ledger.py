@@ -93,3 +93,13 @@ def test_without_the_variable_it_is_in_the_home(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_STATE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert os.fspath(ledger_folder()) == str(tmp_path / ".local" / "state" / "moe_tune" / "openings")
+
+
+def test_a_run_that_takes_no_copy_leaves_the_opening_in_the_ledger(tmp_path, monkeypatch):
+    def refuses(_):
+        raise ConfigError("Read-only file system")
+
+    monkeypatch.setattr("moe_tune.runs.ledger.published", refuses)
+    with pytest.warns(UserWarning, match="takes no copy"):
+        record(opening(), run_folder(tmp_path, "one"))
+    assert len(openings_of("t" * 16)) == 1

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from moe_tune.base.errors import ConfigError
-from moe_tune.tracking.wandb_logger import RouterWandbLogger, begun_online, close_wandb_run, logged_in, wandb_mode
+from moe_tune.tracking.wandb_logger import RouterWandbLogger, begun_online, close_wandb_run, wandb_mode
 
 KEY = "a1" * 20
 SCRIPT = """
@@ -136,19 +136,19 @@ def test_the_mode_is_what_was_asked_for_and_online_only_with_a_key(clean, asked,
     if asked is not None:
         clean.setenv("WANDB_MODE", asked)
     assert wandb_mode() == without_key
-    assert not logged_in()
+    assert wandb_mode() != "online"
     clean.setenv("WANDB_API_KEY", KEY)
     assert wandb_mode() == with_key
 
 
 def test_a_login_counts_for_the_server_in_use_only(clean, tmp_path):
     netrc_for(tmp_path, "wandb.example.org:8080")
-    assert not logged_in()
+    assert wandb_mode() != "online"
     clean.setenv("WANDB_BASE_URL", "https://wandb.example.org:8080")
-    assert logged_in()
+    assert wandb_mode() == "online"
     clean.delenv("WANDB_BASE_URL")
     netrc_for(tmp_path, "api.wandb.ai")
-    assert logged_in()
+    assert wandb_mode() == "online"
 
 
 @pytest.mark.parametrize(
