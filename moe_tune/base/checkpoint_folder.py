@@ -23,7 +23,7 @@ PICKLED = "trainer.pt"
 FILES = {1: (ROUTER, PICKLED, CONFIG), FORMAT: (ROUTER, STATE, STATE_TENSORS, CONFIG)}
 """What a checkpoint of each format consists of, an adapter apart."""
 NEEDED = {"epoch": int, "global_step": int, "pytorch-lightning_version": str, "base": dict}
-"""What the state of a checkpoint has whatever was trained, and of which type."""
+"""What the state of a fit's checkpoint has whatever was trained, and of which type."""
 OTHER = "Hint: use another checkpoint of the run, such as python -m moe_tune test runs/NAME/checkpoints/last.ckpt."
 
 
@@ -38,8 +38,6 @@ def read_checkpoint(path: Any) -> dict[str, Any]:
     try:
         state: dict[str, Any] = load_state(folder / STATE, folder / STATE_TENSORS) if plain else unpickled(folder)
         state["state_dict"] = load_file(folder / ROUTER)
-        if odd := [key for key, kind in NEEDED.items() if not isinstance(state.get(key), kind)]:
-            raise KeyError(odd[0])
     except (SafetensorError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as fault:
         raise ModelError(
             f"expected tensors and plain values but got {type(fault).__name__}: {' '.join(str(fault).split())[:200]} "
@@ -78,10 +76,28 @@ def checked_folder(path: Any) -> Path:
                 f"expected {name} with sha256 {wanted[:12]} but got {came[:12]} ({folder}): the checkpoint is corrupt. "
                 f"{OTHER}"
             )
+    return folder
+
+
+def complete_folder(path: Any) -> Path:
+    """Return a checkpoint folder that is what its manifest says, and has what a verb needs of it.
+
+    Raises:
+        ModelError: It is not a checkpoint of this program, a file was changed, or one holds something else.
+    """
+    folder = checked_folder(path)
     config = load_yaml(folder / CONFIG)
     sections = [config, *(config.get(key, {}) for key in ("model", "data"))] if isinstance(config, dict) else [config]
     if odd := [one for one in sections if not isinstance(one, dict)]:
         raise ModelError(f"expected a configuration with its sections but got {odd[0]!r} ({folder / CONFIG}). {OTHER}")
+    if (file := folder / STATE).is_file():
+        try:
+            state = json.loads(file.read_text(encoding="utf-8"))
+            lacks = [key for key, kind in NEEDED.items() if not isinstance(state.get(key), kind)]
+        except (ValueError, AttributeError, RecursionError) as fault:
+            lacks = [f"readable state: {fault}"]
+        if lacks:
+            raise ModelError(f"expected a trainer's state but it has no {lacks[0]} ({file}). {OTHER}")
     return folder
 
 

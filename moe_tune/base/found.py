@@ -4,7 +4,7 @@ import json
 import shlex
 from pathlib import Path
 
-from moe_tune.base.checkpoint_folder import MANIFEST, checked_folder
+from moe_tune.base.checkpoint_folder import MANIFEST, complete_folder
 from moe_tune.base.errors import DataError, ModelError, did_you_mean
 
 ROOT = Path("runs")
@@ -46,7 +46,7 @@ def found_checkpoint(name: str | Path, root: Path = ROOT) -> Path:
     found = next((one for one in kept if one.is_dir()), folder)
     if found == folder and (status := _status(folder)):
         raise ModelError(_without_checkpoint(folder, *status))
-    return checked_folder(found)
+    return complete_folder(found)
 
 
 def _status(folder: Path) -> tuple[str, str] | None:

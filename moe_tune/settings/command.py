@@ -18,7 +18,7 @@ import moe_tune.data
 import moe_tune.heads
 import moe_tune.losses
 import moe_tune.models  # noqa: F401 - importing the folders makes their classes known by short name
-from moe_tune.base.checkpoint_folder import CONFIG, checked_folder
+from moe_tune.base.checkpoint_folder import CONFIG, complete_folder
 from moe_tune.base.errors import ConfigError
 from moe_tune.base.moved import old_spelling
 from moe_tune.base.strict_yaml import load_yaml, parse_yaml
@@ -106,7 +106,7 @@ class Command(LightningCLI):
                 one = parse_yaml(value, "--config") if is_inline(value) else load_yaml(Path(value))
                 refuse_foreign(one, "--config" if is_inline(value) else value)
         if checkpoint is not None:  # its configuration comes first, so that files and arguments win over it
-            words[1:1] = _words_of(checked_folder(checkpoint))
+            words[1:1] = _words_of(complete_folder(checkpoint))
         # Lightning warns when arguments are given beside sys.argv; here they always are.
         warnings.filterwarnings("ignore", message=".*args parameter is intended to run from within Python.*")
         super().__init__(

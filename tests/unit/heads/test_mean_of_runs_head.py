@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from kept_state import KEPT
 from torch.nn import functional
 
 from moe_tune.base.errors import ConfigError, DataError
@@ -45,7 +46,7 @@ def run(tmp_path):
             for name, size in tensors.items()
         }
         folder = tmp_path / f"run-s{seed}"
-        kept = {"state_dict": state, "base": {"fingerprint": fingerprint}, "global_step": 1}
+        kept = KEPT | {"state_dict": state, "base": {"fingerprint": fingerprint}}
         RouterCheckpointIO(lambda: config).save_checkpoint(kept, folder / "checkpoints" / "best.ckpt")
         return str(folder), state
 

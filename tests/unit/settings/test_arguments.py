@@ -6,6 +6,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonargparse import ArgumentParser
+from kept_state import KEPT
 
 from moe_tune.base.errors import ConfigError, ModelError
 from moe_tune.runs.checkpoint import RouterCheckpointIO
@@ -49,7 +50,7 @@ def test_the_checkpoint_is_the_one_jsonargparse_ends_with(files, pieces):
 def test_a_checkpoints_configuration_comes_first(tmp_path):
     folder = tmp_path / "last.ckpt"
     RouterCheckpointIO(lambda: "seed_everything: 7\nmodel: {task_weight: 2.0}\nname: not taken\n").save_checkpoint(
-        {"state_dict": {"w": torch.zeros(1)}}, folder
+        KEPT | {"state_dict": {"w": torch.zeros(1)}}, folder
     )
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text(f"ckpt_path: {folder}\n")
