@@ -4,7 +4,7 @@
 #                   runs/screenshot; report.png is the first
 # make bench-smoke   every bench at tiny sizes: shows that it runs, claims nothing
 # make docs   the pages, with the API page from docstrings, in site/
-# make faults   what is broken on purpose, what has to come of it and what came, twelve minutes; make faults-long: two hours
+# make faults   what is broken on purpose, what has to come of it and what came, ten minutes; make faults-long: two hours
 # make conformance   which head, loss and metric keeps which law, and every model type
 # make audit   known vulnerabilities of what is locked
 # make sbom   what an installation consists of, as CycloneDX, in dist/sbom.json
