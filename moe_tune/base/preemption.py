@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from moe_tune.base.errors import MoeTuneError
+
 AGAIN, AT_ONCE = os.EX_TEMPFAIL, 128 + signal.SIGINT
 """Exit codes: the same command goes on (75), and a second Ctrl-C (130)."""
 HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -76,8 +78,12 @@ def listening() -> Iterator[None]:
     sys.unraisablehook = dropped
     try:
         yield
+    except Exception as fault:
+        if _heard.name is None or isinstance(fault, MoeTuneError):
+            raise
+        raise Preempted(_heard.name) from fault  # a library has put its own fault in the signal's place
     finally:
-        sys.unraisablehook = stock
+        sys.unraisablehook, _heard.name = stock, None
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         if signal.getsignal(signal.SIGALRM) is _later:  # nobody listens any more

@@ -1,8 +1,10 @@
 """A loader of batches that does not wait for ever for a worker process, and soon sees that one is lost."""
 
 import os
+import sys
 import time
 from multiprocessing.queues import Queue
+from types import TracebackType
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -39,7 +41,13 @@ def begin_worker(index: int) -> None:
         index: The worker's number.
     """
     leave_to_parent(index)
+    sys.excepthook = _told
     Queue._on_queue_feeder_error = staticmethod(_end_worker)  # type: ignore[attr-defined]
+
+
+def _told(kind: type[BaseException], fault: BaseException, trace: TracebackType | None) -> None:
+    if not issubclass(kind, ConnectionError):  # the parent went while a thread handed it a batch
+        sys.__excepthook__(kind, fault, trace)
 
 
 def _end_worker(fault: BaseException, _: Any) -> None:

@@ -84,6 +84,21 @@ def test_a_signal_that_python_drops_where_it_comes_is_heard_a_moment_later(signa
     assert "Exception ignored" not in capsys.readouterr().err
 
 
+def test_a_fault_that_a_library_puts_in_the_place_of_the_signal_is_still_the_signal():
+    def replaces():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except BaseException:
+            raise ValueError("Invalid bounding box") from None
+
+    with pytest.raises(Preempted) as raised, listening():
+        replaces()
+    assert raised.value.signal_name == "SIGTERM"
+    assert asked() is None
+    with pytest.raises(ValueError, match="mine"), listening():
+        raise ValueError("mine")
+
+
 def works(pid):
     leave_to_parent()
     pid.value = os.getpid()
