@@ -53,7 +53,7 @@ class _Heard:
         self.process = os.getpid()
         self.name: str | None = None
         self.holding = 0
-        self.aborted = False
+        self.aborted = self.raised = False
 
 
 _heard = _Heard()
@@ -65,7 +65,8 @@ def listening() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _heard.process, _heard.name, _heard.holding, _heard.aborted = os.getpid(), None, 0, False
+    _heard.process, _heard.name, _heard.holding = os.getpid(), None, 0
+    _heard.aborted = _heard.raised = False
     before = {number: signal.signal(number, _hear) for number in HEARD}
     stock = sys.unraisablehook
 
@@ -79,11 +80,11 @@ def listening() -> Iterator[None]:
     try:
         yield
     except Exception as fault:
-        if _heard.name is None or isinstance(fault, MoeTuneError):
+        if not in_place_of_signal(fault):
             raise
-        raise Preempted(_heard.name) from fault  # a library has put its own fault in the signal's place
+        raise Preempted(str(_heard.name)) from fault
     finally:
-        sys.unraisablehook, _heard.name = stock, None
+        sys.unraisablehook, _heard.name, _heard.raised = stock, None, False
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         if signal.getsignal(signal.SIGALRM) is _later:  # nobody listens any more
@@ -104,6 +105,11 @@ def held() -> Iterator[None]:
 def asked() -> str | None:
     """Return the name of the signal that has asked for the end; ``None`` if none has."""
     return _heard.name
+
+
+def in_place_of_signal(fault: BaseException) -> bool:
+    """Return whether a signal was raised and a library has put a fault of its own in its place."""
+    return _heard.raised and not isinstance(fault, MoeTuneError)
 
 
 def leave_to_parent(_: int = 0) -> None:
@@ -128,6 +134,7 @@ def let_workers_go() -> None:
 def _end_here(frame: FrameType | None) -> None:
     """Raise, or a moment later where it would be swallowed."""
     if not _swallows(frame):
+        _heard.raised = True
         raise Aborted if _heard.aborted else Preempted(str(_heard.name))
     _try_later()
 

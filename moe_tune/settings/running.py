@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from moe_tune.base.errors import ConfigError, MoeTuneError
 from moe_tune.base.plugins import TRUST
-from moe_tune.base.preemption import Preempted, asked
+from moe_tune.base.preemption import Preempted, asked, in_place_of_signal
 from moe_tune.base.published import require_writable
 from moe_tune.base.trusted import is_trusting
 from moe_tune.callbacks.route_records import RouteRecords
@@ -158,8 +158,8 @@ def _failure_noted(directory: RunDirectory) -> Iterator[None]:
     try:
         yield
     except Exception as fault:
-        if (name := asked()) and not isinstance(fault, MoeTuneError):  # a library's own, in the place of the signal's
-            raise Preempted(name) from fault
+        if in_place_of_signal(fault):
+            raise Preempted(str(asked())) from fault
         directory.note_failure(fault)
         raise
 

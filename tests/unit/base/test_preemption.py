@@ -99,6 +99,15 @@ def test_a_fault_that_a_library_puts_in_the_place_of_the_signal_is_still_the_sig
         raise ValueError("mine")
 
 
+def test_a_fault_after_a_signal_that_is_held_is_the_runs_own():
+    def fails():
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine"), listening(), held():
+        fails()
+
+
 def works(pid):
     leave_to_parent()
     pid.value = os.getpid()
