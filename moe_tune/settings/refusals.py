@@ -65,6 +65,9 @@ def refuse_unfit(settings: Any) -> None:
     unseen = settings.get("test_after_fit") and trainer.limit_val_batches == 0 and not trainer.fast_dev_run
     hint = "--test_after_fit false, or let it validate."
     require(not unseen, "a validation of what is tested", 0, "trainer.limit_val_batches", hint)
+    routes = settings.get("routes")
+    parquet = not routes or Path(routes).suffix == ".parquet"
+    require(parquet, "a file that ends in .parquet", routes, "--routes", "--routes routes.parquet.")
     refuse_unlogged(settings)
     refuse_untaken(settings)
     for key, one in made_of(trainer, "logger"):

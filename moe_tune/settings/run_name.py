@@ -10,7 +10,7 @@ LONGEST, LONGEST_VALUE = 30, 16
 UNSAID = re.compile(
     r"-?c|config|name|runs_root|test_after_fit|fresh|ckpt_path|seed_everything|model\.head(\.class_path)?"
     r"|trainer\.(logger|callbacks|enable_\w+|log_every_n_steps|accelerator|devices|num_nodes|default_root_dir)(\..*)?"
-    r"|data\.num_workers|print_config|routes"
+    r"|data\.num_workers|print_config|routes|checkpoint_every(\..*)?"
 )
 """Keys that make no other run, or are in the name already."""
 BETWEEN = ("class_path", "init_args")
@@ -20,7 +20,7 @@ def said(argv: list[str]) -> str:
     """Return what a command overrides beside its files, short enough for a folder's name.
 
     Example:
-        >>> said(["fit", "--trainer.max_epochs", "1", "--model.head=SteerHead", "--name", "a", "--optimizer.lr=.1"])
+        >>> said(["fit", "--trainer.max_epochs", "1", "--checkpoint_every.steps=9", "--name", "a", "--optimizer.lr=.1"])
         'epochs1-lr.1'
         >>> said(["fit", "--model.scope=all", "--data.source.path", "/data/my quiz.jsonl", "--data.official", "true"])
         'scope_all-path_myquiz'

@@ -106,6 +106,7 @@ def test_what_does_not_go_together_is_refused_in_one_line(predicted, tmp_path, c
         (2, ["grid", *TINY, *pinned, "--vary", "model.layers=all"], "whole prompts"),
         (2, ["predict", *TINY, *BASE, *routes, "--data.protocol", "cloze"], "--routes"),
         (2, ["predict", *TINY, *BASE, "--routes", str(file / "routes.parquet")], "a folder to write to"),
+        (2, ["predict", *TINY, *BASE, "--routes", str(tmp_path / "routes.csv")], "a file that ends in .parquet"),
         (2, ["validate", *TINY, *BASE, *routes], "--routes"),
     ):
         capsys.readouterr()
