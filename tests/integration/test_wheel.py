@@ -66,3 +66,13 @@ def test_a_fit_and_a_trace_run_in_an_empty_folder(python, tmp_path):
     done = python("-m", "moe_tune", "trace", run.name, "The capital of", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (run / "trace" / "trace.html").is_file()
+
+
+@pytest.mark.slow
+def test_the_command_of_the_wheel_stands_what_the_module_stands(python, tmp_path):
+    command = Path(python("-c", "import moe_tune; print(moe_tune.__file__)", cwd=tmp_path).stdout).parents[1] / "bin"
+    closed = "import os, runpy, sys; os.close(1); sys.stdout = None; sys.argv = [sys.argv[1], 'list', 'heads']; "
+    done = python(
+        "-c", closed + "runpy.run_path(sys.argv[0], run_name='__main__')", str(command / "moe-tune"), cwd=tmp_path
+    )
+    assert (done.returncode, done.stderr) == (0, "")
