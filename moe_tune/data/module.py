@@ -113,6 +113,7 @@ class QuizDataModule(LightningDataModule):
         most = 16 * (os.cpu_count() or 1)
         hint = "0 collates in the training process, which is usual."
         require(0 <= num_workers <= most, f"processes from 0 to {most}", num_workers, "data.num_workers", hint)
+        require(0 <= seed < 2**63, "a seed from 0", seed, "data.seed", "the default is 0.")
         hint = "null takes the model's context."
         require(max_length is None or max_length >= 1, "at least 1 token", max_length, "data.max_length", hint)
         asked = test_protocols or []

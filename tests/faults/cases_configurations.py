@@ -219,6 +219,8 @@ KEYS = [
     ("a protocol file that is not there", {"data.protocol": "./mine.yaml"}, "mine.yaml"),
     ("questions of training 0", source("NanoQuiz", train=0), "train"),
     ("questions of training -1", source("NanoQuiz", train=-1), "train"),
+    ("a seed of the order -1", {"data.seed": -1}, "data.seed"),
+    ("a seed of the order above 63 bits", {"data.seed": 2**70}, "data.seed"),
     ("a source's seed -1", source("NanoQuiz", seed=-1), "seed"),
     ("a revision that is no commit", source("HubQuestions", path="a/b", revision="main"), "revision"),
     ("counts of choices 1", source("LocalFiles", path=".", choice_counts=[1]), "choice_counts"),
