@@ -50,7 +50,7 @@ class QuizDataModule(LightningDataModule):
         limit_test: The same for test, and for the documents of each text and the questions of short answers.
         on_bad_row: ``error`` stops at rows that are no questions or do not fit; ``drop`` leaves them out, recorded.
         official: Published sizes must match and no training question may occur in test, or the run stops.
-        seed: Seed of the training order, from 0.
+        seed: Seed of the training order, from 0; of a command it is ``seed_everything``.
         num_workers: Processes that collate batches, from 0.
         test_sources: Further sources by a name of your choice: the test split of each is evaluated as ``test_<name>``
             under ``protocol``, and none of its test questions is trained on. Of text it is the loss of the next token,

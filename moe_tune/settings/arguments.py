@@ -38,8 +38,9 @@ def read_arguments(argv: list[str]) -> tuple[list[str], str | None]:
     options.
 
     Raises:
-        ConfigError: A configuration is missing or is not a mapping with each key once, or the last ``ckpt_path``, given
-            as an argument or in a configuration, is one of Lightning's words for a checkpoint.
+        ConfigError: A configuration is missing, is not a mapping with each key once, or gives the training order a seed
+            of its own, or the last ``ckpt_path``, given as an argument or in a configuration, is one of Lightning's
+            words for a checkpoint.
 
     Example:
         >>> read_arguments(["fit", "--fresh", "--config", '{"model.head.tau": 0.5, "model.head": "TemperatureHead"}'])
@@ -56,6 +57,7 @@ def read_arguments(argv: list[str]) -> tuple[list[str], str | None]:
             words += written
             continue
         content = _content(value)
+        _refuse_other_order(content, "--config" if is_inline(value) else value)
         if "ckpt_path" in content:
             checkpoint = None if content["ckpt_path"] is None else str(content["ckpt_path"])
         words += _spread_out(value) if is_inline(value) else written
@@ -94,6 +96,15 @@ def _content(value: str) -> dict[str, Any]:
     came, hint = type(content).__name__, "configs/nano.yaml is one to start from."
     require(isinstance(content, dict), "a mapping of keys", came, value, hint)
     return dict(content)
+
+
+def _refuse_other_order(content: dict[str, Any], where: str) -> None:
+    """Refuse a seed of the training order beside the seed of everything, which would win over it in silence."""
+    data = content.get("data")
+    own = data.get("seed") if isinstance(data, dict) else None
+    hint = f"seed_everything: {own}, without data.seed."
+    agree = own is None or own == content.get("seed_everything")
+    require(agree, "the training order to follow seed_everything", own, f"data.seed, {where}", hint)
 
 
 def _spread_out(text: str) -> list[str]:

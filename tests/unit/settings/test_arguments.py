@@ -146,3 +146,11 @@ def test_a_difference_names_the_dotted_key_and_both_values():
         "layers: [0, 1] -> [1]",
         "name: (not set) -> null",
     ]
+
+
+def test_a_seed_of_the_order_that_would_not_count_is_refused():
+    for config in ("{data: {seed: 5}}", "{seed_everything: 0, data: {seed: 5}}"):
+        with pytest.raises(ConfigError, match=r"seed_everything but got 5 \(data.seed.*seed_everything: 5"):
+            read_arguments(["fit", "--config", config])
+    agreeing = "{seed_everything: 5, data: {seed: 5}}"
+    assert Command(["fit", "--config", "nano", "--config", agreeing, "--seed_everything=3"]).settings.data.seed == 3
