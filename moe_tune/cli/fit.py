@@ -10,8 +10,10 @@ def lightning_verb(verb: str) -> Callable[[list[str], dict[str, str]], int]:
 
     def main(argv: list[str], plugins: dict[str, str]) -> int:
         with uncollected():
+            from moe_tune.settings.passed_over import tell_passed_over
             from moe_tune.settings.running import run
 
+        tell_passed_over(argv)
         named = verb != "fit" and bool(argv) and not argv[0].startswith("-")
         ran = run([verb, *(_of_run(verb, argv) if named else argv)], plugins)
         if ran.before:

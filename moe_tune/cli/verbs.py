@@ -66,9 +66,11 @@ def parsed_with_fit(verb: str, add_arguments: AddArguments, argv: list[str], plu
     """Return the arguments of a verb that takes a fit's beside its own, with the model and the data, not loaded."""
     with uncollected():
         from moe_tune.settings.fit_settings import FitSettings
+        from moe_tune.settings.passed_over import tell_passed_over
         from moe_tune.settings.quiet import quieten
 
     quieten()
+    tell_passed_over(argv)
     shown = {"usage": f"moe_tune {verb} [options]", "description": _about(verb)}
     return FitSettings(argv, plugins, add_arguments, **shown)
 

@@ -26,7 +26,7 @@ def is_inline(value: str) -> bool:
 
 def config_arguments(argv: list[str]) -> list[str]:
     """Return the values of every ``--config`` argument, in order: files, or mappings written out (``{...}``)."""
-    return [value for name, value, _ in _options(argv) if name in CONFIG_WORDS and value is not None]
+    return [value for name, value, _ in options_of(argv) if name in CONFIG_WORDS and value is not None]
 
 
 def read_arguments(argv: list[str]) -> tuple[list[str], str | None]:
@@ -50,13 +50,13 @@ def read_arguments(argv: list[str]) -> tuple[list[str], str | None]:
     """
     words: list[str] = argv[:1]
     checkpoint: str | None = None
-    for name, value, written in _options(argv[1:]):
+    for name, value, written in options_of(argv[1:]):
         if name == "--ckpt_path":
             checkpoint = None if value == "null" else value
         if name not in CONFIG_WORDS or value is None:
             words += written
             continue
-        content = _content(value)
+        content = content_of(value)
         _refuse_other_order(content, "--config" if is_inline(value) else value)
         if "ckpt_path" in content:
             checkpoint = None if content["ckpt_path"] is None else str(content["ckpt_path"])
@@ -72,8 +72,8 @@ def as_json(values: dict[str, Any]) -> str:
     return json.dumps(values, sort_keys=True)
 
 
-def _options(words: list[str]) -> Iterator[tuple[str, str | None, list[str]]]:
-    """Yield name, value and words of each argument; only options that are looked at here have a value."""
+def options_of(words: list[str]) -> Iterator[tuple[str, str | None, list[str]]]:
+    """Yield name, value and words of each argument; only configurations and checkpoints have a value."""
     rest = deque(words)
     while rest:
         word = rest.popleft()
@@ -89,7 +89,8 @@ def _options(words: list[str]) -> Iterator[tuple[str, str | None, list[str]]]:
             yield word, None, [word]
 
 
-def _content(value: str) -> dict[str, Any]:
+def content_of(value: str) -> dict[str, Any]:
+    """Return what a value of ``--config`` says."""
     if not is_inline(value) and not Path(value).is_file():
         raise not_found(value)
     content = parse_yaml(value, "--config") if is_inline(value) else load_yaml(Path(value))
