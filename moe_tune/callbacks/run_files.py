@@ -6,6 +6,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from moe_tune.callbacks.start_up_line import start_up_line
+from moe_tune.data.revisions import revisions
 from moe_tune.runs.directory import RunDirectory, environment, now, to_yaml
 from moe_tune.tuner.router_tuner import RouterTuner
 
@@ -51,6 +52,7 @@ class RunFiles(Callback):
             trainable_parameters=gated.trained_numbers,
             losses={name: type(loss).__name__ for name, loss in pl_module.losses.items()},
             seed=quiz.seed,
+            revisions=revisions(quiz),
             processes=trainer.world_size,
             base=base | {"frozen_sha256": gated.fingerprint},
             protocols={name: quiz.protocol_name(name) for name in ("validation", *quiz.test_names)},

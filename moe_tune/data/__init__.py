@@ -7,6 +7,6 @@ from moe_tune.base.plugins import import_siblings
 
 NO_PLUG_IN = (
     *("batching", "chat", "conversation", "encoding", "joint_batching", "module", "packed", "patient_loader"),
-    *("short_answers", "short_batching", "source_items", "text_batching", "text_blocks", "texts"),
+    *("revisions", "short_answers", "short_batching", "source_items", "text_batching", "text_blocks", "texts"),
 )
 import_siblings(__name__, list(__path__), skip=NO_PLUG_IN)

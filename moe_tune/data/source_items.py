@@ -136,6 +136,10 @@ class SourceItems(ABC, Generic[Item, Encoded]):
             self._note_unknown(tokenizer.unk_token_id)
         return self._made[2]
 
+    def revision(self) -> str:
+        """Return what the source says of its content."""
+        return self._about.revision()
+
     def manifest(self) -> dict[str, Any]:
         """Return what was read so far, as plain values for JSON; ``sha256`` is over all tokens."""
         source = self._about

@@ -20,6 +20,7 @@ from moe_tune.base.published import require_writable
 from moe_tune.base.trusted import is_trusting
 from moe_tune.callbacks.route_records import RouteRecords
 from moe_tune.data.module import QuizDataModule
+from moe_tune.data.revisions import revisions
 from moe_tune.runs.agent import record_end, stopped_by_sweep
 from moe_tune.runs.directory import RunDirectory
 from moe_tune.runs.ledger import require_ledger
@@ -33,6 +34,7 @@ from moe_tune.settings.place import Place, Start, place_of, start_of
 from moe_tune.settings.quiet import quieten
 from moe_tune.settings.refusals import refuse_idle_losses, refuse_missing_text
 from moe_tune.settings.run_trainer import placed_loggers, run_trainer
+from moe_tune.settings.same_data import refuse_changed_data
 from moe_tune.settings.workbench import Workbench
 from moe_tune.tracking.wandb_logger import close_wandb_run
 from moe_tune.tuner.router_tuner import RouterTuner
@@ -72,9 +74,13 @@ def run(
     command = Command(argv, plugins)
     place = place_of(command)
     with _taken(command, place) as start:
-        if start is not None:
+        if start is None:
+            _refuse_another_fit(command, place)
+        else:
             _refuse_a_closed_test(command)
             model, data, trainer = _made(command, place, workbench, watchers)
+            if place.theirs or start.resumed is not None:
+                refuse_changed_data(place.directory, revisions(data))
             with lost_processes_told(trainer):
                 _carry_out(command, place, model, data, trainer, start.checkpoint)
     return Ran(place.directory.path, before=start is None)
@@ -91,6 +97,15 @@ def _carry_out(
         tell(against_pretrained(place.directory.path, list(model.results)))
     if place.directory.manifest.get("status") == "started":
         place.directory.update_manifest(status="evaluated")
+
+
+def _refuse_another_fit(command: Command, place: Place) -> None:
+    """Refuse to call a fit complete whose data has changed since."""
+    try:
+        now = revisions(command.made(logger=False, callbacks=None, plugins=None, profiler=None).data)
+    except MoeTuneError:  # what it was made of is not there any more
+        return
+    refuse_changed_data(place.directory, now)
 
 
 def _refuse_a_closed_test(command: Command) -> None:
