@@ -20,6 +20,7 @@ from torch import Tensor
 
 from moe_tune.answer_path.host_buffer import HostBuffer
 from moe_tune.answer_path.states import PromptStates
+from moe_tune.base.user_folders import user_folder
 from moe_tune.models.state_shape import StateShape
 
 FORMAT = 1
@@ -31,7 +32,7 @@ def cache_root(folder: str | None) -> Path:
     """Return where prompt caches are kept."""
     if folder is not None:
         return Path(folder).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "moe_tune" / "prompts"
+    return user_folder("XDG_CACHE_HOME", "~/.cache") / "prompts"
 
 
 @dataclass(frozen=True, eq=False)

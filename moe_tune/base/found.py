@@ -2,14 +2,17 @@
 
 import json
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from moe_tune.base.checkpoint_folder import MANIFEST, complete_folder
 from moe_tune.base.errors import DataError, ModelError, did_you_mean
 
 ROOT = Path("runs")
 """Where runs are looked for by name."""
-CHECKPOINTS = ("best.ckpt", "last.ckpt")
+BEST = "best.ckpt"
+CHECKPOINTS = (BEST, "last.ckpt")
 
 
 def found_run(name: str | Path, root: Path = ROOT) -> Path:
@@ -46,16 +49,32 @@ def found_checkpoint(name: str | Path, root: Path = ROOT) -> Path:
     found = next((one for one in kept if one.is_dir()), folder)
     if found == folder and (status := _status(folder)):
         raise ModelError(_without_checkpoint(folder, *status))
+    if found == kept[1] and tested_checkpoint(_manifest(folder)) == BEST:
+        raise ModelError(
+            f"expected {kept[0]}, which the run's numbers are of, but it is not there. "
+            f"Hint: {kept[1]}, named so, is the last; fit with --fresh true makes both anew."
+        )
     return complete_folder(found)
+
+
+def tested_checkpoint(manifest: Mapping[str, Any]) -> str | None:
+    """Return the file name of the checkpoint that a run's numbers are of; ``None`` where its fit has not ended."""
+    tested = manifest.get("tested_checkpoint")
+    return f"{Path(str(tested)).name.removesuffix('.ckpt')}.ckpt" if tested else None
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return manifest if isinstance(manifest, dict) else {}
 
 
 def _status(folder: Path) -> tuple[str, str] | None:
     """Return the status of a run and the verb it is of; ``None`` of another folder, such as a checkpoint."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        return str(manifest["status"]), str(manifest.get("verb", "fit"))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    manifest = _manifest(folder)
+    return (str(manifest["status"]), str(manifest.get("verb", "fit"))) if "status" in manifest else None
 
 
 def _without_checkpoint(folder: Path, status: str, verb: str) -> str:

@@ -125,6 +125,17 @@ def leave_to_parent(_: int = 0) -> None:
         ctypes.CDLL(None).prctl(KILLED_WITH_PARENT, signal.SIGKILL)
 
 
+def keyboard_ends() -> None:
+    """Let Ctrl-C end a process that does not listen yet, or no more, without a traceback."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def keyboard_is_late() -> None:
+    """Let Ctrl-C change nothing more: the exit code is settled, and what is left is to go."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def let_workers_go() -> None:
     """Let workers end with the program; torch would take those that are ended at its end for lost, with a traceback."""
     if threading.current_thread() is threading.main_thread():

@@ -6,7 +6,7 @@ from typing import Any
 from moe_tune.base.locks import output_folder
 from moe_tune.cli.verbs import parsed
 from moe_tune.harness.installed import require_lm_eval
-from moe_tune.harness.options import add_lm_eval_options, lm_eval_config
+from moe_tune.harness.options import add_lm_eval_options, device_of, lm_eval_config
 
 
 def add_arguments(parser: Any) -> None:
@@ -29,14 +29,13 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
     require_lm_eval()
     given = parsed("lm-eval", add_arguments, argv)
     # Imported here so that --help answers at once.
-    import torch
-
     from moe_tune.base.found import found_checkpoint
     from moe_tune.reports.console import PlainConsole
     from moe_tune.settings.opened_runs import runs_to_open
     from moe_tune.settings.quiet import quieten
 
     quieten()
+    device = device_of(given.device) if given.device else None
     found = [found_checkpoint(name, given.runs_root) for name in given.runs]
     runs = runs_to_open(found, plugins)
     home = runs[-1].home
@@ -47,7 +46,7 @@ def main(argv: list[str], plugins: dict[str, str]) -> int:
     from moe_tune.harness.table import compare_commands, metrics_table
 
     with output_folder(out):
-        arms = evaluate_runs(runs, config, out, torch.device(given.device) if given.device else runs[0].device)
+        arms = evaluate_runs(runs, config, out, device or runs[0].device)
     table = metrics_table(arms)
     console = PlainConsole()
     console.print(table.terminal(), table.caption, soft_wrap=True)

@@ -8,7 +8,16 @@ from contextlib import suppress
 from moe_tune.base.denied import refuse_denied
 from moe_tune.base.errors import ConfigError, MoeTuneError, did_you_mean, require
 from moe_tune.base.plugins import load_plugin_files, without_plugins, without_trust
-from moe_tune.base.preemption import AGAIN, AT_ONCE, Aborted, Preempted, let_workers_go, listening
+from moe_tune.base.preemption import (
+    AGAIN,
+    AT_ONCE,
+    Aborted,
+    Preempted,
+    keyboard_ends,
+    keyboard_is_late,
+    let_workers_go,
+    listening,
+)
 from moe_tune.base.redact import without_secrets
 from moe_tune.base.resources import told_fault
 from moe_tune.base.streams import mend_streams, quit_streams
@@ -71,9 +80,11 @@ def main(argv: list[str] | None = None) -> int:
 def entry() -> None:
     """Run the process's arguments and exit with the verb's code."""
     mend_streams()
+    keyboard_ends()
     try:
         sys.exit(main())
     finally:
+        keyboard_is_late()
         let_workers_go()
         quit_streams()
 

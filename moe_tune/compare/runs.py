@@ -205,7 +205,8 @@ def evaluation_command(path: Path, manifest: Mapping[str, Any], split: str = "te
             return f"python -m moe_tune {verb} --ckpt_path {shlex.quote(str(path / 'checkpoints' / name))}"
     config = shlex.quote(str(path / "config.yaml"))
     if manifest["status"] == "evaluated":
-        return f"python -m moe_tune {verb} --config {config}"
+        of = f" --ckpt_path {shlex.quote(str(manifest['checkpoint']))}" if manifest.get("checkpoint") else ""
+        return f"python -m moe_tune {verb}{of} --config {config}"
     return f"python -m moe_tune fit --config {config} --test_after_fit true --fresh true"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from moe_tune.base.checkpoint_folder import CONFIG, read_checkpoint
 from moe_tune.base.errors import ConfigError, require
-from moe_tune.base.found import CHECKPOINTS
+from moe_tune.base.found import tested_checkpoint
 from moe_tune.base.redact import redacted
 from moe_tune.base.strict_yaml import load_yaml
 from moe_tune.base.trusted import refuse_foreign
@@ -64,8 +64,7 @@ def described_run(checkpoint: Path, kept: dict[str, Any]) -> RouterCard:
         "base": identity_of(known, kept["base"]["fingerprint"]),
         "versions": {key: versions[key] for key in KEPT_VERSIONS if versions.get(key)},
     }
-    usual = next((one for name in CHECKPOINTS if (one := home / "checkpoints" / name).is_dir()), None)
-    metrics = _metrics(home, manifest) if checkpoint == usual else []
+    metrics = _metrics(home, manifest) if checkpoint.name == tested_checkpoint(manifest) else []
     plain = json.loads(json.dumps(redacted(settings)))  # as a card has it once it was written: keys are words
     return RouterCard(plain, metrics, kept["state_dict"], sorted(kept.get("calibrated_on", ())))
 

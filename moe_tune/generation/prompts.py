@@ -23,7 +23,7 @@ def read_prompts(file: Path) -> list[str]:
             'such as {"prompt": "The capital of"}.'
         )
     try:
-        lines = file.read_text(encoding="utf-8").split("\n")
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as fault:
         raise DataError(f"expected a file of UTF-8 text but got {fault} (--prompts). Hint: check the path.") from fault
     kept = [(place, line) for place, line in enumerate(lines, start=1) if line.strip()]

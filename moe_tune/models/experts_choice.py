@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import platform
 import time
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from transformers import PreTrainedModel
 
 from moe_tune.base.errors import MoeTuneError
 from moe_tune.base.published import write_json
+from moe_tune.base.user_folders import user_folder
 from moe_tune.models import blocked_experts, packed_experts
 from moe_tune.models.family import ModelFamily
 from moe_tune.models.packed_weight import PackedWeight, fused_weights
@@ -22,8 +22,7 @@ CANDIDATES = ("eager", "grouped_mm", blocked_experts.NAME)
 
 def cache_file() -> Path:
     """Return the file the measurements are kept in, ``$XDG_CACHE_HOME/moe_tune/experts.json``."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "moe_tune" / "experts.json"
+    return user_folder("XDG_CACHE_HOME", "~/.cache") / "experts.json"
 
 
 @contextlib.contextmanager

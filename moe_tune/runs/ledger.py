@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from moe_tune.base.errors import ConfigError, MoeTuneError, ResourceError
 from moe_tune.base.published import published
 from moe_tune.base.resources import out_of_resources
+from moe_tune.base.user_folders import user_folder
 
 COPY = "openings.jsonl"
 """What a run keeps of the ledger: all known openings of the tests that it read, its own last."""
@@ -48,8 +49,7 @@ class OpenedTest:
 
 def ledger_folder() -> Path:
     """Return the folder of the ledger: ``moe_tune/openings`` in ``$XDG_STATE_HOME``, else in ``~/.local/state``."""
-    home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(home) / "moe_tune" / "openings"
+    return user_folder("XDG_STATE_HOME", "~/.local/state") / "openings"
 
 
 def require_ledger() -> None:

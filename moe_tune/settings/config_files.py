@@ -9,7 +9,7 @@ import yaml
 from moe_tune.settings.arguments import config_arguments, is_inline
 
 NOT_SET = "(not set)"
-_ENDS = r"-s\d+-\w+(?:-(?:validate|test|predict))?"
+_ENDS = r"-s\d+-\w+(?:-from-\w+|-(?:validate|test|predict))?"
 _RUN_NAMES = (
     re.compile(rf"(?P<label>.+)-[A-Z]\w*(?:-[a-z][\w.]*)*{_ENDS}"),
     re.compile(rf"(?P<label>.+)-\w+{_ENDS}"),  # a head of the user's whose name begins otherwise

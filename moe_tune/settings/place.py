@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from moe_tune.base.checkpoint_folder import CONFIG
+from moe_tune.base.checkpoint_folder import CONFIG, MANIFEST, sha256_of
 from moe_tune.base.errors import require
 from moe_tune.base.redact import redacted
 from moe_tune.base.strict_yaml import load_yaml
@@ -49,9 +49,12 @@ def place_of(command: Command) -> Place:
     of_config = RunDirectory.of(Path(settings.runs_root), label, head, int(config["seed_everything"]), asked)
     words = "" if settings.name or sweep_id() else said(command.argv)  # an agent's id says it
     path = standing(own_folder(of_config.path), f"{label}-{head}", words)
-    if command.subcommand == "fit":
-        return Place(RunDirectory(path), resolved)
     checkpoint = settings.get("ckpt_path")
+    if command.subcommand == "fit":
+        if checkpoint and not _within(checkpoint, path):  # what it begins with makes another run
+            _refuse_another_optimizer(load_yaml(Path(checkpoint) / CONFIG), resolved)
+            path = path.with_name(f"{path.name}-from-{sha256_of(Path(checkpoint) / MANIFEST)[:8]}")
+        return Place(RunDirectory(path), resolved)
     if checkpoint and Path(checkpoint).parent.name == "checkpoints":
         fitted = RunDirectory(Path(checkpoint).parent.parent)
         stored = load_yaml(Path(checkpoint) / CONFIG)
@@ -67,6 +70,18 @@ def place_of(command: Command) -> Place:
         changed = "" if same_run else f"-{identity(resolved)}"
         path = path.with_name(f"{fitted.path.name}-{Path(checkpoint).stem}{changed}")
     return Place(RunDirectory(path.with_name(f"{path.name}-{command.subcommand}")), resolved)
+
+
+def _within(checkpoint: str, directory: Path) -> bool:
+    return directory.absolute() in Path(checkpoint).absolute().parents
+
+
+def _refuse_another_optimizer(stored: dict[str, Any], config: dict[str, Any]) -> None:
+    """Refuse an optimiser other than the checkpoint's, whose state, learning rate included, would count instead."""
+    theirs, ours = ({key: one.get(key) for key in ("optimizer", "lr_scheduler")} for one in (stored, config))
+    other = "; ".join(differences(theirs, ours))
+    hint = "say the same as the fit of the checkpoint did."
+    require(not other, "the optimiser of the checkpoint, whose state goes on,", other, "--ckpt_path of fit", hint)
 
 
 def _of_the_run(config: dict[str, Any]) -> dict[str, Any]:
@@ -101,9 +116,9 @@ def start_of(command: Command, place: Place) -> Start | None:
         return Start(checkpoint, anew=not place.theirs)
     if directory.is_finished and not settings.fresh:
         return None
-    if checkpoint is None and not settings.fresh and (kept := intact(directory.last_checkpoints)) is not None:
+    own = checkpoint is not None and _within(checkpoint, directory.path)
+    if not own and not settings.fresh and (kept := intact(directory.last_checkpoints)) is not None:
         return Start(str(kept), resumed=seen_by(kept))
-    own = checkpoint is not None and directory.path in Path(checkpoint).parents
     outside = not (own and settings.fresh)
     asked = "a checkpoint outside the run that is made afresh"
     require(outside, asked, checkpoint, "fresh, ckpt_path", "leave one of them out.")

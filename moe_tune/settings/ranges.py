@@ -54,7 +54,9 @@ RANGES = {
         "batches from 1, or a share above 0, to 1", "1.0 is each epoch.", 1e-9, share=True
     ),
     "trainer.check_val_every_n_epoch": _COUNT,
-    "trainer.limit_train_batches": _BATCHES,
+    "trainer.limit_train_batches": Range(
+        "batches from 1, or a share above 0, to 1", "1.0 takes all.", 1e-9, share=True
+    ),
     "trainer.limit_val_batches": _BATCHES,
     "trainer.limit_test_batches": _BATCHES,
     "trainer.limit_predict_batches": _BATCHES,

@@ -16,7 +16,7 @@ from moe_tune.settings.logged import refuse_unlogged
 from moe_tune.settings.ranges import refuse_out_of_range
 from moe_tune.settings.refused_callbacks import made_of, refuse_callbacks, refuse_time
 from moe_tune.settings.tried_optimizer import refuse_untaken
-from moe_tune.tracking.wandb_logger import refuse_words
+from moe_tune.tracking.wandb_logger import refuse_words, wandb_mode
 from moe_tune.tuner.router_tuner import RouterTuner
 
 NO_SHARDING = (
@@ -72,6 +72,7 @@ def refuse_unfit(settings: Any) -> None:
     refuse_untaken(settings)
     for key, one in made_of(trainer, "logger"):
         if "WandbLogger" in str(one.class_path):
+            wandb_mode()  # said here, before it is one of many classes that do not fit
             refuse_words(one.init_args, f"{key}.init_args")
     refuse_callbacks(trainer)
 

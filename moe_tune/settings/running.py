@@ -92,11 +92,13 @@ def _carry_out(
     if command.subcommand == "fit":
         _fit(command, place, model, data, trainer, checkpoint)
         return
+    if checkpoint is None and model.trains:
+        rank_zero_info(f"no --ckpt_path: {type(model.head).__name__} is evaluated as it begins, before any training")
     _evaluate(command.subcommand, model, data, trainer, checkpoint)
     if command.subcommand in ("validate", "test"):
         tell(against_pretrained(place.directory.path, list(model.results)))
     if place.directory.manifest.get("status") == "started":
-        place.directory.update_manifest(status="evaluated")
+        place.directory.update_manifest(status="evaluated", checkpoint=checkpoint)
 
 
 def _refuse_another_fit(command: Command, place: Place) -> None:
@@ -252,7 +254,8 @@ def _fit(
     best = str(callback.best_model_path) or None if isinstance(callback, ModelCheckpoint) else None
     if command.settings.test_after_fit:
         _evaluate("test", model, data, trainer, best)
-    place.directory.update_manifest(status="finished", tested_checkpoint=best or "last")
+    begun = {"started_from": checkpoint} if (checkpoint := command.settings.get("ckpt_path")) else {}
+    place.directory.update_manifest(status="finished", tested_checkpoint=best or "last", **begun)
     record_end(place.directory, early=False)
     tell(fit_ending(place.directory.path, trained=model.trains, tests=data.test_names))
 

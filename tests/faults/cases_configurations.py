@@ -311,6 +311,7 @@ KEYS = [
     ("validation every 1.5", {"trainer.val_check_interval": 1.5}, "val_check_interval"),
     ("validation every nan", {"trainer.val_check_interval": NAN}, "val_check_interval"),
     ("validation every 0 epochs", {"trainer.check_val_every_n_epoch": 0}, "check_val_every_n_epoch"),
+    ("no batches to train on", {"trainer.limit_train_batches": 0}, "limit_train_batches"),
     ("a share of batches of 2.5", {"trainer.limit_train_batches": 2.5}, "limit_train_batches"),
     ("-1 batches", {"trainer.limit_train_batches": -1}, "limit_train_batches"),
     ("nan of the batches", {"trainer.limit_val_batches": NAN}, "limit_val_batches"),

@@ -188,3 +188,24 @@ def test_the_summary_is_that_of_the_validation_whose_checkpoint_is_kept(trainer,
 def test_what_a_sweep_may_choose_by_is_what_a_run_logs(finished):
     keys = {key for line in history(finished) for key in line if key.startswith("validation/")}
     assert keys == {f"validation/{name}" for name in LOGGED}
+
+
+def test_a_fit_that_begins_with_another_runs_checkpoint_is_another_run(finished, tmp_path, capsys):
+    shutil.copytree(finished, tmp_path / finished.name)
+    last = tmp_path / finished.name / "checkpoints" / "last.ckpt"
+    plain = ["fit", "--config", str(finished / "config.yaml"), "--trainer.max_epochs=3", f"--runs_root={tmp_path}"]
+    begun = [*plain, "--ckpt_path", str(last)]
+    assert main([*begun, "--optimizer.lr=0.5"]) == 2
+    assert "lr" in capsys.readouterr().err
+    assert main(begun) == 0
+    (run,) = tmp_path.glob("*-from-*")
+    assert manifest(run)["started_from"] == str(last)
+    capsys.readouterr()
+    assert main(plain) == 0
+    assert "already complete" not in capsys.readouterr().out
+    told = (run / "manifest.json").read_text()
+    (run / "manifest.json").write_text(told.replace('"finished"', '"started"'))
+    assert main(begun) == 0
+    assert "already complete" not in capsys.readouterr().out
+    assert main(begun) == 0
+    assert "already complete" in capsys.readouterr().out
