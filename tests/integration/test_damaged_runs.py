@@ -102,3 +102,14 @@ def test_a_checkpoint_that_holds_something_else_whatever_its_hashes_say(file, co
             signed(checkpoint)
     for argv in (["validate", run], ["export", run], ["fit", *TINY, "--ckpt_path", run / "checkpoints" / "last.ckpt"]):
         assert str(run) in refused(capsys, *argv)
+
+
+def test_numbers_are_said_of_no_other_checkpoint_than_theirs(run, tmp_path, capsys):
+    last = run / "checkpoints" / "last.ckpt"
+    assert main(["export", str(run), "--output", str(tmp_path / "best")]) == 0
+    assert json.loads((tmp_path / "best" / "card.json").read_text())["metrics"]
+    shutil.rmtree(run / "checkpoints" / "best.ckpt")
+    for argv in (["export", run], ["test", run], ["trace", run, "The capital"]):
+        assert str(last) in refused(capsys, *argv, codes=(4,))
+    assert main(["export", str(last), "--output", str(tmp_path / "last")]) == 0
+    assert json.loads((tmp_path / "last" / "card.json").read_text())["metrics"] == []

@@ -161,6 +161,10 @@ def test_mistakes_are_told_before_anything_is_written(run, at_answer, tasks, tmp
         ([str(run), str(run), *one], 2, "twice"),
         ([str(run.parent / "nope"), *one], 3, "expected a run directory"),
         ([str(run), *one, "--apply_chat_template"], 3, "chat"),
+        ([str(run), *one, "--limit", "-3"], 2, "--limit"),
+        ([str(run), *one, "--batch_size", "0"], 2, "--batch_size"),
+        ([str(run), *one, "--include_path", str(tmp_path / "none")], 2, "--include_path"),
+        ([str(run), *one, "--device", "banana"], 2, "--device"),
     ):
         assert main(["lm-eval", *words, "--out", str(tmp_path / "out")]) == code, words
         told = capsys.readouterr().err

@@ -177,3 +177,14 @@ def test_a_program_that_ends_while_its_workers_work_says_nothing_of_them():
     started = [subprocess.Popen([sys.executable, "-c", LEAVES], **pipes) for _ in range(4)]  # it says so now and then
     said = [one.communicate(timeout=120)[1] for one in started]
     assert ([one.returncode for one in started], said) == ([6] * 4, [""] * 4)
+
+
+@pytest.mark.parametrize(("moment", "code"), [("before", -signal.SIGINT), ("after", 0)])
+def test_the_keyboard_leaves_no_traceback_before_and_after_the_program_listens(moment, code):
+    words = (
+        "import os, signal; from moe_tune.base.preemption import *; keyboard_ends(); "
+        "now = lambda: os.kill(os.getpid(), signal.SIGINT); "
+    )
+    words += "now()" if moment == "before" else "exec('with listening(): pass'); keyboard_is_late(); now()"
+    ended = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (code, "")

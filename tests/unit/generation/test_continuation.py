@@ -125,7 +125,7 @@ def test_a_decoding_out_of_range_is_refused(values):
 
 def test_prompts_of_files(tmp_path, tokenizer):
     wanted = ["The capital of", "What is 13?"]
-    (tmp_path / "a.txt").write_text("The capital of\n\nWhat is 13?\n")
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfThe capital of\r\n\r\nWhat is 13?\r\n")  # as Windows writes it
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"prompt": one}) + "\n" for one in wanted))
     assert read_prompts(tmp_path / "a.txt") == read_prompts(tmp_path / "a.jsonl") == wanted
     assert [len(one) for one in encoded_prompts(tokenizer, wanted, 8, 1024)] == [3, 4]
