@@ -5,6 +5,7 @@ from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
+from moe_tune.base.redact import without_secrets
 from moe_tune.settings.arguments import CONFIG_WORDS, content_of, options_of
 
 KEY = re.compile(r"--([a-z_][\w.]*)(?:=(.*))?", re.DOTALL)
@@ -13,7 +14,7 @@ KEY = re.compile(r"--([a-z_][\w.]*)(?:=(.*))?", re.DOTALL)
 def tell_passed_over(argv: list[str]) -> None:
     """Print a line for each argument before a ``--config`` that says something else of the same key."""
     for line in passed_over(argv):
-        rank_zero_info(line)
+        rank_zero_info(without_secrets(line))
 
 
 def passed_over(argv: list[str]) -> list[str]:

@@ -73,7 +73,7 @@ def place_of(command: Command) -> Place:
 
 
 def _within(checkpoint: str, directory: Path) -> bool:
-    return directory.absolute() in Path(checkpoint).absolute().parents
+    return directory.resolve() in Path(checkpoint).resolve().parents
 
 
 def _refuse_another_optimizer(stored: dict[str, Any], config: dict[str, Any]) -> None:
