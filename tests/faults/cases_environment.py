@@ -114,7 +114,7 @@ CASES = [
     _shell("both into head -c 1", "2>&1 | head -c 1 > /dev/null", ENDS),
     _forked("streams that can say ASCII alone, strictly", {}, before=_ascii),
     _forked("no HOME", {}, before=_without_home),
-    _forked("HOME is not there", {"HOME": "absent/home", "XDG_STATE_HOME": "state", "XDG_CACHE_HOME": "cache"}),
+    _forked("HOME is not there", {"HOME": "absent/home"}),
     _forked("TMPDIR is not there", {"TMPDIR": "absent"}),
     _forked("TERM=dumb without a terminal", {"TERM": "dumb", "COLUMNS": "20", "NO_COLOR": "1"}),
     _forked("a folder with spaces", {}, "a folder of runs"),

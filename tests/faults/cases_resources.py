@@ -16,7 +16,6 @@ from moe_tune.callbacks import resource_watch
 from moe_tune.faults.case import Case
 
 TWO_EPOCHS = ["fit", *TINY, "--trainer.max_epochs", "2"]
-CACHED = {"XDG_CACHE_HOME": "disk/cache"}
 FULL = "exit 6 with path and free bytes, no litter"
 
 
@@ -38,7 +37,7 @@ def _disk_full(name, words, place, kept=(), of_run=False):
         disk = trial.folder / "disk"
         with small_disk(disk) as mounted:
             run = copied_run(trial) if of_run else None
-            env = {"BREAK": place, "SMALL_DISK": str(disk) if mounted else "", **CACHED}
+            env = {"BREAK": place, "SMALL_DISK": str(disk) if mounted else "", "XDG_CACHE_HOME": str(disk / "cache")}
             ended = trial.run([word.format(run=run) for word in words], env, full_before_call)
             (disk / FILLER).unlink(missing_ok=True)
             told = says(ended, "bytes are free" if "Errno 27" not in ended.err else "", "disk")
@@ -98,10 +97,14 @@ DISK_FULL = [
 def _resumes(trial):
     disk = trial.folder / "disk"
     with small_disk(disk) as mounted:
-        env = {"BREAK": f"{RUN}save_file||3", "SMALL_DISK": str(disk) if mounted else "", **CACHED}
+        env = {
+            "BREAK": f"{RUN}save_file||3",
+            "SMALL_DISK": str(disk) if mounted else "",
+            "XDG_CACHE_HOME": str(disk / "cache"),
+        }
         first = trial.run([*TWO_EPOCHS, *ON_DISK], env, full_before_call)
         (disk / FILLER).unlink(missing_ok=True)
-        again = trial.run([*TWO_EPOCHS, *ON_DISK], CACHED)
+        again = trial.run([*TWO_EPOCHS, *ON_DISK], {"XDG_CACHE_HOME": str(disk / "cache")})
         return f"{first.code}, {again.code} {'resumed' if 'resuming' in again.err else again.err[-200:]}"
 
 
@@ -197,23 +200,23 @@ def _read_only(path):
 
 
 PLACES = [
-    ("runs_root is a file", _file, "there", ["fit", *TINY, "--runs_root", "there"], {}),
-    ("runs_root lies below a file", _file, "there", ["fit", *TINY, "--runs_root", "there/runs"], {}),
-    ("runs_root is read-only", _read_only, "there", ["fit", *TINY, "--runs_root", "there"], {}),
-    ("--out is a file", _file, "there", ["compare", "{run}", "--out", "there"], {}),
-    ("--out is read-only", _read_only, "there", ["compare", "{run}", "--out", "there"], {}),
-    ("--output is a file", _file, "there", ["export", "{run}", "--output", "there"], {}),
-    ("the cache folder is a file", _file, "there", ["cache", "build", *TINY], {"XDG_CACHE_HOME": "there"}),
-    ("the cache folder is read-only", _read_only, "there", ["cache", "build", *TINY], {"XDG_CACHE_HOME": "there"}),
+    ("runs_root is a file", _file, "there", ["fit", *TINY, "--runs_root", "there"], []),
+    ("runs_root lies below a file", _file, "there", ["fit", *TINY, "--runs_root", "there/runs"], []),
+    ("runs_root is read-only", _read_only, "there", ["fit", *TINY, "--runs_root", "there"], []),
+    ("--out is a file", _file, "there", ["compare", "{run}", "--out", "there"], []),
+    ("--out is read-only", _read_only, "there", ["compare", "{run}", "--out", "there"], []),
+    ("--output is a file", _file, "there", ["export", "{run}", "--output", "there"], []),
+    ("the cache folder is a file", _file, "there", ["cache", "build", *TINY], ["XDG_CACHE_HOME"]),
+    ("the cache folder is read-only", _read_only, "there", ["cache", "build", *TINY], ["XDG_CACHE_HOME"]),
 ]
 
 
-def _place(name, prepare, path, words, env):
+def _place(name, prepare, path, words, variables):
     def attempt(trial):
         run, place = copied_run(trial) if "{run}" in words else None, trial.folder / path
         prepare(place)
         try:
-            ended = trial.run([word.format(run=run) for word in words], env)
+            ended = trial.run([word.format(run=run) for word in words], {one: str(place) for one in variables})
         finally:
             subprocess.run(["umount", "-l", place], capture_output=True, check=False)
         return f"exit {ended.code}, path named{says(ended, path)}"
