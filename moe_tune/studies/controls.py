@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from moe_tune.base.errors import MoeTuneError
+from moe_tune.base.found import tested_checkpoint
 from moe_tune.compare.columns import points
 from moe_tune.compare.control import Control, Outcome
 from moe_tune.compare.runs import Run, load_run
@@ -219,7 +220,7 @@ def _fitted(bench: Bench, one: Controlled, run: Run, what: str, *words: str) -> 
 
 
 def _checkpoint(run: Run) -> Path:
-    return run.path / "checkpoints" / Path(str(run.manifest["tested_checkpoint"])).with_suffix(".ckpt").name
+    return run.path / "checkpoints" / str(tested_checkpoint(run.manifest))
 
 
 def _against_pretrained(runs: Sequence[Run], one: Controlled) -> PairedResult:
